@@ -1,0 +1,28 @@
+# `make demo` and `make test` are complete from a bare machine with Python 3.11 or newer: venv, pinned install, run.
+PYTHON    ?= python3
+VENV      ?= .venv
+PIP_FLAGS ?=
+BIN       := $(VENV)/bin
+DEMO      ?= demo-out
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.ok: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "upframe needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ok
+	$(BIN)/python examples/demo.py $(DEMO)
+
+test: $(VENV)/.ok
+	$(BIN)/python -m pytest -q -n auto
+
+check: $(VENV)/.ok
+	BIN=$(BIN) scripts/check
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist

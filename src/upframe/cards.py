@@ -1,0 +1,99 @@
+"""Cards: what is known about a file of weights, as JSON beside it and in its header. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from upframe.errors import ModelError
+
+ValueRange = Literal["0-1", "0-255"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known about a file of weights. It lies in the header of the safetensors file and beside it."""
+
+    name: str
+    """What users call it, for instance "photo-x4"."""
+    arch: str
+    """Name of the `ModelSpec` the weights belong to."""
+    parameters: dict[str, int] = field(default_factory=dict)
+    """The arguments the network was built with."""
+    scale: int
+    value_range: ValueRange = "0-1"
+    """Range of the pixels the weights take and return."""
+    trained_on: str = ""
+    recipe: str = ""
+    """Name of the training recipe, or how the weights were made."""
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Protocol → data set → {"psnr": dB, "ssim": 0–1}."""
+    sha256: str = ""
+    """SHA-256 of the weights file in hexadecimal; empty in the file's own header, which cannot hold it."""
+    licence_code: str = ""
+    licence_data: str = ""
+    licence_weights: str = ""
+    source: str = ""
+    """Where the weights come from: a link or the name of the file they were converted from."""
+    created: str = ""
+    """Day of writing, ISO 8601."""
+    notes: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, subject: str | Path) -> Card:
+        """The card that `to_json` wrote.
+
+        Args:
+            subject: The file it was read from, for messages.
+
+        Raises:
+            ModelError: the text is no JSON object, or a key is unknown, absent or of the wrong type.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(
+                subject, f"is not a readable card ({error})", "remove it or write it again with convert"
+            ) from error
+        if not isinstance(content, dict):
+            raise ModelError(subject, "is not a card: it holds no JSON object", "remove it or write it again with convert")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(content) - known):
+            raise ModelError(
+                subject, f"has unknown card entries: {', '.join(unknown)}", f"known are {', '.join(sorted(known))}"
+            )
+        if absent := sorted({"name", "arch", "scale"} - set(content)):
+            raise ModelError(subject, f"lacks the card entries {', '.join(absent)}", "write it again with convert")
+        if wrong := [key for key, value in content.items() if not _card_value_fits(key, value)]:
+            raise ModelError(subject, f"has card entries of the wrong type: {', '.join(wrong)}", "write it again with convert")
+        return cls(**content)
+
+
+def _card_value_fits(key: str, value: object) -> bool:
+    if key == "scale":
+        return type(value) is int and value > 0
+    if key == "value_range":
+        return value in ("0-1", "0-255")
+    if key == "parameters":
+        return isinstance(value, dict) and all(type(number) is int for number in value.values())
+    if key == "scores":
+        try:
+            return all(
+                isinstance(number, int | float)
+                for sets in cast("dict[str, Any]", value).values()
+                for scores in sets.values()
+                for number in scores.values()
+            )
+        except AttributeError:
+            return False
+    return isinstance(value, str)
+
+
+def card_path(weights: Path) -> Path:
+    """Where the card of a safetensors file lies: `photo_x4.safetensors` → `photo_x4.card.json`."""
+    return weights.with_suffix(".card.json")

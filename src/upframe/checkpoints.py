@@ -1,0 +1,582 @@
+"""Weights files: read any of them safely, recognise the network from its keys and shapes, write our own.
+
+Reading never executes what a file contains: safetensors hold no code, and PyTorch files go through torch's restricted
+unpickler. Nothing is concluded from a file's name; the content alone decides its format, its network and its scale.
+
+Weights that work on 0–255 are rewritten for [0, 1] when they are recognised, so no caller ever sees the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import stat
+import struct
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from upframe.cards import Card, ValueRange, card_path
+from upframe.errors import ModelError, OutputError, UsageError
+from upframe.nets import rlfn, vapsr
+from upframe.pixels import imresize
+from upframe.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+"""How names of weights files end, in order of preference. The content decides what a file is, not this."""
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file holds, before anything is concluded about the network."""
+
+    path: Path
+    state: State
+    """Parameters under the file's own names less wrappers and prefixes; floating ones are float32 on the CPU."""
+    sha256: str
+    card: Card | None
+    value_range: ValueRange | None
+    """Range of the pixels the weights work on, where the file states it."""
+
+
+def read(path: str | Path) -> WeightsFile:
+    """Read a weights file without executing anything in it.
+
+    Accepts safetensors and PyTorch's zip and legacy formats. Of several sets of weights in a file the averaged (EMA)
+    one is taken. Our own training checkpoints are such files. The whole file is held in memory while it is read.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe or of another kind, holds no weights, or is not the one its
+            card was written for.
+    """
+    path = Path(path)
+    data, is_safetensors = _bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    content: object
+    card: Card | None = None
+    if is_safetensors:
+        content, metadata = _parse_safetensors(data, path)
+        card = _card(path, metadata, sha256)
+        stated = card.value_range if card else metadata.get("value_range")
+    else:
+        content = _parse_torch(data, path)
+        stated = content.get("value_range") if isinstance(content, Mapping) else None  # our training checkpoints say it
+    if stated not in (None, "0-1", "0-255"):
+        raise ModelError(path, f"states the unknown value range {stated!r}", 'known are "0-1" and "0-255"')
+    return WeightsFile(path, _clean(_unwrap(content, path), path), sha256, card, cast("ValueRange | None", stated))
+
+
+def read_state(path: str | Path) -> State:
+    """The parameters in a file under its own names, less wrappers and prefixes; see `read`."""
+    return read(path).state
+
+
+_NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (  # how files start that are often taken for weights
+    (b"MZ", "is a Windows program, not weights", "do not run it; get the weights from their publisher"),
+    (b"\x7fELF", "is a program, not weights", "do not run it; get the weights from their publisher"),
+    (b"\xcf\xfa\xed\xfe", "is a program, not weights", "do not run it; get the weights from their publisher"),
+    (b"<", "is a web page (HTML), not weights", "download the file itself rather than the page that shows it"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"),
+)
+
+
+def _bytes(path: Path) -> tuple[bytes, bool]:
+    """The content of a file that starts like weights, and whether it is a safetensors file."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+            raise ModelError(path, "is not a file", "pass a weights file")
+        with path.open("rb") as file:
+            start = file.read(64)
+            size = os.fstat(file.fileno()).st_size
+            is_safetensors = _starts_like_safetensors(start, size, path)
+            file.seek(0)
+            return file.read(), is_safetensors
+    except FileNotFoundError as error:
+        raise ModelError(path, "no such file", "check the path; `upframe models list` shows the names") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ModelError(path, f"cannot be read ({error})", "check the path and its permissions") from error
+
+
+def _starts_like_safetensors(start: bytes, size: int, path: Path) -> bool:
+    if not start:
+        raise ModelError(path, "is empty (0 bytes)", "download it again")
+    if start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle, torch's two formats
+        return False
+    for beginning, happened, advice in _NOT_WEIGHTS:
+        if start.lstrip().startswith(beginning):
+            raise ModelError(path, happened, advice)
+    if start[8:9] == b"{":
+        if struct.unpack("<Q", start[:8])[0] > size - 8:
+            raise ModelError(path, "is truncated: its header is incomplete", "download it again")
+        return True
+    raise ModelError(path, "is neither a safetensors nor a PyTorch file", "pass a .safetensors or .pth file")
+
+
+def _parse_safetensors(data: bytes, path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        state = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(path, f"is damaged or truncated ({error})", "download it again") from error
+    length = struct.unpack("<Q", data[:8])[0]
+    return state, json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+
+
+# Harmless classes that research checkpoints hold beside the tensors: the run's options and scores.
+_numpy_scalar: Any = np.float64(0).__reduce__()[0]  # the function that pickles of NumPy scalars call
+_SAFE_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    _numpy_scalar,
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+]
+_TORCH_LOAD_LOCK = threading.Lock()  # the lists of safe globals and of warning filters belong to the process
+_CONVERT_ADVICE = "use a .safetensors version, or convert it where you trust it and pass that"
+
+
+def _parse_torch(data: bytes, path: Path) -> object:
+    if data.startswith(b"PK"):
+        _check_archive(data, path)
+    try:
+        with _TORCH_LOAD_LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
+            warnings.simplefilter("ignore")  # on old formats; what cannot be read is refused below
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it refers to {found[1]}, which could run code" if found else "it is a pickle that holds more than weights"
+        raise ModelError(path, f"is unsafe: {what}", _CONVERT_ADVICE) from error
+    except Exception as error:
+        # On bytes made by anyone the unpickler raises nearly anything (EOFError, struct.error, KeyError, IndexError,
+        # TypeError, RuntimeError, ...), and all of it means the same.
+        raise ModelError(path, "is damaged, truncated or no PyTorch checkpoint", "download it again") from error
+
+
+def _check_archive(data: bytes, path: Path) -> None:
+    """Refuse archives that hold programs, are not torch's, or would unpack to more than they are."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ModelError(path, "is damaged or truncated", "download it again") from error
+    names = [member.filename for member in members]
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise ModelError(path, "is unsafe: a TorchScript archive, which holds a program", _CONVERT_ADVICE)
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise ModelError(path, "is a ZIP archive but no PyTorch checkpoint", "unpack it and pass the weights file in it")
+    if sum(member.file_size for member in members) > len(data):
+        raise ModelError(path, "is unsafe: its parts are compressed or overlap, as torch never writes them", _CONVERT_ADVICE)
+
+
+def _card(path: Path, metadata: Mapping[str, str], sha256: str) -> Card | None:
+    """The card beside a safetensors file, else the one in its header."""
+    beside = card_path(path)
+    if beside.is_file():
+        try:
+            card = Card.from_json(beside.read_text(encoding="utf-8"), subject=beside)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(beside, f"cannot be read ({error})", "remove it or write it again with convert") from error
+        if card.sha256 and card.sha256 != sha256:
+            raise ModelError(
+                path,
+                f"is not the file its card was written for (SHA-256 {sha256[:12]}…, the card says {card.sha256[:12]}…)",
+                f"restore the file, or remove {beside.name} if the change is meant",
+            )
+        return card
+    return Card.from_json(metadata["card"], subject=path) if "card" in metadata else None
+
+
+# Unwrapping -----------------------------------------------------------------------------------------------------------
+# Where training programs put the weights, averaged ones first.
+_WRAPPERS = (
+    *("params_ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema"),
+    *("params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network", "net", "weights"),
+)
+# Of several networks in one state dict the first of these is meant, and the others (a discriminator, ...) are dropped.
+_CHOSEN_PREFIXES = ("generator_ema.", "net_g_ema.", "generator.", "net_g.", "netG.")
+# Added to every name by whatever held the network.
+_COMMON_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.", "network.", "net.")
+_NOT_PARAMETERS = ("num_batches_tracked", "n_averaged", "step_counter")
+
+
+def _unwrap(content: object, path: Path) -> State:
+    """The named tensors in whatever a file held, without wrappers and prefixes."""
+    for _ in range(4):  # deeper nesting has not been seen
+        if not isinstance(content, Mapping):
+            break
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise ModelError(path, f"holds a {type(content).__name__}, not named weights", "pass a checkpoint with a state dict")
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in _NOT_PARAMETERS}
+    if not state:
+        entries = ", ".join(str(name) for name in list(content)[:5]) or "none"
+        raise ModelError(path, f"holds no weights (its entries: {entries})", "pass a checkpoint with a state dict")
+    while (stripped := _strip_prefix(state)) is not None:
+        state = stripped
+    return state
+
+
+def _strip_prefix(state: State) -> State | None:
+    for prefix in _CHOSEN_PREFIXES:
+        if any(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    for prefix in _COMMON_PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            return {name.removeprefix(prefix): value for name, value in state.items()}
+    return None
+
+
+def _clean(state: State, path: Path) -> State:
+    """`state` as dense, contiguous tensors, floating ones in float32; refuses what no network can compute with."""
+    clean: State = {}
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+            raise ModelError(
+                path, f"holds {name} in a form that is not supported ({value.dtype}, {value.layout})", _CONVERT_ADVICE
+            )
+        if value.is_floating_point():
+            value = value.detach().to(torch.float32)
+            if not bool(torch.isfinite(value).all()):
+                raise ModelError(path, f"is damaged: {name} has values that are not finite", "download it again")
+        if value.numel() == 0:
+            raise ModelError(path, f"is damaged: {name} is empty", "download it again")
+        clean[name] = value.contiguous()
+    return clean
+
+
+# Recognising ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Recognised:
+    """A network and the weights for it."""
+
+    spec: ModelSpec
+    """A spec of `nets.*.SPECS`, or one made for an unpublished size of the same architecture."""
+    state: State
+    """Complete parameters under the names of `spec.build()`, for pixels in [0, 1]."""
+    parameters: dict[str, int]
+    """The arguments the network is built with."""
+    found_range: ValueRange
+    """Range of the pixels that the weights worked on as given."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to recognise the weights of one architecture."""
+
+    family: str
+    specs: tuple[ModelSpec, ...]
+    rename: Callable[[str], str]
+    """Other published parameter names to those of our module."""
+    configuration: Callable[[Mapping[str, tuple[int, ...]]], dict[str, int]]
+    """Shapes by name → the network's arguments; KeyError or ValueError for shapes of something else."""
+    spec_for: Callable[..., ModelSpec]
+    """The network's arguments → its spec."""
+    fold_value_range: Callable[[State], State] | None = None
+    """Rewrites weights for 0–255 to [0, 1]; None where nobody publishes weights for 0–255."""
+
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture("RLFN", rlfn.SPECS, rlfn.ntire_names, rlfn.configuration, rlfn.spec_for, rlfn.fold_value_range),
+    Architecture("VapSR", vapsr.SPECS, str, vapsr.configuration, vapsr.spec_for),
+)
+
+
+def recognise(state: State, *, value_range: ValueRange | None = None, subject: str | Path = "weights") -> Recognised:
+    """Tell the network from names and shapes, and bring the weights into our names and range.
+
+    Args:
+        state: As `read_state` returns it. It is not changed; tensors may be shared with the result.
+        value_range: Range of the pixels the weights work on, where it is known. Otherwise it is measured: a smooth
+            picture must come out like its bicubic enlargement (`measured_value_range`).
+        subject: What messages call the weights, usually the path.
+
+    Raises:
+        ModelError: the weights are of another network, or some do not fit.
+    """
+    for architecture in ARCHITECTURES:
+        named = _renamed(state, architecture)
+        try:
+            parameters = architecture.configuration({name: tuple(value.shape) for name, value in named.items()})
+        except (LookupError, ValueError):
+            continue  # not this one, or not whole: `_refusal` finds out which
+        spec = architecture.spec_for(**parameters)
+        if misfits := _misfits(named, spec):
+            raise _refusal(state, subject, (spec, misfits))
+        found = value_range or "0-1"
+        if value_range is None and architecture.fold_value_range is not None:
+            found = _found_value_range(spec, named, subject)
+        if found == "0-255":
+            if architecture.fold_value_range is None:
+                raise ModelError(subject, f"is said to work on 0-255, which {architecture.family} does not", "correct its card")
+            named = architecture.fold_value_range(named)
+        return Recognised(spec, named, parameters, found)
+    raise _refusal(state, subject, _nearest(state))
+
+
+def _renamed(state: State, architecture: Architecture) -> State:
+    """`state` under our names. A name that is ours already is not given away to a second tensor."""
+    return {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
+
+
+def instantiate(spec: ModelSpec, state: State) -> nn.Module:
+    """The network with these weights, float32 on the CPU, in eval mode and without gradients.
+
+    Parameters share memory with `state`.
+    """
+    with torch.device("meta"):  # no time spent on initial weights, no draw from the global generator
+        network = spec.build()
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def measured_value_range(spec: ModelSpec, state: State) -> ValueRange | None:
+    """The range of the pixels that an image network's weights work on, measured; None if that is not clear.
+
+    A trained upscaler returns a smooth picture nearly as its bicubic enlargement when it is fed in its own range. In the
+    wrong range the biases weigh 255 times too much or too little. With the official RLFN files, as published and folded,
+    the root mean square error is below 0.0005 in the right range and above 0.006 in the wrong one. A network that
+    normalises its features, such as VapSR, hardly notices the range, and the answer may be None.
+    """
+    side = max(32, spec.size.padded(32))
+    y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
+    planes = [0.5 + 0.3 * torch.sin(6 * x) * torch.cos(4 * y), 0.2 + 0.6 * x, 0.8 - 0.5 * y]
+    picture = torch.stack([planes[i % 3] for i in range(spec.channels)])[None]
+    margin = slice(2 * spec.scale, -2 * spec.scale)  # zero padding shows at the borders
+    expected = imresize(picture, spec.scale)[..., margin, margin]
+    network = instantiate(spec, state)
+    errors: dict[ValueRange, float] = {}
+    with torch.inference_mode():
+        for value_range, white in (("0-1", 1.0), ("0-255", 255.0)):
+            result = network(picture * white)[..., margin, margin] / white
+            errors[cast("ValueRange", value_range)] = float((result - expected).square().mean().sqrt())
+    best, other = sorted(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
+    clear = errors[best] < 0.05 and not errors[other] < 3 * errors[best]  # `not <`: the worse one may be NaN
+    log.debug("%s: value range errors %s", spec.name, errors)
+    return best if clear else None
+
+
+def _found_value_range(spec: ModelSpec, state: State, subject: str | Path) -> ValueRange:
+    measured = measured_value_range(spec, state)
+    if measured is None:
+        log.warning(
+            "%s: does not say whether it works on 0-1 or 0-255, and its output tells neither; "
+            "taken as 0-255, like the official %s weights",
+            subject,
+            spec.family,
+        )
+    return measured or "0-255"
+
+
+# What fits not --------------------------------------------------------------------------------------------------------
+def _shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
+
+
+def _misfits(state: State, spec: ModelSpec) -> list[str]:
+    """One phrase for each parameter that is missing, too many or of another shape; in the network's order."""
+    expected = _shapes(spec)
+    phrases = []
+    for name, shape in expected.items():
+        if name not in state:
+            phrases.append(f"{name} is missing")
+        elif tuple(state[name].shape) != shape:
+            phrases.append(f"{name} is {_by(state[name].shape)} instead of {_by(shape)}")
+    return phrases + [f"{name} is not part of it" for name in state if name not in expected]
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "×".join(str(side) for side in shape) or "a number"
+
+
+# A parameter name that gives a well-known family away; the first that matches counts.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"^1\.sub\.0\.RDB1\.|^RRDB_trunk\.0\.RDB1\.|^body\.0\.rdb1\.", "ESRGAN or Real-ESRGAN (RRDB)"),
+    (r"^layers\.0\.residual_group\.blocks\.0\.attn\.", "SwinIR or a relative of it"),
+    (r"^backward_resblocks\.|^basicvsr\.|^image_cleaning\.", "BasicVSR or RealBasicVSR (video)"),
+    (r"^stage1\.residual_group1\.", "VRT (video)"),
+    (r"^transformer\.layers\.0\.0\.fn\.", "VSR-Transformer (video)"),
+    (r"^basic_module\.0\.basic_module\.", "SPyNet (optical flow)"),
+    (r"^block_1\.c1_r\.(sk|eval_conv)\.", "SPAN"),
+    (r"^IMDB1\.", "IMDN"),
+    (r"^B1\.c1_r\.(pw|dw)\.", "BSRN"),
+    (r"^B1\.c1_d\.weight$", "RFDN"),
+    (r"^head\.0\.weight$", "EDSR or RCAN"),
+)
+
+
+def _foreign_family(state: State) -> str | None:
+    for pattern, family in _FOREIGN:
+        if any(re.search(pattern, name) for name in state):
+            return family
+    slopes = state.get("body.1.weight")  # of PReLU, between convolutions
+    if "body.0.weight" in state and slopes is not None and slopes.ndim == 1:
+        return "SRVGGNetCompact (Real-ESRGAN's small networks)"
+    return None
+
+
+def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
+    """The published network of ours that shares most of the names, and what does not fit it; None if none shares half."""
+    candidates = []
+    for architecture in ARCHITECTURES:
+        named = _renamed(state, architecture)
+        for spec in architecture.specs:
+            if 2 * len(named.keys() & _shapes(spec).keys()) > len(named):
+                candidates.append((spec, _misfits(named, spec)))
+    return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
+
+
+def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[str]] | None) -> ModelError:
+    """The error for weights that make no network of ours: whose they look like, and which entries do not fit."""
+    foreign = _foreign_family(state)
+    if nearest is not None and foreign is None:
+        spec, misfits = nearest
+        more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
+        return ModelError(
+            subject,
+            f"looks like {spec.name} ({spec.family} ×{spec.scale}) but does not fit it: {', '.join(misfits[:5])}{more}",
+            f"pass complete weights of {spec.name}",
+        )
+    looks = f"looks like {foreign}" if foreign else "is of no network upframe knows"
+    families = " or ".join(architecture.family for architecture in ARCHITECTURES)
+    return ModelError(subject, f"{looks}; its first entries are {', '.join(list(state)[:5])}", f"expected {families} weights")
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+def save(target: str | Path, state: State, card: Card, *, overwrite: bool = False) -> Card:
+    """Write weights and their card: `target` with the card in its header, and `<stem>.card.json` beside it.
+
+    Both appear whole or not at all. The same state and card give the same bytes.
+
+    Args:
+        target: Path that ends in .safetensors.
+        state: Parameters under the names of `spec.build()`, for pixels in [0, 1].
+        card: `card.sha256` is filled in.
+
+    Returns:
+        The card as written beside the file.
+
+    Raises:
+        UsageError: `target` has another suffix, or exists and `overwrite` is not set.
+        OutputError: the files cannot be written.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors":
+        raise UsageError(target, "weights are written as safetensors", "give it a name that ends in .safetensors")
+    beside = card_path(target)
+    if not overwrite and (taken := next((p for p in (target, beside) if p.exists()), None)):
+        raise UsageError(taken, "exists already", "choose another name or allow overwriting")
+    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
+    # A single metadata entry: with several their order in the file, and so its hash, would change from run to run.
+    blob = safetensors.torch.save(tensors, metadata={"card": replace(card, sha256="").to_json()})
+    card = replace(card, sha256=hashlib.sha256(blob).hexdigest())
+    files = {target: blob, beside: card.to_json().encode()}
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    try:
+        for path, content in files.items():
+            with parts[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        beside.unlink(missing_ok=True)  # a crash before the last rename must not leave the old card with new weights
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise OutputError(target, f"cannot be written ({error})", "check the folder, its permissions and free space") from error
+    return card
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    name: str | None = None,
+    value_range: ValueRange | None = None,
+    trained_on: str | None = None,
+    recipe: str | None = None,
+    scores: dict[str, dict[str, dict[str, float]]] | None = None,
+    licence_code: str | None = None,
+    licence_data: str | None = None,
+    licence_weights: str | None = None,
+    origin: str | None = None,
+    created: str | None = None,
+    notes: str | None = None,
+    overwrite: bool = False,
+) -> Card:
+    """Turn any weights file that `recognise` knows into safetensors with our names, for [0, 1], with a card.
+
+    Args:
+        target: Path that ends in .safetensors.
+        value_range: Range of the pixels the source works on, for files that do not say and cannot be measured.
+        origin: Card entry `source`; the file's name if there is nothing better.
+        created: ISO 8601 day; today if absent.
+
+    The other arguments are entries of the card; those left out are taken from the source's own card.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ModelError: the source is unreadable, unsafe or of another network.
+        UsageError: as in `save`, or source and target are the same file.
+        OutputError: as in `save`.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(target, "is the file to convert itself", "choose another name; inputs are never changed")
+    file = read(source)
+    found = recognise(file.state, value_range=value_range or file.value_range, subject=source)
+    entries = {
+        "trained_on": trained_on,
+        "recipe": recipe,
+        "scores": scores,
+        "licence_code": licence_code,
+        "licence_data": licence_data,
+        "licence_weights": licence_weights,
+        "source": origin,
+        "notes": notes,
+    }
+    given: dict[str, Any] = {key: value for key, value in entries.items() if value is not None}
+    before = file.card or Card(name=found.spec.name, arch=found.spec.name, scale=found.spec.scale, source=source.name)
+    card = replace(
+        before,
+        name=name or before.name,
+        arch=found.spec.name,
+        parameters=found.parameters,
+        scale=found.spec.scale,
+        value_range="0-1",
+        created=created or datetime.now(UTC).date().isoformat(),
+        **given,
+    )
+    return save(target, found.state, card, overwrite=overwrite)

@@ -1,0 +1,165 @@
+"""Engines run a network: clip in, clip out, with device, precision and memory faults hidden.
+
+Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N, T, C, s·H, s·W) float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import logging
+import re
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from upframe.errors import OutOfMemoryError, ResourceError, UsageError
+from upframe.models import Model
+from upframe.pixels import mirror_pad
+from upframe.spec import ModelSpec, Precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How torch runs a network."""
+
+    device: str = "auto"
+    """"auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"."""
+    precision: Precision | Literal["auto"] = "auto"
+    """"auto" is float32: other precisions are chosen by the user until their speed and loss are measured here."""
+    threads: int | None = None
+    """CPU threads; None leaves torch's choice."""
+
+
+class Engine(Protocol):
+    """Something that runs one network."""
+
+    spec: ModelSpec
+    precision: Precision
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Run the network on (N, T, C, H, W) in [0, 1].
+
+        Raises:
+            OutOfMemoryError: when this clip does not fit; a smaller one may.
+        """
+        ...
+
+    def in_float32(self) -> Engine:
+        """An engine for the same network in float32; itself if it is one."""
+        ...
+
+
+class TorchEngine:
+    """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16."""
+
+    def __init__(self, model: Model, options: TorchOptions | None = None) -> None:
+        options = options or TorchOptions()
+        self.spec = model.spec
+        self.options = options
+        self.device = pick_device(options.device)
+        self.precision: Precision = "fp32" if options.precision == "auto" else options.precision
+        if self.precision not in model.spec.precisions:
+            proven = ", ".join(model.spec.precisions)
+            raise UsageError(f"--precision {self.precision}", f"not proven for {model.spec.name}", f"choose from {proven}")
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self._model = model
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        # The caller's network stays as it was.
+        network = copy.deepcopy(model.network) if dtype != torch.float32 or self.device.type != "cpu" else model.network
+        self._network: nn.Module = network.to(device=self.device, dtype=dtype)
+        self._dtype = dtype
+        self._float32: Engine | None = None
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        n, t, _, h, w = clip.shape
+        frames = clip.flatten(0, 1)  # (N*T, C, H, W): a frame-wise network takes frames as a batch
+        padded_h, padded_w = self.spec.size.padded(h), self.spec.size.padded(w)
+        frames = mirror_pad(frames, bottom=padded_h - h, right=padded_w - w)
+        try:
+            with torch.inference_mode():
+                frames = frames.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
+                out = self._network(frames).float().cpu()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise self._out_of_memory(h, w) from error
+        except RuntimeError as error:
+            # torch's CPU allocator has no exception type of its own.
+            if re.search(r"can't allocate memory|not enough memory|out of memory|bad_alloc", str(error), re.IGNORECASE):
+                raise self._out_of_memory(h, w) from error
+            raise
+        s = self.spec.scale
+        return out[..., : h * s, : w * s].unflatten(0, (n, t))
+
+    def in_float32(self) -> Engine:
+        if self.precision == "fp32":
+            return self
+        if self._float32 is None:
+            self._float32 = TorchEngine(self._model, TorchOptions(self.options.device, "fp32", self.options.threads))
+        return self._float32
+
+    def _out_of_memory(self, h: int, w: int) -> OutOfMemoryError:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return OutOfMemoryError(f"{self.spec.name} on {self.device}", f"a tile of {w}x{h} px did not fit into memory")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device `name` means here.
+
+    Raises:
+        UsageError: for a name that is no device.
+        ResourceError: when the device named is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UsageError(f"--device {name}", "no such device", "use auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ResourceError(f"--device {name}", f"{count} CUDA devices are usable", "use --device cpu or check the driver")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError("--device mps", "not available on this machine", "use --device cpu")
+    return device
+
+
+def available_memory_bytes() -> int:
+    """Bytes this process may still take: the least of free memory, the control group's and the address-space limit."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+        if found:
+            limits.append(int(found[1]) * 1024)
+    group, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if group.exists() and used.exists() and group.read_text().strip().isdigit():
+        limits.append(int(group.read_text()) - int(used.read_text()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    statm = Path("/proc/self/statm")
+    if soft != resource.RLIM_INFINITY and statm.exists():
+        limits.append(soft - int(statm.read_text().split()[0]) * resource.getpagesize())
+    return max(min(limits), 0) if limits else 4 << 30  # other systems: assume a small machine
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of returning each to the kernel and faulting its pages in again.
+
+    At 360×640 that costs plain torch two thirds of its time. It changes the whole process, so the command line calls it
+    and the library does not. Elsewhere than on glibc it does nothing.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        log.debug("no glibc here; the allocator is left as it is")

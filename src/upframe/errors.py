@@ -1,0 +1,137 @@
+"""What can go wrong, and what is lost on the way: typed errors with exit codes, and coded notices.
+
+    UpframeError                 exit 1  (a bug: nothing here raises it bare)
+    ├── UsageError               exit 2  flags or configuration that cannot be carried out; raised before any work
+    ├── InputError               exit 3  a file that is missing, unreadable, damaged or of an unsupported kind
+    ├── ModelError               exit 4  weights or model files that are absent, unsafe or do not fit
+    ├── ResourceError            exit 5  memory exhausted after every back-off
+    │   └── OutOfMemoryError             one unit of work did not fit; the upscaler retries it in halves
+    ├── OutputError              exit 6  nothing could be written, or not encoded
+    ├── VerifyError              exit 7  what was written is not what was promised
+    ├── BatchError               exit 8  the batch finished, some items failed
+    └── Cancelled                exit 130 stopped by the user
+
+A message is one line: *what file – what happened – what to do*. Library code raises these and logs; it never prints
+and never exits the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+class UpframeError(Exception):
+    """Base of every error upframe raises on purpose.
+
+    Args:
+        subject: What it is about, usually a path; control characters are escaped so that the message stays one line.
+        happened: What was found, without a full stop.
+        advice: What the user can do about it, without a full stop; empty when there is nothing to add.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, subject: str | Path, happened: str, advice: str = "") -> None:
+        self.subject = one_line(str(subject))
+        self.happened = one_line(happened)
+        self.advice = one_line(advice)
+        super().__init__(self.subject, self.happened, self.advice)
+
+    def __str__(self) -> str:
+        text = f"{self.subject}: {self.happened}."
+        return f"{text} {self.advice[:1].upper()}{self.advice[1:]}." if self.advice else text
+
+
+class UsageError(UpframeError):
+    exit_code = 2
+
+
+class InputError(UpframeError):
+    exit_code = 3
+
+
+class ModelError(UpframeError):
+    exit_code = 4
+
+
+class ResourceError(UpframeError):
+    exit_code = 5
+
+
+class OutOfMemoryError(ResourceError):
+    """One forward pass did not fit into memory. The only error an engine raises for lack of memory."""
+
+
+class OutputError(UpframeError):
+    exit_code = 6
+
+
+class VerifyError(UpframeError):
+    exit_code = 7
+
+
+class BatchError(UpframeError):
+    exit_code = 8
+
+
+class Cancelled(UpframeError):  # noqa: N818 (no error: the user's own wish)
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A loss or a substitution the user should know of; `--strict` turns it into an error."""
+
+    id: str
+    """Stable identifier, a key of `NOTICES`."""
+    subject: str
+    """The file it is about."""
+    message: str
+    """One line, without the subject."""
+
+    def __post_init__(self) -> None:
+        if self.id not in NOTICES:
+            raise ValueError(f"unknown notice id {self.id!r}; add it to NOTICES")
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.message} [{self.id}]"
+
+    def as_error(self) -> UpframeError:
+        """The error this notice becomes under `--strict`: 2 if it is known while planning, 7 if found later."""
+        kind = UsageError if NOTICES[self.id].at_planning else VerifyError
+        return kind(self.subject, f"{self.message} [{self.id}]", "run without --strict to accept it")
+
+
+@dataclass(frozen=True)
+class NoticeKind:
+    meaning: str
+    at_planning: bool
+    """Whether it is known before any pixel is computed."""
+
+
+NOTICES: dict[str, NoticeKind] = {
+    "alpha-needs-png": NoticeKind("the requested format cannot hold transparency, so PNG is written", True),
+    "animation-needs-webp": NoticeKind("the requested format cannot hold an animation, so animated WebP is written", True),
+    "bad-icc": NoticeKind("the colour profile is damaged and was ignored; pixels are unchanged", True),
+    "bad-orientation": NoticeKind("the EXIF orientation is not 1 to 8 and was taken as 1", True),
+    "beyond-model-scale": NoticeKind("the enlargement exceeds the network's scale; the rest is a plain resample", True),
+    "converted-from-cmyk": NoticeKind("CMYK, YCCK or Lab was converted to RGB", True),
+    "depth-reduced": NoticeKind("the output format holds fewer bits per sample than the input", True),
+    "ext-mismatch": NoticeKind("the content is of another format than the file name says", True),
+    "fp32-fallback": NoticeKind("a tile came out not finite in reduced precision and was redone in float32", False),
+    "metadata-dropped": NoticeKind("the output format cannot hold some of the input's metadata", True),
+    "name-collision": NoticeKind("two inputs map to one output name; the later keeps its extension in the name", True),
+    "name-shortened": NoticeKind("the derived output name was too long for the file system", True),
+    "one-bit-to-gray": NoticeKind("a 1-bit image becomes 8-bit gray", True),
+    "palette-expanded": NoticeKind("a palette image becomes full colour", True),
+    "tile-halved": NoticeKind("memory ran out and a tile was redone in smaller parts", False),
+    "truncated": NoticeKind("the input ends early; the missing part was filled", False),
+    "values-clipped": NoticeKind("float values outside [0, 1] were clipped", False),
+}
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters and line breaks escaped, so that a hostile file name cannot break a log."""
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -1,0 +1,408 @@
+"""From what the user typed to files on disk: plan, run, report.
+
+Planning touches headers only. It decides every output name, size and format, and finds every loss that can be known, so
+that a bad flag or a name clash stops the run before any pixel is computed. Running then turns each item into a verified
+file or a named failure; one bad item never stops the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from upframe import naming
+from upframe.errors import (
+    BatchError,
+    Cancelled,
+    InputError,
+    Notice,
+    OutputError,
+    UpframeError,
+    UsageError,
+)
+from upframe.frames import MediaInfo
+from upframe.media.images import (
+    ImageSink,
+    ImageSource,
+    Limits,
+    OutputPlan,
+    check_output_size,
+    plan_output,
+    probe,
+    verify_output,
+)
+from upframe.models import Model, default_model, load
+from upframe.naming import Found, Target
+from upframe.upscale import UpscaleOptions, Upscaler
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Everything the user decides about a job besides its inputs and output."""
+
+    model: str | Path | None = None
+    """Name or weights file; None takes the shipped model that suits the enlargement."""
+    target: Target = Target()
+    """How large the output is to be."""
+    upscale: UpscaleOptions = UpscaleOptions()
+    format: str | None = None
+    """Output format or extension; None keeps the input's."""
+    quality: int | None = None
+    """1–100 for lossy formats; None is the format's own good default."""
+    name: str | None = None
+    """Template of output names with {stem}, {model} and {scale}."""
+    overwrite: bool = False
+    strict: bool = False
+    """Make every notice an error."""
+    recursive: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow_truncated: bool = False
+    first_frame: bool = False
+    """Take the first frame of an animation or the first page of a document instead of all."""
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input and what will become of it."""
+
+    input: Path
+    output: Path
+    info: MediaInfo
+    plan: OutputPlan
+    size: tuple[int, int]
+    """(height, width) of the output."""
+    model: str
+    """Name or path for `models.load`."""
+    notices: tuple[Notice, ...]
+    skip: bool = False
+    """The output is there already, and verified."""
+
+    @property
+    def frames(self) -> int:
+        return self.info.frames
+
+    @property
+    def scale(self) -> float:
+        return self.size[1] / self.info.size[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input."""
+
+    input: Path
+    status: Literal["written", "skipped", "failed"]
+    output: Path | None = None
+    error: UpframeError | None = None
+    notices: tuple[Notice, ...] = ()
+    seconds: float = 0.0
+    size: tuple[int, int] | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    items: tuple[Item, ...]
+    failed: tuple[Outcome, ...]
+    """Inputs that cannot be done, known from their headers."""
+
+
+@dataclass(frozen=True)
+class Report:
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    def of(self, status: str) -> list[Outcome]:
+        return [o for o in self.outcomes if o.status == status]
+
+    @property
+    def error(self) -> UpframeError | None:
+        """What the whole job failed with: an only input's own error, or BatchError naming how many failed."""
+        failed = self.of("failed")
+        if not failed:
+            return None
+        if len(self.outcomes) == 1:
+            return failed[0].error
+        first = failed[0].error
+        return BatchError(f"{len(failed)} of {len(self.outcomes)} inputs", f"failed; the first: {first}".rstrip("."))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened, for progress bars and `--json`."""
+
+    event: Literal["start", "progress", "notice", "done", "skipped", "failed"]
+    input: Path
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions) -> Plan:
+    """Decide what will be made of `inputs`: files, folders and glob patterns.
+
+    Raises:
+        InputError: when nothing is there to be done, or the only input is unusable.
+        UsageError: for flags that contradict each other or the inputs, and under `strict` for any foreseen loss.
+        ModelError: when the model cannot be loaded.
+    """
+    options.target.check()
+    found = naming.find_inputs(
+        inputs, output=output, recursive=options.recursive, include=options.include, exclude=options.exclude
+    )
+    naming.check_output(found, output)
+    scales = _Scales(options)
+    names = naming.Namer(output, template=options.name)
+    items: list[Item] = []
+    failed: list[Outcome] = []
+    for one in found:
+        try:
+            items.append(_plan_item(one, names, scales, options))
+        except (InputError, OutputError) as error:
+            failed.append(Outcome(one.path, "failed", error=error))
+        except UsageError as error:
+            if len(found) == 1:
+                raise
+            failed.append(Outcome(one.path, "failed", error=error))
+    if options.strict:
+        for item in items:
+            for notice in item.notices:
+                raise notice.as_error()
+    if not items and len(failed) == 1 and failed[0].error is not None:
+        raise failed[0].error
+    return Plan(tuple(items), tuple(failed))
+
+
+def _plan_item(found: Found, names: naming.Namer, scales: _Scales, options: JobOptions) -> Item:
+    info = probe(found.path, limits=options.limits)
+    if options.first_frame:
+        info = replace(info, frames=1, animated=False)
+    size = options.target.size_for(info.size)
+    model, spec_scale = scales.model_for(size[1] / info.size[1])
+    notices = list(info.notices)
+    factor = max(size[0] / info.size[0], size[1] / info.size[1])
+    if factor > spec_scale * 1.001:
+        message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
+        notices.append(Notice("beyond-model-scale", str(found.path), message))
+    made = plan_output(info, requested=names.wanted_format(options.format))
+    notices += made.notices
+    check_output_size(made.format, size, subject=str(found.path))
+    path, renamed = names.choose(found, made.extension, model=scales.label(model), scale=options.target.label(spec_scale))
+    notices += renamed
+    _refuse_same_file(found.path, path)
+    skip = False
+    if path.exists() and not options.overwrite:
+        skip = _is_done(path, found.path, made, size, info.frames)
+    return Item(found.path, path, info, made, size, model, tuple(notices), skip)
+
+
+class _Scales:
+    """Which model serves which enlargement, each loaded once."""
+
+    def __init__(self, options: JobOptions) -> None:
+        self._options = options
+        self._loaded: dict[str, Model] = {}
+
+    def model_for(self, factor: float) -> tuple[str, int]:
+        given = self._options.model
+        name = default_model(factor) if given is None or str(given).lower() == "photo" else str(given)
+        return name, self.get(name).spec.scale
+
+    def get(self, name: str) -> Model:
+        if name not in self._loaded:
+            self._loaded[name] = load(name)
+        return self._loaded[name]
+
+    def label(self, name: str) -> str:
+        """How the model is called in output names; the scale is left out, since the name says the real one."""
+        return re.sub(r"-x\d+$", "", self.get(name).name)
+
+
+def run(
+    planned: Plan,
+    options: JobOptions,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> Report:
+    """Carry out a plan. Failures of single items are in the report; only being cancelled raises.
+
+    Raises:
+        Cancelled: when `cancel` was set; finished outputs stay, the one at hand leaves nothing.
+    """
+    began = time.perf_counter()
+    tell = on_event or (lambda event: None)
+    outcomes = list(planned.failed)
+    for failed in planned.failed:
+        tell(Event("failed", failed.input, _error_data(failed.error)))
+    upscalers: dict[str, Upscaler] = {}
+    for item in planned.items:
+        if item.skip:
+            outcomes.append(Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model))
+            tell(Event("skipped", item.input, {"output": str(item.output)}))
+            continue
+        start = time.perf_counter()
+        tell(Event("start", item.input, {"output": str(item.output), "size": list(item.size), "model": item.model}))
+        for notice in item.notices:
+            tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
+        try:
+            if item.model not in upscalers:
+                upscalers[item.model] = Upscaler(load(item.model), options.upscale, cancel=cancel)
+            late = render(item, upscalers[item.model], options, tell)
+        except Cancelled:
+            raise
+        except UpframeError as error:
+            outcomes.append(Outcome(item.input, "failed", error=error, notices=item.notices))
+            tell(Event("failed", item.input, _error_data(error)))
+            continue
+        seconds = time.perf_counter() - start
+        outcome = Outcome(item.input, "written", item.output, None, item.notices + late, seconds, item.size, item.model)
+        outcomes.append(outcome)
+        tell(Event("done", item.input, {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}))
+    return Report(tuple(outcomes), time.perf_counter() - began)
+
+
+def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> tuple[Notice, ...]:
+    """Make one output file; returns the notices that only came up on the way.
+
+    Raises:
+        UpframeError: of any kind; nothing is left at the output's name that was not there before.
+    """
+    up.notices.clear()
+    _check_space(item)
+    source = ImageSource(
+        item.input, limits=options.limits, allow_truncated=options.allow_truncated, first_frame=options.first_frame
+    )
+    try:
+        item.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(item.output.parent, f"cannot be made ({error.strerror})", "choose another output folder") from error
+    with source:
+        sink = ImageSink(
+            item.output,
+            item.plan,
+            source.metadata,
+            frames=item.frames,
+            animated=item.info.animated,
+            quality=options.quality,
+        )
+        with sink:
+            for number, frame in enumerate(source):
+                up.on_tile = partial(_tell_progress, tell, item, number)
+                # Pages of a document may differ in size; each is enlarged by the same factor.
+                height, width = frame.pixels.shape[:2]
+                size = item.size if (height, width) == item.info.size else options.target.size_for((height, width))
+                bands = up.bands(frame.pixels, size=size, subject=str(item.input))
+                sink.write(bands, size, time=frame.time, duration=frame.duration)
+            late = tuple(n for n in (*source.notices, *up.notices) if n not in item.notices)
+            for notice in late:
+                tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
+                if options.strict:
+                    raise notice.as_error()
+    return late
+
+
+def _tell_progress(tell: Callable[[Event], None], item: Item, frame: int, done: int, total: int) -> None:
+    tell(Event("progress", item.input, {"done": round((frame + done / total) / item.frames, 4)}))
+
+
+def upscale_file(
+    source: str | Path, output: str | Path | None = None, *, options: JobOptions | None = None, **target: Any
+) -> Outcome:
+    """Enlarge one image file; the Python form of `upframe upscale`.
+
+    Args:
+        output: File to write; None derives a name beside the input.
+        target: Fields of `Target`, for instance `scale=2`.
+
+    Raises:
+        UpframeError: when the output could not be made.
+
+    Example:
+        >>> upscale_file("photo.jpg", scale=2).output  # doctest: +SKIP
+        PosixPath('photo_photo_x2.jpg')
+    """
+    chosen = options or JobOptions()
+    if target:
+        chosen = replace(chosen, target=replace(chosen.target, **target))
+    report = run(plan([source], None if output is None else Path(output), chosen), chosen)
+    if report.error is not None:
+        raise report.error
+    return report.outcomes[0]
+
+
+# Estimates ------------------------------------------------------------------------------------------------------------
+def estimated_file_bytes(item: Item) -> int:
+    """Rough size of the output file, on the high side for photographs."""
+    raw = item.size[0] * item.size[1] * item.plan.channels * item.plan.dtype.itemsize * item.frames
+    share = {"png": 0.8, "tiff": 0.9, "bmp": 1.0, "gif": 0.5}.get(item.plan.format, 0.25)
+    return int(raw * share) + 65_536
+
+
+def estimated_memory_bytes(item: Item, up: Upscaler) -> int:
+    """Rough peak memory the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
+    height, width = item.info.size
+    core_h, core_w = up.tile_px((height, width))
+    margin = 2 * (up.halo_px + up.options.blend)
+    tile_px = min(core_h + margin, height) * min(core_w + margin, width)
+    s = up.model.spec.scale
+    band = min(core_h + margin, height) * width * s * s * 3 * 4 * 3
+    decoded = height * width * item.info.channels * item.info.dtype.itemsize * 2
+    streamed = item.plan.format in ("png", "tiff") and not item.info.animated
+    gathered = 0 if streamed else item.size[0] * item.size[1] * item.plan.channels * 2
+    return tile_px * up.model.spec.activation_bytes_per_px + band + decoded + gathered
+
+
+def _check_space(item: Item) -> None:
+    folder = item.output.parent
+    while not folder.exists():
+        folder = folder.parent
+    need, free = int(estimated_file_bytes(item) * 1.2), shutil.disk_usage(folder).free
+    if free < need:
+        raise OutputError(
+            item.output, f"about {need / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free", "make space first"
+        )
+
+
+# Names that are taken -------------------------------------------------------------------------------------------------
+def _refuse_same_file(source: Path, output: Path) -> None:
+    if output.exists() and source.samefile(output):
+        raise UsageError(output, "is the input itself", "choose another output; inputs are never changed")
+
+
+def _is_done(output: Path, source: Path, made: OutputPlan, size: tuple[int, int], frames: int) -> bool:
+    """Whether an existing output is what this job would make: then it is skipped. A damaged one is redone.
+
+    Raises:
+        UsageError: when something else stands at that name.
+    """
+    if output.is_dir() or not output.is_file():
+        raise UsageError(output, "exists and is not a file", "choose another output")
+    try:
+        there = probe(output)
+    except InputError:
+        return False  # empty or damaged: an earlier tool's accident, redone
+    if there.size != size or there.format != made.format or there.frames != frames:
+        found = f"{there.format}, {there.size[1]}x{there.size[0]}"
+        raise UsageError(output, f"exists and is something else ({found})", "use -y to overwrite it or choose another name")
+    try:
+        verify_output(output, made, size, frames)
+    except UpframeError:
+        return False
+    return output.stat().st_mtime >= source.stat().st_mtime
+
+
+def _error_data(error: UpframeError | None) -> dict[str, Any]:
+    if error is None:
+        return {}
+    return {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}

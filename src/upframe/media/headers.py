@@ -1,0 +1,182 @@
+"""Headers read by hand where the codec would allocate or round before we have seen the size: WebP, AVIF/HEIC, GIF."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class WebpHeader:
+    size: tuple[int, int]
+    """(height, width) of the canvas."""
+    has_alpha: bool
+    missing_bytes: int
+    """How many bytes of what the RIFF header promises are not there."""
+    stated_bytes: int
+    """File size as the RIFF header states it."""
+
+
+def webp_header(file: BinaryIO) -> WebpHeader | None:
+    """Size and length of a WebP file, or None if its header is cut or foreign. Source: RFC 9649, 2.5 to 2.7."""
+    file.seek(0)
+    head = file.read(40)
+    present = file.seek(0, 2)
+    if len(head) < 30:
+        return None
+    stated = int.from_bytes(head[4:8], "little") + 8
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+        alpha = bool(head[20] & 0x10)
+    elif kind == b"VP8L" and head[20] == 0x2F:
+        bits = int.from_bytes(head[21:25], "little")
+        width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
+    elif kind == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
+        width, height, alpha = int.from_bytes(head[26:28], "little") & 0x3FFF, head[28] | (head[29] & 0x3F) << 8, False
+    else:
+        return None
+    return WebpHeader((height, width), alpha, max(stated - present, 0), stated)
+
+
+@dataclass(frozen=True)
+class IsoHeader:
+    """Facts of an AVIF or HEIC file (ISO/IEC 23008-12, MIAF)."""
+
+    largest: tuple[int, int]
+    """(height, width) of the largest item or track; (0, 0) if none is stated."""
+    depth: int
+    """Most bits per sample of any item."""
+    missing_bytes: int
+    """How many bytes the top-level boxes promise beyond the end of the file."""
+    stated_bytes: int
+
+
+_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
+"""Boxes to look into, with the bytes of version and flags that come before their children."""
+
+
+def iso_header(file: BinaryIO) -> IsoHeader:
+    """Walk the boxes of an ISO base media file for picture sizes and bit depths; nothing is decoded."""
+    present = file.seek(0, 2)
+    height = width = 0
+    depth, end = 8, 0
+    for name, at, stop in _boxes(file, 0, present, 0):
+        end = max(end, stop)
+        file.seek(at)
+        if name == b"ispe":
+            body = file.read(12)
+            if len(body) == 12:
+                w, h = struct.unpack(">II", body[4:])
+                if w * h >= height * width:
+                    height, width = h, w
+        elif name == b"tkhd":
+            body = file.read(min(stop - at, 104))
+            if len(body) >= 84:
+                w, h = (value >> 16 for value in struct.unpack(">II", body[-8:]))
+                if w * h >= height * width:
+                    height, width = h, w
+        elif name == b"pixi":
+            body = file.read(min(stop - at, 16))
+            depth = max([depth, *body[5 : 5 + body[4]]]) if len(body) > 5 else depth
+        elif name == b"av1C":
+            body = file.read(4)
+            if len(body) == 4 and body[2] & 0x40:  # high_bitdepth, then twelve_bit (AV1-ISOBMFF 2.3)
+                depth = max(depth, 12 if body[2] & 0x20 else 10)
+    return IsoHeader((height, width), depth, max(end - present, 0), end)
+
+
+def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, content start, box end) of all boxes from `at`, depth first; a last box may end beyond the file."""
+    count = 0
+    while at + 8 <= end and count < 4096 and level < 8:  # a hostile file cannot make this long
+        count += 1
+        file.seek(at)
+        size, name = struct.unpack(">I4s", file.read(8))
+        start = at + 8
+        if size == 1:
+            size, start = int.from_bytes(file.read(8), "big"), at + 16
+        stop = end if size == 0 else at + size
+        if stop < start:
+            return
+        yield name, start, stop
+        if name in _CONTAINERS:
+            yield from _boxes(file, start + _CONTAINERS[name], min(stop, end), level + 1)
+        at = stop
+
+
+@dataclass(frozen=True)
+class GifHeader:
+    """Facts of a GIF file, from its blocks; nothing is decompressed (GIF89a specification)."""
+
+    size: tuple[int, int]
+    delays_cs: tuple[int, ...]
+    """Hundredths of a second each frame stays."""
+    has_alpha: bool
+    """Whether any frame has a transparent colour; without one, uncovered areas show the background colour."""
+    plays: int
+    """How often it plays in all; 0 is forever."""
+    is_complete: bool
+    """Whether the closing byte is there."""
+
+
+def gif_header(file: BinaryIO) -> GifHeader | None:
+    """The blocks of a GIF file, or None if even its screen descriptor is cut."""
+    file.seek(0)
+    head = file.read(13)
+    if len(head) < 13:
+        return None
+    width, height = struct.unpack("<HH", head[6:10])
+    if head[10] & 0x80:
+        file.seek(3 << ((head[10] & 7) + 1), 1)
+    delays: list[int] = []
+    delay, plays, alpha, complete = 0, 1, False, False
+    while (kind := file.read(1)) not in (b"", b";"):
+        if kind == b"!":
+            label = file.read(1)
+            blocks = _sub_blocks(file)
+            if blocks is None:
+                break
+            if label == b"\xf9" and blocks and len(blocks[0]) >= 4:
+                flags, delay = blocks[0][0], int.from_bytes(blocks[0][1:3], "little")
+                alpha = alpha or bool(flags & 1)
+            elif label == b"\xff" and len(blocks) > 1 and blocks[0] == b"NETSCAPE2.0" and len(blocks[1]) >= 3:
+                # It counts repetitions: n of them make n + 1 plays.
+                repeats = int.from_bytes(blocks[1][1:3], "little")
+                plays = repeats + 1 if repeats else 0
+        elif kind == b",":
+            area = file.read(9)
+            if len(area) < 9:
+                break
+            if area[8] & 0x80:
+                file.seek(3 << ((area[8] & 7) + 1), 1)
+            file.read(1)  # code size
+            if _sub_blocks(file) is None:
+                break
+            delays.append(delay)
+            delay = 0
+        else:
+            break
+    else:
+        complete = kind == b";"
+    return GifHeader((height, width), tuple(delays), alpha, plays, complete)
+
+
+def _sub_blocks(file: BinaryIO) -> list[bytes] | None:
+    """The first sub-blocks of a run, read to its end; None if the file ends within it."""
+    blocks: list[bytes] = []
+    while True:
+        size = file.read(1)
+        if not size:
+            return None
+        if size == b"\0":
+            return blocks
+        if len(blocks) < 2:
+            block = file.read(size[0])
+            if len(block) < size[0]:
+                return None
+            blocks.append(block)
+        else:
+            file.seek(size[0], 1)

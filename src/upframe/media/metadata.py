@@ -1,0 +1,215 @@
+"""EXIF, XMP, ICC and the rest: what travels from input to output, and how it stays true on the way.
+
+EXIF is edited in place, byte by byte, and not parsed and written anew: maker notes hold offsets that only survive if
+nothing moves. Source of the layout: CIPA DC-008 (Exif 2.32), 4.5 and TIFF 6.0, section 2.
+"""
+
+from __future__ import annotations
+
+import binascii
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+EXIF_PREFIX = b"Exif\x00\x00"
+"""Stands before the TIFF structure in JPEG; `Metadata.exif` is without it."""
+
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
+_IMAGE_WIDTH, _IMAGE_LENGTH = 0x0100, 0x0101
+_THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_SHORT, _LONG = 3, 4
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that is carried from the input to the output, besides pixels."""
+
+    icc: bytes | None = None
+    """Colour profile, unchanged; None also when it was damaged."""
+    exif: bytes | None = None
+    """TIFF structure without the "Exif" prefix; orientation 1, no thumbnail. The size tags are set when writing."""
+    xmp: bytes | None = None
+    """XMP packet."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, horizontal and vertical, as the input states it (the unit is the pixel of either file)."""
+    text: tuple[tuple[str, str], ...] = ()
+    """PNG text: keyword and value, in file order."""
+    colour_chunks: tuple[tuple[str, bytes], ...] = ()
+    """PNG chunks gAMA, cHRM, sRGB, cICP, mDCV, cLLI: name and content."""
+    comment: bytes | None = None
+    """JPEG or GIF comment."""
+    loop: int | None = None
+    """How often an animation plays in all; 0 is forever, None is not stated."""
+
+
+# EXIF -----------------------------------------------------------------------------------------------------------------
+class _Entry(NamedTuple):
+    tag: int
+    kind: int
+    number: int
+    at: int
+    """Where the 12-byte entry starts."""
+    value: int
+    """The inline value, for SHORT and LONG of number 1; otherwise the offset."""
+
+
+def _entries(exif: bytes | bytearray, order: str, at: int) -> tuple[list[_Entry], int]:
+    """The entries of the directory at `at`, and where its pointer to the next directory stands."""
+    (count,) = struct.unpack_from(f"{order}H", exif, at)
+    entries = []
+    for i in range(count):
+        start = at + 2 + 12 * i
+        tag, kind, number, value = struct.unpack_from(f"{order}HHII", exif, start)
+        if kind == _SHORT and number == 1:
+            (value,) = struct.unpack_from(f"{order}H", exif, start + 8)
+        entries.append(_Entry(tag, kind, number, start, value))
+    return entries, at + 2 + 12 * count
+
+
+def _order(exif: bytes | bytearray) -> str:
+    return {b"II*\x00": "<", b"MM\x00*": ">"}[bytes(exif[:4])]
+
+
+@dataclass(frozen=True)
+class CleanExif:
+    """EXIF ready to be carried, and what it said of the orientation."""
+
+    exif: bytes | None
+    """None when the input is not EXIF at all."""
+    orientation: int
+    """1 to 8: how the stored pixels must be turned."""
+    stated: str | None
+    """The stated orientation as text if it is not 1 to 8, for the notice `bad-orientation`."""
+    has_orientation: bool
+    """Whether there was an orientation tag."""
+
+
+def clean_exif(raw: bytes | None) -> CleanExif:
+    """EXIF with orientation 1 and without its thumbnail; the orientation it had."""
+    nothing = CleanExif(None, 1, None, False)
+    if not raw:
+        return nothing
+    exif = bytearray(raw.removeprefix(EXIF_PREFIX))
+    orientation, stated, has_orientation = 1, None, False
+    try:
+        order = _order(exif)
+        (first,) = struct.unpack_from(f"{order}I", exif, 4)
+        entries, next_at = _entries(exif, order, first)
+        _drop_thumbnail(exif, order, next_at)
+        for entry in entries:
+            if entry.tag != _ORIENTATION:
+                continue
+            has_orientation = True
+            numeric = entry.kind in (_SHORT, _LONG) and entry.number == 1
+            if numeric and 1 <= entry.value <= 8:
+                orientation = entry.value
+            else:
+                stated = str(entry.value) if numeric else "not a number"
+            struct.pack_into(f"{order}HHIHH", exif, entry.at, _ORIENTATION, _SHORT, 1, 1, 0)
+    except (KeyError, struct.error):
+        return nothing
+    return CleanExif(bytes(exif), orientation, stated, has_orientation)
+
+
+def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
+    """Unlink the second directory and blank its picture, which would show the small original and may leak a crop."""
+    (second,) = struct.unpack_from(f"{order}I", exif, next_at)
+    struct.pack_into(f"{order}I", exif, next_at, 0)
+    if not second:
+        return
+    try:
+        entries, _ = _entries(exif, order, second)
+    except struct.error:
+        return
+    found = {entry.tag: entry.value for entry in entries}
+    start, length = found.get(_THUMBNAIL_OFFSET, 0), found.get(_THUMBNAIL_LENGTH, 0)
+    if 0 < start < len(exif) and length > 0:
+        end = min(start + length, len(exif))
+        if end == len(exif):
+            del exif[start:]
+        else:
+            exif[start:end] = bytes(end - start)
+
+
+def exif_for_size(exif: bytes, size: tuple[int, int]) -> bytes:
+    """`exif` with its size tags, where it has them, set to `size` (height, width)."""
+    edited = bytearray(exif)
+    try:
+        order = _order(edited)
+        (first,) = struct.unpack_from(f"{order}I", edited, 4)
+        for entry in _with_exif_ifd(edited, order, first):
+            if entry.tag in (_PIXEL_X, _PIXEL_Y, _IMAGE_WIDTH, _IMAGE_LENGTH):
+                value = size[1] if entry.tag in (_PIXEL_X, _IMAGE_WIDTH) else size[0]
+                struct.pack_into(f"{order}HHII", edited, entry.at, entry.tag, _LONG, 1, value)
+    except (KeyError, struct.error):
+        return exif  # a damaged sub-directory: nothing to update that a reader could find
+    return bytes(edited)
+
+
+def _with_exif_ifd(exif: bytearray, order: str, first: int) -> Iterator[_Entry]:
+    entries, _ = _entries(exif, order, first)
+    yield from entries
+    for entry in entries:
+        if entry.tag == _EXIF_IFD:
+            yield from _entries(exif, order, entry.value)[0]
+
+
+def exif_with_dpi(dpi: tuple[float, float]) -> bytes:
+    """A minimal EXIF block that states the resolution, for formats that have no other place for it."""
+    tags = ((0x011A, 5, 1, 50), (0x011B, 5, 1, 58))  # XResolution, YResolution: RATIONAL at these offsets
+    block = b"MM\x00*" + struct.pack(">IH", 8, 3) + b"".join(struct.pack(">HHII", *tag) for tag in tags)
+    block += struct.pack(">HHIHH", 0x0128, _SHORT, 1, 2, 0) + bytes(4)  # ResolutionUnit: inch; no next directory
+    return block + b"".join(struct.pack(">II", round(value * 1000), 1000) for value in dpi)
+
+
+# XMP ------------------------------------------------------------------------------------------------------------------
+def clean_xmp(xmp: bytes | None, *, upright: bool) -> bytes | None:
+    """XMP whose orientation is 1 if the pixels were turned upright (`upright`); otherwise as it is."""
+    if not xmp or not upright:
+        return xmp or None
+    xmp = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[^\"']*([\"'])", rb"\g<1>1\g<2>", xmp)
+    return re.sub(rb"(<tiff:Orientation>)[^<]*(</tiff:Orientation>)", rb"\g<1>1\g<2>", xmp)
+
+
+def xmp_for_size(xmp: bytes, size: tuple[int, int]) -> bytes:
+    """`xmp` with its size properties, where it has them, set to `size` (height, width)."""
+    height, width = (str(side).encode() for side in size)
+    properties = (
+        (b"exif:PixelYDimension", height),
+        (b"exif:PixelXDimension", width),
+        (b"tiff:ImageLength", height),
+        (b"tiff:ImageWidth", width),
+    )
+    for name, number in properties:
+        xmp = re.sub(rb"(%b\s*=\s*[\"'])[^\"']*([\"'])" % name, rb"\g<1>%b\g<2>" % number, xmp)
+        xmp = re.sub(rb"(<%b>)[^<]*(</%b>)" % (name, name), rb"\g<1>%b\g<2>" % number, xmp)
+    return xmp
+
+
+# ICC ------------------------------------------------------------------------------------------------------------------
+def icc_is_sound(profile: bytes) -> bool:
+    """Whether `profile` is a colour profile that a colour management system accepts. Source: ICC.1:2022, 7.2."""
+    from PIL import ImageCms  # here: it costs start-up time, and most runs see no profile
+
+    if len(profile) < 132 or profile[36:40] != b"acsp" or int.from_bytes(profile[:4], "big") > len(profile):
+        return False
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (OSError, ImageCms.PyCMSError):
+        return False
+    return True
+
+
+def raw_profile(text: str) -> bytes | None:
+    """The bytes in ImageMagick's "Raw profile type" PNG text: a name, a length, then hexadecimal digits."""
+    lines = text.strip().split("\n")
+    if len(lines) < 3:
+        return None
+    try:
+        return binascii.unhexlify("".join(line.strip() for line in lines[2:]))
+    except (binascii.Error, ValueError):
+        return None

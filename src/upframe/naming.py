@@ -1,0 +1,277 @@
+"""Which files a job takes and what its outputs are called and measure: rules without pixels.
+
+Names: beside the input an output is `{stem}_{model}_x{scale}{ext}`; in another folder, and for the files of a folder, it
+keeps its name. Two inputs that would make one output (`a.png` and `a.jpg` as PNG, or `A.png` and `a.png` on a disk that
+ignores case) never overwrite each other: the later one keeps its extension in the name, `a.jpg.png`.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import math
+import os
+import string
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upframe.errors import InputError, Notice, UsageError
+from upframe.media.images import EXTENSIONS, iter_files
+
+NAME_BYTES = 255  # the limit of every common file system; ours must also leave room for ".<name>.part"
+_ROOM = len(b"..part")
+
+
+@dataclass(frozen=True)
+class Target:
+    """How large an output is to be; at most one of the ways may be given, `width` and `height` together being one."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    megapixels: float | None = None
+    native: int = 4
+    """Scale taken when nothing is given: that of the chosen model."""
+
+    def check(self) -> None:
+        """Raise UsageError for contradictions and for sizes that are not positive."""
+        given = [k for k in ("scale", "long_side", "short_side", "megapixels") if getattr(self, k) is not None]
+        if self.width is not None or self.height is not None:
+            given.append("width/height")
+        if len(given) > 1:
+            flags = ", ".join("--" + g.replace("_", "-") for g in given)
+            raise UsageError(flags, "each sets the output size", "give one of them")
+        for name in ("scale", "width", "height", "long_side", "short_side", "megapixels"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"--{name.replace('_', '-')} {value}", "not a size", "use a number above 0")
+
+    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1."""
+        height, width = size
+        if self.width is not None and self.height is not None:
+            return self.height, self.width
+        if self.width is not None:
+            return _round(height * self.width / width), self.width
+        if self.height is not None:
+            return self.height, _round(width * self.height / height)
+        factor = self._factor(height, width)
+        return _round(height * factor), _round(width * factor)
+
+    def _factor(self, height: int, width: int) -> float:
+        if self.long_side is not None:
+            return self.long_side / max(height, width)
+        if self.short_side is not None:
+            return self.short_side / min(height, width)
+        if self.megapixels is not None:
+            return math.sqrt(self.megapixels * 1e6 / (height * width))
+        return self.scale if self.scale is not None else float(self.native)
+
+    def label(self, native: int) -> str:
+        """What stands for the scale in an output's name: `4`, `2.5`, or the size that was asked for."""
+        if self.width is not None or self.height is not None:
+            return (
+                f"{self.width or ''}{'w' if self.height is None else 'x'}{self.height or ''}"
+                if self.width
+                else f"{self.height}h"
+            )
+        if self.long_side is not None:
+            return f"{self.long_side}long"
+        if self.short_side is not None:
+            return f"{self.short_side}short"
+        if self.megapixels is not None:
+            return f"{self.megapixels:g}mp"
+        return f"{self.scale if self.scale is not None else native:g}"
+
+
+def _round(value: float) -> int:
+    return max(math.floor(value + 0.5), 1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One input file."""
+
+    path: Path
+    relative: Path
+    """Below the folder it was found in; the bare name for a file that was named."""
+    from_folder: Path | None
+    """The folder the user named, if the file was found in one."""
+
+
+def find_inputs(
+    inputs: Iterable[str | Path],
+    *,
+    output: Path | None,
+    recursive: bool,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> list[Found]:
+    """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
+
+    Files in `output` are left out where it lies inside an input folder: they are results, not inputs.
+
+    Raises:
+        InputError: for an input that is not there, or a folder or pattern without images.
+    """
+    found: list[Found] = []
+    for given in inputs:
+        path = Path(given)
+        if os.path.lexists(path) or not glob.has_magic(str(given)):
+            found += _in_folder(path, output, recursive, include, exclude) if path.is_dir() else [_named(path)]
+            continue
+        matches = sorted(Path(p) for p in glob.glob(str(given), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not matches:
+            raise InputError(str(given), "no file matches", "check the pattern")
+        for match in matches:
+            if match.is_file():
+                found.append(_named(match))
+            elif recursive and match.is_dir():
+                found += _in_folder(match, output, recursive, include, exclude)
+    if not found:
+        raise InputError("the command line", "no input is given", "name files or folders")
+    once: dict[object, Found] = {}
+    for one in found:
+        once.setdefault(_identity(one.path), one)
+    return list(once.values())
+
+
+def _named(path: Path) -> Found:
+    return Found(path, Path(path.name), None)
+
+
+def _in_folder(
+    folder: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]
+) -> list[Found]:
+    inside = output.resolve() if output is not None and output.is_dir() else None
+    if inside == folder.resolve():
+        raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
+    files = [
+        Found(p, p.relative_to(folder), folder)
+        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude)
+        if inside is None or inside not in p.resolve().parents
+    ]
+    if not files:
+        hint = "use -r to look into its sub-folders" if not recursive else "check the folder and the filters"
+        raise InputError(folder, "no images in it", hint)
+    return files
+
+
+def _identity(path: Path) -> object:
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path)
+    return stat.st_dev, stat.st_ino
+
+
+def check_output(found: Sequence[Found], output: Path | None) -> None:
+    """Refuse an output that cannot take these inputs.
+
+    Raises:
+        UsageError: for several inputs into one file, or a file where a folder is needed.
+    """
+    if output is None:
+        return
+    several = len(found) > 1 or found[0].from_folder is not None
+    if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
+        raise UsageError(output, "is a file, and there are several inputs", "give a folder")
+
+
+def names_a_file(output: Path) -> bool:
+    """Whether an output that is not there yet means a file: it ends in an image extension."""
+    return output.suffix.lower().lstrip(".") in EXTENSIONS
+
+
+class Namer:
+    """Chooses output paths, no two alike."""
+
+    def __init__(self, output: Path | None, *, template: str | None) -> None:
+        self._output = output
+        self._is_file = output is not None and not output.is_dir() and names_a_file(output)
+        self._template = template
+        self._taken: dict[str, Path] = {}
+        if template is not None:
+            fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+            unknown = fields - {"stem", "model", "scale", "name"}
+            if unknown or "/" in template or os.sep in template:
+                problem = f"unknown field {{{min(unknown)}}}" if unknown else "a path separator in it"
+                raise UsageError(f"--name {template}", problem, "use {stem}, {model} and {scale}")
+
+    def wanted_format(self, asked: str | None) -> str | None:
+        """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
+        if not self._is_file or self._output is None:
+            return asked
+        named = EXTENSIONS[self._output.suffix.lower().lstrip(".")]
+        if asked is not None and EXTENSIONS.get(asked.lower().lstrip(".")) != named:
+            raise UsageError(f"--format {asked}", f"contradicts the output name {self._output.name}", "drop one of them")
+        return named
+
+    def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
+        """Where this input's output goes, and what had to be changed about its name.
+
+        Args:
+            extension: With its dot, of the format that will really be written.
+        """
+        notices: list[Notice] = []
+        folder, stem = self._place(found, model, scale)
+        name = stem + _same_extension(found.path, self._output if self._is_file else None, extension)
+        path = folder / name
+        if _key(path) in self._taken and self._taken[_key(path)] != found.path:
+            name = f"{stem}{found.path.suffix}{extension}"
+            path = folder / name
+            number = 2
+            while _key(path) in self._taken:
+                path = folder / f"{stem}{found.path.suffix}.{number}{extension}"
+                number += 1
+            message = f"another input makes {stem}{extension} too; written as {path.name}"
+            notices.append(Notice("name-collision", str(found.path), message))
+        if len(os.fsencode(path.name)) + _ROOM > NAME_BYTES:
+            path = folder / _shortened(path.name, extension)
+            notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
+        self._taken[_key(path)] = found.path
+        return path, notices
+
+    def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
+        """Folder and stem of the output, before its extension."""
+        if self._is_file and self._output is not None:
+            return self._output.parent, self._output.stem
+        template = self._template
+        if self._output is not None:
+            folder = self._output / found.relative.parent
+            template = template or "{stem}"
+        elif found.from_folder is not None:
+            top = found.from_folder.resolve()
+            folder = top.with_name(f"{top.name}_upscaled") / found.relative.parent
+            template = template or "{stem}"
+        else:
+            folder = found.path.parent
+            template = template or "{stem}_{model}_x{scale}"
+        stem = found.path.stem
+        return folder, template.format(stem=stem, name=stem, model=model, scale=scale)
+
+
+def _same_extension(source: Path, output: Path | None, extension: str) -> str:
+    """`extension`, spelt as the user spelt it (`.JPG`, `.jpeg`) where that names the same format."""
+    for spelt in (output.suffix if output is not None else "", source.suffix):
+        kind = EXTENSIONS.get(spelt.lower().lstrip("."))
+        if kind is not None and kind == EXTENSIONS.get(extension.lower().lstrip(".")):
+            return spelt
+    return extension
+
+
+def _key(path: Path) -> str:
+    """Equal for two paths that some file system takes for one: Unicode normal form and case do not count."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _shortened(name: str, extension: str) -> str:
+    """`name` cut to fit, made unique by a hash of the whole."""
+    tail = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{extension}"
+    room = NAME_BYTES - _ROOM - len(os.fsencode(tail))
+    stem = os.fsencode(name[: -len(extension)])[:room]
+    return stem.decode("utf-8", "ignore") + tail

@@ -1,0 +1,1 @@
+"""One file per architecture: paper, network, official key layout and specs."""

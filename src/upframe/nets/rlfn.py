@@ -1,0 +1,176 @@
+"""RLFN: residual local feature network for efficient super-resolution.
+
+Paper: F. Kong, M. Li, S. Liu, D. Liu, J. He, Y. Bai, F. Chen, L. Fu, "Residual Local Feature Network for Efficient
+Super-Resolution", CVPR Workshops (NTIRE) 2022, https://arxiv.org/abs/2205.07514. Winner of the NTIRE 2022 runtime track.
+Official weights: bytedance/RLFN, Apache-2.0; they take and return 0–255, which `fold_value_range` turns into [0, 1].
+
+Differences from the official code: one class serves all three published variants; the value range is [0, 1]; nothing
+else. Correctness: every tensor of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.nets._layers import conv1x1, conv3x3, multiply_input_by
+from upframe.spec import ModelSpec, SizeRule
+
+PAPER = "Residual Local Feature Network for Efficient Super-Resolution, CVPRW 2022, https://arxiv.org/abs/2205.07514"
+ESA_CHANNELS = 16  # §3.2 of the paper: one conv group instead of three, 16 channels throughout
+
+
+class ESA(nn.Module):
+    """Enhanced spatial attention with a single convolution in its group (paper, fig. 4c)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv1x1(channels, ESA_CHANNELS)
+        self.conv_f = conv1x1(ESA_CHANNELS, ESA_CHANNELS)
+        self.conv2 = nn.Conv2d(ESA_CHANNELS, ESA_CHANNELS, 3, stride=2, padding=0)
+        self.conv3 = conv3x3(ESA_CHANNELS, ESA_CHANNELS)
+        self.conv4 = conv1x1(ESA_CHANNELS, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced = self.conv1(x)
+        pooled = F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3)
+        coarse = F.interpolate(self.conv3(pooled), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        gate: Tensor = self.conv4(coarse + self.conv_f(reduced)).sigmoid()
+        return x * gate
+
+
+class RLFB(nn.Module):
+    """Residual local feature block: three convolutions, the block's input added, a fusion and ESA (paper, fig. 3b)."""
+
+    def __init__(self, channels: int, inner_channels: int) -> None:
+        super().__init__()
+        self.c1_r = conv3x3(channels, inner_channels)
+        self.c2_r = conv3x3(inner_channels, inner_channels)
+        self.c3_r = conv3x3(inner_channels, channels)
+        self.c5 = conv1x1(channels, channels)
+        self.esa = ESA(channels)
+        self.activation = nn.LeakyReLU(0.05, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.c1_r(x))
+        y = self.activation(self.c2_r(y))
+        y = self.activation(self.c3_r(y)) + x
+        return self.esa(self.c5(y))  # type: ignore[no-any-return]
+
+
+class RLFN(nn.Module):
+    """(N, C, H, W) → (N, C, scale·H, scale·W); H, W ≥ 15.
+
+    Args:
+        inner_channels: Channels between the convolutions of a block; differs from `channels` in the NTIRE variant only.
+    """
+
+    def __init__(
+        self, *, channels: int = 52, blocks: int = 6, scale: int = 4, inner_channels: int | None = None, colours: int = 3
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.conv_1 = conv3x3(colours, channels)
+        for i in range(1, blocks + 1):
+            self.add_module(f"block_{i}", RLFB(channels, inner_channels or channels))
+        self.conv_2 = conv3x3(channels, channels)
+        self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = self.conv_1(x)
+        y = head
+        for i in range(1, self.blocks + 1):
+            y = self.get_submodule(f"block_{i}")(y)
+        return self.upsampler(self.conv_2(y) + head)  # type: ignore[no-any-return]
+
+
+def fold_value_range(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official weights, which work on 0–255, rewritten for [0, 1] in and out; exact up to rounding of the products.
+
+    Only the first convolution sees the input and only the last makes the output. In the middle features stay what they
+    were, so the network computes the same function of the same picture. Expects the key names of this module.
+    """
+    folded = dict(state)
+    folded["conv_1.weight"] = multiply_input_by(255.0, state["conv_1.weight"])
+    folded["upsampler.0.weight"] = state["upsampler.0.weight"] / 255.0
+    folded["upsampler.0.bias"] = state["upsampler.0.bias"] / 255.0
+    return folded
+
+
+def ntire_names(name: str) -> str:
+    """The name in this module of a parameter of the NTIRE 2022 repository's copy of the network; others stay."""
+    head, dot, tail = name.partition(".")
+    renamed = {"fea_conv": "conv_1", "LR_conv": "conv_2"}.get(head, head)
+    if head.startswith("B") and head[1:].isdigit():
+        renamed = f"block_{head[1:]}"
+    return f"{renamed}{dot}{tail}"
+
+
+def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The arguments of `RLFN` that parameters of these shapes were made with.
+
+    Raises:
+        KeyError: a parameter that it has to look at is absent.
+        ValueError: shapes that no RLFN has.
+    """
+    channels, colours = shapes["conv_1.weight"][:2]
+    outputs = shapes["upsampler.0.weight"][0]
+    scale = math.isqrt(outputs // colours)
+    if scale < 1 or colours * scale**2 != outputs:
+        raise ValueError(f"{outputs} output channels are no square number of {colours}")
+    return {
+        "channels": channels,
+        "blocks": sum(name.startswith("block_") and name.endswith(".c1_r.weight") for name in shapes),
+        "scale": scale,
+        "inner_channels": shapes["block_1.c1_r.weight"][0],
+        "colours": colours,
+    }
+
+
+def spec_for(*, channels: int, blocks: int, scale: int, inner_channels: int, colours: int = 3) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `rlfn-c32b3-x2`."""
+    for variant, size in _SIZES.items():
+        published = next((spec for spec in SPECS if spec.name == f"{variant}-x{scale}"), None)
+        if published is not None and size == (channels, blocks, inner_channels) and colours == 3:
+            return published
+    inner = "" if inner_channels == channels else f"i{inner_channels}"
+    gray = {1: "-gray", 3: ""}.get(colours, f"-{colours}ch")
+    return _spec(f"rlfn-c{channels}{inner}b{blocks}{gray}-x{scale}", (channels, blocks, inner_channels), scale, colours=colours)
+
+
+def _spec(name: str, size: tuple[int, int, int], scale: int, *, colours: int = 3, aliases: tuple[str, ...] = ()) -> ModelSpec:
+    channels, blocks, inner_channels = size
+    return ModelSpec(
+        name=name,
+        family="RLFN",
+        build=partial(RLFN, channels=channels, blocks=blocks, scale=scale, inner_channels=inner_channels, colours=colours),
+        scale=scale,
+        halo_px=16,
+        activation_bytes_per_px=2100,  # measured, 288 to 512 px a side, all three scales
+        exact_halo_px=None,  # ESA resizes its pooled map to the size of its input, so every tile has its own grid
+        tiling="approximate",
+        phase_px=6,  # stride 2 of ESA's convolution times stride 3 of its pooling
+        precisions=("fp32", "bf16"),
+        paper=PAPER,
+        licence="Apache-2.0",
+        size=SizeRule(minimum=15),  # (15 - 3) // 2 + 1 = 7, the side of the pooling window
+        channels=colours,
+        aliases=aliases,
+    )
+
+
+_SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside a block
+    "rlfn": (52, 6, 52),
+    "rlfn-s": (48, 6, 48),
+    "rlfn-ntire": (46, 4, 48),  # the challenge entry: pruned from 48 channels
+}
+
+SPECS: tuple[ModelSpec, ...] = tuple(
+    _spec(f"{variant}-x{scale}", size, scale, aliases=(f"{variant.replace('-', '_')}_x{scale}",))
+    for variant, size in _SIZES.items()
+    for scale in (2, 3, 4)
+)

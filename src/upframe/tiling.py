@@ -1,0 +1,103 @@
+"""Tiles in space: which input pixels a tile reads, which output pixels it makes, and how neighbours are blended.
+
+Pure geometry, in input pixels unless a name says otherwise. Three widths matter:
+
+* the *core* of a tile: cores cover the picture without overlap;
+* the *blend* margin: a tile also makes this many pixels beyond its core, and inside the resulting overlap its weight
+  falls linearly from 1 to 0 while its neighbour's rises, so the two always sum to 1;
+* the *halo*: further input pixels that are read as context and whose output is thrown away.
+
+Nothing is read beyond the picture's border: there the network pads as it would for the untiled picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis. All positions are half-open [start, end)."""
+
+    start: int
+    """First pixel made, blend margin included."""
+    end: int
+    core_start: int
+    core_end: int
+    read_start: int
+    read_end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1) -> list[Span]:
+    """`length` pixels cut into the fewest cores of at most `core_px`, all within one pixel of the same size.
+
+    Raises:
+        ValueError: when cores are too narrow for the blend margin (three tiles would overlap).
+    """
+    count = -(-length // max(core_px, 1))
+    if count > 1 and length // count < 2 * blend_px:
+        raise ValueError(f"cores of {length // count} px cannot carry a blend margin of {blend_px} px on both sides")
+    edges = [length * i // count for i in range(count + 1)]
+    result = []
+    for i in range(count):
+        core_start, core_end = edges[i], edges[i + 1]
+        start = core_start - (blend_px if i > 0 else 0)
+        end = core_end + (blend_px if i < count - 1 else 0)
+        result.append(Span(start, end, core_start, core_end, *read_range(start, end, length, halo_px, phase_px)))
+    return result
+
+
+def read_range(start: int, end: int, length: int, halo_px: int, phase_px: int) -> tuple[int, int]:
+    """[start, end) widened by the halo within the picture; it begins at a multiple of `phase_px`."""
+    return max(start - halo_px, 0) // phase_px * phase_px, min(end + halo_px, length)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One unit of work: a rectangle of the picture."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def read_size(self) -> tuple[int, int]:
+        """(height, width) of what is read."""
+        return self.rows.read_end - self.rows.read_start, self.columns.read_end - self.columns.read_start
+
+
+def grid(
+    size: tuple[int, int], *, core_px: tuple[int, int], blend_px: int, halo_px: int, phase_px: int = 1
+) -> list[list[Tile]]:
+    """Rows of tiles that cover a picture of `size` (height, width)."""
+    rows = spans(size[0], core_px=core_px[0], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
+    columns = spans(size[1], core_px=core_px[1], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
+    return [[Tile(row, column) for column in columns] for row in rows]
+
+
+def ramp(span: Span, scale: int) -> Tensor:
+    """Weight of a tile for each output pixel it makes along one axis, float32 (length · scale)."""
+    weight = torch.ones(span.length * scale)
+    before = 2 * (span.core_start - span.start) * scale  # the overlap is the margin on both sides of the core's edge
+    after = 2 * (span.end - span.core_end) * scale
+    if before:
+        weight[:before] = _rise(before)
+    if after:
+        weight[-after:] = 1 - _rise(after)
+    return weight
+
+
+def _rise(count: int) -> Tensor:
+    return (torch.arange(count, dtype=torch.float32) + 0.5) / count
+
+
+def cut_halo(output: Tensor, tile: Tile, scale: int) -> Tensor:
+    """The part of a tile's network output (..., H, W) that it is to make."""
+    top, left = (tile.rows.start - tile.rows.read_start) * scale, (tile.columns.start - tile.columns.read_start) * scale
+    return output[..., top : top + tile.rows.length * scale, left : left + tile.columns.length * scale]

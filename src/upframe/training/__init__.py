@@ -1,0 +1,1 @@
+"""Training: recipes, patches made on the fly, and a loop that resumes exactly where it stopped."""

@@ -1,0 +1,318 @@
+"""Upscaler: pixels in, larger pixels out. Tiles, alpha, gray, other output sizes, and what to do when memory runs out.
+
+up = Upscaler(load("photo", scale=4))
+big = up(pixels)                     # (H, W, C) any depth -> (4H, 4W, C) of the same depth
+for band in up.bands(pixels): ...    # the same, top to bottom, holding one row of tiles at a time
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upframe import pixels as px
+from upframe import tiling
+from upframe.engines import Engine, TorchEngine, TorchOptions, available_memory_bytes
+from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
+from upframe.frames import Pixels
+from upframe.models import Model
+
+AUTO_TILE_PX = 256  # 128 to 256 px are as fast per pixel as whole images on a CPU, and fit its caches better
+WHOLE_UP_TO_PX = 512 * 512  # pictures up to this many pixels are not tiled by "auto": nothing is gained
+MIN_TILE_PX = 16  # below this a tile is all halo
+BLEND_PX = 8
+TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
+
+TileSize = int | tuple[int, int] | Literal["auto", "off"]
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How a picture is cut into tiles."""
+
+    tile: TileSize = "auto"
+    """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from the memory available; "off"
+    runs the picture whole."""
+    halo: int | None = None
+    """Input pixels of context around a tile; None takes the model's measured default."""
+    blend: int = BLEND_PX
+    """Input pixels over which neighbouring tiles are blended, on each side of their border."""
+    torch: TorchOptions = TorchOptions()
+
+
+class Upscaler:
+    """Runs one model on pictures of any size, depth and channel count. Call it from one thread at a time.
+
+    Args:
+        model: From `models.load`.
+        engine: Replaces the torch engine made from `options`.
+        on_tile: Called after each tile with (tiles done, tiles in all) of the picture at hand.
+        cancel: When set, the next tile raises `Cancelled`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: UpscaleOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        on_tile: Callable[[int, int], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        self.model = model
+        self.options = options or UpscaleOptions()
+        self.engine: Engine = engine or TorchEngine(model, self.options.torch)
+        self.notices: list[Notice] = []
+        self.on_tile = on_tile
+        self.cancel = cancel
+        if model.spec.window is not None:
+            raise UsageError(model.spec.name, "a network for clips, not for single pictures", "pass an image network")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the device's memory."""
+        del self.engine
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __call__(self, pixels: Pixels, *, size: tuple[int, int] | None = None) -> Pixels:
+        """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
+        return np.concatenate(list(self.bands(pixels, size=size)))
+
+    def bands(self, pixels: Pixels, *, size: tuple[int, int] | None = None, subject: str = "picture") -> Iterator[Pixels]:
+        """The enlarged picture as bands of full-width rows, top to bottom, holding one row of tiles at a time.
+
+        Args:
+            pixels: (H, W, C) uint8, uint16 or float32; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha (straight).
+            size: (height, width) wanted; None is `scale` times the input. Other sizes are resampled from that (Lanczos 3).
+            subject: What notices and errors name.
+
+        Raises:
+            ResourceError: when even the smallest tile does not fit into memory.
+            VerifyError: when the network makes values that are not finite.
+        """
+        height, width, channels = pixels.shape
+        made = (height * self.model.spec.scale, width * self.model.spec.scale)
+        colours = channels - 1 if channels in (2, 4) else channels
+        colour, alpha = pixels[..., :colours], pixels[..., colours:]
+        if alpha.shape[2]:
+            colour = spread_colour(colour, alpha[..., 0])
+        job = _Picture(self, (height, width), subject, layers=2 if alpha.shape[2] else 1)
+        layers = [self._sized(job.bands(lambda tile: _run_colour(job, colour, tile)), made, size)]
+        if alpha.shape[2]:
+            layers.append(self._sized(job.bands(lambda tile: _run_alpha(job, alpha, tile)), made, size))
+        for parts in zip(*layers, strict=True):
+            band = torch.cat([_to_gray(parts[0]) if colours == 1 else parts[0], *(a[:1] for a in parts[1:])])
+            yield px.from_unit(band.clamp(0, 1), pixels.dtype)
+
+    def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
+        return bands if size is None or size == made else px.resize_bands(bands, made, size)
+
+    def tile_px(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Core (height, width) of the tiles a picture of `size` is cut into."""
+        tile = self.options.tile
+        if tile == "off":
+            return size
+        if isinstance(tile, int):
+            return tile, tile
+        if isinstance(tile, tuple):
+            return tile
+        budget_px = TILE_SHARE * available_memory_bytes() / max(self.model.spec.activation_bytes_per_px, 1)
+        if size[0] * size[1] <= min(WHOLE_UP_TO_PX, budget_px):
+            return size
+        margin = 2 * (self.halo_px + self.options.blend)
+        side = int(budget_px**0.5) - margin
+        side = max(min(side, AUTO_TILE_PX), MIN_TILE_PX, 2 * self.options.blend)
+        return side, side
+
+    @property
+    def halo_px(self) -> int:
+        return self.model.spec.halo_px if self.options.halo is None else self.options.halo
+
+
+class _Picture:
+    """One picture being rendered: its tiles, its progress, its back-off."""
+
+    def __init__(self, up: Upscaler, size: tuple[int, int], subject: str, *, layers: int) -> None:
+        self.up, self.size, self.subject = up, size, subject
+        self.scale = up.model.spec.scale
+        self.phase_px = up.model.spec.phase_px
+        self.grid = tiling.grid(
+            size, core_px=up.tile_px(size), blend_px=up.options.blend, halo_px=up.halo_px, phase_px=self.phase_px
+        )
+        self._done, self._total = 0, len(self.grid) * len(self.grid[0]) * layers
+
+    def bands(self, run: Callable[[tiling.Tile], Tensor]) -> Iterator[Tensor]:
+        """Blended output rows (C, rows, s·W) of all tiles; `run` makes a tile's read region (C, s·h, s·w)."""
+        yield from _blend(self.grid, self.scale, lambda tile: self._tile(run, tile, report=True))
+
+    def _tile(self, run: Callable[[tiling.Tile], Tensor], tile: tiling.Tile, *, report: bool = False) -> Tensor:
+        """What one tile makes, halved as often as memory demands. Its neighbours never notice."""
+        if self.up.cancel is not None and self.up.cancel.is_set():
+            raise Cancelled(self.subject, "stopped on request")
+        try:
+            out = tiling.cut_halo(run(tile), tile, self.scale)
+        except OutOfMemoryError as error:
+            out = self._halved(run, tile, error)
+        if report:
+            self._done += 1
+            if self.up.on_tile:
+                self.up.on_tile(self._done, self._total)
+        return out
+
+    def _halved(self, run: Callable[[tiling.Tile], Tensor], tile: tiling.Tile, error: OutOfMemoryError) -> Tensor:
+        height, width = tile.rows.length, tile.columns.length
+        if max(height, width) <= MIN_TILE_PX:
+            free = available_memory_bytes() / 2**20
+            need = tile.read_size[0] * tile.read_size[1] * self.up.model.spec.activation_bytes_per_px / 2**20
+            raise ResourceError(
+                self.subject,
+                f"even a tile of {width}x{height} px (about {need:.0f} MiB) does not fit into memory ({free:.0f} MiB free)",
+                "close other programs, or choose a lighter model",
+            ) from error
+        message = f"memory ran out for a tile of {width}x{height} px; it was redone in parts"
+        self._note("tile-halved", message)
+        parts = tiling.grid(
+            (height, width),
+            core_px=(_half(height), _half(width)),
+            blend_px=min(self.up.options.blend, min(height, width) // 8),
+            halo_px=0,
+        )
+        moved = [
+            [tiling.Tile(self._moved(p.rows, tile.rows, 0), self._moved(p.columns, tile.columns, 1)) for p in row]
+            for row in parts
+        ]
+        return torch.cat(list(_blend(moved, self.scale, lambda part: self._tile(run, part))), dim=1)
+
+    def _moved(self, part: tiling.Span, whole: tiling.Span, axis: int) -> tiling.Span:
+        """A span cut within `whole`, in the picture's coordinates, with its halo read from the picture."""
+        start, end = whole.start + part.start, whole.start + part.end
+        core = (whole.start + part.core_start, whole.start + part.core_end)
+        return tiling.Span(start, end, *core, *tiling.read_range(start, end, self.size[axis], self.up.halo_px, self.phase_px))
+
+    def _note(self, id: str, message: str) -> None:
+        """Add a notice, once a picture however many tiles it concerns."""
+        if not any(n.id == id and n.subject == self.subject for n in self.up.notices):
+            self.up.notices.append(Notice(id, self.subject, message))
+
+    def network(self, region: Tensor) -> Tensor:
+        """Run (C, h, w) through the network; redo in float32 what comes out not finite."""
+        # A network for one channel (gray or luma) takes the three as three frames.
+        clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
+        out = self.up.engine(clip).flatten(0, 2)
+        if torch.isfinite(out).all():
+            return out
+        if self.up.engine.precision != "fp32":
+            message = f"values were not finite in {self.up.engine.precision}; the tile was redone in float32"
+            self._note("fp32-fallback", message)
+            out = self.up.engine.in_float32()(clip).flatten(0, 2)
+        if not torch.isfinite(out).all():
+            bad = int((~torch.isfinite(out)).sum())
+            raise VerifyError(self.subject, f"the network made {bad} values that are not finite", "check the weights")
+        return out
+
+
+def _half(side_px: int) -> int:
+    return -(-side_px // 2) if side_px > MIN_TILE_PX else side_px
+
+
+def _blend(grid: list[list[tiling.Tile]], scale: int, run: Callable[[tiling.Tile], Tensor]) -> Iterator[Tensor]:
+    """Blend the outputs of a grid of tiles into row bands; only one row of tiles and its overlap are held."""
+    left, right = grid[0][0].columns.start, grid[0][-1].columns.end
+    carry: Tensor | None = None  # the weighted rows that the next row of tiles also contributes to
+    for i, row in enumerate(grid):
+        rows = row[0].rows
+        band: Tensor | None = None
+        weight_y = tiling.ramp(rows, scale)[:, None]
+        for tile in row:
+            out = run(tile)
+            if band is None:
+                band = torch.zeros(out.shape[0], rows.length * scale, (right - left) * scale)
+            at = (tile.columns.start - left) * scale
+            # One tile is copied as it is: blending with a weight of 1 would be the same, only slower.
+            weighted = out if len(grid) == len(row) == 1 else out * (weight_y * tiling.ramp(tile.columns, scale))
+            band[:, :, at : at + out.shape[2]] += weighted
+        assert band is not None
+        if carry is not None:
+            band[:, : carry.shape[1]] += carry
+        final = (grid[i + 1][0].rows.start if i + 1 < len(grid) else rows.end) - rows.start
+        carry = band[:, final * scale :].clone()
+        yield band[:, : final * scale]
+
+
+def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
+    rows, columns = tile.rows, tile.columns
+    region = px.to_unit(plane[rows.read_start : rows.read_end, columns.read_start : columns.read_end])
+    return region.expand(3, -1, -1) if region.shape[0] == 1 else region
+
+
+def _run_colour(job: _Picture, colour: Pixels, tile: tiling.Tile) -> Tensor:
+    return job.network(_region(colour, tile))
+
+
+def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
+    """Alpha through the network as a gray picture, held within the range of the input pixels around each place.
+
+    The network sharpens the outline as it sharpens the picture; the bounds forbid overshoot and keep areas of constant
+    alpha exactly constant, so they need no network at all.
+    """
+    region = _region(alpha, tile)
+    plane = region[:1]
+    radius = 2
+    high = F.max_pool2d(plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    low = -F.max_pool2d(-plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    if torch.equal(low, high):
+        return _enlarge(plane, job.scale).expand(3, -1, -1)
+    out = _to_gray(job.network(region))
+    return torch.minimum(torch.maximum(out, _enlarge(low, job.scale)), _enlarge(high, job.scale)).expand(3, -1, -1)
+
+
+def _enlarge(x: Tensor, scale: int) -> Tensor:
+    return x.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def _to_gray(rgb: Tensor) -> Tensor:
+    """(3, H, W) → (1, H, W) by the luma weights of BT.601; equal channels stay as they are up to rounding."""
+    return (rgb * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)
+
+
+def spread_colour(colour: Pixels, alpha: Pixels) -> Pixels:
+    """Colour with fully transparent pixels replaced by that of the nearest visible ones, (H, W, C) and (H, W).
+
+    What stands under zero alpha is arbitrary (often black); a network would draw it into the edge as a halo. Filled from
+    a pyramid of averages of visible colour, coarse to fine, so the cost is linear in the number of pixels.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return colour
+    known = torch.from_numpy(~hidden).float()[None]
+    filled = _fill(px.to_unit(colour) * known, known)
+    spread = px.from_unit(filled, colour.dtype)
+    return np.where(hidden[..., None], spread, colour)
+
+
+def _fill(weighted: Tensor, weight: Tensor) -> Tensor:
+    """Colour (C, H, W) where `weight` is not zero, and the pyramid's average of what is nearby elsewhere."""
+    if weight.min() > 0 or max(weight.shape[1:]) == 1:
+        return weighted / weight.clamp_min(1e-9)
+    h, w = weight.shape[1:]
+    pad = (0, w % 2, 0, h % 2)
+    coarse_weight = F.avg_pool2d(F.pad(weight, pad)[None], 2)[0]
+    coarse = F.avg_pool2d(F.pad(weighted, pad)[None], 2)[0]
+    # Weights above 0 become 1: otherwise one visible pixel would count ever less as the pyramid narrows.
+    seen = (coarse_weight > 0).float()
+    below = _enlarge(_fill(coarse / coarse_weight.clamp_min(1e-9) * seen, seen), 2)[:, :h, :w]
+    return torch.where(weight > 0, weighted / weight.clamp_min(1e-9), below)

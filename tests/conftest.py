@@ -1,0 +1,63 @@
+"""Fixtures that many tests share. The project's own fixtures are made by code; nothing is read from the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+
+# Two workers on two cores: one thread each, or they fight for the cores.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Seeded, and without a deadline: machines are slow and noisy, and speed is not what these tests are about.
+settings.register_profile("upframe", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("upframe")
+
+SHARED = Path(os.environ.get("UPFRAME_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+"""Official weights, test sets and reference tensors. They are not part of the project; tests that need them skip
+without them. Set UPFRAME_SHARED when the folder does not lie beside the checkout."""
+
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "golden").is_dir(), reason="the reference tensors and test sets (../shared or $UPFRAME_SHARED) are not here"
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the reference tensors and test sets (../shared or $UPFRAME_SHARED) are not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> ModuleType:
+    """The reader of the reference tensors: `golden.Golden("rlfn/rlfn_x2_small")`."""
+    spec = importlib.util.spec_from_file_location("golden", shared / "golden" / "golden.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_photo(height: int, width: int, *, seed: int = 0, dtype: str = "uint8") -> NDArray[np.generic]:
+    """A synthetic (H, W, 3) picture with smooth areas, edges at all angles and fine texture, seeded."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width, 2)
+    planes = []
+    for _ in range(3):
+        angle, frequency, phase = rng.uniform(0, np.pi), rng.uniform(3, 25), rng.uniform(0, 6)
+        wave = np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle)) + phase)
+        disc = ((x - rng.uniform(0, 1)) ** 2 + (y - rng.uniform(0, 1)) ** 2) < rng.uniform(0.02, 0.2)
+        planes.append(0.5 + 0.2 * wave + 0.25 * disc - 0.1 * y + rng.normal(0, 0.01, (height, width)))
+    unit = np.clip(np.stack(planes, -1), 0, 1)
+    if dtype == "float32":
+        return unit.astype(np.float32)
+    return np.round(unit * np.iinfo(dtype).max).astype(dtype)

@@ -1,0 +1,139 @@
+"""RLFN against the reference tensors, through our own loader where official weights are involved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from upframe import checkpoints
+from upframe.models import MODELS, OFFICIAL, count_parameters
+from upframe.nets import rlfn
+from upframe.nets.rlfn import RLFN
+from upframe.spec import ModelSpec
+
+DTYPES = [torch.float32, torch.float64]
+RANDOM = [
+    *("rlfn_x4_full", "rlfn_s_x4_full", "rlfn_x2_small", "rlfn_x3_min_size", "rlfn_gray_small"),
+    *("rlfn_ntire_x4_full", "rlfn_ntire_team04_names"),
+]
+OFFICIAL_FIXTURES = ["rlfn_x2", "rlfn_x4", "rlfn_s_x2", "rlfn_s_x4", "rlfn_ntire_x4"]
+
+
+def test_every_reference_fixture_is_listed_here(shared: Path) -> None:
+    present = {path.stem for path in (shared / "golden" / "rlfn").glob("*.json")}
+    assert present == {*RANDOM, *(f"official_{name}" for name in OFFICIAL_FIXTURES)}
+
+
+def record_outputs(network: nn.Module) -> dict[str, Tensor]:
+    """Filled while `network` runs: the output of each submodule's first call, as it was before any in-place activation."""
+    seen: dict[str, Tensor] = {}
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def record(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+            if name not in seen:
+                seen[name] = result.clone()
+
+        return record
+
+    for name, module in network.named_modules():
+        module.register_forward_hook(recorder(name))
+    return seen
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", RANDOM)
+def test_equals_the_reference_with_seeded_weights(golden: ModuleType, name: str, dtype: torch.dtype) -> None:
+    fixture = golden.Golden(f"rlfn/{name}")
+    state = fixture.weights(dtype, rename=rlfn.ntire_names)
+    spec = rlfn.spec_for(**rlfn.configuration({key: tuple(value.shape) for key, value in state.items()}))
+    network = spec.build().to(dtype).eval()
+    network.load_state_dict(state)
+    seen = record_outputs(network)
+    with torch.inference_mode():
+        fixture.check("out.sr", network(fixture.input("lr", dtype)))
+    for key in fixture.names("mid."):
+        fixture.check(key, seen[rlfn.ntire_names(key.removeprefix("mid.").partition("#")[0])])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OFFICIAL_FIXTURES)
+def test_official_weights_folded_to_unit_range_equal_the_reference(
+    golden: ModuleType, shared: Path, name: str, dtype: torch.dtype
+) -> None:
+    fixture = golden.Golden(f"rlfn/official_{name}")
+    weights = checkpoints.read(shared / "weights" / "RLFN" / f"{name}.pth")
+    assert weights.sha256 == fixture.meta["weights"]["sha256"]
+    found = checkpoints.recognise(weights.state)
+    assert found.spec is MODELS[OFFICIAL[weights.sha256].arch]
+    assert found.found_range == "0-255"
+    network = checkpoints.instantiate(found.spec, found.state).to(dtype)
+    with torch.inference_mode():
+        fixture.check("out.sr", network(fixture.input("lr", dtype) / 255) * 255)  # the fixture is in 0–255
+
+
+def test_folding_the_value_range_leaves_the_function_of_the_picture_alone() -> None:
+    torch.manual_seed(1)
+    network = RLFN(channels=12, blocks=2, scale=3).double()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    folded = RLFN(channels=12, blocks=2, scale=3).double()
+    folded.load_state_dict(rlfn.fold_value_range(state))
+    picture = torch.rand(1, 3, 19, 22, dtype=torch.float64)
+    with torch.inference_mode():
+        # 1e-12: products are rounded at other places in float64, whose step at 1 is 2e-16
+        assert torch.allclose(folded(picture), network(picture * 255) / 255, rtol=0, atol=1e-12)
+    assert all(torch.equal(state[name], value) for name, value in network.state_dict().items()), "the input was changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # requirements.md and the published table; ×3 by arithmetic: (27·channels + 3)·scale² in the upsampler, less ×4's
+    [
+        ("rlfn-x2", 526_856),
+        ("rlfn-x3", 543_740 - 7 * (27 * 52 + 3)),
+        ("rlfn-x4", 543_740),
+        ("rlfn-s-x2", 454_620),
+        ("rlfn-s-x3", 470_208 - 7 * (27 * 48 + 3)),
+        ("rlfn-s-x4", 470_208),
+        ("rlfn-ntire-x2", 317_218 - 12 * (27 * 46 + 3)),
+        ("rlfn-ntire-x3", 317_218 - 7 * (27 * 46 + 3)),
+        ("rlfn-ntire-x4", 317_218),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name: str, parameters: int) -> None:
+    assert count_parameters(MODELS[name]) == parameters
+
+
+@pytest.mark.parametrize("spec", rlfn.SPECS, ids=lambda spec: spec.name)
+def test_minimum_size_is_claimed_exactly(spec: ModelSpec) -> None:
+    network = spec.build().eval()
+    assert spec.size.minimum == 15
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, 15, 15)).shape == (1, 3, 15 * spec.scale, 15 * spec.scale)
+        for size in ((14, 15), (15, 14)):
+            with pytest.raises(RuntimeError):
+                network(torch.rand(1, 3, *size))
+
+
+def test_no_halo_makes_a_tile_exact() -> None:
+    """The claim behind `exact_halo_px=None`: ESA's grid follows the size of its input, however large the context."""
+    torch.manual_seed(0)
+    network = RLFN(channels=8, blocks=1, scale=2).eval()
+    picture = torch.rand(1, 3, 24, 161)
+    with torch.inference_mode():
+        whole, tile = network(picture), network(picture[..., :154])
+    # 60 input pixels of context are far more than the 3×3 convolutions and the pooling window of one block reach
+    assert (whole[..., : 94 * 2] - tile[..., : 94 * 2]).abs().max() > 1e-5  # rounding differs by 1e-7
+    assert rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8).exact_halo_px is None
+
+
+def test_names_of_the_ntire_repository_map_to_ours_and_others_stay() -> None:
+    assert rlfn.ntire_names("fea_conv.weight") == "conv_1.weight"
+    assert rlfn.ntire_names("LR_conv.bias") == "conv_2.bias"
+    assert rlfn.ntire_names("B3.esa.conv_f.weight") == "block_3.esa.conv_f.weight"
+    for name in ("upsampler.0.weight", "block_1.c5.bias", "B.weight", "Bx.weight", "plain"):
+        assert rlfn.ntire_names(name) == name
