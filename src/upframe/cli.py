@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from upframe.evaluation import Evaluation, EvaluationEvent
     from upframe.job import Event, JobOptions, Plan, Report
     from upframe.naming import Target
+    from upframe.training.loop import Progress as TrainingProgress
     from upframe.upscale import TileSize
 
 EXIT_CODES = """\

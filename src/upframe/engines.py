@@ -86,7 +86,7 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 frames = frames.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
-                out = self._network(frames).float().cpu()
+                out: Tensor = self._network(frames).float().cpu()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._out_of_memory(h, w) from error
         except RuntimeError as error:
@@ -95,7 +95,7 @@ class TorchEngine:
                 raise self._out_of_memory(h, w) from error
             raise
         s = self.spec.scale
-        return out[..., : h * s, : w * s].unflatten(0, (n, t))
+        return out[..., : h * s, : w * s].reshape(n, t, -1, h * s, w * s)
 
     def in_float32(self) -> Engine:
         if self.precision == "fp32":

@@ -41,7 +41,10 @@ class UpframeError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.happened}."
-        return f"{text} {self.advice[:1].upper()}{self.advice[1:]}." if self.advice else text
+        if not self.advice:
+            return text
+        stop = "" if self.advice.endswith(("?", "!")) else "."
+        return f"{text} {self.advice[:1].upper()}{self.advice[1:]}{stop}"
 
 
 class UsageError(UpframeError):
@@ -125,6 +128,7 @@ NOTICES: dict[str, NoticeKind] = {
     "name-collision": NoticeKind("two inputs map to one output name; the later keeps its extension in the name", True),
     "name-shortened": NoticeKind("the derived output name was too long for the file system", True),
     "one-bit-to-gray": NoticeKind("a 1-bit image becomes 8-bit gray", True),
+    "pages-need-tiff": NoticeKind("the requested format holds one page, so TIFF is written", True),
     "palette-expanded": NoticeKind("a palette image becomes full colour", True),
     "tile-halved": NoticeKind("memory ran out and a tile was redone in smaller parts", False),
     "truncated": NoticeKind("the input ends early; the missing part was filled", False),

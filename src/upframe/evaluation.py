@@ -232,7 +232,7 @@ class Evaluation:
                 "/".join(METRICS[k].format(self.mean(model.label, d.name, k)) for k in self.metrics) for d in self.datasets
             ]
             lines.append(_row([model.label, *cells]))
-        return "\n".join([*lines, "", *self._provenance()]) + "\n"
+        return "\n".join([*lines, "", *(f"- {line}" for line in self._provenance())]) + "\n"
 
     def to_markdown_per_image(self) -> str:
         """A table for each set with the scores of every image."""

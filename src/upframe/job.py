@@ -184,19 +184,17 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
 
 
 def _plan_item(found: Found, names: naming.Namer, scales: _Scales, options: JobOptions) -> Item:
-    info = probe(found.path, limits=options.limits)
-    if options.first_frame:
-        info = replace(info, frames=1, animated=False)
+    with _open(found.path, options) as source:
+        info, metadata, notices = source.info, source.metadata, list(source.notices)
     size = options.target.size_for(info.size)
     model, spec_scale = scales.model_for(size[1] / info.size[1])
-    notices = list(info.notices)
     factor = max(size[0] / info.size[0], size[1] / info.size[1])
     if factor > spec_scale * 1.001:
         message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
         notices.append(Notice("beyond-model-scale", str(found.path), message))
-    made = plan_output(info, requested=names.wanted_format(options.format))
+    made = plan_output(info, requested=names.wanted_format(options.format), metadata=metadata)
     notices += made.notices
-    check_output_size(made.format, size, subject=str(found.path))
+    check_output_size(made.format, size, subject=found.path, channels=made.channels, dtype=made.dtype)
     path, renamed = names.choose(found, made.extension, model=scales.label(model), scale=options.target.label(spec_scale))
     notices += renamed
     _refuse_same_file(found.path, path)
@@ -280,14 +278,11 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
     """
     up.notices.clear()
     _check_space(item)
-    source = ImageSource(
-        item.input, limits=options.limits, allow_truncated=options.allow_truncated, first_frame=options.first_frame
-    )
     try:
         item.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(item.output.parent, f"cannot be made ({error.strerror})", "choose another output folder") from error
-    with source:
+    with _open(item.input, options) as source:
         sink = ImageSink(
             item.output,
             item.plan,
@@ -302,7 +297,7 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
                 # Pages of a document may differ in size; each is enlarged by the same factor.
                 height, width = frame.pixels.shape[:2]
                 size = item.size if (height, width) == item.info.size else options.target.size_for((height, width))
-                bands = up.bands(frame.pixels, size=size, subject=str(item.input))
+                bands = up.bands(frame.pixels, size=size, dtype=item.plan.dtype, subject=str(item.input))
                 sink.write(bands, size, time=frame.time, duration=frame.duration)
             late = tuple(n for n in (*source.notices, *up.notices) if n not in item.notices)
             for notice in late:
@@ -310,6 +305,10 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
                 if options.strict:
                     raise notice.as_error()
     return late
+
+
+def _open(path: Path, options: JobOptions) -> ImageSource:
+    return ImageSource(path, limits=options.limits, allow_truncated=options.allow_truncated, first_frame=options.first_frame)
 
 
 def _tell_progress(tell: Callable[[Event], None], item: Item, frame: int, done: int, total: int) -> None:

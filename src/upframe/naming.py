@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upframe.errors import InputError, Notice, UsageError
-from upframe.media.images import EXTENSIONS, iter_files
+from upframe.media.formats import format_of_name
+from upframe.media.images import iter_files
 
 NAME_BYTES = 255  # the limit of every common file system; ours must also leave room for ".<name>.part"
 _ROOM = len(b"..part")
@@ -184,7 +185,7 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
 
 def names_a_file(output: Path) -> bool:
     """Whether an output that is not there yet means a file: it ends in an image extension."""
-    return output.suffix.lower().lstrip(".") in EXTENSIONS
+    return bool(output.suffix) and format_of_name(output.suffix) is not None
 
 
 class Namer:
@@ -206,20 +207,19 @@ class Namer:
         """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
         if not self._is_file or self._output is None:
             return asked
-        named = EXTENSIONS[self._output.suffix.lower().lstrip(".")]
-        if asked is not None and EXTENSIONS.get(asked.lower().lstrip(".")) != named:
+        if asked is not None and format_of_name(asked) != format_of_name(self._output.suffix):
             raise UsageError(f"--format {asked}", f"contradicts the output name {self._output.name}", "drop one of them")
-        return named
+        return self._output.suffix
 
     def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
         """Where this input's output goes, and what had to be changed about its name.
 
         Args:
-            extension: With its dot, of the format that will really be written.
+            extension: With its dot, of the format that will really be written, spelt as the user spelt it.
         """
         notices: list[Notice] = []
         folder, stem = self._place(found, model, scale)
-        name = stem + _same_extension(found.path, self._output if self._is_file else None, extension)
+        name = stem + extension
         path = folder / name
         if _key(path) in self._taken and self._taken[_key(path)] != found.path:
             name = f"{stem}{found.path.suffix}{extension}"
@@ -253,15 +253,6 @@ class Namer:
             template = template or "{stem}_{model}_x{scale}"
         stem = found.path.stem
         return folder, template.format(stem=stem, name=stem, model=model, scale=scale)
-
-
-def _same_extension(source: Path, output: Path | None, extension: str) -> str:
-    """`extension`, spelt as the user spelt it (`.JPG`, `.jpeg`) where that names the same format."""
-    for spelt in (output.suffix if output is not None else "", source.suffix):
-        kind = EXTENSIONS.get(spelt.lower().lstrip("."))
-        if kind is not None and kind == EXTENSIONS.get(extension.lower().lstrip(".")):
-            return spelt
-    return extension
 
 
 def _key(path: Path) -> str:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -92,18 +92,28 @@ class Upscaler:
         """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
         return np.concatenate(list(self.bands(pixels, size=size)))
 
-    def bands(self, pixels: Pixels, *, size: tuple[int, int] | None = None, subject: str = "picture") -> Iterator[Pixels]:
+    def bands(
+        self,
+        pixels: Pixels,
+        *,
+        size: tuple[int, int] | None = None,
+        dtype: np.dtype[Any] | None = None,
+        subject: str = "picture",
+    ) -> Iterator[Pixels]:
         """The enlarged picture as bands of full-width rows, top to bottom, holding one row of tiles at a time.
 
         Args:
             pixels: (H, W, C) uint8, uint16 or float32; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha (straight).
             size: (height, width) wanted; None is `scale` times the input. Other sizes are resampled from that (Lanczos 3).
+            dtype: uint8, uint16 or float32 of the result; None is that of the input.
             subject: What notices and errors name.
 
         Raises:
             ResourceError: when even the smallest tile does not fit into memory.
             VerifyError: when the network makes values that are not finite.
         """
+        dtype = dtype or pixels.dtype
+        pixels, peak = self._in_range(pixels, dtype, subject)
         height, width, channels = pixels.shape
         made = (height * self.model.spec.scale, width * self.model.spec.scale)
         colours = channels - 1 if channels in (2, 4) else channels
@@ -115,8 +125,22 @@ class Upscaler:
         if alpha.shape[2]:
             layers.append(self._sized(job.bands(lambda tile: _run_alpha(job, alpha, tile)), made, size))
         for parts in zip(*layers, strict=True):
-            band = torch.cat([_to_gray(parts[0]) if colours == 1 else parts[0], *(a[:1] for a in parts[1:])])
-            yield px.from_unit(band.clamp(0, 1), pixels.dtype)
+            shown = (_to_gray(parts[0]) if colours == 1 else parts[0]).clamp(0, 1) * peak
+            yield px.from_unit(torch.cat([shown, *(a[:1].clamp(0, 1) for a in parts[1:])]), dtype)
+
+    def _in_range(self, pixels: Pixels, dtype: np.dtype[Any], subject: str) -> tuple[Pixels, float]:
+        """Float pixels brought into [0, 1]: brighter ones are divided by the brightest colour, and that factor is
+        returned; negative ones are clipped, and everything above 1 is where the output holds no floats."""
+        if pixels.dtype != np.float32:
+            return pixels, 1.0
+        colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+        peak = max(float(pixels[..., :colours].max()), 1.0) if dtype == np.float32 else 1.0
+        bad = int(((pixels < 0) | (pixels > peak)).sum())
+        if bad:
+            self.notices.append(Notice("values-clipped", subject, f"{bad} values outside [0, {peak:g}] were clipped"))
+        scaled = pixels.clip(0, peak)
+        scaled[..., :colours] /= peak
+        return scaled.clip(0, 1), peak
 
     def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
         return bands if size is None or size == made else px.resize_bands(bands, made, size)

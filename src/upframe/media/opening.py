@@ -51,19 +51,22 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         status = path.stat()
         _refuse_irregular(path, status)
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  (Path.open has no opener; the caller closes)
     except ValueError as error:  # a null byte in the name
         raise InputError(path, f"not a file name ({error})", "check the name") from error
     except OSError as error:
         happened, advice = _REASONS.get(error.errno or 0, (f"cannot be opened ({error.strerror})", ""))
         raise InputError(path, happened, advice) from error
-    file = os.fdopen(handle, "rb")
     try:
-        _refuse_irregular(path, os.fstat(handle))
+        _refuse_irregular(path, os.fstat(file.fileno()))
     except InputError:
         file.close()
         raise
     return file
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
 
 
 def _refuse_irregular(path: Path, status: os.stat_result) -> None:

@@ -16,7 +16,7 @@ from upframe.media.metadata import Metadata, exif_for_size, xmp_for_size
 from upframe.media.png import SIGNATURE, XMP_KEYWORD
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-_LEVEL = 2  # of zlib: 3 and 4 cost half as much time again for 2 % on photos, 1 gains little
+_LEVEL = 4  # of zlib. A 4K photo: 1 takes 0.74 s, 4 takes 1.06 s and is 11 % smaller, 6 takes 1.9 s for 6 % more
 _CHUNK_BYTES = 1 << 18
 _ROWS = 64  # filtered at a time; bounds the working memory
 
@@ -155,7 +155,8 @@ def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: 
         out[i, :, 0] = kind
         np.subtract(rows, guess, out=out[i, :, 1:])
     cost = np.abs(out[:, :, 1:].view(np.int8).astype(np.int16)).sum(2, dtype=np.int64)
-    return out[np.argmin(cost, axis=0), np.arange(count)].tobytes()
+    best: NDArray[np.uint8] = out[np.argmin(cost, axis=0), np.arange(count)]
+    return best.tobytes()
 
 
 def _delay(duration: Fraction) -> tuple[int, int]:

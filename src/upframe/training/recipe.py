@@ -92,7 +92,8 @@ class Recipe:
     @staticmethod
     def from_json(text: str) -> Recipe:
         values: dict[str, Any] = json.loads(text)
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Recipe(**plain)
 
 
 def _parse(text: str, hint: Any) -> Any:
