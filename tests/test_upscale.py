@@ -275,7 +275,10 @@ def test_auto_tiles_follow_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) 
     up = Upscaler(model)
     monkeypatch.setattr("upframe.upscale.available_memory_bytes", lambda: 16 << 30)
     assert up.tile_px((400, 500)) == (400, 500)
-    assert up.tile_px((2250, 3000)) == (256, 256)
+    assert up.tile_px((2250, 1000)) == (256, 256)
+    rows, columns = up.tile_px((2250, 3000))  # flatter, so that a row of tiles stays within 64 MiB of output
+    assert columns == 256
+    assert 16 <= rows * 4 * 3000 * 4 * 3 * 4 <= 64 << 20
     monkeypatch.setattr("upframe.upscale.available_memory_bytes", lambda: 200 << 20)
     side = up.tile_px((2250, 3000))[0]
     assert 16 <= side < 256

@@ -29,6 +29,8 @@ AUTO_TILE_PX = 256  # 128 to 256 px are as fast per pixel as whole images on a C
 WHOLE_UP_TO_PX = 512 * 512  # pictures up to this many pixels are not tiled by "auto": nothing is gained
 MIN_TILE_PX = 16  # below this a tile is all halo
 BLEND_PX = 8
+BAND_BYTES = 64 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
+SLICE_ROWS = 64  # rows converted and handed to the encoder at once
 TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
 
 TileSize = int | tuple[int, int] | Literal["auto", "off"]
@@ -125,8 +127,10 @@ class Upscaler:
         if alpha.shape[2]:
             layers.append(self._sized(job.bands(lambda tile: _run_alpha(job, alpha, tile)), made, size))
         for parts in zip(*layers, strict=True):
-            shown = (_to_gray(parts[0]) if colours == 1 else parts[0]).clamp(0, 1) * peak
-            yield px.from_unit(torch.cat([shown, *(a[:1].clamp(0, 1) for a in parts[1:])]), dtype)
+            # In thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it.
+            for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
+                shown = (_to_gray(rows[0]) if colours == 1 else rows[0]).clamp(0, 1) * peak
+                yield px.from_unit(torch.cat([shown, *(a[:1].clamp(0, 1) for a in rows[1:])]), dtype)
 
     def _in_range(self, pixels: Pixels, dtype: np.dtype[Any], subject: str) -> tuple[Pixels, float]:
         """Float pixels brought into [0, 1]: brighter ones are divided by the brightest colour, and that factor is
@@ -159,8 +163,10 @@ class Upscaler:
             return size
         margin = 2 * (self.halo_px + self.options.blend)
         side = int(budget_px**0.5) - margin
-        side = max(min(side, AUTO_TILE_PX), MIN_TILE_PX, 2 * self.options.blend)
-        return side, side
+        least = max(MIN_TILE_PX, 4 * self.options.blend)
+        side = max(min(side, AUTO_TILE_PX), least)
+        rows = BAND_BYTES // (size[1] * self.model.spec.scale**2 * 3 * 4)
+        return max(min(side, rows), least), side
 
     @property
     def halo_px(self) -> int:

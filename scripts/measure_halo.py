@@ -1,0 +1,46 @@
+"""Measure what a halo costs: tiled against untiled output, for the tables of docs/tiling.md.
+
+Usage: python scripts/measure_halo.py PICTURES_FOLDER MODEL... [--tile 128] [--limit 6]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from upframe.engines import keep_freed_memory
+from upframe.media.images import iter_files, read_pixels
+from upframe.models import load
+from upframe.upscale import Upscaler, UpscaleOptions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=6)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    pictures = [read_pixels(p) for p in list(iter_files(arguments.folder))[: arguments.limit]]
+    pictures = [p.astype(np.float32) / 255 for p in pictures if p.dtype == np.uint8]
+    print("| model | halo [px] | PSNR to untiled [dB] | largest error [of 255] | 99.9 % within [of 255] |")  # noqa: T201
+    print("|---|---:|---:|---:|---:|")  # noqa: T201
+    for name in arguments.models:
+        model = load(name)
+        whole = [Upscaler(model, UpscaleOptions(tile="off"))(p) for p in pictures]
+        halos = [0, 4, 8, 16, 24, 32, 48, *([model.spec.exact_halo_px] if model.spec.exact_halo_px else [])]
+        for halo in halos:
+            up = Upscaler(model, UpscaleOptions(tile=arguments.tile, halo=halo))
+            errors = np.concatenate([np.abs(up(p) - w).ravel() for p, w in zip(pictures, whole, strict=True)])
+            psnr = -10 * np.log10(np.mean(errors.astype(np.float64) ** 2))
+            print(  # noqa: T201
+                f"| {model.name} | {halo} | {psnr:.1f} | {errors.max() * 255:.3f} | {np.quantile(errors, 0.999) * 255:.3f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
