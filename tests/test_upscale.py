@@ -20,6 +20,7 @@ from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageErro
 from upframe.models import MODELS, Model
 from upframe.pixels import resize
 from upframe.spec import ModelSpec, Precision, SizeRule
+from upframe.tiling import Place
 from upframe.upscale import UpscaleOptions, Upscaler, spread_colour
 
 
@@ -197,11 +198,11 @@ class Failing:
         self.precision: Precision = "fp32"
         self.calls = 0
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         self.calls += 1
         if self._fails(self.calls, clip):
             raise OutOfMemoryError("toy", "injected")
-        return self._engine(clip)
+        return self._engine(clip, place)
 
     def in_float32(self) -> Engine:
         return self

@@ -7,12 +7,15 @@ Only light modules are imported here; torch and the codecs are loaded by the com
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -35,13 +38,17 @@ if TYPE_CHECKING:
     from upframe.upscale import TileSize
 
 EXIT_CODES = """\
-Exit codes: 0 every output written and verified · 1 internal error · 2 wrong usage · 3 input missing or unreadable ·
-4 model or weights · 5 memory exhausted · 6 cannot write · 7 verification failed · 8 batch finished, some inputs failed ·
-130 interrupted · 143 terminated"""
+Exit codes:
+  0  every output written and verified      5  memory exhausted, or no such device
+  1  internal error                         6  cannot write
+  2  wrong usage                            7  verification failed
+  3  input missing or unreadable            8  batch finished, some inputs failed
+  4  model or weights                     130  interrupted, 143 terminated"""
 
 SIZE = Group.create_ordered("Output size", help="Give at most one; the network's own scale otherwise.")
 OUTPUT = Group.create_ordered("Output")
 INPUT = Group.create_ordered("Input")
+PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
 REPORTING = Group.create_ordered("Reporting")
 
@@ -84,6 +91,7 @@ class Reporting:
     def start(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
         logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("upframe").setLevel(logging.DEBUG if self.debug else level)
 
 
 @Parameter(name="*")
@@ -141,7 +149,8 @@ class Computing:
 
 @app.command
 def upscale(
-    inputs: Annotated[list[str] | None, Parameter(group=INPUT, consume_multiple=True)] = None,
+    inputs: Annotated[list[str] | None, Parameter(group=INPUT)] = None,
+    /,
     *,
     input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None,
     output: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None,
@@ -165,13 +174,14 @@ def upscale(
 ) -> int:
     """Enlarge images: files, folders and patterns.
 
-    Beside the input an output is called {stem}_{model}_x{scale}; in an output folder it keeps its name. Nothing is
-    overwritten without -y; outputs that are there already and verify are skipped.
+    Beside the input an output is called {stem}_{model}_x{scale}; in an output folder, and for the files of a folder
+    (FOLDER_upscaled if no other is given), it keeps its name. Nothing is overwritten without -y; outputs that are there
+    already and verify are skipped.
 
     Args:
-        inputs: Files, folders or quoted patterns.
+        inputs: Files, folders or quoted patterns; - is standard input.
         input: More inputs.
-        output: File or folder to write.
+        output: File or folder to write; - is standard output.
         model: Name (see `upframe models list`) or weights file; the shipped photo model otherwise.
         format: png, jpg, webp, tiff, bmp, avif or gif; the input's otherwise.
         quality: 1 to 100, for lossy formats.
@@ -211,13 +221,48 @@ def upscale(
     everything = [*(inputs or []), *(input or [])]
     if not everything:
         raise UsageError("upframe upscale", "no input is given", "name files or folders; see upframe upscale --help")
-    planned = job.plan(everything, output, options)
-    if dry_run:
-        _show_plan(planned, options, as_json=reporting.json)
-        return 8 if planned.failed else 0
-    with _stoppable() as cancel, _display(reporting, len(planned.items) + len(planned.failed)) as show:
-        report = job.run(planned, options, on_event=show, cancel=cancel)
-    return _conclude(report, reporting)
+    with _piped(everything, output, as_json=reporting.json) as (files, place):
+        planned = job.plan(files, place, options)
+        if dry_run:
+            _show_plan(planned, options, as_json=reporting.json)
+            return 8 if planned.failed else 0
+        with _stoppable() as cancel, _display(reporting, len(planned.items) + len(planned.failed)) as show:
+            report = job.run(planned, options, on_event=show, cancel=cancel)
+        return _conclude(report, reporting)
+
+
+@contextlib.contextmanager
+def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator[tuple[list[str], Path | None]]:
+    """`inputs` and `output` with `-` replaced by files in a private folder: codecs seek, and verification reads back.
+
+    Standard input is read to its end first. On a clean exit what was made is copied to standard output, where nothing
+    else is printed meanwhile.
+    """
+    to_stdout = str(output) == PIPE
+    if PIPE not in inputs and not to_stdout:
+        yield inputs, output
+        return
+    if PIPE in inputs and output is None:
+        raise UsageError("-", "is standard input, and no output is given", "add -o FILE, or -o - for standard output")
+    if to_stdout and (len(inputs) > 1 or Path(inputs[0]).is_dir() or as_json or sys.stdout.isatty()):
+        raise UsageError("-o -", "takes one picture, no --json, and needs standard output to be a file or pipe")
+    with tempfile.TemporaryDirectory(prefix="upframe-") as folder:
+        if PIPE in inputs:
+            with Path(folder, "stdin").open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        files = [str(Path(folder, "stdin")) if given == PIPE else given for given in inputs]
+        if not to_stdout:
+            yield files, output
+            return
+        made = Path(folder, "made")
+        made.mkdir()
+        with contextlib.redirect_stdout(sys.stderr):
+            yield files, made
+        if len(results := list(made.iterdir())) > 1:
+            raise UsageError("-o -", f"{inputs[0]} means {len(results)} pictures", "give a folder instead")
+        for path in results:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def _job_options(*, size: Size, computing: Computing, model: str | None, max_pixels: int | None, **rest: Any) -> JobOptions:
@@ -233,6 +278,8 @@ def _job_options(*, size: Size, computing: Computing, model: str | None, max_pix
     for flag, value in (("--halo", computing.halo), ("--overlap", computing.overlap)):
         if value is not None and value < 0:
             raise UsageError(f"{flag} {value}", "must be 0 or more")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
     quality = rest.get("quality")
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality {quality}", "must be 1 to 100")
@@ -282,12 +329,10 @@ def _template(name: str | None, suffix: str | None) -> str | None:
 
 def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
     from upframe import job
-    from upframe.models import load
-    from upframe.upscale import Upscaler
 
-    upscalers: dict[str, Upscaler] = {}
+    upscalers = planned.upscalers(options.upscale)
     for item in planned.items:
-        up = upscalers.setdefault(item.model, Upscaler(load(item.model), options.upscale))
+        up = upscalers[item.model]
         tile = up.tile_px(item.info.size)
         row = {
             "event": "plan",
@@ -532,9 +577,10 @@ def train(
     """
     reporting.start()
     from upframe.engines import keep_freed_memory
+    from upframe.models import MODELS
     from upframe.training.loop import train as run_training
     from upframe.training.recipes import find_recipe
-    from upframe.training.validation import validator
+    from upframe.training.validation import held_out_pictures, validator
 
     keep_freed_memory()
     pairs = [assignment.partition("=") for assignment in set or []]
@@ -542,8 +588,12 @@ def train(
         if not equals:
             raise UsageError(f"--set {field}", "has no value", "write --set field=value")
     chosen = find_recipe(recipe).override({field: value for field, _, value in pairs})
-    check = None if validate_on is None else validator(validate_on, datasets=datasets)
-    run_training(chosen, data=data, out=out, validate=check, on_progress=_training_display(reporting), threads=threads)
+    check, held_out = None, None
+    if validate_on is not None:
+        check = validator(validate_on, datasets=datasets)
+        held_out = held_out_pictures(validate_on, scale=MODELS[chosen.model].scale, datasets=datasets)
+    show = _training_display(reporting)
+    run_training(chosen, data=data, out=out, validate=check, held_out=held_out, on_progress=show, threads=threads)
     return 0
 
 
@@ -682,18 +732,22 @@ def models_convert(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     tokens = _normalised(sys.argv[1:] if arguments is None else list(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not stop a batch
+            stream.reconfigure(errors="backslashreplace")
     code = 1
     try:
         code = int(app(tokens) or 0)
         sys.stdout.flush()
-    except CycloptsError:
-        code = 2  # the message is out already
+    except CycloptsError as error:
+        code = 2  # the message for people is out already
+        _report_json(_error_text(error), "UsageError", code, tokens)
     except Cancelled as error:
         code = _Stop.code or error.exit_code
-        _report_error(error, tokens)
+        _report_error(error, code, tokens)
     except UpframeError as error:
         code = error.exit_code
-        _report_error(error, tokens)
+        _report_error(error, code, tokens)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
@@ -701,33 +755,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 6
     except Exception as error:
-        _report_bug(error, tokens)
+        text = one_line(f"{type(error).__name__}: {error}")
+        _report_error(UpframeError("internal error", text, "run again with --debug and report it"), code, tokens, cause=error)
     sys.exit(code)
 
 
 def _normalised(tokens: list[str]) -> list[str]:
-    """Accept `--tile_size` for `--tile-size`, and files without a command as files to upscale."""
+    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, and `-` among them."""
     end = tokens.index("--") if "--" in tokens else len(tokens)
     fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
     known = {"upscale", "evaluate", "compare", "bench", "train", "models", "--help", "-h", "--version", "-V"}
-    return fixed if not fixed or fixed[0] in known else ["upscale", *fixed]
+    if fixed and fixed[0] not in known:
+        fixed.insert(0, "upscale")
+    return [PIPE if t == "-" else t for t in fixed] if fixed[:1] == ["upscale"] else fixed
 
 
-def _report_error(error: UpframeError, tokens: Sequence[str]) -> None:
+def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, cause: Exception | None = None) -> None:
     if "--debug" in tokens:
-        traceback.print_exception(error)
-    if "--json" in tokens:
-        _line(json.dumps({"event": "error", "error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+        traceback.print_exception(cause or error)
+    _report_json(str(error), type(error).__name__, code, tokens)
     print(f"upframe: {error}", file=sys.stderr)  # noqa: T201
 
 
-def _report_bug(error: Exception, tokens: Sequence[str]) -> None:
-    if "--debug" in tokens:
-        traceback.print_exception(error)
+def _report_json(message: str, kind: str, code: int, tokens: Sequence[str]) -> None:
     if "--json" in tokens:
-        _line(json.dumps({"event": "error", "error": one_line(str(error)), "kind": type(error).__name__, "exit_code": 1}))
-    text = one_line(f"{type(error).__name__}: {error}")
-    print(f"upframe: internal error ({text}); run again with --debug and report it", file=sys.stderr)  # noqa: T201
+        _line(json.dumps({"event": "error", "error": message.removeprefix("upframe: "), "kind": kind, "exit_code": code}))
 
 
 def _line(text: str) -> None:
@@ -747,7 +799,7 @@ def _stoppable() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():
-            os._exit(128 + number)
+            os._exit(128 + number)  # asked twice: do not even clean up
         _Stop.code = 128 + number
         cancel.set()
 

@@ -21,6 +21,7 @@ from upframe.errors import OutOfMemoryError, ResourceError, UsageError
 from upframe.models import Model
 from upframe.pixels import mirror_pad
 from upframe.spec import ModelSpec, Precision
+from upframe.tiling import Place
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,12 @@ class Engine(Protocol):
     spec: ModelSpec
     precision: Precision
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         """Run the network on (N, T, C, H, W) in [0, 1].
+
+        Args:
+            place: Where the clip lies in a larger picture; None when it is the whole. Only networks whose spec says
+                `takes_place` look at it.
 
         Raises:
             OutOfMemoryError: when this clip does not fit; a smaller one may.
@@ -78,7 +83,7 @@ class TorchEngine:
         self._dtype = dtype
         self._float32: Engine | None = None
 
-    def __call__(self, clip: Tensor) -> Tensor:
+    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         n, t, _, h, w = clip.shape
         frames = clip.flatten(0, 1)  # (N*T, C, H, W): a frame-wise network takes frames as a batch
         padded_h, padded_w = self.spec.size.padded(h), self.spec.size.padded(w)
@@ -86,7 +91,7 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 frames = frames.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
-                out: Tensor = self._network(frames).float().cpu()
+                out: Tensor = self._network(frames, **({"place": place} if self.spec.takes_place else {})).float().cpu()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._out_of_memory(h, w) from error
         except RuntimeError as error:

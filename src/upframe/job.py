@@ -7,12 +7,13 @@ file or a named failure; one bad item never stops the others.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,12 @@ from upframe.errors import (
     InputError,
     Notice,
     OutputError,
+    ResourceError,
     UpframeError,
     UsageError,
 )
 from upframe.frames import MediaInfo
+from upframe.media.formats import SNIFF_BYTES, sniff
 from upframe.media.images import (
     ImageSink,
     ImageSource,
@@ -39,7 +42,7 @@ from upframe.media.images import (
     probe,
     verify_output,
 )
-from upframe.models import Model, default_model, load
+from upframe.models import DEFAULT_SCALE, Model, default_model, load
 from upframe.naming import Found, Target
 from upframe.upscale import UpscaleOptions, Upscaler
 
@@ -85,6 +88,8 @@ class Item:
     """(height, width) of the output."""
     model: str
     """Name or path for `models.load`."""
+    native: int
+    """The enlargement where the target asks for none."""
     notices: tuple[Notice, ...]
     skip: bool = False
     """The output is there already, and verified."""
@@ -117,6 +122,17 @@ class Plan:
     items: tuple[Item, ...]
     failed: tuple[Outcome, ...]
     """Inputs that cannot be done, known from their headers."""
+    models: Mapping[str, Model]
+    """The models that the items name, loaded."""
+
+    def upscalers(self, options: UpscaleOptions, *, cancel: threading.Event | None = None) -> dict[str, Upscaler]:
+        """An upscaler for each model.
+
+        Raises:
+            UsageError: for a device or precision that the model cannot be run with.
+            ResourceError: for a device that is not there.
+        """
+        return {name: Upscaler(model, options, cancel=cancel) for name, model in self.models.items()}
 
 
 @dataclass(frozen=True)
@@ -161,13 +177,16 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
         inputs, output=output, recursive=options.recursive, include=options.include, exclude=options.exclude
     )
     naming.check_output(found, output)
-    scales = _Scales(options)
+    models = _Models(options)
     names = naming.Namer(output, template=options.name)
     items: list[Item] = []
     failed: list[Outcome] = []
     for one in found:
+        if one.error is not None:
+            failed.append(Outcome(one.path, "failed", error=one.error))
+            continue
         try:
-            items.append(_plan_item(one, names, scales, options))
+            items.append(_plan_item(one, names, models, options))
         except (InputError, OutputError) as error:
             failed.append(Outcome(one.path, "failed", error=error))
         except UsageError as error:
@@ -178,52 +197,55 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
         for item in items:
             for notice in item.notices:
                 raise notice.as_error()
+    _refuse_changed_inputs(items, found)
     if not items and len(failed) == 1 and failed[0].error is not None:
         raise failed[0].error
-    return Plan(tuple(items), tuple(failed))
+    used = {item.model for item in items}
+    return Plan(tuple(items), tuple(failed), {name: model for name, model in models.loaded.items() if name in used})
 
 
-def _plan_item(found: Found, names: naming.Namer, scales: _Scales, options: JobOptions) -> Item:
+def _plan_item(found: Found, names: naming.Namer, models: _Models, options: JobOptions) -> Item:
     with _open(found.path, options) as source:
         info, metadata, notices = source.info, source.metadata, list(source.notices)
-    size = options.target.size_for(info.size)
-    model, spec_scale = scales.model_for(size[1] / info.size[1])
+    size = options.target.size_for(info.size, native=models.native)
     factor = max(size[0] / info.size[0], size[1] / info.size[1])
+    model = models.name_for(factor)
+    spec_scale = models.get(model).spec.scale
     if factor > spec_scale * 1.001:
         message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
         notices.append(Notice("beyond-model-scale", str(found.path), message))
     made = plan_output(info, requested=names.wanted_format(options.format), metadata=metadata)
     notices += made.notices
     check_output_size(made.format, size, subject=found.path, channels=made.channels, dtype=made.dtype)
-    path, renamed = names.choose(found, made.extension, model=scales.label(model), scale=options.target.label(spec_scale))
+    path, renamed = names.choose(found, made.extension, model=models.label(model), scale=options.target.label(spec_scale))
     notices += renamed
-    _refuse_same_file(found.path, path)
-    skip = False
-    if path.exists() and not options.overwrite:
-        skip = _is_done(path, found.path, made, size, info.frames)
-    return Item(found.path, path, info, made, size, model, tuple(notices), skip)
+    skip = _is_taken(path, found.path) and not options.overwrite and _is_done(path, found.path, made, size, info.frames)
+    return Item(found.path, path, info, made, size, model, models.native, tuple(notices), skip)
 
 
-class _Scales:
+class _Models:
     """Which model serves which enlargement, each loaded once."""
 
     def __init__(self, options: JobOptions) -> None:
-        self._options = options
-        self._loaded: dict[str, Model] = {}
+        self._given = None if str(options.model).lower() == "photo" else options.model
+        self.loaded: dict[str, Model] = {}
+        self.native = DEFAULT_SCALE if self._given is None else self.get(str(self._given)).spec.scale
+        """The enlargement when none is asked for: that of the model the user chose, or of the default one."""
 
-    def model_for(self, factor: float) -> tuple[str, int]:
-        given = self._options.model
-        name = default_model(factor) if given is None or str(given).lower() == "photo" else str(given)
-        return name, self.get(name).spec.scale
+    def name_for(self, factor: float) -> str:
+        return default_model(factor) if self._given is None else str(self._given)
 
     def get(self, name: str) -> Model:
-        if name not in self._loaded:
-            self._loaded[name] = load(name)
-        return self._loaded[name]
+        if name not in self.loaded:
+            self.loaded[name] = load(name)
+        return self.loaded[name]
 
     def label(self, name: str) -> str:
-        """How the model is called in output names; the scale is left out, since the name says the real one."""
-        return re.sub(r"-x\d+$", "", self.get(name).name)
+        """How the model is called in output names; the scale is left out, since the name says the real one.
+
+        The name of a weights file's card is the work of a stranger: nothing in it may lead to another folder.
+        """
+        return re.sub(r"[^\w.+-]+", "-", re.sub(r"-x\d+$", "", self.get(name).name)).strip(".-") or "model"
 
 
 def run(
@@ -233,41 +255,55 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Report:
-    """Carry out a plan. Failures of single items are in the report; only being cancelled raises.
+    """Carry out a plan. Whatever happens to a single item is in the report.
 
     Raises:
         Cancelled: when `cancel` was set; finished outputs stay, the one at hand leaves nothing.
+        UsageError, ResourceError: for a device or precision that cannot be used; nothing was done then.
     """
     began = time.perf_counter()
     tell = on_event or (lambda event: None)
     outcomes = list(planned.failed)
-    for failed in planned.failed:
-        tell(Event("failed", failed.input, _error_data(failed.error)))
-    upscalers: dict[str, Upscaler] = {}
-    for item in planned.items:
-        if item.skip:
-            outcomes.append(Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model))
-            tell(Event("skipped", item.input, {"output": str(item.output)}))
-            continue
-        start = time.perf_counter()
-        tell(Event("start", item.input, {"output": str(item.output), "size": list(item.size), "model": item.model}))
-        for notice in item.notices:
-            tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
-        try:
-            if item.model not in upscalers:
-                upscalers[item.model] = Upscaler(load(item.model), options.upscale, cancel=cancel)
-            late = render(item, upscalers[item.model], options, tell)
-        except Cancelled:
-            raise
-        except UpframeError as error:
-            outcomes.append(Outcome(item.input, "failed", error=error, notices=item.notices))
-            tell(Event("failed", item.input, _error_data(error)))
-            continue
-        seconds = time.perf_counter() - start
-        outcome = Outcome(item.input, "written", item.output, None, item.notices + late, seconds, item.size, item.model)
-        outcomes.append(outcome)
-        tell(Event("done", item.input, {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}))
+    with contextlib.ExitStack() as stack:
+        upscalers = planned.upscalers(options.upscale, cancel=cancel)
+        for up in upscalers.values():
+            stack.enter_context(up)
+        for failed in planned.failed:
+            tell(Event("failed", failed.input, _error_data(failed.error)))
+        for item in planned.items:
+            outcomes.append(_run_item(item, upscalers[item.model], options, tell))
     return Report(tuple(outcomes), time.perf_counter() - began)
+
+
+def _run_item(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> Outcome:
+    if item.skip:
+        tell(Event("skipped", item.input, {"output": str(item.output)}))
+        return Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
+    start = time.perf_counter()
+    tell(Event("start", item.input, {"output": str(item.output), "size": list(item.size), "model": item.model}))
+    for notice in item.notices:
+        tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
+    failure: UpframeError
+    try:
+        late = render(item, up, options, tell)
+    except (Cancelled, BrokenPipeError):  # the user's wish, or nobody listens to us any more
+        raise
+    except UpframeError as error:
+        failure = error
+    except MemoryError as error:
+        failure = ResourceError(item.input, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed")
+        failure.__cause__ = error
+    except Exception as error:  # a bug of ours must not cost the user the rest of the batch; it is reported as one
+        happened = f"internal error ({type(error).__name__}: {error})"
+        failure = UpframeError(item.input, happened, "run again with --debug and report it")
+        failure.__cause__ = error
+    else:
+        seconds = time.perf_counter() - start
+        tell(Event("done", item.input, {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}))
+        return Outcome(item.input, "written", item.output, None, item.notices + late, seconds, item.size, item.model)
+    log.debug("%s", item.input, exc_info=failure)
+    tell(Event("failed", item.input, _error_data(failure)))
+    return Outcome(item.input, "failed", error=failure, notices=item.notices)
 
 
 def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> tuple[Notice, ...]:
@@ -278,11 +314,7 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
     """
     up.notices.clear()
     _check_space(item)
-    try:
-        item.output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(item.output.parent, f"cannot be made ({error.strerror})", "choose another output folder") from error
-    with _open(item.input, options) as source:
+    with _open(item.input, options) as source, _folder(item.output.parent):
         sink = ImageSink(
             item.output,
             item.plan,
@@ -294,9 +326,9 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
         with sink:
             for number, frame in enumerate(source):
                 up.on_tile = partial(_tell_progress, tell, item, number)
-                # Pages of a document may differ in size; each is enlarged by the same factor.
+                # Pages of a document may differ in size; the target is applied to each.
                 height, width = frame.pixels.shape[:2]
-                size = item.size if (height, width) == item.info.size else options.target.size_for((height, width))
+                size = options.target.size_for((height, width), native=item.native)
                 bands = up.bands(frame.pixels, size=size, dtype=item.plan.dtype, subject=str(item.input))
                 sink.write(bands, size, time=frame.time, duration=frame.duration)
             late = tuple(n for n in (*source.notices, *up.notices) if n not in item.notices)
@@ -309,6 +341,30 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
 
 def _open(path: Path, options: JobOptions) -> ImageSource:
     return ImageSource(path, limits=options.limits, allow_truncated=options.allow_truncated, first_frame=options.first_frame)
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """`folder`, made with its parents; those that were made are removed again if nothing comes of it.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    made: list[Path] = []
+    try:
+        for one in (*reversed(folder.parents), folder):
+            if not one.is_dir():
+                one.mkdir(exist_ok=True)
+                made.append(one)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be made ({error.strerror})", "choose another output folder") from error
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # another item's output is in it by now
+            for one in reversed(made):
+                one.rmdir()
+        raise
 
 
 def _tell_progress(tell: Callable[[Event], None], item: Item, frame: int, done: int, total: int) -> None:
@@ -366,6 +422,7 @@ def _check_space(item: Item) -> None:
     folder = item.output.parent
     while not folder.exists():
         folder = folder.parent
+    # A folder that is not there yet will lie on the disk of the nearest one that is.
     need, free = int(estimated_file_bytes(item) * 1.2), shutil.disk_usage(folder).free
     if free < need:
         raise OutputError(
@@ -374,9 +431,31 @@ def _check_space(item: Item) -> None:
 
 
 # Names that are taken -------------------------------------------------------------------------------------------------
-def _refuse_same_file(source: Path, output: Path) -> None:
-    if output.exists() and source.samefile(output):
+def _is_taken(output: Path, source: Path) -> bool:
+    """Whether something is at `output` already.
+
+    Raises:
+        UsageError: if it is the input itself, by this or another name.
+        OutputError: if the system cannot even look.
+    """
+    try:
+        if not output.exists():
+            return False
+        same = source.samefile(output)
+    except OSError as error:
+        raise OutputError(output, f"cannot be written ({error.strerror})", "choose another output") from error
+    if same:
         raise UsageError(output, "is the input itself", "choose another output; inputs are never changed")
+    return True
+
+
+def _refuse_changed_inputs(items: Iterable[Item], found: Iterable[Found]) -> None:
+    """Refuse a job that would overwrite one input with the result of another; on a rerun of `upframe *.png -y` they meet."""
+    inputs = {one.path.resolve() for one in found}
+    for item in items:
+        if not item.skip and item.output.resolve() in inputs:
+            advice = "leave it out or choose another output; inputs are never changed"
+            raise UsageError(item.output, f"is an input, and the output of {item.input}", advice)
 
 
 def _is_done(output: Path, source: Path, made: OutputPlan, size: tuple[int, int], frames: int) -> bool:
@@ -385,20 +464,36 @@ def _is_done(output: Path, source: Path, made: OutputPlan, size: tuple[int, int]
     Raises:
         UsageError: when something else stands at that name.
     """
-    if output.is_dir() or not output.is_file():
+    if not output.is_file():
         raise UsageError(output, "exists and is not a file", "choose another output")
+    overwrite = "use -y to overwrite it or choose another name"
     try:
-        there = probe(output)
-    except InputError:
-        return False  # empty or damaged: an earlier tool's accident, redone
+        there = probe(output, limits=Limits(max_pixels=2**62))  # only its header is read
+    except InputError as error:
+        if _is_wreck(output, made.format):
+            return False
+        raise UsageError(output, f"exists and is something else ({error.happened})", overwrite) from error
     if there.size != size or there.format != made.format or there.frames != frames:
         found = f"{there.format}, {there.size[1]}x{there.size[0]}"
-        raise UsageError(output, f"exists and is something else ({found})", "use -y to overwrite it or choose another name")
+        raise UsageError(output, f"exists and is something else ({found})", overwrite)
     try:
         verify_output(output, made, size, frames)
     except UpframeError:
         return False
-    return output.stat().st_mtime >= source.stat().st_mtime
+    # A camera with a wrong clock makes inputs of the future; they are no newer than what was made of them.
+    if output.stat().st_mtime < source.stat().st_mtime <= time.time():
+        raise UsageError(output, "exists and is older than the input", "use -y to make it again or choose another name")
+    return True
+
+
+def _is_wreck(output: Path, format: str) -> bool:
+    """Whether an unreadable file is what an earlier, interrupted attempt by some tool left: empty, zeros, or a part."""
+    try:
+        with output.open("rb") as file:
+            head = file.read(SNIFF_BYTES)
+    except OSError:
+        return False
+    return not any(head) or sniff(head) == format
 
 
 def _error_data(error: UpframeError | None) -> dict[str, Any]:

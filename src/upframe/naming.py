@@ -7,6 +7,7 @@ ignores case) never overwrite each other: the later one keeps its extension in t
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import math
@@ -18,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upframe.errors import InputError, Notice, UsageError
-from upframe.media.formats import format_of_name
-from upframe.media.images import iter_files
+from upframe.media.formats import UNSUPPORTED, format_of_name
+from upframe.media.images import iter_files, natural_key
 
-NAME_BYTES = 255  # the limit of every common file system; ours must also leave room for ".<name>.part"
-_ROOM = len(b"..part")
+NAME_BYTES = 255  # of one path component, on every common file system
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,6 @@ class Target:
     long_side: int | None = None
     short_side: int | None = None
     megapixels: float | None = None
-    native: int = 4
-    """Scale taken when nothing is given: that of the chosen model."""
 
     def check(self) -> None:
         """Raise UsageError for contradictions and for sizes that are not positive."""
@@ -51,8 +49,12 @@ class Target:
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise UsageError(f"--{name.replace('_', '-')} {value}", "not a size", "use a number above 0")
 
-    def size_for(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1."""
+    def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
+        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
+
+        Args:
+            native: Enlargement where none is asked for: that of the network.
+        """
         height, width = size
         if self.width is not None and self.height is not None:
             return self.height, self.width
@@ -60,26 +62,26 @@ class Target:
             return _round(height * self.width / width), self.width
         if self.height is not None:
             return self.height, _round(width * self.height / height)
-        factor = self._factor(height, width)
+        factor = self._factor(height, width, native)
         return _round(height * factor), _round(width * factor)
 
-    def _factor(self, height: int, width: int) -> float:
+    def _factor(self, height: int, width: int, native: int) -> float:
         if self.long_side is not None:
             return self.long_side / max(height, width)
         if self.short_side is not None:
             return self.short_side / min(height, width)
         if self.megapixels is not None:
             return math.sqrt(self.megapixels * 1e6 / (height * width))
-        return self.scale if self.scale is not None else float(self.native)
+        return self.scale if self.scale is not None else float(native)
 
     def label(self, native: int) -> str:
         """What stands for the scale in an output's name: `4`, `2.5`, or the size that was asked for."""
-        if self.width is not None or self.height is not None:
-            return (
-                f"{self.width or ''}{'w' if self.height is None else 'x'}{self.height or ''}"
-                if self.width
-                else f"{self.height}h"
-            )
+        if self.width is not None and self.height is not None:
+            return f"{self.width}x{self.height}"
+        if self.width is not None:
+            return f"{self.width}w"
+        if self.height is not None:
+            return f"{self.height}h"
         if self.long_side is not None:
             return f"{self.long_side}long"
         if self.short_side is not None:
@@ -102,6 +104,8 @@ class Found:
     """Below the folder it was found in; the bare name for a file that was named."""
     from_folder: Path | None
     """The folder the user named, if the file was found in one."""
+    error: InputError | None = None
+    """What is wrong with it already: an empty folder, a pattern that matches nothing."""
 
 
 def find_inputs(
@@ -114,41 +118,62 @@ def find_inputs(
 ) -> list[Found]:
     """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
 
-    Files in `output` are left out where it lies inside an input folder: they are results, not inputs.
+    Files in `output` are left out where it lies inside an input folder: they are results, not inputs. A folder or
+    pattern without images is an input with an error, so that it does not stop the others.
+
+    Args:
+        include, exclude: Globs on names, or on paths below a folder.
 
     Raises:
-        InputError: for an input that is not there, or a folder or pattern without images.
+        InputError: if there is nothing at all, or the only input is a folder or pattern without images.
+        UsageError: if the output is an input folder.
     """
     found: list[Found] = []
     for given in inputs:
         path = Path(given)
-        if os.path.lexists(path) or not glob.has_magic(str(given)):
-            found += _in_folder(path, output, recursive, include, exclude) if path.is_dir() else [_named(path)]
-            continue
-        matches = sorted(Path(p) for p in glob.glob(str(given), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        if not matches:
-            raise InputError(str(given), "no file matches", "check the pattern")
-        for match in matches:
-            if match.is_file():
-                found.append(_named(match))
-            elif recursive and match.is_dir():
-                found += _in_folder(match, output, recursive, include, exclude)
+        try:
+            found += _meant_by(path, output, recursive, include, exclude)
+        except InputError as error:
+            found.append(Found(path, Path(path.name), None, error))
     if not found:
         raise InputError("the command line", "no input is given", "name files or folders")
-    once: dict[object, Found] = {}
+    if len(found) == 1 and found[0].error is not None:
+        raise found[0].error
+    once: dict[Path, Found] = {}
     for one in found:
-        once.setdefault(_identity(one.path), one)
+        # By name and not by inode: a hard or symbolic link is asked for under its own name.
+        once.setdefault(Path(os.path.abspath(one.path)), one)  # noqa: PTH100 (resolve would follow the link)
     return list(once.values())
 
 
-def _named(path: Path) -> Found:
-    return Found(path, Path(path.name), None)
+def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]) -> list[Found]:
+    if os.path.isdir(given):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+        return _in_folder(given, output, recursive, include, exclude)
+    if os.path.lexists(given) or not glob.has_magic(str(given)):
+        named = [given]
+    else:
+        named = sorted((Path(p) for p in glob.glob(str(given), recursive=True)), key=lambda p: natural_key(str(p)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not named:
+            raise InputError(str(given), "no file matches", "check the pattern")
+    found: list[Found] = []
+    for path in named:
+        if path != given and path.is_dir():
+            found += _in_folder(path, output, recursive, include, exclude) if recursive else []
+        elif (not include or _matches(path, include)) and not _matches(path, exclude):
+            found.append(Found(path, Path(path.name), None))
+    if not found:
+        raise InputError(str(given), "no images are left of it", "check --include and --exclude, or use -r for folders")
+    return found
+
+
+def _matches(path: Path, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(path.name, pattern) for pattern in globs)
 
 
 def _in_folder(
     folder: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]
 ) -> list[Found]:
-    inside = output.resolve() if output is not None and output.is_dir() else None
+    inside = output.resolve() if output is not None and os.path.isdir(output) else None  # noqa: PTH112
     if inside == folder.resolve():
         raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
     files = [
@@ -162,14 +187,6 @@ def _in_folder(
     return files
 
 
-def _identity(path: Path) -> object:
-    try:
-        stat = path.stat()
-    except OSError:
-        return str(path)
-    return stat.st_dev, stat.st_ino
-
-
 def check_output(found: Sequence[Found], output: Path | None) -> None:
     """Refuse an output that cannot take these inputs.
 
@@ -178,14 +195,29 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     """
     if output is None:
         return
+    if os.path.isfile(output) and not names_a_file(output):  # noqa: PTH113 (Path.is_file raises for names that are too long)
+        raise UsageError(output, "exists and is neither a folder nor called like an image", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
     if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
         raise UsageError(output, "is a file, and there are several inputs", "give a folder")
 
 
 def names_a_file(output: Path) -> bool:
-    """Whether an output that is not there yet means a file: it ends in an image extension."""
-    return bool(output.suffix) and format_of_name(output.suffix) is not None
+    """Whether an output that is not there yet means a file: it ends in an image extension, if only of a foreign format."""
+    return bool(output.suffix) and (format_of_name(output.suffix) is not None or output.suffix[1:].lower() in UNSUPPORTED)
+
+
+def _check_template(template: str) -> None:
+    advice = "use {stem}, {model} and {scale}"
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        if unknown := fields - {"stem", "model", "scale"}:
+            raise UsageError(f"--name {template}", f"unknown field {{{min(unknown)}}}", advice)
+        name = template.format(stem="stem", model="model", scale="4")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise UsageError(f"--name {template}", f"is no template ({error})", advice) from error
+    if not name or "/" in name or os.sep in name:
+        raise UsageError(f"--name {template}", "has a path separator in it" if name else "is empty", advice)
 
 
 class Namer:
@@ -193,15 +225,13 @@ class Namer:
 
     def __init__(self, output: Path | None, *, template: str | None) -> None:
         self._output = output
-        self._is_file = output is not None and not output.is_dir() and names_a_file(output)
+        self._is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
         self._taken: dict[str, Path] = {}
         if template is not None:
-            fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-            unknown = fields - {"stem", "model", "scale", "name"}
-            if unknown or "/" in template or os.sep in template:
-                problem = f"unknown field {{{min(unknown)}}}" if unknown else "a path separator in it"
-                raise UsageError(f"--name {template}", problem, "use {stem}, {model} and {scale}")
+            _check_template(template)
+            if self._is_file:
+                raise UsageError(f"--name {template}", f"contradicts the output file {output}", "drop one of them")
 
     def wanted_format(self, asked: str | None) -> str | None:
         """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
@@ -230,7 +260,7 @@ class Namer:
                 number += 1
             message = f"another input makes {stem}{extension} too; written as {path.name}"
             notices.append(Notice("name-collision", str(found.path), message))
-        if len(os.fsencode(path.name)) + _ROOM > NAME_BYTES:
+        if len(os.fsencode(path.name)) > NAME_BYTES:
             path = folder / _shortened(path.name, extension)
             notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
         self._taken[_key(path)] = found.path
@@ -252,7 +282,7 @@ class Namer:
             folder = found.path.parent
             template = template or "{stem}_{model}_x{scale}"
         stem = found.path.stem
-        return folder, template.format(stem=stem, name=stem, model=model, scale=scale)
+        return folder, template.format(stem=stem, model=model, scale=scale)
 
 
 def _key(path: Path) -> str:
@@ -263,6 +293,6 @@ def _key(path: Path) -> str:
 def _shortened(name: str, extension: str) -> str:
     """`name` cut to fit, made unique by a hash of the whole."""
     tail = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{extension}"
-    room = NAME_BYTES - _ROOM - len(os.fsencode(tail))
+    room = NAME_BYTES - len(os.fsencode(tail))
     stem = os.fsencode(name[: -len(extension)])[:room]
     return stem.decode("utf-8", "ignore") + tail

@@ -64,6 +64,8 @@ class ModelSpec:
     phase_px: int = 1
     """Tiles start to read at multiples of this many input pixels: the step of a grid that the network lays over its
     input, so that a tile's grid falls on that of the whole picture."""
+    takes_place: bool = False
+    """Whether the network is called with `place`, a `tiling.Place`, for a tile of a larger picture."""
     size: SizeRule = SizeRule()
     window: Window | None = None
     """None for a network that treats every frame by itself."""

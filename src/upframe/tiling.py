@@ -35,6 +35,16 @@ class Span:
         return self.end - self.start
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tile's input lies in its picture, for networks whose result depends on it."""
+
+    origin: tuple[int, int]
+    """(row, column) of the tile's first input pixel."""
+    size: tuple[int, int]
+    """(height, width) of the whole picture."""
+
+
 def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1) -> list[Span]:
     """`length` pixels cut into the fewest cores of at most `core_px`, all within one pixel of the same size.
 
@@ -70,6 +80,10 @@ class Tile:
     def read_size(self) -> tuple[int, int]:
         """(height, width) of what is read."""
         return self.rows.read_end - self.rows.read_start, self.columns.read_end - self.columns.read_start
+
+    def place_in(self, size: tuple[int, int]) -> Place | None:
+        """Where it reads in a picture of `size`; None when it reads the whole."""
+        return None if self.read_size == size else Place((self.rows.read_start, self.columns.read_start), size)
 
 
 def grid(

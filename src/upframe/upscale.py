@@ -238,17 +238,18 @@ class _Picture:
         if not any(n.id == id and n.subject == self.subject for n in self.up.notices):
             self.up.notices.append(Notice(id, self.subject, message))
 
-    def network(self, region: Tensor) -> Tensor:
+    def network(self, region: Tensor, tile: tiling.Tile) -> Tensor:
         """Run (C, h, w) through the network; redo in float32 what comes out not finite."""
         # A network for one channel (gray or luma) takes the three as three frames.
         clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
-        out = self.up.engine(clip).flatten(0, 2)
+        place = tile.place_in(self.size)
+        out = self.up.engine(clip, place).flatten(0, 2)
         if torch.isfinite(out).all():
             return out
         if self.up.engine.precision != "fp32":
             message = f"values were not finite in {self.up.engine.precision}; the tile was redone in float32"
             self._note("fp32-fallback", message)
-            out = self.up.engine.in_float32()(clip).flatten(0, 2)
+            out = self.up.engine.in_float32()(clip, place).flatten(0, 2)
         if not torch.isfinite(out).all():
             bad = int((~torch.isfinite(out)).sum())
             raise VerifyError(self.subject, f"the network made {bad} values that are not finite", "check the weights")
@@ -290,7 +291,7 @@ def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
 
 
 def _run_colour(job: _Picture, colour: Pixels, tile: tiling.Tile) -> Tensor:
-    return job.network(_region(colour, tile))
+    return job.network(_region(colour, tile), tile)
 
 
 def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
@@ -306,7 +307,7 @@ def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
     low = -F.max_pool2d(-plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
     if torch.equal(low, high):
         return _enlarge(plane, job.scale).expand(3, -1, -1)
-    out = _to_gray(job.network(region))
+    out = _to_gray(job.network(region, tile))
     return torch.minimum(torch.maximum(out, _enlarge(low, job.scale)), _enlarge(high, job.scale)).expand(3, -1, -1)
 
 

@@ -281,8 +281,10 @@ def test_other_truncated_formats_can_be_kept_in_part(tmp_path: Path, format: str
     assert frame.pixels.any()
 
 
-def test_mutated_files_end_in_an_input_error_or_in_pixels(tmp_path: Path) -> None:
-    """A small fuzz of every decoder: flips, cuts and overwritten runs, seeded. Anything but InputError fails."""
+@pytest.mark.filterwarnings("error")
+def test_mutated_files_end_in_an_input_error_or_in_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A small fuzz of every decoder: flips, cuts and overwritten runs, seeded. Anything but InputError fails, and
+    so do warnings and log lines of the codecs, which users would see."""
     photo = Image.fromarray(make_photo(24, 20))
     seeds = {format: saved(photo, format) for format in ("JPEG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "PNG")}
     seeds["PNG16"] = png(noise(12, 12, 4, "uint16"), before=chunk(b"eXIf", exif()))
@@ -314,6 +316,7 @@ def test_mutated_files_end_in_an_input_error_or_in_pixels(tmp_path: Path) -> Non
             except InputError:
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 50, outcomes
+    assert not caplog.records
 
 
 # Several pictures in one file (A20) -----------------------------------------------------------------------------------

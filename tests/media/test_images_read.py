@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -473,3 +475,8 @@ def test_a_filter_row_at_a_time_equals_the_wavefront() -> None:
     for kinds in ([1, 2, 0], [1, 2, 4], [3], [4]):
         coded = np.frombuffer(filtered(raw, 3, kinds), np.uint8).reshape(9, -1)
         np.testing.assert_array_equal(unfilter(coded, 3, zero), raw)
+
+
+def test_importing_media_does_not_import_torch() -> None:
+    code = "import sys, upframe.media.images; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -117,3 +117,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(p
     with pytest.raises(ModelError, match="the loss is"):
         train(TOY.override({"learning_rate": "1e30", "warmup_steps": "0", "checkpoint_every": "1"}), data=photos, out=tmp_path)
     assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] >= 1
+
+
+def test_a_test_picture_among_the_photographs_stops_the_run_before_it_starts(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"1\.png shows what Set5/planted shows"):
+        train(TOY, data=photos, out=tmp_path, held_out={"Set5/planted": make_photo(96, 100, seed=1)[:, ::-1].copy()})
+    assert not (tmp_path / "last.pth").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,19 +120,26 @@ def codec(reading: Reading, what: str) -> Iterator[None]:
     """Turn whatever a foreign codec raises on damaged data into our errors.
 
     The breadth is on purpose: on hostile files tifffile and Pillow raise nearly anything (struct.error, IndexError,
-    TypeError, ZeroDivisionError, SyntaxError...), and each of these means the same here.
+    TypeError, ZeroDivisionError, SyntaxError...), and each of these means the same here. Their warnings and log lines
+    are silenced: what the user should know is said once, as an error or a notice.
     """
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except UpframeError:
         raise
     except MemoryError as error:
         raise ResourceError(reading.path, f"memory ran out while {what}", "use a machine with more memory") from error
     except Exception as error:
         reason = one_line(str(error))[:160] or type(error).__name__
-        raise reading.error(
-            f"is damaged or unsupported ({what}: {reason})", "get the file again, or convert it to PNG"
-        ) from error
+        happened = f"is damaged or unsupported ({what}: {reason})"
+        raise reading.error(happened, "get the file again, or convert it to PNG") from error
+    finally:
+        log.setLevel(level)
 
 
 _UPRIGHT = {  # how stored pixels become upright, by EXIF orientation (CIPA DC-008, 4.6.4): transposed first, then flipped

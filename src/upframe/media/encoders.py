@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from upframe.frames import Pixels
@@ -24,6 +24,7 @@ from upframe.media.plan import OutputPlan, default_quality
 from upframe.media.png_writer import PngWriter
 
 _STRIP_BYTES = 1 << 19
+_LEVEL = 4  # of zlib, as for PNG
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32-bit; leave room for directories and incompressible data
 
 
@@ -100,14 +101,13 @@ class _Tiff:
             extrasamples=["unassalpha"] if plan.channels in (2, 4) else None,
             rowsperstrip=rows,
             compression="zlib",
-            predictor=plan.dtype.kind == "u",  # tifffile alone has none for float
+            predictor=2 if plan.dtype.kind == "u" else None,
             iccprofile=metadata.icc,
             resolution=metadata.dpi,
             resolutionunit="inch" if metadata.dpi else None,
             software=False,
             metadata=None,
             extratags=self._tags(size) if first else [],
-            maxworkers=1,  # more would gather strips in memory
         )
 
     def _tags(self, size: tuple[int, int]) -> list[tuple[int, int, int, Any, bool]]:
@@ -122,7 +122,7 @@ class _Tiff:
         if self._metadata.xmp:
             xmp = xmp_for_size(self._metadata.xmp, size)
             tags.append((700, 1, len(xmp), xmp, True))
-        tags += [(code, 16 if self._big else 4, 1, 0, True) for code in self._directories()]
+        tags += [(code - 1, 16 if self._big else 4, 1, 0, True) for code in self._directories()]
         return tags
 
     def _directories(self) -> list[int]:
@@ -145,16 +145,19 @@ class _Tiff:
             places[code] = at + at % 2
             self._out.write(directory.tobytes(places[code]))
         self._out.flush()
+        # tifffile writes no such pointers, so each entry was reserved under the code before it, which nothing uses.
         if places:
             self._out.seek(0)
-            with tifffile.TiffFile(self._out, mode="r+") as written:
-                page = written.pages.first
-                for code, at in places.items():
-                    page.tags[code].overwrite(at)
+            with tifffile.TiffFile(self._out) as written:
+                entries = {code: written.pages.first.tags[code - 1].offset for code in places}
+            for code, at in places.items():
+                kind, entry = ("<HHQQ", 16) if self._big else ("<HHII", 4)
+                self._out.seek(entries[code])
+                self._out.write(struct.pack(kind, code, entry, 1, at))
 
 
-def _strips(bands: Iterable[Pixels], rows: int) -> Iterator[NDArray[Any]]:
-    """Bands regrouped to strips of `rows` rows, the last one shorter."""
+def _strips(bands: Iterable[Pixels], rows: int) -> Iterator[bytes]:
+    """Bands regrouped to compressed strips of `rows` rows, the last one shorter."""
     held: list[Pixels] = []
     count = 0
     for band in bands:
@@ -168,8 +171,12 @@ def _strips(bands: Iterable[Pixels], rows: int) -> Iterator[NDArray[Any]]:
         yield _strip(np.concatenate(held))
 
 
-def _strip(rows: Pixels) -> NDArray[Any]:
-    return np.ascontiguousarray(rows[..., 0] if rows.shape[2] == 1 else rows)
+def _strip(rows: Pixels) -> bytes:
+    """One strip, compressed here because tifffile streams ready-made strips but gathers whole pages of plain ones."""
+    coded = rows.astype(rows.dtype.newbyteorder("<"))
+    if rows.dtype.kind == "u":  # horizontal differencing, TIFF 6.0, section 14; wraps around by definition
+        coded[:, 1:] -= rows[:, :-1]
+    return zlib.compress(coded.tobytes(), _LEVEL)
 
 
 def _load_exif(exif: bytes | None, size: tuple[int, int]) -> Image.Exif | None:
@@ -205,7 +212,7 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
     xmp = xmp_for_size(metadata.xmp, size) if metadata.xmp else None
     options: dict[str, Any] = {"quality": quality}
     if kind == "jpeg":
-        options |= {"subsampling": "4:4:4", "optimize": True}
+        options |= {"subsampling": "4:4:4"}  # not "optimize": on noise Pillow then runs out of its buffer and fails
         options |= {"dpi": tuple(round(value) for value in metadata.dpi)} if metadata.dpi else {}
         comment = metadata.comment or dict(metadata.text).get("Comment", "").encode()
         options |= {"comment": comment[:65533]} if comment else {}

@@ -115,8 +115,11 @@ class ImageSink:
             raise ValueError(f"frame {self._written + 1} is {size}, the first is {self._size}")
         self._size = self._size if self._written else size
         checked = _Checked(bands, size, self._plan, self.path)
+        rows = iter(checked)
         try:
-            self._encoder.frame(iter(checked), size, duration or Fraction(0))
+            self._encoder.frame(rows, size, duration or Fraction(0))
+            for _ in rows:  # an encoder that has all it needs may leave surplus rows, which are a mistake
+                pass
         except Exception as error:
             self._raise_encoding(error, checked.failure)
         self._written += 1

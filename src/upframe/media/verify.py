@@ -32,11 +32,12 @@ def verify_output(path: Path, plan: OutputPlan, size: tuple[int, int], frames: i
     from upframe.media.images import probe  # here: the door imports the sink, which imports this module
 
     try:
-        info = probe(path, limits=Limits(max_pixels=size[0] * size[1]))
-        _check_complete(path, plan.format)
+        info = probe(path, limits=Limits(max_pixels=max(size[0] * size[1], 1 << 20)))
+        difference = _difference(info, plan, size, frames)
+        if not difference:
+            _check_complete(path, plan.format)
     except (InputError, OSError, SyntaxError, ValueError) as error:
         raise VerifyError(path, f"the written file cannot be read back ({error})", "write it again") from error
-    difference = _difference(info, plan, size, frames)
     if difference:
         raise VerifyError(path, f"the written file has {difference}", "write it again")
 

@@ -4,23 +4,27 @@ Paper: F. Kong, M. Li, S. Liu, D. Liu, J. He, Y. Bai, F. Chen, L. Fu, "Residual 
 Super-Resolution", CVPR Workshops (NTIRE) 2022, https://arxiv.org/abs/2205.07514. Winner of the NTIRE 2022 runtime track.
 Official weights: bytedance/RLFN, Apache-2.0; they take and return 0–255, which `fold_value_range` turns into [0, 1].
 
-Differences from the official code: one class serves all three published variants; the value range is [0, 1]; nothing
-else. Correctness: every tensor of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
+Differences from the official code: one class serves all three published variants; the value range is [0, 1]; and a tile
+of a larger picture can be told its place in it, which makes tiling exact although ESA stretches its pooled map over the
+whole picture. Nothing else. Correctness: every tensor of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.nets._layers import conv1x1, conv3x3, multiply_input_by
 from upframe.spec import ModelSpec, SizeRule
+from upframe.tiling import Place
 
 PAPER = "Residual Local Feature Network for Efficient Super-Resolution, CVPRW 2022, https://arxiv.org/abs/2205.07514"
+GRID_PX = 6  # ESA pools with stride 2 · 3
 ESA_CHANNELS = 16  # §3.2 of the paper: one conv group instead of three, 16 channels throughout
 
 
@@ -35,12 +39,42 @@ class ESA(nn.Module):
         self.conv3 = conv3x3(ESA_CHANNELS, ESA_CHANNELS)
         self.conv4 = conv1x1(ESA_CHANNELS, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
         reduced = self.conv1(x)
-        pooled = F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3)
-        coarse = F.interpolate(self.conv3(pooled), size=x.shape[-2:], mode="bilinear", align_corners=False)
-        gate: Tensor = self.conv4(coarse + self.conv_f(reduced)).sigmoid()
+        coarse = self.conv3(F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3))
+        if place is None:
+            spread = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        else:
+            spread = _spread_in_place(coarse, x.shape[-2:], place)
+        gate: Tensor = self.conv4(spread + self.conv_f(reduced)).sigmoid()
         return x * gate
+
+
+def _spread_in_place(coarse: Tensor, size: Sequence[int], place: Place) -> Tensor:
+    """What `F.interpolate` makes of the whole picture's pooled map, for the part that a tile of `size` covers.
+
+    The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over all of it; so
+    where a cell lands depends on the whole picture. Knowing that, a tile that begins at a multiple of six has the very
+    same cells, and only lacks those beyond its halo.
+    """
+    down = _spread_weights(size[0], coarse.shape[2], place.origin[0], place.size[0]).to(coarse)
+    across = _spread_weights(size[1], coarse.shape[3], place.origin[1], place.size[1]).to(coarse)
+    return down @ coarse @ across.T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
+
+
+def _spread_weights(side: int, cells_here: int, origin: int, whole: int) -> Tensor:
+    """(side, cells_here): weight of each of the tile's cells in each of its pixels, bilinear, half-pixel centres."""
+    if origin % GRID_PX:
+        raise ValueError(f"a tile must begin at a multiple of {GRID_PX} px, not at {origin}")
+    cells = _pooled_side(whole)
+    position = (torch.arange(origin, origin + side, dtype=torch.float64) + 0.5) * cells / whole - 0.5
+    position = (position.clamp(0, cells - 1) - origin // GRID_PX).clamp(0, cells_here - 1)
+    return (1 - (position[:, None] - torch.arange(cells_here)).abs()).clamp_min(0)
+
+
+def _pooled_side(side: int) -> int:
+    """Cells of ESA's pooled map along a side: a 3-wide convolution with stride 2, then 7-wide pooling with stride 3."""
+    return ((side - 3) // 2 + 1 - 7) // 3 + 1
 
 
 class RLFB(nn.Module):
@@ -55,11 +89,11 @@ class RLFB(nn.Module):
         self.esa = ESA(channels)
         self.activation = nn.LeakyReLU(0.05, inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
         y = self.activation(self.c1_r(x))
         y = self.activation(self.c2_r(y))
         y = self.activation(self.c3_r(y)) + x
-        return self.esa(self.c5(y))  # type: ignore[no-any-return]
+        return self.esa(self.c5(y), place)  # type: ignore[no-any-return]
 
 
 class RLFN(nn.Module):
@@ -80,11 +114,12 @@ class RLFN(nn.Module):
         self.conv_2 = conv3x3(channels, channels)
         self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+        """Run on `x`; `place` says where it lies when it is a tile of a larger picture."""
         head = self.conv_1(x)
         y = head
         for i in range(1, self.blocks + 1):
-            y = self.get_submodule(f"block_{i}")(y)
+            y = self.get_submodule(f"block_{i}")(y, place)
         return self.upsampler(self.conv_2(y) + head)  # type: ignore[no-any-return]
 
 
@@ -131,6 +166,16 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     }
 
 
+def receptive_radius(blocks: int) -> int:
+    """Input pixels beyond a tile that can change its result, when the network knows the tile's place.
+
+    Each block looks 3 px through its convolutions, and through ESA at the pooled cells around a pixel: their pooling and
+    the 3×3 convolution on the pooled map reach 26 px forwards, and with the stretching of the map up to 36 px backwards.
+    The three convolutions around the blocks add 1 px each.
+    """
+    return (3 + 36) * blocks + 3
+
+
 def spec_for(*, channels: int, blocks: int, scale: int, inner_channels: int, colours: int = 3) -> ModelSpec:
     """The published spec of this size, or one made for it, named for instance `rlfn-c32b3-x2`."""
     for variant, size in _SIZES.items():
@@ -151,9 +196,10 @@ def _spec(name: str, size: tuple[int, int, int], scale: int, *, colours: int = 3
         scale=scale,
         halo_px=16,
         activation_bytes_per_px=2100,  # measured, 288 to 512 px a side, all three scales
-        exact_halo_px=None,  # ESA resizes its pooled map to the size of its input, so every tile has its own grid
-        tiling="approximate",
-        phase_px=6,  # stride 2 of ESA's convolution times stride 3 of its pooling
+        exact_halo_px=receptive_radius(blocks),
+        tiling="exact",
+        phase_px=GRID_PX,
+        takes_place=True,
         precisions=("fp32", "bf16"),
         paper=PAPER,
         licence="Apache-2.0",

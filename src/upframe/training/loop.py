@@ -11,13 +11,14 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upframe import __version__
@@ -25,6 +26,7 @@ from upframe.checkpoints import read, recognise
 from upframe.errors import InputError, ModelError, UsageError
 from upframe.models import MODELS
 from upframe.training.data import Batch, PatchSampler, load_photos
+from upframe.training.leaks import find_leaks
 from upframe.training.losses import l1
 from upframe.training.recipe import Recipe
 
@@ -64,6 +66,7 @@ def train(
     data: Path,
     out: Path,
     validate: Callable[[Path, int], dict[str, Any]] | None = None,
+    held_out: Mapping[str, NDArray[Any]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     threads: int | None = None,
     stop_after: int | None = None,
@@ -73,10 +76,11 @@ def train(
     Args:
         validate: Called with a weights file and the step every `validate_every` steps and at the end; what it returns is
             logged.
+        held_out: Pictures by name that must not be among the training photographs, usually those validated on.
         stop_after: Return after this step of the schedule, leaving a checkpoint; for tests and for sharing a machine.
 
     Raises:
-        UsageError: when `out` holds a run of another recipe.
+        UsageError: when `out` holds a run of another recipe, or a held-out picture is among the photographs.
         InputError: when `data` holds no usable photographs.
     """
     spec = MODELS[recipe.model]
@@ -86,6 +90,8 @@ def train(
     state = _restore(out, recipe) or _start(recipe)
     (out / "recipe.json").write_text(recipe.to_json())
     photos = load_photos(data, exclude=recipe.exclude, minimum_px=(recipe.patch_px + 6) * spec.scale)
+    if held_out:
+        _refuse_leaks(photos, held_out)
     sampler = PatchSampler(
         list(photos.values()), scale=spec.scale, patch_px=recipe.patch_px, batch=recipe.batch, seed=recipe.seed
     )
@@ -112,6 +118,13 @@ def train(
                 save(state, recipe, out / "last.pth")
                 _append(out / "log.jsonl", {"step": state.step, "validation": validate(out / "last.pth", state.step)})
     return state
+
+
+def _refuse_leaks(photos: Mapping[str, NDArray[Any]], held_out: Mapping[str, NDArray[Any]]) -> None:
+    leaks = find_leaks(photos, held_out)
+    if leaks:
+        pairs = ", ".join(f"{leak.train} shows what {leak.test} shows" for leak in leaks[:3])
+        raise UsageError("training set", f"{len(leaks)} test pictures are in it: {pairs}", "exclude them")
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> float:
