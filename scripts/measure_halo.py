@@ -13,7 +13,7 @@ import numpy as np
 from upframe.engines import keep_freed_memory
 from upframe.media.images import iter_files, read_pixels
 from upframe.models import load
-from upframe.upscale import Upscaler, UpscaleOptions
+from upframe.upscale import UpscaleOptions, Upscaler
 
 
 def main() -> None:

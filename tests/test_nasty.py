@@ -74,7 +74,9 @@ def facts(path: Path) -> tuple[str, tuple[int, int], int, str, int]:
             page = tiff.pages.first
             return "tiff", (page.imagelength, page.imagewidth), page.samplesperpixel, str(page.dtype), len(tiff.pages)
     with Image.open(path) as image:
-        channels = len(image.getbands()) if image.mode != "P" else 4 if "transparency" in image.info else 3
+        channels = len(image.getbands())
+        if image.format == "GIF":  # a palette has a transparent entry whether it is used or not
+            channels = 4 if np.asarray(image.convert("RGBA"))[..., 3].min() < 255 else 3
         assert image.format is not None
         return image.format.lower(), (image.height, image.width), channels, "uint8", getattr(image, "n_frames", 1)
 

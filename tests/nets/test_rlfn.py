@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import checkpoints
@@ -15,6 +16,7 @@ from upframe.models import MODELS, OFFICIAL, count_parameters
 from upframe.nets import rlfn
 from upframe.nets.rlfn import RLFN
 from upframe.spec import ModelSpec
+from upframe.tiling import Place, read_range
 
 DTYPES = [torch.float32, torch.float64]
 RANDOM = [
@@ -119,16 +121,50 @@ def test_minimum_size_is_claimed_exactly(spec: ModelSpec) -> None:
                 network(torch.rand(1, 3, *size))
 
 
-def test_no_halo_makes_a_tile_exact() -> None:
-    """The claim behind `exact_halo_px=None`: ESA's grid follows the size of its input, however large the context."""
+@pytest.mark.parametrize("side", [15, 18, 20, 48, 61, 97])
+def test_a_placed_map_of_the_whole_picture_is_the_interpolated_one(side: int) -> None:
+    """Independent of our weights: torch's own bilinear interpolation, in float64."""
+    coarse = torch.rand(1, 16, rlfn._pooled_side(side), rlfn._pooled_side(33), dtype=torch.float64)
+    expected = F.interpolate(coarse, size=(side, 33), mode="bilinear", align_corners=False)
+    placed = rlfn._spread_in_place(coarse, (side, 33), Place((0, 0), (side, 33)))
+    torch.testing.assert_close(placed, expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_no_pixel_beyond_the_claimed_halo_has_influence(blocks: int) -> None:
+    """Gradients of single output rows, over the whole height, where the stretching of the map differs most."""
     torch.manual_seed(0)
-    network = RLFN(channels=8, blocks=1, scale=2).eval()
-    picture = torch.rand(1, 3, 24, 161)
+    network = RLFN(channels=4, blocks=blocks, scale=1).double()
+    back, on = 0, 0
+    height = 170  # 6n = H - 9 - 5: the largest stretch there is
+    for row in range(0, height, 5):
+        picture = torch.rand(1, 3, height, 15, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(network(picture)[..., row, :].sum(), picture)
+        seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
+        back, on = max(back, row - int(seen.min())), max(on, int(seen.max()) - row)
+    claimed = rlfn.spec_for(channels=4, blocks=blocks, scale=1, inner_channels=4).exact_halo_px
+    assert claimed is not None
+    assert max(back, on) <= claimed
+    assert max(back, on) > 0.75 * claimed  # not a wasteful claim either
+
+
+def test_tiles_with_the_exact_halo_equal_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    network = RLFN(channels=8, blocks=1, scale=2).eval().double()
+    picture = torch.rand(1, 3, 30, 230, dtype=torch.float64)
+    halo = rlfn.receptive_radius(1)
     with torch.inference_mode():
-        whole, tile = network(picture), network(picture[..., :154])
-    # 60 input pixels of context are far more than the 3×3 convolutions and the pooling window of one block reach
-    assert (whole[..., : 94 * 2] - tile[..., : 94 * 2]).abs().max() > 1e-5  # rounding differs by 1e-7
-    assert rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8).exact_halo_px is None
+        whole = network(picture)
+        for start, end in ((0, 60), (60, 130), (130, 230)):
+            read_start, read_end = read_range(start, end, 230, halo, rlfn.GRID_PX)
+            tile = network(picture[..., read_start:read_end], place=Place((0, read_start), (30, 230)))
+            made = tile[..., (start - read_start) * 2 : (end - read_start) * 2]
+            torch.testing.assert_close(made, whole[..., start * 2 : end * 2], atol=1e-12, rtol=0)
+
+
+def test_a_tile_off_the_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 6"):
+        RLFN(channels=4, blocks=1)(torch.rand(1, 3, 20, 20), place=Place((0, 4), (20, 60)))
 
 
 def test_names_of_the_ntire_repository_map_to_ours_and_others_stay() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_photo
 
+from conftest import make_photo
 from upframe.media.images import iter_files, read_pixels, write_pixels
 from upframe.pixels import from_unit, resize, to_unit
 from upframe.training.data import load_photos

@@ -6,7 +6,8 @@ Official weights: bytedance/RLFN, Apache-2.0; they take and return 0–255, whic
 
 Differences from the official code: one class serves all three published variants; the value range is [0, 1]; and a tile
 of a larger picture can be told its place in it, which makes tiling exact although ESA stretches its pooled map over the
-whole picture. Nothing else. Correctness: every tensor of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
+whole picture. Nothing else. Correctness: every tensor of the reference in float32 and float64, and the published
+Set5/Set14/BSD100 scores.
 """
 
 from __future__ import annotations
@@ -169,11 +170,12 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 def receptive_radius(blocks: int) -> int:
     """Input pixels beyond a tile that can change its result, when the network knows the tile's place.
 
-    Each block looks 3 px through its convolutions, and through ESA at the pooled cells around a pixel: their pooling and
-    the 3×3 convolution on the pooled map reach 26 px forwards, and with the stretching of the map up to 36 px backwards.
-    The three convolutions around the blocks add 1 px each.
+    Each block looks 3 px through its convolutions, and through ESA at the pooled cells around a pixel. Cell i pools
+    pixels 6i to 6i + 14 and the 3×3 convolution adds its neighbours. The map of n cells is stretched over H pixels,
+    H - 9 - 5 <= 6n <= H - 9, so pixel y takes from cells that begin no further back than y - 28 and end no further on
+    than y + 26. The three convolutions around the blocks add 1 px each.
     """
-    return (3 + 36) * blocks + 3
+    return (3 + 28) * blocks + 3
 
 
 def spec_for(*, channels: int, blocks: int, scale: int, inner_channels: int, colours: int = 3) -> ModelSpec:
