@@ -796,6 +796,7 @@ class _Stop:
 def _stoppable() -> Iterator[threading.Event]:
     """The first SIGINT, SIGTERM or SIGHUP sets the event; a second one stops at once."""
     cancel = threading.Event()
+    _Stop.code = None
 
     def handle(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():

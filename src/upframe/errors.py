@@ -129,7 +129,6 @@ NOTICES: dict[str, NoticeKind] = {
     "name-shortened": NoticeKind("the derived output name was too long for the file system", True),
     "one-bit-to-gray": NoticeKind("a 1-bit image becomes 8-bit gray", True),
     "pages-need-tiff": NoticeKind("the requested format holds one page, so TIFF is written", True),
-    "palette-expanded": NoticeKind("a palette image becomes full colour", True),
     "tile-halved": NoticeKind("memory ran out and a tile was redone in smaller parts", False),
     "truncated": NoticeKind("the input ends early; the missing part was filled", False),
     "values-clipped": NoticeKind("float values outside [0, 1] were clipped", False),

@@ -315,6 +315,8 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
     up.notices.clear()
     _check_space(item)
     with _open(item.input, options) as source, _folder(item.output.parent):
+        if source.info != item.info:
+            raise InputError(item.input, "changed while reading (since it was planned)", "run it again")
         sink = ImageSink(
             item.output,
             item.plan,

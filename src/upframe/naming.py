@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import hashlib
+import itertools
 import math
 import os
 import string
@@ -227,7 +228,7 @@ class Namer:
         self._output = output
         self._is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
-        self._taken: dict[str, Path] = {}
+        self._taken: set[str] = set()
         if template is not None:
             _check_template(template)
             if self._is_file:
@@ -247,23 +248,20 @@ class Namer:
         Args:
             extension: With its dot, of the format that will really be written, spelt as the user spelt it.
         """
-        notices: list[Notice] = []
         folder, stem = self._place(found, model, scale)
-        name = stem + extension
-        path = folder / name
-        if _key(path) in self._taken and self._taken[_key(path)] != found.path:
-            name = f"{stem}{found.path.suffix}{extension}"
-            path = folder / name
-            number = 2
-            while _key(path) in self._taken:
-                path = folder / f"{stem}{found.path.suffix}.{number}{extension}"
-                number += 1
-            message = f"another input makes {stem}{extension} too; written as {path.name}"
+        wanted, longer = stem + extension, stem + found.path.suffix
+        others = (f"{longer}.{number}{extension}" for number in itertools.count(2))
+        for name in itertools.chain((wanted, longer + extension), others):
+            path = folder / _fitting(name, extension)
+            if _key(path) not in self._taken:
+                break
+        self._taken.add(_key(path))
+        notices = []
+        if name != wanted:
+            message = f"another input makes {wanted} too; written as {path.name}"
             notices.append(Notice("name-collision", str(found.path), message))
-        if len(os.fsencode(path.name)) > NAME_BYTES:
-            path = folder / _shortened(path.name, extension)
+        if path.name != name:
             notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
-        self._taken[_key(path)] = found.path
         return path, notices
 
     def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
@@ -290,9 +288,10 @@ def _key(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
-def _shortened(name: str, extension: str) -> str:
-    """`name` cut to fit, made unique by a hash of the whole."""
+def _fitting(name: str, extension: str) -> str:
+    """`name`, or if it is too long for a file system its beginning, made unique by a hash of the whole."""
+    if len(os.fsencode(name)) <= NAME_BYTES:
+        return name
     tail = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{extension}"
-    room = NAME_BYTES - len(os.fsencode(tail))
-    stem = os.fsencode(name[: -len(extension)])[:room]
+    stem = os.fsencode(name)[: NAME_BYTES - len(os.fsencode(tail))]
     return stem.decode("utf-8", "ignore") + tail

@@ -1,0 +1,218 @@
+"""The documentation says what the program does: flags, codes, notices, links, figures of recipes, and code that runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+
+from conftest import make_photo
+from upframe import errors
+from upframe.checkpoints import Card, save
+from upframe.cli import EXIT_CODES, app
+from upframe.errors import NOTICES, UpframeError
+from upframe.evaluation import PROTOCOLS
+from upframe.job import Event
+from upframe.media.images import write_pixels
+from upframe.models import MODELS, OFFICIAL, SHIPPED
+from upframe.nets.rlfn import RLFN, spec_for
+from upframe.training.recipes import RECIPES, find_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below `## heading`."""
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the lines of all tables in `text`, without headings."""
+    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
+    table = [[cell.strip() for cell in line.split("|")] for line in lines]
+    rules = {i for i, cells in enumerate(table) if all(re.fullmatch(r":?-+:?", cell) for cell in cells)}
+    return [cells for i, cells in enumerate(table) if i not in rules and i + 1 not in rules]
+
+
+def code(text: str) -> list[str]:
+    """What stands in back quotes within lines."""
+    return re.findall(r"`([^`\n]+)`", without_fences(text))
+
+
+def without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def fenced(text: str, language: str) -> list[str]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [body for kind, body in blocks if kind == language]
+
+
+# Flags, codes, notices ------------------------------------------------------------------------------------------------
+def flags_of(command: str) -> set[str]:
+    """Every flag of a sub-command, as the command line itself knows them."""
+    parser = app
+    for word in command.split():
+        parser = parser[word]
+    arguments = parser.assemble_argument_collection()
+    # What may be given by position is documented as such; its name as a flag is an accident of the library.
+    named = [a for a in arguments if a.index is None]
+    return {name for a in named for name in (*a.names, *a.negatives) if name.startswith("-")}
+
+
+def test_every_flag_of_upscale_is_documented_and_no_other() -> None:
+    table = rows(section(page("upscale.md"), "All flags"))
+    assert {flag for cells in table for flag in code(cells[0])} == flags_of("upscale")
+
+
+@pytest.mark.parametrize("name", [p.name for p in PAGES if p.parent.name == "docs"])
+def test_flags_named_anywhere_exist(name: str) -> None:
+    commands = (
+        "upscale",
+        "evaluate",
+        "compare",
+        "bench",
+        "train",
+        *(f"models {c}" for c in ("list", "info", "verify", "convert")),
+    )
+    known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
+    # Only what stands in code, and on no line that runs another program.
+    spans = code(page(name)) + [
+        line
+        for block in fenced(page(name), "")
+        for line in block.splitlines()
+        if not line.lstrip().startswith(("python", "pip"))
+    ]
+    used = {flag for span in spans if "python " not in span for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
+    assert used <= known
+
+
+def test_exit_codes_are_those_of_the_errors_and_signals() -> None:
+    def of(kind: type[UpframeError]) -> set[int]:
+        return {kind.exit_code}.union(*(of(child) for child in kind.__subclasses__()))
+
+    documented = {int(cells[0]) for cells in rows(section(page("upscale.md"), "Exit codes"))}
+    signals = {128 + number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 1))}
+    assert documented == {0} | of(UpframeError) | signals
+    assert {int(number) for number in re.findall(r"(?:: |· |\n)(\d+) [a-z]", EXIT_CODES)} <= documented
+
+
+def test_errors_of_the_python_page_have_the_codes_it_says() -> None:
+    table = rows(section(page("python.md"), "Errors"))
+    assert len(table) == 8
+    for cells in table:
+        assert getattr(errors, code(cells[0])[0]).exit_code == int(cells[2])
+
+
+def test_every_notice_is_documented_with_what_strict_makes_of_it() -> None:
+    documented = {code(cells[0])[0]: cells for cells in rows(page("notices.md"))}
+    assert documented.keys() == NOTICES.keys()
+    for id, kind in NOTICES.items():
+        assert int(documented[id][3]) == (2 if kind.at_planning else 7), id
+
+
+def test_every_event_of_a_job_is_documented() -> None:
+    documented = {code(cells[0])[0] for cells in rows(section(page("upscale.md"), "Progress and JSON"))}
+    assert documented == {*get_args(get_type_hints(Event)["event"]), "summary", "plan", "error"}  # these three are the CLI's
+
+
+# Models, protocols, recipes -------------------------------------------------------------------------------------------
+def test_every_model_protocol_and_official_file_is_documented() -> None:
+    named = set(code(page("models.md")))
+    assert {*MODELS, *SHIPPED, *(official.file for official in OFFICIAL.values())} <= named
+    assert set(PROTOCOLS) <= set(code(page("measuring.md")))
+
+
+def test_the_table_of_recipes_holds_what_the_recipes_say() -> None:
+    table = rows(section(page("training.md"), "Recipes"))
+    assert len(table) > 10
+    for column, name in enumerate(RECIPES, start=1):
+        recipe = find_recipe(name)
+        for cells in table:
+            value = getattr(recipe, code(cells[0])[0])
+            shown = "–" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            assert cells[column] in (shown, "share-alike files"), (name, cells[0])
+
+
+# Links ----------------------------------------------------------------------------------------------------------------
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", without_fences(path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_relative_links_resolve(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", without_fences(path.read_text("utf-8")))
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = page("README.md")
+    missing = [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name})" not in index]
+    assert not missing
+
+
+# Code that runs -------------------------------------------------------------------------------------------------------
+def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UPFRAME_WEIGHTS", raising=False)
+    torch.manual_seed(0)
+    parameters = {"channels": 8, "blocks": 1, "scale": 2, "inner_channels": 8, "colours": 3}
+    arch = spec_for(**parameters).name
+    card = Card(name="toy", arch=arch, parameters=parameters, scale=2)
+    save(tmp_path / "weights.safetensors", RLFN(channels=8, blocks=1, scale=2).state_dict(), card)
+    write_pixels(tmp_path / "photo.png", make_photo(40, 60))
+    (tmp_path / "sets" / "Mini" / "HR").mkdir(parents=True)
+    write_pixels(tmp_path / "sets" / "Mini" / "HR" / "one.png", make_photo(36, 42, seed=1))
+    names: dict[str, object] = {}
+    for block in fenced(page("python.md"), "python"):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert (tmp_path / "photo_large.png").is_file()
+    assert (tmp_path / "sets_upscaled" / "Mini" / "HR" / "one.png").is_file()
+
+
+def test_the_worked_example_of_a_new_model_passes_its_own_tests(tmp_path: Path) -> None:
+    """The page is applied to a copy of the source as a newcomer would, and the tests that it shows are run there."""
+    text = page("add-a-model.md")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests" / "nets").mkdir(parents=True)
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for block in fenced(text, "python"):
+        head, _, body = block.partition("\n")
+        (tmp_path / head.removeprefix("# file: ")).write_text(body, encoding="utf-8")
+    for block in fenced(text, "diff"):
+        head, *lines = block.splitlines()
+        path = tmp_path / head.removeprefix("# file: ")
+        before = "\n".join(line[1:] for line in lines if line[0] in " -")
+        after = "\n".join(line[1:] for line in lines if line[0] in " +")
+        source = path.read_text(encoding="utf-8")
+        assert source.count(before) == 1, (path.name, before)
+        path.write_text(source.replace(before, after), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/nets/test_espcn.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) >= 8
