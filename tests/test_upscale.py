@@ -352,6 +352,27 @@ def test_input_pixels_are_never_changed() -> None:
     np.testing.assert_array_equal(rgba, before)
 
 
+# Reuse ----------------------------------------------------------------------------------------------------------------
+def test_unchanged_tiles_are_taken_over_and_the_pixels_are_the_same() -> None:
+    """A cursor moves over a still picture: only tiles it touches, by their core or their halo, are computed again."""
+    model = untrained("rlfn-ntire-x2")
+    still = make_photo(96, 128)
+    frames = [still, still.copy(), still.copy()]
+    frames[1][40:44, 60:64] = 255
+    options = UpscaleOptions(tile=32, blend=4, halo=8)
+    up = Upscaler(model, options, reuse=True)
+    for frame in frames:
+        np.testing.assert_array_equal(up(frame), Upscaler(model, options)(frame))
+    assert up.reused.total == 3 * 12
+    assert up.reused.reused == 2 * (12 - 4)  # the cursor lies in one tile and in the halo of three
+
+
+def test_reuse_never_mixes_pictures_of_other_size_or_depth() -> None:
+    up = Upscaler(toy(), UpscaleOptions(tile=32, blend=4), reuse=True)
+    for frame in (make_photo(64, 64), make_photo(64, 70), make_photo(64, 64, dtype="uint16"), np.zeros((64, 64, 4), np.uint8)):
+        np.testing.assert_array_equal(up(frame), repeated(frame, 2))
+
+
 # Control --------------------------------------------------------------------------------------------------------------
 def test_progress_counts_every_tile_once_and_cancel_stops_at_the_next() -> None:
     seen: list[tuple[int, int]] = []

@@ -50,6 +50,14 @@ class UpscaleOptions:
     torch: TorchOptions = TorchOptions()
 
 
+@dataclass
+class TileCount:
+    """How many tiles were taken over from the last picture."""
+
+    reused: int = 0
+    total: int = 0
+
+
 class Upscaler:
     """Runs one model on pictures of any size, depth and channel count. Call it from one thread at a time.
 
@@ -58,6 +66,8 @@ class Upscaler:
         engine: Replaces the torch engine made from `options`.
         on_tile: Called after each tile with (tiles done, tiles in all) of the picture at hand.
         cancel: When set, the next tile raises `Cancelled`.
+        reuse: Whether a tile whose input, halo included, is that of the same tile of the last picture is taken over
+            from there: exact, since the same input gives the same output. Costs the memory of one enlarged picture.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Upscaler:
         engine: Engine | None = None,
         on_tile: Callable[[int, int], None] | None = None,
         cancel: threading.Event | None = None,
+        reuse: bool = False,
     ) -> None:
         self.model = model
         self.options = options or UpscaleOptions()
@@ -75,6 +86,8 @@ class Upscaler:
         self.notices: list[Notice] = []
         self.on_tile = on_tile
         self.cancel = cancel
+        self.reused = TileCount()
+        self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         if model.spec.window is not None:
             raise UsageError(model.spec.name, "a network for clips, not for single pictures", "pass an image network")
 
@@ -87,6 +100,7 @@ class Upscaler:
     def close(self) -> None:
         """Give back the device's memory."""
         del self.engine
+        self._last = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -123,9 +137,9 @@ class Upscaler:
         if alpha.shape[2]:
             colour = spread_colour(colour, alpha[..., 0])
         job = _Picture(self, (height, width), subject, layers=2 if alpha.shape[2] else 1)
-        layers = [self._sized(job.bands(lambda tile: _run_colour(job, colour, tile)), made, size)]
+        layers = [self._sized(job.bands(_run_colour, colour), made, size)]
         if alpha.shape[2]:
-            layers.append(self._sized(job.bands(lambda tile: _run_alpha(job, alpha, tile)), made, size))
+            layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
         for parts in zip(*layers, strict=True):
             # In thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it.
             for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
@@ -185,25 +199,43 @@ class _Picture:
         )
         self._done, self._total = 0, len(self.grid) * len(self.grid[0]) * layers
 
-    def bands(self, run: Callable[[tiling.Tile], Tensor]) -> Iterator[Tensor]:
-        """Blended output rows (C, rows, s·W) of all tiles; `run` makes a tile's read region (C, s·h, s·w)."""
-        yield from _blend(self.grid, self.scale, lambda tile: self._tile(run, tile, report=True))
+    def bands(self, run: _Run, plane: Pixels) -> Iterator[Tensor]:
+        """Blended output rows (C, rows, s·W) of all tiles of a plane (H, W, C); `run` makes what a tile reads."""
 
-    def _tile(self, run: Callable[[tiling.Tile], Tensor], tile: tiling.Tile, *, report: bool = False) -> Tensor:
+        def tile_output(tile: tiling.Tile) -> Tensor:
+            out = self._reused(run, plane, tile) if run is _run_colour else self._tile(run, plane, tile)
+            self._done += 1
+            if self.up.on_tile:
+                self.up.on_tile(self._done, self._total)
+            return out
+
+        yield from _blend(self.grid, self.scale, tile_output)
+
+    def _reused(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
+        """`_tile`, or what it made of the very same input the last time."""
+        last = self.up._last
+        if last is None:
+            return self._tile(run, plane, tile)
+        source = _cut(plane, tile)
+        known = last.get(tile)
+        self.up.reused.total += 1
+        if known is not None and known[0].dtype == source.dtype and np.array_equal(known[0], source):
+            self.up.reused.reused += 1
+            return known[1]
+        out = self._tile(run, plane, tile)
+        last[tile] = (source.copy(), out.clone())
+        return out
+
+    def _tile(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
         """What one tile makes, halved as often as memory demands. Its neighbours never notice."""
         if self.up.cancel is not None and self.up.cancel.is_set():
             raise Cancelled(self.subject, "stopped on request")
         try:
-            out = tiling.cut_halo(run(tile), tile, self.scale)
+            return tiling.cut_halo(run(self, plane, tile), tile, self.scale)
         except OutOfMemoryError as error:
-            out = self._halved(run, tile, error)
-        if report:
-            self._done += 1
-            if self.up.on_tile:
-                self.up.on_tile(self._done, self._total)
-        return out
+            return self._halved(run, plane, tile, error)
 
-    def _halved(self, run: Callable[[tiling.Tile], Tensor], tile: tiling.Tile, error: OutOfMemoryError) -> Tensor:
+    def _halved(self, run: _Run, plane: Pixels, tile: tiling.Tile, error: OutOfMemoryError) -> Tensor:
         height, width = tile.rows.length, tile.columns.length
         if max(height, width) <= MIN_TILE_PX:
             free = available_memory_bytes() / 2**20
@@ -225,7 +257,7 @@ class _Picture:
             [tiling.Tile(self._moved(p.rows, tile.rows, 0), self._moved(p.columns, tile.columns, 1)) for p in row]
             for row in parts
         ]
-        return torch.cat(list(_blend(moved, self.scale, lambda part: self._tile(run, part))), dim=1)
+        return torch.cat(list(_blend(moved, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
 
     def _moved(self, part: tiling.Span, whole: tiling.Span, axis: int) -> tiling.Span:
         """A span cut within `whole`, in the picture's coordinates, with its halo read from the picture."""
@@ -284,9 +316,17 @@ def _blend(grid: list[list[tiling.Tile]], scale: int, run: Callable[[tiling.Tile
         yield band[:, : final * scale]
 
 
-def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
+_Run = Callable[[_Picture, Pixels, tiling.Tile], Tensor]
+"""Makes the read region (C, s·h, s·w) of a tile of a plane (H, W, C)."""
+
+
+def _cut(plane: Pixels, tile: tiling.Tile) -> Pixels:
     rows, columns = tile.rows, tile.columns
-    region = px.to_unit(plane[rows.read_start : rows.read_end, columns.read_start : columns.read_end])
+    return plane[rows.read_start : rows.read_end, columns.read_start : columns.read_end]
+
+
+def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
+    region = px.to_unit(_cut(plane, tile))
     return region.expand(3, -1, -1) if region.shape[0] == 1 else region
 
 

@@ -1,0 +1,51 @@
+"""Cutting a film into segments: the units that are rendered, kept and resumed.
+
+Pure planning. A segment ends where a shot ends, or where it would become too long; a segment that begins or ends inside
+a shot is rendered with some frames of context that are thrown away. The plan follows from the frame count, the cuts and
+three numbers alone, so a resumed job finds the same segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames [first, end) of the film, rendered from frames [read_first, read_end)."""
+
+    index: int
+    first: int
+    end: int
+    read_first: int
+    read_end: int
+
+    @property
+    def frames(self) -> int:
+        return self.end - self.first
+
+
+def plan_segments(frames: int, cuts: Sequence[int], *, longest: int, context: int) -> list[Segment]:
+    """Cover `frames` frames with segments, none across a cut and none longer than `longest`.
+
+    A shot that is too long is divided evenly. Context never reaches across a cut.
+
+    Args:
+        cuts: Frames that begin a new shot, ascending.
+        context: Frames read beyond a segment's end inside a shot, on each side.
+
+    Raises:
+        ValueError: for cuts that are not ascending within the film.
+    """
+    edges = [0, *cuts, frames]
+    if frames and any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+        raise ValueError(f"cuts must rise between 0 and {frames}: {list(cuts)}")
+    segments: list[Segment] = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        pieces = -(-(end - start) // longest)
+        inner = [start + (end - start) * i // pieces for i in range(pieces + 1)] if pieces else []
+        for first, last in zip(inner, inner[1:], strict=False):
+            read = max(first - context, start), min(last + context, end)
+            segments.append(Segment(len(segments), first, last, *read))
+    return segments
