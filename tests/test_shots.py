@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import make_photo
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conftest import make_photo
 from upframe.segments import plan_segments
 from upframe.shots import find_cuts, thumbnail
 

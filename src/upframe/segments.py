@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ def plan_segments(frames: int, cuts: Sequence[int], *, longest: int, context: in
         ValueError: for cuts that are not ascending within the film.
     """
     edges = [0, *cuts, frames]
-    if frames and any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if frames and any(a >= b for a, b in pairwise(edges)):
         raise ValueError(f"cuts must rise between 0 and {frames}: {list(cuts)}")
     segments: list[Segment] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces = -(-(end - start) // longest)
         inner = [start + (end - start) * i // pieces for i in range(pieces + 1)] if pieces else []
-        for first, last in zip(inner, inner[1:], strict=False):
+        for first, last in pairwise(inner):
             read = max(first - context, start), min(last + context, end)
             segments.append(Segment(len(segments), first, last, *read))
     return segments

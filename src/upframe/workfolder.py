@@ -1,0 +1,144 @@
+"""The folder in which a long job keeps what is finished, so that it can go on after any interruption.
+
+It lies beside the output, as `.<output name>.upframe`, and holds `job.json` (what is being made, of what, with what) and
+one file for each finished segment with its SHA-256. A segment file appears whole or not at all. A job that differs in
+anything that could change a pixel is refused, naming what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from upframe.errors import OutputError, UsageError
+
+_CHUNK = 1 << 20
+
+
+class WorkFolder:
+    """A context manager: opened by one process at a time.
+
+    Args:
+        output: The file the job makes.
+        key: Everything that decides the output, JSON-ready; compared with that of an earlier, interrupted run.
+        restart: Throw away what an earlier run left.
+
+    Raises:
+        UsageError: on entering, when another process works there, or an earlier run had another key.
+        OutputError: when the folder cannot be made.
+    """
+
+    def __init__(self, output: Path, key: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.path = output.with_name(f".{output.name}.upframe")
+        self._output = output
+        self._key = json.loads(json.dumps(key))
+        self._restart = restart
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
+        try:
+            _lock(self._lock)
+        except OSError:
+            self._lock.close()
+            raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
+        try:
+            self._check_key()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._lock is not None
+        self._lock.close()
+
+    def segment(self, index: int) -> Path:
+        """Where segment `index` is kept once it is finished."""
+        return self.path / f"{index:06d}.seg"
+
+    def scratch(self, index: int) -> Path:
+        """Where segment `index` is written until then."""
+        return self.path / f"{index:06d}.part"
+
+    def commit(self, index: int) -> None:
+        """Keep the scratch file as the finished segment, flushed to the disk."""
+        scratch, kept = self.scratch(index), self.segment(index)
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        kept.with_suffix(".sha256").write_text(_sha256(scratch))
+        scratch.replace(kept)
+
+    def is_done(self, index: int) -> bool:
+        """Whether segment `index` is there and whole; a damaged one is removed."""
+        kept = self.segment(index)
+        known = kept.with_suffix(".sha256")
+        if not kept.exists():
+            return False
+        if known.exists() and known.read_text() == _sha256(kept):
+            return True
+        kept.unlink()
+        return False
+
+    def remove(self) -> None:
+        """Delete the folder: the job is finished."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _check_key(self) -> None:
+        job = self.path / "job.json"
+        if self._restart:
+            self._empty()
+        if job.exists():
+            try:
+                earlier = json.loads(job.read_text())
+            except ValueError:
+                self._empty()  # cut short by a power failure before anything else could be kept
+                earlier = self._key
+            differing = sorted(k for k in {*earlier, *self._key} if earlier.get(k) != self._key.get(k))
+            if differing:
+                changes = ", ".join(f"{k} was {earlier.get(k)!r}, is {self._key.get(k)!r}" for k in differing[:3])
+                raise UsageError(
+                    self._output, f"an interrupted run differs: {changes}", "use --restart to throw it away, or its options"
+                )
+        scratch = job.with_suffix(".part")
+        scratch.write_text(json.dumps(self._key, indent=1))
+        scratch.replace(job)
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name != "lock":
+                entry.unlink()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+if sys.platform == "win32":
+
+    def _lock(file: IO[str]) -> None:
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def _lock(file: IO[str]) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
