@@ -12,6 +12,7 @@ Nothing is read beyond the picture's border: there the network pads as it would 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -115,3 +116,53 @@ def cut_halo(output: Tensor, tile: Tile, scale: int) -> Tensor:
     """The part of a tile's network output (..., H, W) that it is to make."""
     top, left = (tile.rows.start - tile.rows.read_start) * scale, (tile.columns.start - tile.columns.read_start) * scale
     return output[..., top : top + tile.rows.length * scale, left : left + tile.columns.length * scale]
+
+
+def halves(tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, phase_px: int, floor_px: int) -> list[list[Tile]]:
+    """A tile of a picture of `size` cut into halves along each side longer than `floor_px`: what they make, blended, is what
+    it makes, and each reads its halo from the whole picture."""
+    height, width = tile.rows.length, tile.columns.length
+    parts = grid(
+        (height, width),
+        core_px=(_half(height, floor_px), _half(width, floor_px)),
+        blend_px=min(blend_px, min(height, width) // 8),
+        halo_px=0,
+    )
+
+    def moved(part: Span, whole: Span, length: int) -> Span:
+        start, end = whole.start + part.start, whole.start + part.end
+        core = (whole.start + part.core_start, whole.start + part.core_end)
+        return Span(start, end, *core, *read_range(start, end, length, halo_px, phase_px))
+
+    return [[Tile(moved(p.rows, tile.rows, size[0]), moved(p.columns, tile.columns, size[1])) for p in row] for row in parts]
+
+
+def _half(side_px: int, floor_px: int) -> int:
+    return -(-side_px // 2) if side_px > floor_px else side_px
+
+
+def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> Iterator[Tensor]:
+    """Blend what `run` makes of each tile (C, s·h, s·w) into full-width row bands, top to bottom.
+
+    Only one row of tiles and its overlap are held.
+    """
+    left, right = grid[0][0].columns.start, grid[0][-1].columns.end
+    carry: Tensor | None = None  # the weighted rows that the next row of tiles also contributes to
+    for i, row in enumerate(grid):
+        rows = row[0].rows
+        band: Tensor | None = None
+        weight_y = ramp(rows, scale)[:, None]
+        for tile in row:
+            out = run(tile)
+            if band is None:
+                band = torch.zeros(out.shape[0], rows.length * scale, (right - left) * scale)
+            at = (tile.columns.start - left) * scale
+            # One tile is copied as it is: blending with a weight of 1 would be the same, only slower.
+            weighted = out if len(grid) == len(row) == 1 else out * (weight_y * ramp(tile.columns, scale))
+            band[:, :, at : at + out.shape[2]] += weighted
+        assert band is not None
+        if carry is not None:
+            band[:, : carry.shape[1]] += carry
+        final = (grid[i + 1][0].rows.start if i + 1 < len(grid) else rows.end) - rows.start
+        carry = band[:, final * scale :].clone()
+        yield band[:, : final * scale]

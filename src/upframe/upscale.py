@@ -209,7 +209,7 @@ class _Picture:
                 self.up.on_tile(self._done, self._total)
             return out
 
-        yield from _blend(self.grid, self.scale, tile_output)
+        yield from tiling.blend(self.grid, self.scale, tile_output)
 
     def _reused(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
         """`_tile`, or what it made of the very same input the last time."""
@@ -247,23 +247,15 @@ class _Picture:
             ) from error
         message = f"memory ran out for a tile of {width}x{height} px; it was redone in parts"
         self._note("tile-halved", message)
-        parts = tiling.grid(
-            (height, width),
-            core_px=(_half(height), _half(width)),
-            blend_px=min(self.up.options.blend, min(height, width) // 8),
-            halo_px=0,
+        parts = tiling.halves(
+            tile,
+            self.size,
+            blend_px=self.up.options.blend,
+            halo_px=self.up.halo_px,
+            phase_px=self.phase_px,
+            floor_px=MIN_TILE_PX,
         )
-        moved = [
-            [tiling.Tile(self._moved(p.rows, tile.rows, 0), self._moved(p.columns, tile.columns, 1)) for p in row]
-            for row in parts
-        ]
-        return torch.cat(list(_blend(moved, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
-
-    def _moved(self, part: tiling.Span, whole: tiling.Span, axis: int) -> tiling.Span:
-        """A span cut within `whole`, in the picture's coordinates, with its halo read from the picture."""
-        start, end = whole.start + part.start, whole.start + part.end
-        core = (whole.start + part.core_start, whole.start + part.core_end)
-        return tiling.Span(start, end, *core, *tiling.read_range(start, end, self.size[axis], self.up.halo_px, self.phase_px))
+        return torch.cat(list(tiling.blend(parts, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
 
     def _note(self, id: str, message: str) -> None:
         """Add a notice, once a picture however many tiles it concerns."""
@@ -286,34 +278,6 @@ class _Picture:
             bad = int((~torch.isfinite(out)).sum())
             raise VerifyError(self.subject, f"the network made {bad} values that are not finite", "check the weights")
         return out
-
-
-def _half(side_px: int) -> int:
-    return -(-side_px // 2) if side_px > MIN_TILE_PX else side_px
-
-
-def _blend(grid: list[list[tiling.Tile]], scale: int, run: Callable[[tiling.Tile], Tensor]) -> Iterator[Tensor]:
-    """Blend the outputs of a grid of tiles into row bands; only one row of tiles and its overlap are held."""
-    left, right = grid[0][0].columns.start, grid[0][-1].columns.end
-    carry: Tensor | None = None  # the weighted rows that the next row of tiles also contributes to
-    for i, row in enumerate(grid):
-        rows = row[0].rows
-        band: Tensor | None = None
-        weight_y = tiling.ramp(rows, scale)[:, None]
-        for tile in row:
-            out = run(tile)
-            if band is None:
-                band = torch.zeros(out.shape[0], rows.length * scale, (right - left) * scale)
-            at = (tile.columns.start - left) * scale
-            # One tile is copied as it is: blending with a weight of 1 would be the same, only slower.
-            weighted = out if len(grid) == len(row) == 1 else out * (weight_y * tiling.ramp(tile.columns, scale))
-            band[:, :, at : at + out.shape[2]] += weighted
-        assert band is not None
-        if carry is not None:
-            band[:, : carry.shape[1]] += carry
-        final = (grid[i + 1][0].rows.start if i + 1 < len(grid) else rows.end) - rows.start
-        carry = band[:, final * scale :].clone()
-        yield band[:, : final * scale]
 
 
 _Run = Callable[[_Picture, Pixels, tiling.Tile], Tensor]
