@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -33,7 +34,8 @@ from upframe.checkpoints import (
     save,
 )
 from upframe.errors import ModelError, OutputError, UsageError
-from upframe.nets import rlfn, vapsr
+from upframe.nets import realbasicvsr, rlfn, vapsr
+from upframe.nets.realbasicvsr import BasicVSR, RealBasicVSR
 from upframe.nets.rlfn import RLFN
 from upframe.nets.vapsr import VapSR
 
@@ -48,6 +50,11 @@ def small_rlfn(seed: int = 0, **arguments: int) -> State:
 def small_vapsr(seed: int = 0, **arguments: int) -> State:
     torch.manual_seed(seed)
     return dict(VapSR(**{"channels": 8, "attention_channels": 12, "blocks": 2, "scale": 3, **arguments}).state_dict())
+
+
+def small_realbasicvsr(seed: int = 0) -> State:
+    torch.manual_seed(seed)
+    return dict(RealBasicVSR(channels=6, propagation_blocks=2, cleaning_blocks=1).state_dict())
 
 
 def equal(a: State, b: State) -> bool:
@@ -288,7 +295,7 @@ def test_sparse_and_empty_tensors_are_refused(tmp_path: Path) -> None:
 
 
 # Recognising ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("spec", [*rlfn.SPECS, *vapsr.SPECS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS], ids=lambda spec: spec.name)
 def test_published_networks_are_recognised_from_keys_and_shapes(spec: Any) -> None:
     found = recognise(dict(spec.build().state_dict()), value_range="0-1")
     assert found.spec is spec
@@ -305,6 +312,8 @@ def test_published_networks_are_recognised_from_keys_and_shapes(spec: Any) -> No
         (VapSR(channels=24, attention_channels=32, blocks=4, scale=3), "vapsr-c24a32b4-x3"),
         (VapSR(channels=32, blocks=11, groups=4), "vapsr-c32a64b11g4-x4"),
         (VapSR(blocks=20, scale=2, colours=1), "vapsr-c48a64b20-gray-x2"),
+        (BasicVSR(channels=6, blocks=2), "basicvsr-c6b2-x4"),
+        (RealBasicVSR(channels=6, propagation_blocks=2, cleaning_blocks=1), "realbasicvsr-c6b2r1-x4"),
     ],
 )
 def test_unpublished_sizes_get_a_spec_of_their_own(network: nn.Module, name: str) -> None:
@@ -312,11 +321,12 @@ def test_unpublished_sizes_get_a_spec_of_their_own(network: nn.Module, name: str
     found = recognise(state, value_range="0-1")
     assert found.spec.name == name
     assert equal(found.state, state)
-    picture = torch.rand(1, found.spec.channels, 16, 17)
+    frames = (1, 2) if found.spec.window else (1,)
+    picture = torch.rand(*frames, found.spec.channels, 16, 17)
     with torch.inference_mode():
         result = instantiate(found.spec, found.state)(picture)
         assert torch.equal(result, network.eval()(picture))
-    assert result.shape == (1, found.spec.channels, 16 * found.spec.scale, 17 * found.spec.scale)
+    assert result.shape == (*frames, found.spec.channels, 16 * found.spec.scale, 17 * found.spec.scale)
 
 
 def test_the_names_of_the_ntire_repository_are_understood() -> None:
@@ -337,6 +347,65 @@ def test_the_given_state_is_left_alone() -> None:
     before = {name: value.clone() for name, value in state.items()}
     recognise(state, value_range="0-255")
     assert equal(state, before)
+    state = {name: value for name, value in small_realbasicvsr().items() if not name.endswith("spynet.mean")}
+    before = dict(state)
+    recognise(state)
+    assert equal(state, before)
+
+
+def official_realbasicvsr(live: State, averaged: State | None) -> dict[str, Any]:
+    """A training checkpoint laid out like the published one: several networks under prefixes, counters, notes."""
+    both = {f"generator.{name}": value for name, value in live.items()}
+    both |= {f"generator_ema.{name}": value for name, value in (averaged or {}).items()}
+    both |= {
+        "step_counter": torch.tensor([150_000]),
+        "discriminator.conv_0.weight": torch.zeros(8, 3, 3, 3),
+        "discriminator.conv_1.weight_orig": torch.zeros(16, 8, 4, 4),
+        "perceptual_loss.vgg.mean": torch.zeros(1, 3, 1, 1),
+    }
+    return {"meta": {"iter": 150_000, "time": "today"}, "state_dict": both}
+
+
+@pytest.mark.parametrize("constants", [True, False], ids=["with constants", "without constants"])
+@pytest.mark.parametrize("layout", ["mm", "plain"])
+@pytest.mark.parametrize("has_average", [True, False], ids=["averaged", "live only"])
+def test_official_realbasicvsr_checkpoints_load(tmp_path: Path, has_average: bool, layout: str, constants: bool) -> None:
+    live, averaged = small_realbasicvsr(0), small_realbasicvsr(1)
+    expected = averaged if has_average else live
+
+    def as_published(state: State) -> State:
+        left = {key: value for key, value in state.items() if constants or not key.endswith(("spynet.mean", "spynet.std"))}
+        return {_plain_flow_name(key) if layout == "plain" else key: value for key, value in left.items()}
+
+    path = tmp_path / "RealBasicVSR_x4.pth"
+    torch.save(official_realbasicvsr(as_published(live), as_published(averaged) if has_average else None), path)
+    found = recognise(read_state(path), subject=path)
+    assert found.spec.name == "realbasicvsr-c6b2r1-x4"
+    assert found.found_range == "0-1"
+    assert equal(found.state, expected)
+    clip = torch.rand(1, 2, 3, 9, 8)
+    reference = RealBasicVSR(channels=6, propagation_blocks=2, cleaning_blocks=1).eval()
+    reference.load_state_dict(expected)
+    with torch.inference_mode():
+        assert torch.equal(instantiate(found.spec, found.state)(clip), reference(clip))
+
+
+def _plain_flow_name(name: str) -> str:
+    """basic_module.L.basic_module.K.conv.weight → basic_module.L.basic_module.2K.weight, as VRT's SPyNet is published."""
+    return re.sub(r"(basic_module\.\d\.basic_module)\.(\d)\.conv", lambda m: f"{m[1]}.{2 * int(m[2])}", name)
+
+
+def test_a_generator_of_basicvsr_is_told_from_one_of_realbasicvsr(tmp_path: Path) -> None:
+    state, path = dict(BasicVSR(channels=6, blocks=2).state_dict()), tmp_path / "basicvsr_reds4.pth"
+    torch.save({"state_dict": {f"generator.{name}": value for name, value in state.items()}}, path)
+    found = recognise(read_state(path))
+    assert found.spec.family == "BasicVSR"
+    assert equal(found.state, state)
+
+
+def test_a_video_network_said_to_work_on_0_255_is_refused() -> None:
+    with pytest.raises(ModelError, match="RealBasicVSR does not"):
+        recognise(small_realbasicvsr(), value_range="0-255")
 
 
 OFFICIAL_RLFN = ["rlfn_x2", "rlfn_x4", "rlfn_s_x2", "rlfn_s_x4", "rlfn_ntire_x4"]
@@ -409,6 +478,14 @@ def test_a_file_that_lacks_what_tells_its_size_is_likened_to_the_nearest_network
     assert f"{key} is missing" in message
 
 
+def test_realbasicvsr_weights_that_are_not_whole_are_likened_to_it() -> None:
+    state = dict(RealBasicVSR().state_dict())
+    message = refusal(_without(state, "basicvsr.fusion.weight"))
+    assert "looks like realbasicvsr-x4 (RealBasicVSR ×4) but does not fit it: basicvsr.fusion.weight is missing" in message
+    message = refusal(_without(state, "basicvsr.backward_resblocks.main.0.weight"))
+    assert "looks like realbasicvsr-x4" in message
+
+
 def test_an_upsampler_of_another_layout_is_refused() -> None:
     """VapSR ×4 has two shuffles; one with a single ×4 shuffle in the layout of ×2 is not a published layout."""
     state = dict(VapSR(scale=2).state_dict())
@@ -422,7 +499,7 @@ def test_an_upsampler_of_another_layout_is_refused() -> None:
         (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "ESRGAN"),
         (["conv_first.weight", "body.0.rdb1.conv1.weight"], "ESRGAN"),
         (["conv_first.weight", "layers.0.residual_group.blocks.0.attn.qkv.weight"], "SwinIR"),
-        (["image_cleaning.0.main.0.weight", "basicvsr.conv_last.weight"], "RealBasicVSR"),
+        (["backbone.backward_1.main.0.weight", "conv_last.weight"], "BasicVSR++"),
         (["stage1.residual_group1.blocks.0.norm1.weight"], "VRT"),
         (["head.0.weight", "body.0.body.0.weight", "tail.1.weight"], "EDSR"),
         (["fea_conv.weight", "B1.c1_d.weight", "B1.c1_r.weight", "upsampler.0.weight"], "RFDN"),
@@ -434,7 +511,7 @@ def test_other_networks_are_called_by_their_name(tmp_path: Path, names: list[str
     torch.save({name: torch.ones(3) for name in names}, tmp_path / "w.pth")
     message = refusal(read_state(tmp_path / "w.pth"))
     assert expected in message
-    assert "Expected RLFN or VapSR" in message
+    assert "Expected RLFN, VapSR, BasicVSR or RealBasicVSR weights" in message
     assert names[-1].removeprefix("model.") in message
 
 

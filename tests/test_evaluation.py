@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +29,12 @@ from upframe.evaluation import (
     evaluate,
 )
 from upframe.media import sheet
-from upframe.metrics import psnr, ssim
+from upframe.metrics import NiqeModel, flicker, lr_consistency, niqe, psnr, ssim, temporal_flow_difference, warping_error
+from upframe.metrics.niqe import gaussian_window
 from upframe.models import MODELS, Model, load
 from upframe.proof import agrees, proof_sheet
-from upframe.spec import Published
-from upframe.testsets import canonical_set, find_test_sets, load_pair
+from upframe.spec import Published, Window
+from upframe.testsets import RGB8, canonical_set, find_test_sets, load_pair
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -394,6 +395,282 @@ def test_names_from_cards_stay_inside_the_folder(data: Path, tiny: Model, tmp_pa
     assert len({m.label for m in result.models}) == 5
     assert len(list(out.glob("*/Zoo/a.png"))) == 5
     assert [p for p in tmp_path.rglob("*.png") if out not in p.parents and data not in p.parents] == []
+
+
+# Clips ----------------------------------------------------------------------------------------------------------------
+def independent_y(rgb: np.ndarray) -> np.ndarray:
+    """Studio luma of (H, W, 3) uint8, in code values, from the matrix in ITU-R BT.601."""
+    return 16 + (65.481 * rgb[..., 0] + 128.553 * rgb[..., 1] + 24.966 * rgb[..., 2].astype(np.float64)) / 255
+
+
+def independent_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a - b) ** 2)))
+
+
+def independent_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. 2004 in code values, windows from a strided view."""
+    at = np.arange(11) - 5
+    taps = np.exp(-(at**2) / 4.5) / np.exp(-(at**2) / 4.5).sum()
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        for axis in (0, 1):
+            x = np.lib.stride_tricks.sliding_window_view(x, 11, axis=axis) @ taps
+        return x
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    c1, c2 = 2.55**2, 7.65**2
+    return float(np.mean((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))))
+
+
+def independent_bicubic(lr: np.ndarray, scale: int) -> np.ndarray:
+    """Keys' cubic as a dense matrix for each axis, mirrored at the border; (H, W, 3) uint8."""
+
+    def matrix(n: int) -> np.ndarray:
+        dense = np.zeros((n * scale, n))
+        for out in range(n * scale):
+            centre = (out + 0.5) / scale - 0.5
+            for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+                x = abs(centre - tap)
+                near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+                place = -tap - 1 if tap < 0 else 2 * n - 1 - tap if tap >= n else tap
+                dense[out, place] += near if x <= 1 else far
+        return dense
+
+    big = np.einsum("yi,xj,ijc->yxc", matrix(lr.shape[0]), matrix(lr.shape[1]), lr.astype(np.float64), optimize=True)
+    return np.clip(np.floor(big + 0.5), 0, 255).astype(np.uint8)
+
+
+def test_vid4_scores_are_what_an_independent_computation_gives(shared: Path, tmp_path: Path) -> None:
+    """Bicubic, RLFN and VapSR with official weights on two frames of each Vid4 part there is."""
+    for clip in ("vid4_city", "vid4_walk"):
+        for kind in ("HR", "LRbicX4"):
+            (tmp_path / clip / kind).mkdir(parents=True)
+            for i in range(2):
+                shutil.copy(shared / "videos" / clip / kind / f"{i:08d}.png", tmp_path / clip / kind)
+    networks = [load(shared / "weights" / name) for name in ("RLFN/rlfn_x4.pth", "VapSR/VapSR_X4.pth")]
+    result = evaluate(["bicubic", *networks], protocol="vid4-y", data=tmp_path)
+
+    name = "Vid4 (2 of 4 clips, 4 of 171 frames)"
+    assert [(d.name, d.images, d.frames) for d in result.datasets] == [(name, 2, 4)]
+    clip_means: dict[str, list[tuple[float, float]]] = {m.label: [] for m in result.models}
+    for clip in ("vid4_city", "vid4_walk"):
+        frames: dict[str, list[tuple[float, float]]] = {m.label: [] for m in result.models}
+        for i in range(2):
+            hr, lr = (read(tmp_path / clip / kind / f"{i:08d}.png") for kind in ("HR", "LRbicX4"))
+            outputs = {"bicubic": independent_bicubic(lr, 4)}
+            for model in networks:
+                unit = torch.from_numpy(lr.transpose(2, 0, 1)[None] / np.float32(255))
+                raw = model.network(unit)[0].numpy().transpose(1, 2, 0)
+                outputs[model.name] = np.rint(np.clip(raw, 0, 1) * 255).astype(np.uint8)
+            for label, sr in outputs.items():
+                a, b = independent_y(sr), independent_y(hr)
+                frames[label].append((independent_psnr(a, b), independent_ssim(a, b)))
+        for label, values in frames.items():
+            clip_means[label].append((sum(v[0] for v in values) / 2, sum(v[1] for v in values) / 2))
+    for label, means in clip_means.items():
+        # 1e-4: networks run in another memory layout, where a few of a million values round to the next code.
+        assert result.mean(label, name, "psnr-y") == pytest.approx((means[0][0] + means[1][0]) / 2, abs=1e-4)
+        assert result.mean(label, name, "ssim-y") == pytest.approx((means[0][1] + means[1][1]) / 2, abs=1e-5)
+    rlfn, vapsr = (result.mean(m.name, name, "psnr-y") for m in networks)
+    assert result.mean("bicubic", name, "psnr-y") + 1 < rlfn < vapsr
+
+
+def put_clip(folder: Path, seed: int, numbers: Iterable[int], *, size: tuple[int, int] = (48, 64), low: bool = False) -> None:
+    """Frames whose content moves by a pixel each; `low` shrinks them by four."""
+    big = make_photo(size[0] + 8, size[1] + 120, seed=seed)
+    for i in numbers:
+        hr = np.ascontiguousarray(big[4 : 4 + size[0], i : i + size[1]])
+        lr = pixels.matlab_bicubic_8bit(torch.from_numpy(hr).permute(2, 0, 1), 4).permute(1, 2, 0).numpy()
+        write(folder / f"{i:08d}.png", lr if low else hr)
+
+
+def test_clip_scores_are_means_over_frames_then_clips(tmp_path: Path) -> None:
+    """A clip of five frames counts as much as one of two."""
+    put_clip(tmp_path / "GT" / "city", 1, range(2))
+    put_clip(tmp_path / "GT" / "walk", 2, range(5))
+    for protocol, luma in (("vid4-y", True), ("udm10-bi-rgb", False)):
+        result = evaluate(["bicubic"], protocol=protocol, data=tmp_path, scale=4)
+        (dataset,) = result.datasets
+        metric = PROTOCOLS[protocol].metrics[0]
+        clip_means = []
+        for clip, count in (("city", 2), ("walk", 5)):
+            values = []
+            for i in range(count):
+                hr = read(tmp_path / "GT" / clip / f"{i:08d}.png")
+                lr = pixels.matlab_bicubic_8bit(torch.from_numpy(hr).permute(2, 0, 1), 4).permute(1, 2, 0).numpy()
+                values.append(psnr(bicubic(lr, 4), hr, luma=luma))
+            clip_means.append(sum(values) / count)
+        assert [s.scores[metric] for s in result.scores] == pytest.approx(clip_means, abs=1e-12)
+        assert result.mean("bicubic", dataset.name, metric) == pytest.approx(sum(clip_means) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "clips", "title"),
+    [
+        ("reds4-rgb", ("000", "011", "015", "020"), "REDS4 (4 of 4 clips, 8 of 400 frames)"),
+        ("redsofficial4-rgb", ("240", "241", "246", "257"), "REDSofficial4 (4 of 4 clips, 8 of 400 frames)"),
+        ("redsval-rgb", tuple(str(i) for i in range(240, 270)), "REDS-val (30 of 30 clips, 60 of 3000 frames)"),
+    ],
+)
+def test_the_three_reds_protocols_keep_apart(tmp_path: Path, protocol: str, clips: tuple[str, ...], title: str) -> None:
+    for clip in ("000", "011", "015", "020", *(str(i) for i in range(240, 270))):
+        put_clip(tmp_path / "train_sharp" / clip, int(clip), range(2), size=(16, 16))
+        put_clip(tmp_path / "train_sharp_bicubic" / "X4" / clip, int(clip), range(2), size=(16, 16), low=True)
+    result = evaluate(["bicubic"], protocol=protocol, data=tmp_path, scale=4)
+    assert [s.image for s in result.scores] == list(clips)
+    assert [d.name for d in result.datasets] == [title]
+    with pytest.raises(UsageError, match=f"follows protocol {protocol}"):
+        compare(result, evaluate(["bicubic"], protocol="udm10-bi-rgb", data=tmp_path / "train_sharp", scale=4))
+
+
+def test_blurred_inputs_have_a_protocol_of_their_own(tmp_path: Path) -> None:
+    put_clip(tmp_path / "archwall" / "truth", 1, range(2))
+    blurred = evaluate(["bicubic"], protocol="udm10-y", data=tmp_path, scale=4)
+    plain = evaluate(["bicubic"], protocol="vid4-y", data=tmp_path, scale=4)
+    assert blurred.scores[0].scores["psnr-y"] < plain.scores[0].scores["psnr-y"] - 0.5
+    assert blurred.datasets[0].sha256 != plain.datasets[0].sha256
+
+
+def clip_model(window: Window) -> Model:
+    """A network that says it takes clips, and enlarges by repeating pixels."""
+    spec = replace(MODELS["rlfn-ntire-x4"], name="clips-x4", window=window, takes_place=False, build=RepeatPixels)
+    return Model(spec, RepeatPixels().eval(), None, "weights/clips.pth", "ef" * 32)
+
+
+class RepeatPixels(torch.nn.Module):
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return clip.repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+
+def test_networks_on_clips_see_whole_clips(tmp_path: Path) -> None:
+    put_clip(tmp_path / "GT" / "city", 1, range(3))
+    put_clip(tmp_path / "BIx4" / "city", 1, range(3), low=True)
+    result = evaluate([clip_model(Window(None, 0))], protocol="vid4-y", data=tmp_path)
+    values = [
+        psnr(
+            read(tmp_path / "BIx4" / "city" / f"{i:08d}.png").repeat(4, 0).repeat(4, 1),
+            read(tmp_path / "GT" / "city" / f"{i:08d}.png"),
+            luma=True,
+        )
+        for i in range(3)
+    ]
+    assert result.scores[0].scores["psnr-y"] == pytest.approx(sum(values) / 3, abs=1e-9)
+
+
+def test_networks_on_clips_run_through_a_hook(tmp_path: Path) -> None:
+    """On Vimeo-90K recurrent networks see the septuplet and its mirror image in time; frame 4 is scored."""
+    (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")
+    put_clip(tmp_path / "named", 1, range(1, 8))
+    for i in range(1, 8):
+        write(tmp_path / "sequences" / "00001" / "0001" / f"im{i}.png", read(tmp_path / "named" / f"{i:08d}.png"))
+    given: list[list[RGB8]] = []
+
+    def clip_upscaler(model: Model) -> Callable[[Sequence[RGB8]], Iterable[RGB8]]:
+        assert model.spec.window == Window(5, 4)
+
+        def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
+            given.append(list(frames))
+            return (bicubic(frame, 4) for frame in frames)
+
+        return upscale
+
+    hooked = evaluate([clip_model(Window(5, 4)), "bicubic"], protocol="vimeo-y-c4", data=tmp_path, clip_upscaler=clip_upscaler)
+    (frames,) = given
+    assert len(frames) == 14
+    assert all(np.array_equal(frames[i], frames[13 - i]) for i in range(7))
+    assert hooked.scores[0].scores == hooked.scores[1].scores
+    assert hooked.datasets[0].frames == 1
+    with pytest.raises(UsageError, match=r"clips-x4: takes 5 frames at a time"):
+        evaluate([clip_model(Window(5, 4))], protocol="vimeo-y-c4", data=tmp_path)
+    with pytest.raises(UsageError, match=r"clips-x4: takes clips, not single images.*vid4-y"):
+        evaluate([clip_model(Window(None, 0))], protocol="sisr-y", data=tmp_path)
+
+
+def pristine(name: str, mean: float) -> NiqeModel:
+    return NiqeModel(name, np.full(36, mean), np.eye(36), gaussian_window())
+
+
+def test_videolq_takes_three_frames_and_a_pristine_model(tmp_path: Path) -> None:
+    put_clip(tmp_path / "000", 1, range(100), size=(96, 192), low=True)
+    with pytest.raises(UsageError, match=r"no.* was given\. Add --niqe-params FILE"):
+        evaluate(["bicubic"], protocol="videolq-3frame", data=tmp_path, scale=4)
+    model = pristine("own", 1.0)
+    result = evaluate(["bicubic"], protocol="videolq-3frame", data=tmp_path, scale=4, niqe_params=model)
+    inputs = [read(tmp_path / "000" / f"{i:08d}.png") for i in (0, 50, 99)]
+    outputs = [bicubic(lr, 4) for lr in inputs]
+    assert result.scores[0].scores == {
+        "niqe": pytest.approx(sum(niqe(sr, model) for sr in outputs) / 3, abs=1e-9),
+        "lr-psnr": pytest.approx(sum(lr_consistency(a, b) for a, b in zip(outputs, inputs, strict=True)) / 3, abs=1e-9),
+    }
+    assert result.basis == {"niqe": f"own (sha256 {model.digest[:12]})"}
+    assert "Scores rest on: niqe: own" in result.to_markdown() and "NIQE/LR-PSNR" in result.to_markdown()
+    assert Evaluation.from_json(result.to_json()) == result
+    other = evaluate(["bicubic"], protocol="videolq-3frame", data=tmp_path, scale=4, niqe_params=pristine("other", 2.0))
+    with pytest.raises(UsageError, match="rest on different things"):
+        compare(result, other)
+
+
+def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
+    put_clip(tmp_path / "000", 1, [0], size=(96, 192), low=True)
+    run = {"protocol": "videolq-3frame", "data": tmp_path, "scale": 4, "niqe_params": pristine("own", 1.0)}
+    result = evaluate(["bicubic"], **run)
+    worse = replace(
+        result, scores=tuple(replace(s, scores={"niqe": s.scores["niqe"] + 1, "lr-psnr": 99.0}) for s in result.scores)
+    )
+    gains = {d.metric: d.gain for d in compare(result, worse)}
+    assert gains["niqe"] == pytest.approx(-1)
+    assert gains["lr-psnr"] > 0
+
+
+def test_temporal_scores_follow_the_motion_of_the_truth(tmp_path: Path) -> None:
+    put_clip(tmp_path / "GT" / "city", 1, range(4))
+    put_clip(tmp_path / "BIx4" / "city", 1, range(4), low=True)
+    result = evaluate(["bicubic"], protocol="vid4-temporal", data=tmp_path, scale=4)
+    truth, inputs = ([read(tmp_path / kind / "city" / f"{i:08d}.png") for i in range(4)] for kind in ("GT", "BIx4"))
+    outputs = [bicubic(lr, 4) for lr in inputs]
+    assert result.scores[0].scores == {
+        "warp-error": warping_error(outputs, motion=truth),
+        "tof": temporal_flow_difference(outputs, truth),
+        "flicker": flicker(outputs, motion=truth),
+        "lr-psnr": pytest.approx(sum(lr_consistency(a, b) for a, b in zip(outputs, inputs, strict=True)) / 4, abs=1e-9),
+    }
+    assert result.basis["motion"].startswith("lucas-kanade/1")
+    footage = evaluate(["bicubic"], protocol="videolq-temporal", data=tmp_path / "BIx4", scale=4)
+    assert footage.scores[0].scores["warp-error"] == warping_error(outputs)  # its own motion: it is the bicubic enlargement
+
+
+def test_frames_and_sheets_of_clips_are_saved(tmp_path: Path) -> None:
+    put_clip(tmp_path / "set" / "GT" / "city", 1, range(3))
+    put_clip(tmp_path / "set" / "GT" / "walk", 2, range(2))
+    out = tmp_path / "out"
+    events: list[EvaluationEvent] = []
+    data = tmp_path / "set"
+    evaluate(["bicubic"], protocol="vid4-y", data=data, scale=4, save_images=out, contact_sheet=True, on_event=events.append)
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.png")) == [
+        "Vid4_x4_sheet.png",
+        *(f"bicubic/Vid4/city/{i:08d}.png" for i in range(3)),
+        *(f"bicubic/Vid4/walk/{i:08d}.png" for i in range(2)),
+    ]
+    assert [(e.image, e.done, e.total) for e in events] == [("city", 1, 2), ("walk", 2, 2)]
+
+
+def test_clip_tables_speak_of_clips_and_misuse_is_refused(tmp_path: Path) -> None:
+    put_clip(tmp_path / "GT" / "city", 1, range(2))
+    result = evaluate(["bicubic"], protocol="vid4-y", data=tmp_path, scale=4)
+    assert "(1 clips, 2 frames, sha256" in result.to_markdown() and "Mean time per clip" in result.to_markdown()
+    assert "| clip | bicubic |" in result.to_markdown_per_image()
+    with pytest.raises(UsageError, match="the protocol vid4-y is for Vid4 alone"):
+        evaluate(["bicubic"], protocol="vid4-y", data=tmp_path, scale=4, datasets=["Set5"])
+    with pytest.raises(UsageError, match="0 clips cannot be scored"):
+        evaluate(["bicubic"], protocol="vid4-y", data=tmp_path, scale=4, limit=0)
+    with pytest.raises(UsageError, match="no true pictures"):
+        evaluate(
+            ["bicubic"], protocol="videolq-temporal", data=tmp_path, scale=4, save_images=tmp_path / "o", contact_sheet=True
+        )
+    with pytest.raises(InputError, match=r"becomes 48x64 at x4, too small for NIQE"):
+        put_clip(tmp_path / "lq" / "city", 1, [0], low=True)
+        evaluate(["bicubic"], protocol="videolq-3frame", data=tmp_path / "lq", scale=4, niqe_params=pristine("own", 0))
 
 
 # Proof ----------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from upframe.cards import Card, ValueRange, card_path
 from upframe.errors import ModelError, OutputError, UsageError
-from upframe.nets import rlfn, vapsr
+from upframe.nets import realbasicvsr, rlfn, vapsr
 from upframe.pixels import imresize
 from upframe.spec import ModelSpec
 
@@ -301,11 +301,29 @@ class Architecture:
     """The network's arguments → its spec."""
     fold_value_range: Callable[[State], State] | None = None
     """Rewrites weights for 0–255 to [0, 1]; None where nobody publishes weights for 0–255."""
+    complete: Callable[[State], State] | None = None
+    """Adds constants that the network keeps among its weights but some published files leave out."""
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("RLFN", rlfn.SPECS, rlfn.ntire_names, rlfn.configuration, rlfn.spec_for, rlfn.fold_value_range),
     Architecture("VapSR", vapsr.SPECS, str, vapsr.configuration, vapsr.spec_for),
+    Architecture(
+        "BasicVSR",
+        (realbasicvsr.BASICVSR,),
+        realbasicvsr.parameter_name,
+        realbasicvsr.basicvsr_configuration,
+        realbasicvsr.basicvsr_spec_for,
+        complete=realbasicvsr.basicvsr_complete,
+    ),
+    Architecture(
+        "RealBasicVSR",
+        (realbasicvsr.REALBASICVSR,),
+        realbasicvsr.parameter_name,
+        realbasicvsr.realbasicvsr_configuration,
+        realbasicvsr.realbasicvsr_spec_for,
+        complete=realbasicvsr.realbasicvsr_complete,
+    ),
 )
 
 
@@ -322,7 +340,7 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
         ModelError: the weights are of another network, or some do not fit.
     """
     for architecture in ARCHITECTURES:
-        named = _renamed(state, architecture)
+        named = _as_ours(state, architecture)
         try:
             parameters = architecture.configuration({name: tuple(value.shape) for name, value in named.items()})
         except (LookupError, ValueError):
@@ -341,9 +359,10 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
     raise _refusal(state, subject, _nearest(state))
 
 
-def _renamed(state: State, architecture: Architecture) -> State:
-    """`state` under our names. A name that is ours already is not given away to a second tensor."""
-    return {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
+def _as_ours(state: State, architecture: Architecture) -> State:
+    """`state` under our names and completed. A name that is ours already is not given away to a second tensor."""
+    named = {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
+    return named if architecture.complete is None else architecture.complete(named)
 
 
 def instantiate(spec: ModelSpec, state: State) -> nn.Module:
@@ -421,7 +440,7 @@ def _by(shape: Iterable[int]) -> str:
 _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"^1\.sub\.0\.RDB1\.|^RRDB_trunk\.0\.RDB1\.|^body\.0\.rdb1\.", "ESRGAN or Real-ESRGAN (RRDB)"),
     (r"^layers\.0\.residual_group\.blocks\.0\.attn\.", "SwinIR or a relative of it"),
-    (r"^backward_resblocks\.|^basicvsr\.|^image_cleaning\.", "BasicVSR or RealBasicVSR (video)"),
+    (r"^edvr\.|^backbone\.backward_1\.", "IconVSR or BasicVSR++ (video)"),
     (r"^stage1\.residual_group1\.", "VRT (video)"),
     (r"^transformer\.layers\.0\.0\.fn\.", "VSR-Transformer (video)"),
     (r"^basic_module\.0\.basic_module\.", "SPyNet (optical flow)"),
@@ -447,7 +466,7 @@ def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
     """The published network of ours that shares most of the names, and what does not fit it; None if none shares half."""
     candidates = []
     for architecture in ARCHITECTURES:
-        named = _renamed(state, architecture)
+        named = _as_ours(state, architecture)
         for spec in architecture.specs:
             if 2 * len(named.keys() & _shapes(spec).keys()) > len(named):
                 candidates.append((spec, _misfits(named, spec)))
@@ -466,7 +485,8 @@ def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[s
             f"pass complete weights of {spec.name}",
         )
     looks = f"looks like {foreign}" if foreign else "is of no network upframe knows"
-    families = " or ".join(architecture.family for architecture in ARCHITECTURES)
+    *others, last = (architecture.family for architecture in ARCHITECTURES)
+    families = f"{', '.join(others)} or {last}"
     return ModelError(subject, f"{looks}; its first entries are {', '.join(list(state)[:5])}", f"expected {families} weights")
 
 

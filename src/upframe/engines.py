@@ -10,20 +10,25 @@ import ctypes
 import logging
 import re
 import resource
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from upframe.errors import OutOfMemoryError, ResourceError, UsageError
 from upframe.models import Model
+from upframe.nets.clips import Cleaned, Keep, Prepares, Streams
 from upframe.pixels import mirror_pad
-from upframe.spec import ModelSpec, Precision
+from upframe.spec import Cleaning, ModelSpec, Precision
 from upframe.tiling import Place
 
 log = logging.getLogger(__name__)
+
+MIN_PREPARE_PX = 1 << 14  # of a frame; preparing fewer at once frees no memory worth having
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,86 @@ class TorchEngine:
         self._dtype = dtype
         self._float32: Engine | None = None
 
-    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
+    def __call__(self, clip: Tensor, place: Place | None = None, *, prepared: bool = False) -> Tensor:
+        """As `Engine.__call__`; `prepared` says that `clip`, or the whole that it is a tile of, comes from `prepare`."""
         n, t, _, h, w = clip.shape
-        frames = clip.flatten(0, 1)  # (N*T, C, H, W): a frame-wise network takes frames as a batch
-        padded_h, padded_w = self.spec.size.padded(h), self.spec.size.padded(w)
-        frames = mirror_pad(frames, bottom=padded_h - h, right=padded_w - w)
+        facts: dict[str, object] = {"place": place} if self.spec.takes_place else {}
+        if prepared and self.spec.preparation is not None:
+            facts["prepared"] = True
+        with self._running(h, w):
+            if self.spec.window is None:
+                # A frame-wise network takes frames as a batch, (N*T, C, H, W).
+                frames = self._padded(clip.flatten(0, 1)).to(self.device, self._dtype)
+                out: Tensor = self._network(frames.contiguous(memory_format=torch.channels_last), **facts).float().cpu()
+            else:
+                out = self._network(self._padded(clip).to(self.device, self._dtype), **facts).float().cpu()
+        s = self.spec.scale
+        return out[..., : h * s, : w * s].reshape(n, t, -1, h * s, w * s)
+
+    def prepare(self, clip: Tensor, options: Cleaning | None = None) -> Cleaned:
+        """The first step of networks that have one, on whole frames of a whole segment; for others `clip` as it is.
+
+        Where memory runs out it works on smaller and smaller parts of a frame, which changes rounding at most.
+
+        Args:
+            clip: (N, T, C, H, W) in [0, 1]; not modified.
+            options: None for the network's defaults.
+
+        Returns:
+            The prepared clip, float32 on the CPU, to be cut into tiles and run with `prepared=True`.
+
+        Raises:
+            OutOfMemoryError: when even small parts of a frame do not fit.
+        """
+        if self.spec.preparation is None:
+            return Cleaned(clip, 0, ())
+        h, w = clip.shape[-2:]
+        network = cast("Prepares", self._network)
+        max_px: int | None = None
+        while True:
+            try:
+                with self._running(h, w):
+                    done = network.prepare(clip.to(self.device, self._dtype), options, max_px=max_px)
+                    return replace(done, clip=done.clip.float().cpu())
+            except OutOfMemoryError:
+                max_px = (max_px or h * w) // 2
+                if max_px < MIN_PREPARE_PX:
+                    raise
+                log.info("%s: memory ran out while preparing; %d px of a frame are tried at once", self.spec.name, max_px)
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """The enlarged frames (N, C, s·H, s·W) of a prepared clip one after the other, float32 on the CPU.
+
+        Args:
+            clip: (N, T, C, H, W) in [0, 1], as `prepare` returns it.
+            keep: How a network with two passes through time stores the first; of no effect on others.
+
+        Raises:
+            OutOfMemoryError: when the clip does not fit; the frames that came before it are right.
+        """
+        t, (h, w), s = clip.shape[1], clip.shape[-2:], self.spec.scale
+        if not self.spec.streams:
+            for part in (clip[:, i : i + 1] for i in range(t)) if self.spec.window is None else (clip,):
+                yield from self(part, prepared=True).unbind(1)
+            return
+        with self._running(h, w):
+            frames = cast("Streams", self._network).stream(self._padded(clip).to(self.device, self._dtype), keep=keep)
+        for _ in range(t):
+            with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
+                out = next(frames)[..., : h * s, : w * s].float().cpu()
+            yield out
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
+        h, w = x.shape[-2:]
+        return mirror_pad(x, bottom=self.spec.size.padded(h) - h, right=self.spec.size.padded(w) - w)
+
+    @contextmanager
+    def _running(self, h: int, w: int) -> Iterator[None]:
+        """Inference mode, with the many ways of saying that memory ran out turned into `OutOfMemoryError`."""
         try:
             with torch.inference_mode():
-                frames = frames.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
-                out: Tensor = self._network(frames, **({"place": place} if self.spec.takes_place else {})).float().cpu()
+                yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._out_of_memory(h, w) from error
         except RuntimeError as error:
@@ -99,8 +175,6 @@ class TorchEngine:
             if re.search(r"can't allocate memory|not enough memory|out of memory|bad_alloc", str(error), re.IGNORECASE):
                 raise self._out_of_memory(h, w) from error
             raise
-        s = self.spec.scale
-        return out[..., : h * s, : w * s].reshape(n, t, -1, h * s, w * s)
 
     def in_float32(self) -> Engine:
         if self.precision == "fp32":

@@ -2,21 +2,20 @@
 
 A score means nothing without the way it was taken. That way is a `Protocol` with a name; its digest, the digest of the
 pixels it was taken on, the model's SHA-256 and the machine are stored with every score, and results that differ in
-protocol, scale or data refuse to be compared.
+protocol, scale or data refuse to be compared. This module runs models; `protocols` says how scores are taken, `testsets`
+and `clipsets` find the data, `results` holds what came out.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
@@ -24,325 +23,98 @@ from numpy.typing import NDArray
 
 from upframe import models as model_registry
 from upframe import pixels
-from upframe.engines import pick_device
+from upframe.clipsets import find_clip_set, load_clip
+from upframe.engines import TorchEngine, pick_device
 from upframe.environment import environment
 from upframe.errors import InputError, OutputError, UsageError
 from upframe.media import images, sheet
-from upframe.metrics import METRICS, SSIM_WINDOW
+from upframe.media.listing import iter_files
+from upframe.metrics import MEASURES, FlowEstimator, LucasKanade, NiqeModel
+from upframe.metrics import fit_niqe as fit_niqe_to
 from upframe.models import Model
-from upframe.testsets import RGB8, ImageSet, canonical_set, find_test_sets, load_pair
+from upframe.protocols import PROTOCOLS, ClipRule, Protocol, protocol_named
+from upframe.results import (
+    DatasetRecord,
+    Difference,
+    Evaluation,
+    EvaluationEvent,
+    ImageScore,
+    ModelRecord,
+    compare,
+)
+from upframe.scoring import Judge, bicubic, pristine_model
+from upframe.testsets import RGB8, Sample, find_test_sets, load_sample, read_rgb8
 from upframe.upscale import UpscaleOptions, Upscaler
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "BICUBIC",
+    "PROTOCOLS",
+    "SHEET_DETAIL_PX",
+    "ClipRule",
+    "ClipUpscaler",
+    "DatasetRecord",
+    "Difference",
+    "Evaluation",
+    "EvaluationEvent",
+    "ImageScore",
+    "ModelRecord",
+    "Protocol",
+    "bicubic",
+    "compare",
+    "evaluate",
+    "fit_niqe",
+    "protocol_named",
+]
 
 BICUBIC: Literal["bicubic"] = "bicubic"
 """Named in place of a model: plain MATLAB-exact bicubic enlargement, the baseline of every table."""
+
+CLIP_PROTOCOLS = tuple(p.name for p in PROTOCOLS.values() if p.clips is not None)
 
 SHEET_ROWS = 6
 SHEET_DETAIL_PX = 80  # enlarged three times, as tall as the overview beside it
 
 
-# Protocols ------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Protocol:
-    """A way to take scores."""
+# What is run ----------------------------------------------------------------------------------------------------------
+class ClipUpscaler(TypingProtocol):
+    """Enlarges whole clips."""
 
-    name: str
-    colour: str
-    """What is compared."""
-    crop: Literal["scale", "none"]
-    """Border left out: as many output pixels as the scale, or nothing."""
-    rounding: str
-    """What happens to the network's output before it is compared."""
-    truth: str
-    """Which part of an HR file is the truth."""
-    low_resolution: str
-    """Where the inputs come from."""
-    average: str
-    metrics: tuple[str, ...]
-    """Keys of `metrics.METRICS`; the first is the one to rank by."""
-    citation: str
-
-    def border_px(self, scale: int) -> int:
-        """Output pixels left out along every edge."""
-        return scale if self.crop == "scale" else 0
-
-    @property
-    def digest(self) -> str:
-        """A hash of the definition: two protocols of one name and digest take the same score."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+    def __call__(self, frames: Sequence[RGB8]) -> Iterable[RGB8]:
+        """All `frames` enlarged, in order; the frames are not to be written into."""
+        ...
 
 
-def _sisr(name: str, colour: str, metrics: tuple[str, ...]) -> Protocol:
-    return Protocol(
-        name=name,
-        colour=colour,
-        crop="scale",
-        rounding="clipped and rounded to 8 bit",
-        truth="top left part of HR whose sides are multiples of the scale",
-        low_resolution="LRbicX{scale}/ where there is one, else MATLAB bicubic imresize of the truth, rounded after each pass",
-        average="mean over the images of a set",
-        metrics=metrics,
-        citation="as in EDSR (Lim et al., CVPRW 2017) and the papers since; test sets of Huang et al., CVPR 2015",
-    )
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    p.name: p
-    for p in (
-        _sisr("sisr-y", "BT.601 studio Y, unrounded", ("psnr-y", "ssim-y")),
-        _sisr("sisr-rgb", "RGB, three channels together", ("psnr-rgb", "ssim-rgb")),
-    )
-}
-
-
-def protocol_named(name: str) -> Protocol:
-    """The protocol of that name, or a `UsageError` that lists them."""
-    if name not in PROTOCOLS:
-        raise UsageError(name, "is not a known protocol", f"use one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
-# Results --------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class DatasetRecord:
-    """Which pixels were used."""
-
-    name: str
-    images: int
-    sha256: str
-    """Of names, sizes and values of every truth and input, in order; recompressing a file does not change it."""
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """Which model was used."""
-
-    label: str
-    """Its name in the tables, unique among them."""
-    source: str
-    """File name of the weights; empty for bicubic."""
-    sha256: str
-    """Of the weights file; empty for bicubic."""
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    model: str
-    dataset: str
-    image: str
-    scores: Mapping[str, float]
-    """Metric → value."""
-    seconds: float = field(compare=False, default=0.0)
-    """Time from LR pixels to SR pixels, taken once; `bench` measures time with its spread."""
-
-
-@dataclass(frozen=True)
-class EvaluationEvent:
-    """One image was scored."""
-
-    model: str
-    dataset: str
-    image: str
-    done: int
-    total: int
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores and everything needed to know what they mean."""
-
-    protocol: str
-    protocol_digest: str
-    scale: int
-    datasets: tuple[DatasetRecord, ...]
-    models: tuple[ModelRecord, ...]
-    scores: tuple[ImageScore, ...]
-    environment: Mapping[str, str | int] = field(default_factory=dict)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return tuple(self.scores[0].scores)
-
-    def mean(self, model: str, dataset: str, metric: str) -> float:
-        """The mean over a dataset's images; infinite if any image is reproduced exactly."""
-        values = [s.scores[metric] for s in self.scores if s.model == model and s.dataset == dataset]
-        if not values:
-            raise KeyError(f"no scores of {model} on {dataset}")
-        return math.fsum(values) / len(values)
-
-    def mean_seconds(self, model: str, dataset: str) -> float:
-        """Mean time per image, without reading, scoring and writing."""
-        return statistics.fmean(s.seconds for s in self.scores if s.model == model and s.dataset == dataset)
-
-    def to_json(self) -> str:
-        """Everything, with the means; infinite values as the string "inf"."""
-        means = {
-            m.label: {d.name: {k: _to_number(self.mean(m.label, d.name, k)) for k in self.metrics} for d in self.datasets}
-            for m in self.models
-        }
-        seconds = {m.label: {d.name: self.mean_seconds(m.label, d.name) for d in self.datasets} for m in self.models}
-        tree = {"format": "upframe-evaluation/1", **asdict(self), "means": means, "mean_seconds": seconds}
-        for score in tree["scores"]:
-            score["scores"] = {k: _to_number(v) for k, v in score["scores"].items()}
-        return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Evaluation:
-        """What `to_json` wrote.
-
-        Raises:
-            InputError: if it is something else.
-        """
-        try:
-            tree: dict[str, Any] = json.loads(text)
-            if tree["format"] != "upframe-evaluation/1":
-                raise ValueError(f"format {tree['format']!r}")
-            return cls(
-                protocol=tree["protocol"],
-                protocol_digest=tree["protocol_digest"],
-                scale=tree["scale"],
-                datasets=tuple(DatasetRecord(**d) for d in tree["datasets"]),
-                models=tuple(ModelRecord(**m) for m in tree["models"]),
-                scores=tuple(
-                    ImageScore(
-                        s["model"], s["dataset"], s["image"], {k: float(v) for k, v in s["scores"].items()}, s["seconds"]
-                    )
-                    for s in tree["scores"]
-                ),
-                environment=tree["environment"],
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                "evaluation", f"is not an upframe evaluation ({error})", "pass JSON that `evaluate` wrote"
-            ) from error
-
-    def to_markdown(self) -> str:
-        """Mean scores, a row for each model and a column for each set, with what they rest on below."""
-        heading = "/".join(METRICS[k].title for k in self.metrics)
-        lines = [
-            f"×{self.scale}, {heading}, protocol `{self.protocol}`",
-            "",
-            _row(["model", *(d.name for d in self.datasets)]),
-            _row(["---", *("---:" for _ in self.datasets)]),
-        ]
-        for model in self.models:
-            cells = [
-                "/".join(METRICS[k].format(self.mean(model.label, d.name, k)) for k in self.metrics) for d in self.datasets
-            ]
-            lines.append(_row([model.label, *cells]))
-        return "\n".join([*lines, "", *(f"- {line}" for line in self._provenance())]) + "\n"
-
-    def to_markdown_per_image(self) -> str:
-        """A table for each set with the scores of every image."""
-        blocks = []
-        values = {(s.dataset, s.image, s.model): s.scores for s in self.scores}
-        for dataset in self.datasets:
-            names = list(dict.fromkeys(s.image for s in self.scores if s.dataset == dataset.name))
-            lines = [
-                f"{dataset.name} ×{self.scale}, {'/'.join(METRICS[k].title for k in self.metrics)}",
-                "",
-                _row(["image", *(m.label for m in self.models)]),
-                _row(["---", *("---:" for _ in self.models)]),
-            ]
-            for name in names:
-                found = [values[dataset.name, name, m.label] for m in self.models]
-                lines.append(_row([name, *("/".join(METRICS[k].format(v) for k, v in f.items()) for f in found)]))
-            blocks.append("\n".join(lines))
-        return "\n\n".join(blocks) + "\n"
-
-    def _provenance(self) -> Iterator[str]:
-        protocol = PROTOCOLS.get(self.protocol)
-        about = (
-            f"{protocol.colour}; border of {protocol.border_px(self.scale)} px left out; output {protocol.rounding}; "
-            if (protocol and protocol.digest == self.protocol_digest)
-            else ""
-        )
-        yield f"Protocol `{self.protocol}` ({about}definition {self.protocol_digest})."
-        yield "Data: " + ", ".join(f"{d.name} ({d.images} images, sha256 {d.sha256[:12]})" for d in self.datasets) + "."
-        weights = [f"{m.label} = {m.source} (sha256 {m.sha256[:12]})" for m in self.models if m.sha256]
-        if weights:
-            yield "Weights: " + ", ".join(weights) + "."
-        for model in self.models:
-            times = ", ".join(f"{self.mean_seconds(model.label, d.name):.3f} s on {d.name}" for d in self.datasets)
-            yield f"Mean time per image of {model.label}: {times}."
-        yield "Environment: " + ", ".join(f"{k} {v}" for k, v in self.environment.items()) + "."
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _to_number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One mean score of two evaluations."""
-
-    dataset: str
-    metric: str
-    model_a: str
-    model_b: str
-    a: float
-    b: float
-
-    @property
-    def gain(self) -> float:
-        """b minus a; positive when b is better, for the metrics there are (all are better when higher)."""
-        return 0.0 if self.a == self.b else self.b - self.a
-
-
-def compare(a: Evaluation, b: Evaluation) -> tuple[Difference, ...]:
-    """Mean scores of `b` against those of `a` on the sets both have.
-
-    A model of `b` meets the model of that label in `a`, or every model of `a` when there is none.
-
-    Raises:
-        UsageError: if protocol, scale or the pixels of a shared set differ, or no set is shared: such numbers look alike
-            and mean different things.
-    """
-    if (a.protocol, a.protocol_digest) != (b.protocol, b.protocol_digest):
-        raise UsageError(
-            "comparison",
-            f"one result follows protocol {a.protocol} ({a.protocol_digest}), the other {b.protocol} ({b.protocol_digest})",
-            "evaluate both with the same protocol and version",
-        )
-    if a.scale != b.scale:
-        raise UsageError("comparison", f"one result is for x{a.scale}, the other for x{b.scale}", "evaluate both at one scale")
-    records = {canonical_set(d.name): d for d in a.datasets}
-    shared = [(records[canonical_set(d.name)], d) for d in b.datasets if canonical_set(d.name) in records]
-    if not shared:
-        raise UsageError("comparison", "the results have no test set in common", "evaluate both on the same sets")
-    for mine, theirs in shared:
-        if mine.sha256 != theirs.sha256:
-            raise UsageError(
-                "comparison",
-                f"{mine.name} is not the same data in both ({mine.images} images, {mine.sha256[:12]}; "
-                f"{theirs.images} images, {theirs.sha256[:12]})",
-                "evaluate both on the same files",
-            )
-    labels = [m.label for m in a.models]
-    return tuple(
-        Difference(
-            theirs.name, metric, first, model.label, a.mean(first, mine.name, metric), b.mean(model.label, theirs.name, metric)
-        )
-        for mine, theirs in shared
-        for metric in b.metrics
-        for model in b.models
-        for first in ([model.label] if model.label in labels else labels)
-    )
-
-
-# Evaluation -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Contender:
     record: ModelRecord
-    upscale: Callable[[RGB8], RGB8]
+    upscale: Callable[[RGB8], RGB8] | None
+    """Enlarges single frames; None for a network that takes clips."""
+    upscale_clip: ClipUpscaler | None = None
+
+    def run(self, sample: Sample, *, mirrored: bool) -> list[RGB8]:
+        """The scored frames of a sample, enlarged. A network on single frames is spared the others."""
+        if self.upscale is not None:
+            return [self.upscale(sample.lr[i]) for i in sample.scored]
+        assert self.upscale_clip is not None
+        frames = sample.lr + sample.lr[::-1] if mirrored else sample.lr
+        wanted = set(sample.scored)
+        found = {i: frame for i, frame in enumerate(self.upscale_clip(frames)) if i in wanted}
+        return [found[i] for i in sample.scored if i in found]
 
 
+def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
+    """Runs a network on all frames of a clip at once, as published scores of recurrent networks are taken."""
+    engine = TorchEngine(model, options.torch)
+
+    def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
+        clip = torch.stack([pixels.to_unit(frame) for frame in frames])[None]  # (1, T, C, H, W)
+        for out in engine.stream(engine.prepare(clip).clip):  # one frame at a time: a clip in float32 is gigabytes
+            yield pixels.from_unit(out[0], np.uint8)
+
+    return upscale
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
 def evaluate(
     models: Sequence[Model | str | Path],
     *,
@@ -355,75 +127,51 @@ def evaluate(
     limit: int | None = None,
     overwrite: bool = False,
     options: UpscaleOptions | None = None,
+    niqe_params: NiqeModel | str | Path | None = None,
+    flow: FlowEstimator | None = None,
+    clip_upscaler: Callable[[Model], ClipUpscaler] | None = None,
     on_event: Callable[[EvaluationEvent], None] | None = None,
 ) -> Evaluation:
-    """Score models of one scale on test sets.
+    """Score models of one scale on test sets of images or clips.
 
     Args:
         models: Models, or names or paths that `models.load` takes, or "bicubic".
-        data: See `find_test_sets`.
-        datasets: Sets wanted, in that order; by default all in `data`.
+        protocol: A key of `PROTOCOLS`; it says whether `data` holds images or clips.
+        data: See `find_test_sets` for images; for clips the root of the set in one of its usual layouts, see
+            `clipsets.LAYOUTS`.
+        datasets: Sets wanted, in that order; by default all in `data`. Only for images: a protocol on clips names its set.
         scale: Needed only when no model states it.
-        save_images: Folder for the outputs, `<model>/<set>/<image>.png`.
-        contact_sheet: Also write `<set>_x<scale>_sheet.png` there: bicubic | models | HR.
-        limit: Use only the first so many images of each set; the data digest tells such results apart.
+        save_images: Folder for the outputs, `<model>/<set>/<image>.png` or `<model>/<set>/<clip>/<frame>.png`.
+        contact_sheet: Also write `<set>_x<scale>_sheet.png` there: bicubic | models | HR; of a clip its middle frame.
+        limit: Use only the first so many images or clips of each set; the data digest tells such results apart.
         overwrite: Allow `save_images` to be a folder with content.
         options: How to run the networks; by default whole images, in float32.
-        on_event: Called after each image and model.
+        niqe_params: The pristine model, or its file, for protocols with NIQE.
+        flow: Finds motion for protocols that follow it; by default `LucasKanade`.
+        clip_upscaler: How to run a network that takes clips; by default all frames at once.
+        on_event: Called after each image or clip and model.
 
     Raises:
         UsageError: before any work, if the models' scales differ or the arguments contradict each other.
         InputError: if data are missing or do not fit together.
     """
     rule = protocol_named(protocol)
-    if limit is not None and limit < 1:
-        raise UsageError("limit", f"{limit} images cannot be scored", "use 1 or more")
-    if contact_sheet and save_images is None:
-        raise UsageError("contact sheet", "there is no folder to write it to", "add --save-images FOLDER")
+    _check_arguments(rule, datasets=datasets, limit=limit, save_images=save_images, contact_sheet=contact_sheet)
     if save_images is not None:
         _check_folder(save_images, overwrite=overwrite)
     used = options if options is not None else UpscaleOptions(tile="off")
-    scale, contenders = _contenders(models, scale=scale, options=used)
-    sets = find_test_sets(data, scale=scale, datasets=datasets)
-    sets = tuple(ImageSet(s.name, s.images[:limit]) for s in sets)
-    total = sum(len(s.images) for s in sets) * len(contenders)
-
-    scores: list[ImageScore] = []
-    records: list[DatasetRecord] = []
-    for test_set in sets:
-        digest = hashlib.sha256()
-        rows: list[sheet.SheetRow] = []
-        for image in test_set.images:
-            lr, hr = load_pair(image, scale=scale)
-            if min(hr.shape[:2]) - 2 * rule.border_px(scale) < SSIM_WINDOW:
-                needed = SSIM_WINDOW + 2 * rule.border_px(scale)
-                raise InputError(image.hr, f"is too small to score at x{scale}", f"{needed} pixels a side are needed")
-            _add_to_digest(digest, image.name, hr, lr)
-            outputs: list[RGB8] = []
-            for contender in contenders:
-                label = contender.record.label
-                start = time.perf_counter()
-                sr = contender.upscale(lr)
-                seconds = time.perf_counter() - start
-                values = {k: METRICS[k](sr, hr, crop_border=rule.border_px(scale)) for k in rule.metrics}
-                scores.append(ImageScore(label, test_set.name, image.name, values, seconds))
-                if save_images is not None:
-                    _write(save_images / _file_name(label) / test_set.name / f"{image.name}.png", sr)
-                outputs.append(sr)
-                if on_event is not None:
-                    on_event(EvaluationEvent(label, test_set.name, image.name, len(scores), total, values))
-            if contact_sheet and len(rows) < SHEET_ROWS:
-                rows.append(_sheet_row(image.name, lr, hr, outputs, contenders, scores[-len(contenders) :], scale=scale))
-        records.append(DatasetRecord(test_set.name, len(test_set.images), digest.hexdigest()))
-        if contact_sheet and save_images is not None:
-            _write(save_images / f"{test_set.name}_x{scale}_sheet.png", _sheet(rows, contenders, test_set.name, rule, scale))
+    scale, contenders = _contenders(models, scale=scale, options=used, rule=rule, clip_upscaler=clip_upscaler)
+    judge = Judge(rule, scale, pristine_model(niqe_params), flow if flow is not None else LucasKanade())
+    sets = _test_sets(rule, data, scale=scale, datasets=datasets, limit=limit)
+    run = _Run(judge, contenders, sum(len(s.items) for s in sets), save_images, contact_sheet, on_event, scores=[])
+    records = [_run_set(run, test_set) for test_set in sets]
     return Evaluation(
         protocol=rule.name,
         protocol_digest=rule.digest,
         scale=scale,
         datasets=tuple(records),
         models=tuple(c.record for c in contenders),
-        scores=tuple(scores),
+        scores=tuple(run.scores),
         environment={
             **environment(
                 device=str(pick_device(used.torch.device)),
@@ -431,11 +179,122 @@ def evaluate(
             ),
             "tile": str(used.tile),
         },
+        basis=judge.basis,
     )
 
 
+def _check_arguments(
+    rule: Protocol, *, datasets: Sequence[str] | None, limit: int | None, save_images: Path | None, contact_sheet: bool
+) -> None:
+    if limit is not None and limit < 1:
+        what = "images" if rule.clips is None else "clips"
+        raise UsageError("limit", f"{limit} {what} cannot be scored", "use 1 or more")
+    if contact_sheet and save_images is None:
+        raise UsageError("contact sheet", "there is no folder to write it to", "add --save-images FOLDER")
+    if rule.clips is not None and datasets is not None:
+        raise UsageError("datasets", f"the protocol {rule.name} is for {rule.clips.dataset} alone", "leave it out")
+    if contact_sheet and rule.clips is not None and not rule.clips.has_truth:
+        raise UsageError("contact sheet", f"{rule.clips.dataset} has no true pictures to show", "leave it out")
+
+
+# Test sets ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Item:
+    """One image or clip."""
+
+    name: str
+    path: Path
+    """What an error names."""
+    load: Callable[[], Sample]
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    name: str
+    """In tables."""
+    folder: str
+    """In the names of files written."""
+    items: tuple[_Item, ...]
+    is_clips: bool
+
+
+def _test_sets(
+    rule: Protocol, data: Path, *, scale: int, datasets: Sequence[str] | None, limit: int | None
+) -> tuple[_TestSet, ...]:
+    if rule.clips is None:
+        found = find_test_sets(data, scale=scale, datasets=datasets)
+        return tuple(
+            _TestSet(
+                s.name,
+                s.name,
+                tuple(_Item(i.name, i.hr, partial(load_sample, i, scale=scale)) for i in s.images[:limit]),
+                is_clips=False,
+            )
+            for s in found
+        )
+    clip_set = find_clip_set(data, rule.clips, scale=scale, limit=limit)
+    items = tuple(_Item(c.name, c.folder, partial(load_clip, c, scale=scale)) for c in clip_set.clips)
+    return (_TestSet(clip_set.name, rule.clips.dataset, items, is_clips=True),)
+
+
+@dataclass(frozen=True)
+class _Run:
+    judge: Judge
+    contenders: Sequence[_Contender]
+    items: int
+    """Images or clips in all sets."""
+    save_images: Path | None
+    contact_sheet: bool
+    on_event: Callable[[EvaluationEvent], None] | None
+    scores: list[ImageScore]
+    """Filled while running."""
+
+
+def _run_set(run: _Run, test_set: _TestSet) -> DatasetRecord:
+    """Run and score every model on every image or clip of a set, and save what was asked for."""
+    rule, scale = run.judge.rule, run.judge.scale
+    digest = hashlib.sha256()
+    rows: list[sheet.SheetRow] = []
+    frames = 0
+    for item in test_set.items:
+        sample = item.load()
+        run.judge.check_size(sample, item.path)
+        _add_to_digest(digest, item.name, *sample.truth, *sample.lr)
+        frames += len(sample.scored)
+        sitting = run.judge.sitting(sample)
+        middle = len(sample.scored) // 2
+        shown: list[RGB8] = []
+        for contender in run.contenders:
+            label = contender.record.label
+            start = time.perf_counter()
+            outputs = contender.run(sample, mirrored=rule.clips is not None and rule.clips.mirrored)
+            seconds = time.perf_counter() - start
+            values = sitting.scores(outputs)
+            run.scores.append(ImageScore(label, test_set.name, item.name, values, seconds))
+            if run.save_images is not None:
+                for file, picture in zip(sample.files, outputs, strict=True):
+                    _write(run.save_images / _file_name(label) / test_set.folder / f"{file}.png", picture)
+            shown.append(outputs[middle])
+            if run.on_event is not None:
+                total = run.items * len(run.contenders)
+                run.on_event(EvaluationEvent(label, test_set.name, item.name, len(run.scores), total, values))
+        if run.contact_sheet and len(rows) < SHEET_ROWS:
+            pair = (sample.lr[sample.scored[middle]], sample.truth[middle])
+            latest = run.scores[-len(run.contenders) :]
+            rows.append(_sheet_row(item.name, *pair, shown, run.contenders, latest, scale=scale))
+    if run.contact_sheet and run.save_images is not None:
+        path = run.save_images / f"{test_set.folder}_x{scale}_sheet.png"
+        _write(path, _sheet(rows, run.contenders, test_set.name, rule, scale))
+    return DatasetRecord(test_set.name, len(test_set.items), digest.hexdigest(), frames if test_set.is_clips else 0)
+
+
 def _contenders(
-    wanted: Sequence[Model | str | Path], *, scale: int | None, options: UpscaleOptions
+    wanted: Sequence[Model | str | Path],
+    *,
+    scale: int | None,
+    options: UpscaleOptions,
+    rule: Protocol,
+    clip_upscaler: Callable[[Model], ClipUpscaler] | None,
 ) -> tuple[int, list[_Contender]]:
     """The common scale, and what to run."""
     if not wanted:
@@ -456,10 +315,30 @@ def _contenders(
         taken = {_file_name(c.record.label) for c in found}
         if isinstance(model, Model):
             record = ModelRecord(_label(model, taken), Path(model.source).name, model.sha256)
-            found.append(_Contender(record, Upscaler(model, options)))
+            found.append(_contender(model, record, options=options, rule=rule, clip_upscaler=clip_upscaler))
         elif BICUBIC not in taken:
             found.append(_Contender(ModelRecord(BICUBIC, "", ""), lambda lr: bicubic(lr, common)))
     return common, found
+
+
+def _contender(
+    model: Model,
+    record: ModelRecord,
+    *,
+    options: UpscaleOptions,
+    rule: Protocol,
+    clip_upscaler: Callable[[Model], ClipUpscaler] | None,
+) -> _Contender:
+    window = model.spec.window
+    if window is None:
+        return _Contender(record, Upscaler(model, options))
+    if rule.clips is None:
+        raise UsageError(model.name, "takes clips, not single images", f"use a protocol on clips: {', '.join(CLIP_PROTOCOLS)}")
+    if clip_upscaler is not None:
+        return _Contender(record, None, clip_upscaler(model))
+    if window.frames is not None:
+        raise UsageError(model.name, f"takes {window.frames} frames at a time, not whole clips", "pass clip_upscaler")
+    return _Contender(record, None, _whole_clip(model, options))
 
 
 def _label(model: Model, taken: set[str]) -> str:
@@ -467,12 +346,6 @@ def _label(model: Model, taken: set[str]) -> str:
     named = f"{model.name} ({Path(model.source).stem})"
     candidates = (model.name, named, *(f"{named} #{i}" for i in range(2, len(taken) + 3)))
     return next(label for label in candidates if _file_name(label) not in taken)
-
-
-def bicubic(lr: RGB8, scale: int) -> RGB8:
-    """(h, w, 3) enlarged by MATLAB-exact bicubic in float64, rounded once at the end."""
-    unit = pixels.imresize(torch.from_numpy(lr).permute(2, 0, 1).to(torch.float64) / 255, scale)
-    return pixels.from_unit(unit, np.uint8)
 
 
 def _add_to_digest(digest: Any, name: str, *pictures: RGB8) -> None:
@@ -512,7 +385,7 @@ def _sheet_row(
     scale: int,
 ) -> sheet.SheetRow:
     box = sheet.most_detailed(hr, side_px=SHEET_DETAIL_PX)
-    captions = [" / ".join(METRICS[k].format(v) for k, v in s.scores.items()) for s in scores]
+    captions = [" / ".join(MEASURES[k].format(v) for k, v in s.scores.items()) for s in scores]
     details = [box.cut(o) for o in outputs]
     if BICUBIC not in [c.record.label for c in contenders]:
         details.insert(0, box.cut(bicubic(lr, scale)))
@@ -525,5 +398,28 @@ def _sheet(
 ) -> NDArray[np.uint8]:
     labels = [c.record.label for c in contenders]
     headings = [*([] if BICUBIC in labels else [BICUBIC]), *labels, "original (HR)"]
-    title = f"{name} x{scale}: {' / '.join(METRICS[k].title for k in rule.metrics)} of the whole image, protocol {rule.name}"
+    whole = "image" if rule.clips is None else "clip"
+    title = f"{name} x{scale}: {' / '.join(MEASURES[k].title for k in rule.metrics)} of the whole {whole}, protocol {rule.name}"
     return sheet.contact_sheet(rows, headings=headings, title=title)
+
+
+# NIQE -----------------------------------------------------------------------------------------------------------------
+def fit_niqe(folder: Path, *, name: str | None = None) -> NiqeModel:
+    """A pristine model of NIQE from the photographs in a folder; save it with `metrics.save_niqe`.
+
+    Its scores compare with each other and not with published ones, which rest on the model of the metric's authors.
+
+    Args:
+        name: What reports call it; by default "own model of <n> photographs in <folder>".
+
+    Raises:
+        InputError: if the folder has no photographs, or too few that are sharp.
+    """
+    paths = list(iter_files(folder, recursive=True))
+    if not paths:
+        raise InputError(folder, "no photographs here", "pass a folder of sharp, undistorted photographs")
+    about = name or f"own model of {len(paths)} photographs in {folder.resolve().name}"
+    try:
+        return fit_niqe_to((read_rgb8(path) for path in paths), name=about)
+    except ValueError as error:
+        raise InputError(folder, str(error), "NIQE's authors used 125 photographs") from error

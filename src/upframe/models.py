@@ -21,12 +21,12 @@ from upframe import checkpoints
 from upframe.cards import Card, ValueRange, card_path
 from upframe.checkpoints import WEIGHTS_SUFFIXES
 from upframe.errors import ModelError, UsageError
-from upframe.nets import rlfn, vapsr
+from upframe.nets import realbasicvsr, rlfn, vapsr
 from upframe.spec import ModelSpec, Published
 
 log = logging.getLogger(__name__)
 
-MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (*rlfn.SPECS, *vapsr.SPECS)}
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS)}
 """Published networks by registry id."""
 
 

@@ -20,18 +20,16 @@ NEIGHBOURS = 4  # frames on each side that make the surroundings
 FLASH_FRAMES = 3  # a picture that is back within so many frames was only interrupted
 
 
-def thumbnail(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 or uint16 pixels as a small luma picture in [0, 1], averaged over equal areas."""
+def thumbnail(luma: NDArray[Any], white: float) -> NDArray[np.float32]:
+    """(H, W) luma, of which `white` is the largest value, as a small picture in [0, 1] averaged over equal areas."""
     height, width = THUMBNAIL
-    scale = np.float32(np.iinfo(pixels.dtype).max)
-    rows = np.linspace(0, pixels.shape[0], height + 1).astype(int)
-    columns = np.linspace(0, pixels.shape[1], width + 1).astype(int)
-    # Sums over blocks of unequal size need starts that differ; tiny pictures repeat blocks instead.
-    luma = pixels[..., 0] * np.float32(0.299) + pixels[..., 1] * np.float32(0.587) + pixels[..., 2] * np.float32(0.114)
-    small = np.add.reduceat(np.add.reduceat(luma, np.minimum(rows[:-1], luma.shape[0] - 1), 0),
-                            np.minimum(columns[:-1], luma.shape[1] - 1), 1)  # fmt: skip
+    rows = np.linspace(0, luma.shape[0], height + 1).astype(int)
+    columns = np.linspace(0, luma.shape[1], width + 1).astype(int)
+    # Sums over blocks of unequal size need starts within the picture; tiny pictures repeat blocks instead.
+    by_row = np.add.reduceat(luma.astype(np.float32), np.minimum(rows[:-1], luma.shape[0] - 1), 0)
+    small = np.add.reduceat(by_row, np.minimum(columns[:-1], luma.shape[1] - 1), 1)
     area = np.maximum(np.diff(rows), 1)[:, None] * np.maximum(np.diff(columns), 1)
-    return (small / (area * scale)).astype(np.float32)
+    return (small / (area * white)).astype(np.float32)
 
 
 def find_cuts(thumbnails: Iterable[NDArray[np.float32]]) -> list[int]:

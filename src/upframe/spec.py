@@ -39,6 +39,25 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """How a network that cleans clips before it enlarges them goes about it; the defaults are those of the release."""
+
+    threshold: float = 255.0
+    """Cleaning is repeated until a pass changes the clip by less than this: mean absolute change over all frames, pixels
+    and channels, on the 0-255 scale. The paper uses 1.5, its GAN configuration 5; at 255 one pass always suffices."""
+    max_passes: int = 3
+    """Most passes; 0 leaves the clip as it is."""
+    strength: float = 1.0
+    """Share of the whole change that is applied, 0 to 1; 0 leaves the clip as it is."""
+    sequential: bool = True
+    """Frame by frame, which bounds memory, or all frames at once; the results agree to rounding."""
+
+    def __post_init__(self) -> None:
+        if not (self.threshold >= 0 and self.max_passes >= 0 and 0 <= self.strength <= 1):
+            raise ValueError(f"threshold and max_passes must not be negative and strength must be 0 to 1: {self}")
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A network and the facts about it. Every field is a claim with a test."""
 
@@ -69,12 +88,21 @@ class ModelSpec:
     size: SizeRule = SizeRule()
     window: Window | None = None
     """None for a network that treats every frame by itself."""
+    preparation: Cleaning | None = None
+    """Defaults of a first step that has to see whole frames of the whole segment, once, before they are cut into tiles;
+    the network then offers `nets.clips.Prepares`. None for networks without such a step."""
+    streams: bool = False
+    """Whether the network offers `nets.clips.Streams`: enlarged frames one by one, and memory that need not grow with the
+    clip as `clip_bytes_per_px` says."""
     channels: int = 3
     """Colour channels in and out."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """Precisions proven to stay within their stated error."""
     activation_bytes_per_px: int = 0
-    """Measured peak bytes that one input pixel adds during a float32 forward pass; for memory estimates."""
+    """Measured peak bytes that one input pixel adds during a float32 forward pass, whatever the number of frames; for
+    memory estimates."""
+    clip_bytes_per_px: int = 0
+    """Measured bytes that one input pixel of each frame adds to that, in a network for clips."""
     aliases: tuple[str, ...] = ()
     """Other names people type, for instance official file names without extension."""
 

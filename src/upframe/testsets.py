@@ -6,7 +6,7 @@ scale, its inputs are made from the truth exactly as published ones are (`pixels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,33 @@ def _entries(folder: Path) -> list[Path]:
         raise InputError(folder, f"cannot be listed ({error.strerror})", "check its permissions") from error
 
 
-def load_pair(image: ImagePair, *, scale: int) -> tuple[RGB8, RGB8]:
+@dataclass(frozen=True)
+class Sample:
+    """The pixels of one image or clip; an image is a clip of one frame."""
+
+    lr: tuple[RGB8, ...]
+    """Every input frame, all of one size."""
+    scored: tuple[int, ...]
+    """Which of them are scored, counted from 0."""
+    truth: tuple[RGB8, ...]
+    """The true frames of the scored ones, in that order; empty where nobody knows them."""
+    files: tuple[str, ...]
+    """Names for the outputs of the scored ones, without extension."""
+
+
+def load_sample(image: ImagePair, *, scale: int) -> Sample:
+    """`load_pair` as a sample."""
+    lr, hr = load_pair(image, scale=scale)
+    return Sample((lr,), (0,), (hr,), (image.name,))
+
+
+def load_pair(
+    image: ImagePair, *, scale: int, degrade: Callable[[torch.Tensor, int], torch.Tensor] = pixels.matlab_bicubic_8bit
+) -> tuple[RGB8, RGB8]:
     """Input and truth, (h, w, 3) and (h * scale, w * scale, 3) uint8.
+
+    Args:
+        degrade: Makes the input, where there is no file of it, from the truth (3, H, W) uint8 and the scale.
 
     Raises:
         InputError: if a file is not 8-bit gray or RGB, or LR and HR do not fit together.
@@ -119,7 +144,7 @@ def load_pair(image: ImagePair, *, scale: int) -> tuple[RGB8, RGB8]:
     hr = np.ascontiguousarray(hr[: height * scale, : width * scale])
     if image.lr is None:
         planes = torch.from_numpy(hr).permute(2, 0, 1)
-        return np.ascontiguousarray(pixels.matlab_bicubic_8bit(planes, scale).permute(1, 2, 0).numpy()), hr
+        return np.ascontiguousarray(degrade(planes, scale).permute(1, 2, 0).numpy()), hr
     lr = read_rgb8(image.lr)
     if lr.shape != (height, width, 3):
         raise InputError(

@@ -104,6 +104,11 @@ class Upscaler:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def forget(self) -> None:
+        """Take nothing over from earlier pictures."""
+        if self._last is not None:
+            self._last.clear()
+
     def __call__(self, pixels: Pixels, *, size: tuple[int, int] | None = None) -> Pixels:
         """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
         return np.concatenate(list(self.bands(pixels, size=size)))

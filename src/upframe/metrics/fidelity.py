@@ -9,12 +9,8 @@ Correctness: the reference values of PSNR and SSIM on RGB, Y and gray, with and 
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upframe import pixels
-from upframe.errors import UsageError
 
 Picture = NDArray[Any] | Tensor
 """An array (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W)."""
@@ -44,7 +39,7 @@ def psnr(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
     Raises:
         ValueError: if shapes or dtypes differ, the border leaves nothing, or `luma` is asked of other than 3 channels.
     """
-    x, y = _prepare(a, b, peak=peak, crop_border=crop_border, luma=luma)
+    x, y = prepare(a, b, peak=peak, crop_border=crop_border, luma=luma)
     errors = (x - y).square_().mean(dim=(1, 2, 3)).tolist()
     return math.fsum(math.inf if mse == 0 else -10 * math.log10(mse) for mse in errors) / len(errors)
 
@@ -54,7 +49,7 @@ def ssim(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
 
     Args and errors are those of `psnr`; after the border is cut, both sides must be 11 pixels or more.
     """
-    x, y = _prepare(a, b, peak=peak, crop_border=crop_border, luma=luma)
+    x, y = prepare(a, b, peak=peak, crop_border=crop_border, luma=luma)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels a side, found {x.shape[-2]}x{x.shape[-1]} inside the border")
     c1, c2 = SSIM_K1**2, SSIM_K2**2  # the dynamic range L is 1 here
@@ -68,17 +63,17 @@ def ssim(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
     return float(similarity.mean())
 
 
-def _prepare(a: Picture, b: Picture, *, peak: float | None, crop_border: int, luma: bool) -> tuple[Tensor, Tensor]:
+def prepare(a: Picture, b: Picture, *, peak: float | None, crop_border: int, luma: bool) -> tuple[Tensor, Tensor]:
     """Both pictures as float64 (N, C, H, W) with white at 1, cut and converted as asked."""
     if isinstance(a, Tensor) != isinstance(b, Tensor) or a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
             f"pictures must agree in kind, shape and dtype, found {type(a).__name__} {tuple(a.shape)} {a.dtype} "
             f"and {type(b).__name__} {tuple(b.shape)} {b.dtype}"
         )
-    white = peak if peak is not None else _white(a)
+    white = peak if peak is not None else white_of(a)
     if not white > 0:
         raise ValueError(f"peak must be positive, found {white}")
-    x, y = (_planes(picture).div_(white) for picture in (a, b))
+    x, y = (planes(picture).div_(white) for picture in (a, b))
     height, width = x.shape[-2:]
     if not 0 <= 2 * crop_border < min(height, width):
         raise ValueError(f"a border of {crop_border} leaves nothing of {height}x{width} pixels")
@@ -90,7 +85,7 @@ def _prepare(a: Picture, b: Picture, *, peak: float | None, crop_border: int, lu
     return x, y
 
 
-def _white(picture: Picture) -> float:
+def white_of(picture: Picture) -> float:
     name = str(picture.dtype).removeprefix("torch.")
     if name in ("float16", "bfloat16", "float32", "float64"):
         return 1.0
@@ -99,7 +94,7 @@ def _white(picture: Picture) -> float:
     return pixels.FULL_SCALE[name]
 
 
-def _planes(picture: Picture) -> Tensor:
+def planes(picture: Picture) -> Tensor:
     """(N, C, H, W) float64 with the values of `picture`; never a view of it."""
     if isinstance(picture, Tensor):
         if picture.ndim not in (3, 4):
@@ -127,78 +122,3 @@ def _gaussian(x: Tensor) -> Tensor:
             smooth.add_(x.narrow(axis, tap, length), alpha=taps[tap])
         x = smooth
     return x
-
-
-# Metrics by name ------------------------------------------------------------------------------------------------------
-class MetricFunction(Protocol):
-    def __call__(self, a: Picture, b: Picture, *, peak: float | None = None, crop_border: int = 0) -> float: ...
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A full-reference metric: call it with the picture and the truth."""
-
-    name: str
-    """Key in `METRICS`."""
-    title: str
-    """How a table heads it."""
-    citation: str
-    higher_is_better: bool
-    unit: Literal["dB", ""]
-    digits: int
-    """Decimals that published tables print."""
-    function: MetricFunction = field(repr=False)
-
-    def __call__(self, a: Picture, b: Picture, *, peak: float | None = None, crop_border: int = 0) -> float:
-        return self.function(a, b, peak=peak, crop_border=crop_border)
-
-    def format(self, value: float) -> str:
-        """`value` with the decimals of published tables."""
-        return f"{value:.{self.digits}f}"
-
-
-_WANG = (
-    "Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, Image quality assessment: from error visibility to structural "
-    "similarity, IEEE TIP 13(4), 2004"
-)
-_PSNR = "10 log10(peak² / mean squared error)"
-_BT601 = "Y as in ITU-R BT.601 (16 to 235), not rounded"
-
-
-def _metric(name: str, title: str, citation: str, *, digits: int, function: Callable[..., float]) -> Metric:
-    unit: Literal["dB", ""] = "dB" if name.startswith("psnr") else ""
-    return Metric(name, title, citation, higher_is_better=True, unit=unit, digits=digits, function=function)
-
-
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        _metric("psnr-y", "PSNR (Y)", f"{_PSNR}; {_BT601}", digits=2, function=partial(psnr, luma=True)),
-        _metric("ssim-y", "SSIM (Y)", f"{_WANG}; {_BT601}", digits=4, function=partial(ssim, luma=True)),
-        _metric("psnr-rgb", "PSNR (RGB)", f"{_PSNR}, over the three channels together", digits=2, function=psnr),
-        _metric("ssim-rgb", "SSIM (RGB)", f"{_WANG}; mean over the channels", digits=4, function=ssim),
-    )
-}
-
-
-def metric(name: str) -> Metric:
-    """The metric of that name; case and `_` for `-` do not matter.
-
-    Raises:
-        UsageError: for an unknown name, with the nearest known ones.
-
-    Example:
-        >>> white = np.full((16, 16, 3), 255, np.uint8)
-        >>> round(metric("psnr-rgb")(white, white - np.uint8(1)), 2)
-        48.13
-    """
-    key = name.lower().replace("_", "-")
-    if key not in METRICS:
-        near = difflib.get_close_matches(key, METRICS, n=3, cutoff=0.3) or list(METRICS)
-        raise UsageError(name, "is not a known metric", f"did you mean {', '.join(near)}?")
-    return METRICS[key]
-
-
-def list_metrics() -> list[str]:
-    """Names that `metric` takes."""
-    return list(METRICS)

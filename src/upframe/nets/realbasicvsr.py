@@ -1,0 +1,366 @@
+"""RealBasicVSR: real-world video super-resolution, and BasicVSR, the recurrent network inside it.
+
+Papers: K. C. K. Chan, S. Zhou, X. Xu, C. C. Loy, "Investigating Tradeoffs in Real-World Video Super-Resolution", CVPR
+2022, https://arxiv.org/abs/2111.12704. K. C. K. Chan, X. Wang, K. Yu, C. Dong, C. C. Loy, "BasicVSR: The Search for
+Essential Components in Video Super-Resolution and Beyond", CVPR 2021, https://arxiv.org/abs/2012.02181.
+Official weights: ckkelvinchan/RealBasicVSR and open-mmlab/mmagic, Apache-2.0, with a SPyNet inside whose own licence
+forbids passing it on; they are loaded from the user's file and never shipped. This module is written from the papers
+and numeric fixtures.
+
+Differences from the official code: cleaning never writes into the caller's tensor, and cleaning frame by frame can be
+trained through; large frames are cleaned and reconstructed in bands of rows, which changes rounding at most; the
+features that wait for their turn can be recomputed or kept in half precision, so a long clip need not hold them all.
+Correctness: every tensor of the reference, gradients included, in float32 and float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.nets._flow import SPyNet, flow_warp, mm_names, with_normalisation
+from upframe.nets._layers import conv1x1, conv3x3
+from upframe.nets.clips import Cleaned, Keep
+from upframe.spec import Cleaning, ModelSpec, Window
+
+BASICVSR_PAPER = (
+    "BasicVSR: The Search for Essential Components in Video Super-Resolution and Beyond, CVPR 2021, "
+    "https://arxiv.org/abs/2012.02181"
+)
+REALBASICVSR_PAPER = "Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022, https://arxiv.org/abs/2111.12704"
+SCALE = 4
+SLOPE = 0.1  # of every LeakyReLU here
+FLOW_BATCH_PX = 1 << 18  # pixels of frame pairs whose flow is computed at once: all pairs of a small clip
+# Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
+CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
+RECONSTRUCTION_PX = 1 << 16  # nine kilobytes each, at 16 times the pixels; bands overlap by 4 rows
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), without normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.relu_(self.conv1(x)))
+        return y.add_(x)
+
+
+class ResidualBlocks(nn.Module):
+    """A convolution to `channels` with LeakyReLU, then `blocks` residual blocks."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            conv3x3(channels_in, channels),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Channels-last takes a tenth to a quarter off the convolutions' time on CPUs; what they return keeps the layout.
+        return self.main(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+class Upsample(nn.Module):
+    """Twice the size by a convolution and a pixel shuffle."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.upsample_conv = conv3x3(channels_in, channels_out * 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.upsample_conv(x), 2)
+
+
+class BasicVSR(nn.Module):
+    """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
+
+    Features run through the clip from its end to its start and then from its start to its end, each time warped from
+    frame to frame along the flow; a frame is reconstructed from both.
+
+    Args:
+        blocks: Residual blocks in each of the two propagation branches.
+    """
+
+    def __init__(self, *, channels: int = 64, blocks: int = 30) -> None:
+        super().__init__()
+        self.channels = channels
+        self.spynet = SPyNet()
+        self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks)
+        self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks)
+        self.fusion = conv1x1(2 * channels, channels)
+        self.upsample1 = Upsample(channels, channels)
+        self.upsample2 = Upsample(channels, 64)
+        self.conv_hr = conv3x3(64, 64)
+        self.conv_last = conv3x3(64, 3)
+
+    def forward(self, clip: Tensor, *, keep: Keep = "full") -> Tensor:
+        """The enlarged clip; `keep` is for inference, with gradients only "full" saves anything."""
+        n, t, c, h, w = clip.shape
+        frames = self.stream(clip, keep=keep)
+        if torch.is_grad_enabled():
+            return torch.stack(list(frames), dim=1)
+        out = clip.new_empty(n, t, c, SCALE * h, SCALE * w)  # stacking would hold everything twice
+        for i, frame in enumerate(frames):
+            out[:, i] = frame
+        return out
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """The enlarged frames (N, 3, 4H, 4W) one after the other, none of them held here.
+
+        Gradient and inference modes are those in force while the iterator is advanced.
+        """
+        t = clip.shape[1]
+        frames = [clip[:, i] for i in range(t)]
+        backward_flows = self._flows(frames[:-1], frames[1:])
+        waiting = self._backward_features(frames, backward_flows, keep)
+        mirrored = _is_mirrored(clip)  # then frame i lies at t - 1 - i too, and the flows as well
+        forward_flows = backward_flows[::-1] if mirrored else None
+        feature: Tensor | None = None
+        for i, backward_feature in enumerate(waiting):
+            if forward_flows is None:  # only now: the backward pass, when memory is fullest, is over
+                forward_flows = self._flows(frames[1:], frames[:-1])
+            flow = forward_flows[i - 1] if i else None
+            feature = self._step(self.forward_resblocks, frames[i], feature, flow)
+            yield self._reconstructed(frames[i], backward_feature, feature)
+
+    def _flows(self, references: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
+        """Flow from each reference to its support, (N, 2, H, W) each, several pairs at a time."""
+        flows: list[Tensor] = []
+        if not references:
+            return flows
+        n, _, h, w = references[0].shape
+        at_once = max(1, FLOW_BATCH_PX // (n * h * w))
+        for start in range(0, len(references), at_once):
+            part = slice(start, start + at_once)
+            pairs = (torch.stack(frames[part], dim=1).flatten(0, 1) for frames in (references, supports))
+            flows += self.spynet(*pairs).unflatten(0, (n, -1)).unbind(1)
+        return flows
+
+    def _backward_features(self, frames: list[Tensor], flows: list[Tensor], keep: Keep) -> Iterator[Tensor]:
+        """Features of the backward branch, first frame first although they are made last frame first."""
+        t = len(frames)
+        block = math.ceil(math.sqrt(t)) if keep == "recompute" else t
+        held: list[Tensor] = []  # of the block that is needed next, its first frame last
+        checkpoints: dict[int, Tensor] = {}  # feature of the first frame of each later block
+        feature: Tensor | None = None
+        for i in reversed(range(t)):
+            feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
+            if i < block:
+                held.append(feature.to("cpu", torch.float16) if keep == "half" else feature)
+            elif i % block == 0:
+                checkpoints[i] = feature
+        for start in range(0, t, block):
+            if start:
+                end = min(start + block, t)
+                feature = checkpoints.get(end)
+                for i in reversed(range(start + 1, end)):
+                    feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
+                    held.append(feature)
+                held.append(checkpoints.pop(start))
+            while held:
+                yield held.pop().to(frames[0].device, frames[0].dtype)
+
+    def _step(self, branch: nn.Module, frame: Tensor, feature: Tensor | None, flow: Tensor | None) -> Tensor:
+        """The feature of `frame` from that of its neighbour; `flow` leads from `frame` to the neighbour."""
+        if feature is None or flow is None:
+            n, _, h, w = frame.shape
+            warped = frame.new_zeros(n, self.channels, h, w)
+        else:
+            warped = flow_warp(feature, flow)
+        return branch(torch.cat([frame, warped], dim=1))  # type: ignore[no-any-return]
+
+    def _reconstructed(self, frame: Tensor, backward_feature: Tensor, forward_feature: Tensor) -> Tensor:
+        """The enlarged frame (N, 3, 4H, 4W), in bands of rows where it is large."""
+        h, w = frame.shape[-2:]
+        both = torch.cat([backward_feature, forward_feature], dim=1)
+        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        if h * w <= RECONSTRUCTION_PX:
+            return base.add_(self._detail(both))
+        rows = max(1, RECONSTRUCTION_PX // w)
+        for top in range(0, h, rows):
+            # Four 3×3 convolutions at 1, 2, 4 and 4 times the size reach 1 + 1/2 + 1/4 + 1/4 = 2 rows.
+            first, last = max(top - 2, 0), min(top + rows + 2, h)
+            detail = self._detail(both[:, :, first:last])
+            made = slice(SCALE * top, SCALE * min(top + rows, h))
+            base[:, :, made].add_(detail[:, :, made.start - SCALE * first : made.stop - SCALE * first])
+        return base
+
+    def _detail(self, both: Tensor) -> Tensor:
+        """What is added to the bilinear enlargement, from the features of both branches."""
+        x = F.leaky_relu_(self.fusion(both), SLOPE)
+        x = F.leaky_relu_(self.upsample1(x), SLOPE)
+        x = F.leaky_relu_(self.upsample2(x), SLOPE)
+        return self.conv_last(F.leaky_relu_(self.conv_hr(x), SLOPE))  # type: ignore[no-any-return]
+
+
+def _is_mirrored(clip: Tensor) -> bool:
+    """Whether the second half of the clip is exactly the first in reverse, as training data made by mirroring is."""
+    half, odd = divmod(clip.shape[1], 2)
+    return not odd and all(torch.equal(clip[:, i], clip[:, -1 - i]) for i in range(half))
+
+
+class RealBasicVSR(nn.Module):
+    """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
+
+    A cleaning network takes noise and artefacts out of every frame by itself, as often as the clip needs it, before
+    BasicVSR propagates what is left. How often is decided for all frames together, so it must not be decided tile by tile:
+    `prepare` whole frames once, then call with `prepared=True`.
+
+    The flow network is frozen from the start; gradients still pass through it to the cleaning network.
+    """
+
+    def __init__(self, *, channels: int = 64, propagation_blocks: int = 20, cleaning_blocks: int = 20) -> None:
+        super().__init__()
+        self.cleaning_radius_px = 2 * cleaning_blocks + 2
+        self.image_cleaning = nn.Sequential(ResidualBlocks(3, channels, cleaning_blocks), conv3x3(channels, 3))
+        self.basicvsr = BasicVSR(channels=channels, blocks=propagation_blocks)
+        self.basicvsr.spynet.requires_grad_(False)
+
+    def forward(self, clip: Tensor, *, prepared: bool = False, keep: Keep = "full") -> Tensor:
+        """The enlarged clip; cleaned as released (one pass) unless it comes from `prepare`."""
+        return self.basicvsr(clip if prepared else self.prepare(clip).clip, keep=keep)  # type: ignore[no-any-return]
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """As `BasicVSR.stream`, of a clip that comes from `prepare`."""
+        return self.basicvsr.stream(clip, keep=keep)
+
+    def prepare(self, clip: Tensor, options: Cleaning | None = None, *, max_px: int | None = None) -> Cleaned:
+        """The cleaned clip (dynamic refinement, §3.3 of the paper).
+
+        Passes end when the mean change over the whole clip falls below the threshold; the pass that fell below counts.
+
+        Args:
+            clip: (N, T, 3, H, W) in [0, 1], whole frames of a whole segment; not modified.
+            options: None as released: a threshold that no picture reaches, so one pass.
+            max_px: Pixels of a frame to clean at once when cleaning frame by frame; None leaves it to this module.
+        """
+        options = options or Cleaning()
+        residues: list[float] = []
+        cleaned = clip
+        for _ in range(options.max_passes if options.strength else 0):
+            residue = self._residue(cleaned, max_px or CLEANING_PX) if options.sequential else self._residue_at_once(cleaned)
+            cleaned = cleaned + residue
+            residues.append(255 * _mean_abs(residue))
+            if residues[-1] < options.threshold:
+                break
+        if 0 < options.strength < 1:
+            cleaned = torch.lerp(clip, cleaned, options.strength)
+        return Cleaned(cleaned, len(residues), tuple(residues))
+
+    def _residue_at_once(self, clip: Tensor) -> Tensor:
+        return self.image_cleaning(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])  # type: ignore[no-any-return]
+
+    def _residue(self, clip: Tensor, max_px: int) -> Tensor:
+        """What cleaning adds to the clip, computed frame by frame, in bands of rows where frames are large."""
+        h, w = clip.shape[-2:]
+        halo = self.cleaning_radius_px
+        rows = max(halo, max_px // w)
+        if h <= rows + halo:
+            return torch.stack([self.image_cleaning(clip[:, i]) for i in range(clip.shape[1])], dim=1)
+        frames = []
+        for i in range(clip.shape[1]):
+            bands = []
+            for top in range(0, h, rows):
+                first, last = max(top - halo, 0), min(top + rows + halo, h)
+                band = self.image_cleaning(clip[:, i, :, first:last])
+                bands.append(band[:, :, top - first : min(top + rows, h) - first])
+            frames.append(torch.cat(bands, dim=2))
+        return torch.stack(frames, dim=1)
+
+
+def _mean_abs(residue: Tensor) -> float:
+    return float(residue.detach().abs().mean(dtype=torch.promote_types(residue.dtype, torch.float32)))
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+def parameter_name(name: str) -> str:
+    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    return mm_names(name) if "spynet." in name else name
+
+
+def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the constants of SPyNet, which files of older releases leave out."""
+    return with_normalisation(state, "spynet.")
+
+
+def realbasicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As `basicvsr_complete`."""
+    return with_normalisation(state, "basicvsr.spynet.")
+
+
+def basicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The arguments of `BasicVSR` that parameters of these shapes were made with.
+
+    Raises:
+        KeyError: a parameter that it has to look at is absent.
+    """
+    channels = shapes["backward_resblocks.main.0.weight"][0]
+    return {"channels": channels, "blocks": _blocks(shapes, "backward_resblocks.")}
+
+
+def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The arguments of `RealBasicVSR` that parameters of these shapes were made with.
+
+    Raises:
+        KeyError: a parameter that it has to look at is absent.
+    """
+    return {
+        "channels": shapes["basicvsr.backward_resblocks.main.0.weight"][0],
+        "propagation_blocks": _blocks(shapes, "basicvsr.backward_resblocks."),
+        "cleaning_blocks": _blocks(shapes, "image_cleaning.0."),
+    }
+
+
+def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    return sum(name.startswith(f"{prefix}main.2.") and name.endswith(".conv1.weight") for name in shapes)
+
+
+# Specs ----------------------------------------------------------------------------------------------------------------
+def basicvsr_spec_for(*, channels: int, blocks: int) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `basicvsr-c32b10-x4`."""
+    if (channels, blocks) == (64, 30):
+        return BASICVSR
+    return _spec(f"basicvsr-c{channels}b{blocks}-x{SCALE}", "BasicVSR", partial(BasicVSR, channels=channels, blocks=blocks))
+
+
+def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `realbasicvsr-c32b10r5-x4`."""
+    if (channels, propagation_blocks, cleaning_blocks) == (64, 20, 20):
+        return REALBASICVSR
+    build = partial(RealBasicVSR, channels=channels, propagation_blocks=propagation_blocks, cleaning_blocks=cleaning_blocks)
+    name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}-x{SCALE}"
+    return _spec(name, "RealBasicVSR", build)
+
+
+def _spec(name: str, family: str, build: Callable[[], nn.Module], *, aliases: tuple[str, ...] = ()) -> ModelSpec:
+    cleans = family == "RealBasicVSR"
+    return ModelSpec(
+        name=name,
+        family=family,
+        build=build,
+        scale=SCALE,
+        halo_px=64,
+        exact_halo_px=None,
+        tiling="approximate",
+        window=Window(frames=None, overlap=4),
+        preparation=Cleaning() if cleans else None,
+        streams=True,
+        paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,
+        licence="Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution",
+        aliases=aliases,
+    )
+
+
+BASICVSR = _spec("basicvsr-x4", "BasicVSR", BasicVSR, aliases=("BasicVSR_x4", "BasicVSR", "basicvsr_reds4"))
+REALBASICVSR = _spec("realbasicvsr-x4", "RealBasicVSR", RealBasicVSR, aliases=("RealBasicVSR_x4", "RealBasicVSR"))
+SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR)

@@ -1,0 +1,328 @@
+"""BasicVSR and RealBasicVSR against the reference tensors, and the promises of cleaning, streaming and memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections import defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from upframe.models import MODELS, count_parameters
+from upframe.nets import realbasicvsr
+from upframe.nets.clips import Keep
+from upframe.nets.realbasicvsr import BasicVSR, RealBasicVSR
+from upframe.spec import Cleaning
+
+DTYPES = [torch.float32, torch.float64]
+REAL = [
+    *("rbv_base", "rbv_batch2_thres", "rbv_full_config", "rbv_mirror6", "rbv_odd_37x43", "rbv_tiny_20x24"),
+    *("rbv_refine_max", "rbv_refine_off", "rbv_refine_two", "rbv_sequential_two"),
+]
+
+
+def test_every_reference_fixture_is_listed_here(shared: Path) -> None:
+    present = {path.stem for path in (shared / "golden" / "realbasicvsr").glob("*.json")}
+    assert present == {*REAL, "rbv_grad", "basicvsr_small"}
+
+
+def loaded(fixture: Any, dtype: torch.dtype) -> Any:
+    """The network of a fixture, as found from the shapes of its weights."""
+    weights = fixture.weights()
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    network: nn.Module
+    if "image_cleaning.1.weight" in weights:
+        network = RealBasicVSR(**realbasicvsr.realbasicvsr_configuration(shapes))
+        network.load_state_dict(realbasicvsr.realbasicvsr_complete(weights))
+    else:
+        network = BasicVSR(**realbasicvsr.basicvsr_configuration(shapes))
+        network.load_state_dict(realbasicvsr.basicvsr_complete(weights))
+    return network.to(dtype).eval()
+
+
+def options_of(fixture: Any) -> Cleaning:
+    given = fixture.meta["ctor_args"]
+    return Cleaning(threshold=given["dynamic_refine_thres"], sequential=given["is_sequential_cleaning"])
+
+
+def record_outputs(network: nn.Module) -> dict[str, list[Tensor]]:
+    """Filled while `network` runs: the outputs of each submodule's calls, before any in-place activation."""
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda module, given, result, name=name: seen[name].append(result.clone()))
+    return seen
+
+
+def check_recorded(fixture: Any, seen: dict[str, list[Tensor]]) -> None:
+    for key in fixture.names("mid."):
+        name, _, call = key.removeprefix("mid.").partition("#")
+        if call:
+            fixture.check(key, seen[name][int(call)])
+
+
+# The reference --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", REAL)
+def test_realbasicvsr_equals_the_reference(golden: ModuleType, name: str, dtype: torch.dtype) -> None:
+    fixture = golden.Golden(f"realbasicvsr/{name}")
+    network, clip = loaded(fixture, dtype), fixture.input("lr", dtype)
+    before = clip.clone()
+    seen = record_outputs(network)
+    with torch.inference_mode():
+        cleaned = network.prepare(clip, options_of(fixture))
+        enlarged = network(cleaned.clip, prepared=True)
+    fixture.check("out.cleaned", cleaned.clip)
+    fixture.check("out.sr", enlarged)
+    check_recorded(fixture, seen)
+    assert torch.equal(clip, before)
+    expected = fixture.meta["cleaning"]
+    assert cleaned.passes == len(cleaned.residues) == expected["iterations_done"]
+    residues = [255 * residue for residue in expected["mean_abs_residue_if_iterated"][: cleaned.passes]]
+    assert cleaned.residues == pytest.approx(residues, rel=1e-5)  # float32
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_basicvsr_equals_the_reference(golden: ModuleType, dtype: torch.dtype) -> None:
+    fixture = golden.Golden("realbasicvsr/basicvsr_small")
+    network = loaded(fixture, dtype)
+    seen = record_outputs(network)
+    with torch.inference_mode():
+        fixture.check("out.sr", network(fixture.input("lr", dtype)))
+    check_recorded(fixture, seen)
+
+
+def test_the_forward_pass_cleans_as_released(golden: ModuleType) -> None:
+    """Once, because no mean residue reaches the released threshold of 255 / 255."""
+    fixture = golden.Golden("realbasicvsr/rbv_base")
+    with torch.inference_mode():
+        fixture.check("out.sr", loaded(fixture, torch.float64)(fixture.input("lr", torch.float64)))
+
+
+def test_a_mirrored_clip_needs_flow_in_one_direction_only(golden: ModuleType) -> None:
+    fixture = golden.Golden("realbasicvsr/rbv_mirror6")
+    network, clip = loaded(fixture, torch.float32), fixture.input("lr")
+    seen = record_outputs(network.basicvsr.spynet)
+    with torch.inference_mode():
+        network(clip)
+        assert len(seen["basic_module.0"]) == 1
+        network(clip + torch.linspace(0, 1e-3, 6).view(1, 6, 1, 1, 1))  # no longer the same in reverse
+        assert len(seen["basic_module.0"]) == 3
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["at once", "frame by frame"])
+def test_gradients_equal_the_reference_and_the_flow_network_gets_none(golden: ModuleType, sequential: bool) -> None:
+    fixture, base = golden.Golden("realbasicvsr/rbv_grad"), golden.Golden("realbasicvsr/rbv_refine_two")
+    network, clip = loaded(fixture, torch.float64), base.input("lr", torch.float64)
+    cleaned = network.prepare(clip, Cleaning(options_of(fixture).threshold, sequential=sequential)).clip
+    enlarged = network(cleaned, prepared=True)
+    loss = (enlarged - 0.5).square().add(1e-6).sqrt().mean() + (cleaned - 0.5).square().add(1e-6).sqrt().mean()
+    loss.backward()
+    fixture.check("out.loss", loss.view(1))
+    parameters = dict(network.named_parameters())
+    for key in fixture.names("out.grad."):
+        fixture.check(key, parameters[key.removeprefix("out.grad.")].grad)
+    assert fixture.meta["parameters_without_gradient"] == ["basicvsr.spynet.*"]
+    without = {name for name, parameter in parameters.items() if parameter.grad is None}
+    assert without == {name for name in parameters if name.startswith("basicvsr.spynet.")}
+    largest = {name: float(parameter.grad.abs().max()) for name, parameter in parameters.items() if name not in without}
+    assert largest == pytest.approx(fixture.meta["max_abs_gradient"], rel=1e-5)  # stored as float32
+
+
+@pytest.mark.parametrize("name", ["basicvsr-x4", "realbasicvsr-x4"])
+def test_parameters_have_the_published_names_and_shapes(shared: Path, name: str) -> None:
+    file = shared / "golden" / "state_dicts" / f"{name.replace('-', '_')}.json"
+    published = json.loads(file.read_text())
+    expected = published["parameters"] | {key: entry["shape"] for key, entry in published["buffers"].items()}
+    network = MODELS[name].build()
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == expected
+    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert trainable == published["parameters_trainable_at_init"]
+    assert count_parameters(MODELS[name]) == published["param_count"]
+
+
+# Any clip -------------------------------------------------------------------------------------------------------------
+def small(seed: int = 0, *, cleaning: float = 1.0) -> RealBasicVSR:
+    """A small network with fresh weights; `cleaning` multiplies what cleaning does."""
+    torch.manual_seed(seed)
+    network = RealBasicVSR(channels=8, propagation_blocks=1, cleaning_blocks=1).eval().requires_grad_(False)
+    network.image_cleaning[1].weight.mul_(cleaning)
+    network.image_cleaning[1].bias.mul_(cleaning)
+    return network
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 2), (33, 17)])
+def test_any_size_and_number_of_frames_is_accepted(size: tuple[int, int], frames: int) -> None:
+    result = small()(torch.rand(2, frames, 3, *size))
+    assert result.shape == (2, frames, 3, 4 * size[0], 4 * size[1])
+    assert torch.isfinite(result).all()
+
+
+def test_clips_of_a_batch_do_not_mix() -> None:
+    network, clips = small(), torch.rand(2, 3, 3, 12, 10)
+    alone = torch.cat([network(clip[None]) for clip in clips])
+    torch.testing.assert_close(network(clips), alone, atol=1e-6, rtol=0)
+
+
+def test_flow_of_few_pairs_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, clip = small(), torch.rand(2, 5, 3, 12, 10)
+    expected = network(clip)
+    for limit in (1, 2 * 2 * 120):  # one and two pairs of a batch of two
+        monkeypatch.setattr(realbasicvsr, "FLOW_BATCH_PX", limit)
+        torch.testing.assert_close(network(clip), expected, atol=1e-5, rtol=0)
+
+
+# Cleaning -------------------------------------------------------------------------------------------------------------
+def test_cleaning_frame_by_frame_equals_cleaning_at_once() -> None:
+    network, clip = small(), torch.rand(2, 3, 3, 13, 11)
+    one = network.prepare(clip, Cleaning(threshold=0, sequential=True))
+    other = network.prepare(clip, Cleaning(threshold=0, sequential=False))
+    assert one.passes == other.passes == 3
+    torch.testing.assert_close(one.clip, other.clip, atol=1e-6, rtol=0)
+    assert one.residues == pytest.approx(other.residues, rel=1e-5)
+
+
+def test_large_frames_are_cleaned_in_bands_with_the_same_result() -> None:
+    network, clip = small(), torch.rand(1, 2, 3, 37, 11)
+    whole = network.prepare(clip, Cleaning(0))
+    rows: list[int] = []
+    network.image_cleaning.register_forward_hook(lambda module, given, result: rows.append(result.shape[2]))
+    bands = network.prepare(clip, Cleaning(0), max_px=7 * 11)
+    assert max(rows) == 7 + 2 * network.cleaning_radius_px == 15
+    torch.testing.assert_close(bands.clip, whole.clip, atol=1e-6, rtol=0)
+
+
+def test_the_reach_of_the_cleaning_network_is_what_bands_allow_for() -> None:
+    network = RealBasicVSR(channels=4, propagation_blocks=1, cleaning_blocks=3).double()
+    centre = network.cleaning_radius_px + 2
+    frame = torch.rand(1, 3, 2 * centre + 1, 1, dtype=torch.float64, requires_grad=True)
+    network.image_cleaning(frame)[:, :, centre].square().sum().backward()
+    assert frame.grad is not None
+    reached = frame.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (centre - int(reached.min()), int(reached.max()) - centre) == (network.cleaning_radius_px,) * 2
+
+
+def test_the_threshold_is_on_the_0_255_scale_and_the_pass_below_it_counts() -> None:
+    network, clip = small(), torch.rand(1, 3, 3, 13, 11)
+    residues = network.prepare(clip, Cleaning(0)).residues
+    by_hand = 255 * float((network.image_cleaning(clip[0]).abs()).mean())
+    assert residues[0] == pytest.approx(by_hand, rel=1e-5)
+    assert network.prepare(clip, Cleaning(residues[0] * 1.001)).passes == 1
+    assert network.prepare(clip, Cleaning(min(residues) * 0.999)).passes == 3
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2, 5])
+def test_the_number_of_passes_is_bounded(passes: int) -> None:
+    network, clip = small(), torch.rand(1, 2, 3, 9, 9)
+    cleaned = network.prepare(clip, Cleaning(0, max_passes=passes))
+    assert cleaned.passes == passes
+    by_hand = clip[0]
+    for _ in range(passes):
+        by_hand = by_hand + network.image_cleaning(by_hand)
+    torch.testing.assert_close(cleaned.clip[0], by_hand, atol=1e-6, rtol=0)
+
+
+def test_one_noisy_part_makes_the_whole_clip_go_round_again() -> None:
+    """The mean is over everything: what one clip of a batch needs, all get."""
+    network = small()
+    dirty, tidy = torch.rand(1, 2, 3, 9, 9), torch.full((1, 2, 3, 9, 9), 0.5)
+    alone = [network.prepare(clip, Cleaning(0, max_passes=1)).residues[0] for clip in (dirty, tidy)]
+    low, high = sorted(alone)
+    mean = network.prepare(torch.cat([dirty, tidy]), Cleaning(0, max_passes=1)).residues[0]
+    assert mean == pytest.approx((low + high) / 2, rel=1e-5)
+
+
+def test_no_strength_means_plain_basicvsr_and_half_means_halfway() -> None:
+    network, clip = small(cleaning=5), torch.rand(1, 3, 3, 13, 11)
+    untouched = network.prepare(clip, Cleaning(0, strength=0))
+    assert untouched.clip is clip
+    assert (untouched.passes, untouched.residues) == (0, ())
+    assert torch.equal(network(untouched.clip, prepared=True), network.basicvsr(clip))
+    whole, half = network.prepare(clip, Cleaning(0)), network.prepare(clip, Cleaning(0, strength=0.5))
+    assert whole.residues == half.residues  # how often is decided as at full strength
+    torch.testing.assert_close(half.clip, (clip + whole.clip) / 2, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sequential", [False, True])
+def test_the_callers_clip_is_never_written_to(sequential: bool, strength: float) -> None:
+    network, clip = small(cleaning=5), torch.rand(1, 3, 3, 13, 11)
+    before = clip.clone()
+    network.prepare(clip, Cleaning(0, strength=strength, sequential=sequential))
+    network(clip)
+    assert torch.equal(clip, before)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": -1.0}, {"max_passes": -1}, {"strength": 1.5}, {"threshold": math.nan}])
+def test_options_without_meaning_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Cleaning(**wrong)
+
+
+# Long clips -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("frames", range(1, 12))
+def test_recomputed_features_give_the_very_same_result(frames: int) -> None:
+    network, clip = small(), torch.rand(1, frames, 3, 9, 8)
+    with torch.inference_mode():
+        assert torch.equal(network(clip, keep="recompute"), network(clip))
+
+
+def test_half_precision_features_are_rounded_once_and_do_not_accumulate(golden: ModuleType) -> None:
+    """The error after forty frames is that after four: the recurrence runs on unrounded features."""
+    network = loaded(golden.Golden("realbasicvsr/rbv_base"), torch.float32)
+    errors = {}
+    for frames in (4, 40):
+        clip = torch.rand(1, frames, 3, 12, 12, generator=torch.Generator().manual_seed(frames))
+        with torch.inference_mode():
+            errors[frames] = float((network(clip, keep="half") - network(clip)).abs().max())
+    assert 0 < errors[40] < 2 * errors[4]
+    assert errors[40] < 1 / 2 / 255
+
+
+@pytest.mark.parametrize(("keep", "most"), [("full", 50), ("recompute", 17), ("half", 2)])
+def test_features_in_waiting_are_bounded(keep: Keep, most: int) -> None:
+    """50 frames are 8 blocks of 7 or 8: 7 checkpoints, 8 of the block at hand, and one or two in the making."""
+    network, clip = small(), torch.rand(1, 50, 3, 4, 4)
+    alive: list[weakref.ref[Tensor]] = []
+    counts: list[int] = []
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        alive.append(weakref.ref(result))
+        counts.append(sum(reference() is not None for reference in alive))
+
+    network.basicvsr.backward_resblocks.register_forward_hook(count)
+    with torch.inference_mode():
+        for _ in network.stream(clip, keep=keep):
+            pass
+    assert max(counts) <= most
+    assert len(counts) <= (2 * 50 if keep == "recompute" else 50)
+
+
+def test_frames_are_made_as_they_are_asked_for() -> None:
+    network, clip = small(), torch.rand(1, 6, 3, 9, 8)
+    seen = record_outputs(network.basicvsr)
+    with torch.inference_mode():
+        expected = network(clip, prepared=True).unbind(1)
+        seen.clear()
+        frames = network.stream(clip)
+        first = next(frames)
+        assert (len(seen["backward_resblocks"]), len(seen["forward_resblocks"])) == (6, 1)
+        for frame, same in zip((first, *frames), expected, strict=True):
+            assert torch.equal(frame, same)
+
+
+def test_large_frames_are_reconstructed_in_bands_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, clip = small(), torch.rand(1, 2, 3, 23, 8)
+    with torch.inference_mode():
+        whole = network(clip)
+        monkeypatch.setattr(realbasicvsr, "RECONSTRUCTION_PX", 5 * 8)
+        seen = record_outputs(network.basicvsr)
+        bands = network(clip)
+    assert {tuple(result.shape[-2:]) for result in seen["conv_last"]} == {(28, 32), (36, 32), (20, 32)}
+    torch.testing.assert_close(bands, whole, atol=1e-6, rtol=0)
