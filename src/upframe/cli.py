@@ -53,8 +53,8 @@ COMPUTE = Group.create_ordered("Computing")
 REPORTING = Group.create_ordered("Reporting")
 
 
-def _error_text(error: CycloptsError) -> str:
-    return f"upframe: {one_line(str(error).splitlines()[-1] if str(error) else type(error).__name__)}"
+def _parser_message(error: CycloptsError) -> str:
+    return one_line(str(error).splitlines()[-1] if str(error) else type(error).__name__)
 
 
 app = App(
@@ -63,7 +63,6 @@ app = App(
     version=__version__,
     version_flags=["--version", "-V"],
     help_epilogue=EXIT_CODES,
-    error_formatter=_error_text,
     help_format="plaintext",
     result_action="return_value",
     exit_on_error=False,
@@ -737,11 +736,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     code = 1
     try:
-        code = int(app(tokens) or 0)
+        code = int(app(tokens, print_error=False) or 0)  # its own console would break long messages into lines
         sys.stdout.flush()
     except CycloptsError as error:
-        code = 2  # the message for people is out already
-        _report_json(_error_text(error), "UsageError", code, tokens)
+        code = 2
+        text = _parser_message(error)
+        _report_json(text, "UsageError", code, tokens)
+        print(f"upframe: {text}", file=sys.stderr)  # noqa: T201
     except Cancelled as error:
         code = _Stop.code or error.exit_code
         _report_error(error, code, tokens)
@@ -779,7 +780,7 @@ def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, caus
 
 def _report_json(message: str, kind: str, code: int, tokens: Sequence[str]) -> None:
     if "--json" in tokens:
-        _line(json.dumps({"event": "error", "error": message.removeprefix("upframe: "), "kind": kind, "exit_code": code}))
+        _line(json.dumps({"event": "error", "error": message, "kind": kind, "exit_code": code}))
 
 
 def _line(text: str) -> None:

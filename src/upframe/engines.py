@@ -9,7 +9,7 @@ import copy
 import ctypes
 import logging
 import re
-import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -149,11 +149,21 @@ def available_memory_bytes() -> int:
     group, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if group.exists() and used.exists() and group.read_text().strip().isdigit():
         limits.append(int(group.read_text()) - int(used.read_text()))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    statm = Path("/proc/self/statm")
-    if soft != resource.RLIM_INFINITY and statm.exists():
-        limits.append(soft - int(statm.read_text().split()[0]) * resource.getpagesize())
+    limits += _address_space_left()
     return max(min(limits), 0) if limits else 4 << 30  # other systems: assume a small machine
+
+
+def _address_space_left() -> list[int]:
+    """Bytes left under RLIMIT_AS, if there is such a limit here."""
+    statm = Path("/proc/self/statm")
+    if sys.platform == "win32" or not statm.exists():
+        return []
+    import resource  # absent on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return []
+    return [soft - int(statm.read_text().split()[0]) * resource.getpagesize()]
 
 
 def keep_freed_memory() -> None:
@@ -163,7 +173,7 @@ def keep_freed_memory() -> None:
     and the library does not. Elsewhere than on glibc it does nothing.
     """
     try:
-        libc = ctypes.CDLL("libc.so.6")
+        libc = ctypes.CDLL("libc.so.6")  # an OSError on systems without it
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
