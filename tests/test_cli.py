@@ -157,6 +157,9 @@ WRONG: list[list[str]] = [
     ["--max-pixels", "0"],
     ["--device", "toaster"],
     ["-m", "potho"],
+    ["-f", "webp", "--width", "20000"],
+    ["-f", "jpg", "-s", "4000"],
+    ["-o", "/dev/null"],
     ["-o", "-", "--json"],
     ["second.png", "-o", "x.png"],
     ["second.png", "-o", "-"],
@@ -609,6 +612,20 @@ def test_reader_that_went_away_is_6_and_quiet(photo: Path, weights: Path) -> Non
         assert everything(photo.parent) == {"photo.png"}
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_standard_output_on_a_full_disk_is_6_and_said_once(photo: Path, weights: Path, flags: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, photo, "-m", weights, *flags], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 6
+    assert done.stderr == b"upframe: standard output: cannot be written (no space left on device). Check where it leads.\n"
+
+
+def test_standard_output_closed_from_the_start_is_no_obstacle(photo: Path, weights: Path) -> None:
+    done = subprocess.run([*COMMAND, photo, "-m", weights], stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1), check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert everything(photo.parent) == {"photo.png", "photo_nearest_x2.png"}
+
+
 # C9: terminals and languages ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "environment",
@@ -663,6 +680,42 @@ def test_full_disk_is_6_with_nothing_left(tmp_path: Path, weights: Path) -> None
     assert done.returncode == 6, done.stderr
     assert b"cannot be written" in done.stderr
     assert everything(tmp_path) == {"a.png"}
+
+
+def test_memory_limit_is_5_and_not_a_crash(tmp_path: Path, weights: Path) -> None:
+    """Under a limit of the address space some allocation fails: of the network, of a band, of the encoder."""
+    Image.new("RGB", (3000, 3000)).save(tmp_path / "a.png")
+    code = (
+        "import resource, sys, torch; from upframe import cli, job\n"  # what is loaded by now is left out of the limit
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + int(sys.argv.pop(1))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used, used))\n"
+        "cli.main()"
+    )
+    for room in (60 << 20, 250 << 20):
+        command = [sys.executable, "-c", code, str(room), tmp_path / "a.png", "-m", weights, "-t", "off"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+        assert "memory" in done.stderr
+        assert everything(tmp_path) == {"a.png"}
+
+
+def test_weights_that_would_run_code_are_refused_unrun(upframe: Upframe, photo: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(photo.parent / "was_run"),)
+
+    torch.save({"params": Malicious()}, photo.parent / "w.pth")
+    result = upframe(photo, "-m", photo.parent / "w.pth")
+    assert result.code == 4
+    assert "unsafe" in result.err
+    assert everything(photo.parent) == {"photo.png", "w.pth"}
+
+
+def test_weights_of_another_network_are_named(upframe: Upframe, photo: Path) -> None:
+    torch.save({f"body.{i}.foo": torch.zeros(3) for i in range(9)}, photo.parent / "w.pth")
+    result = upframe(photo, "-m", photo.parent / "w.pth")
+    assert result.code == 4
+    assert "body.0.foo, body.1.foo, body.2.foo, body.3.foo, body.4.foo" in result.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to the superuser")

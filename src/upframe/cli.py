@@ -737,12 +737,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code = 1
     try:
         code = int(app(tokens, print_error=False) or 0)  # its own console would break long messages into lines
-        sys.stdout.flush()
     except CycloptsError as error:
         code = 2
         text = _parser_message(error)
         _report_json(text, "UsageError", code, tokens)
-        print(f"upframe: {text}", file=sys.stderr)  # noqa: T201
+        _say(f"upframe: {text}")
     except Cancelled as error:
         code = _Stop.code or error.exit_code
         _report_error(error, code, tokens)
@@ -751,13 +750,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _report_error(error, code, tokens)
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output went away. Leave quietly, and keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output went away; leave quietly
         code = 6
     except Exception as error:
         text = one_line(f"{type(error).__name__}: {error}")
         _report_error(UpframeError("internal error", text, "run again with --debug and report it"), code, tokens, cause=error)
+    try:
+        if sys.stdout is not None:  # it is None when it was closed from the start
+            sys.stdout.flush()
+    except OSError:  # also a full disk: keep the interpreter from complaining at exit, with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 6
     sys.exit(code)
 
 
@@ -775,16 +778,36 @@ def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, caus
     if "--debug" in tokens:
         traceback.print_exception(cause or error)
     _report_json(str(error), type(error).__name__, code, tokens)
-    print(f"upframe: {error}", file=sys.stderr)  # noqa: T201
+    _say(f"upframe: {error}")
 
 
 def _report_json(message: str, kind: str, code: int, tokens: Sequence[str]) -> None:
     if "--json" in tokens:
-        _line(json.dumps({"event": "error", "error": message, "kind": kind, "exit_code": code}))
+        # What went wrong may be that standard output takes nothing more.
+        with contextlib.suppress(OutputError, BrokenPipeError):
+            _line(json.dumps({"event": "error", "error": message, "kind": kind, "exit_code": code}))
 
 
 def _line(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    """One line on standard output.
+
+    Raises:
+        BrokenPipeError: if nobody reads it any more.
+        OutputError: if it cannot be written, such as to a file on a full disk.
+    """
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError("standard output", f"cannot be written ({reason})", "check where it leads") from error
+
+
+def _say(text: str) -> None:
+    """One line for a person on standard error, if there is one."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class _Stop:
@@ -836,7 +859,7 @@ def _show_json(event: Event) -> None:
 
 def _show_errors_only(event: Event) -> None:
     if event.event == "failed":
-        print(f"upframe: {event.data['error']}", file=sys.stderr)  # noqa: T201
+        _say(f"upframe: {event.data['error']}")
 
 
 def _sentence(event: Event) -> str | None:
@@ -867,7 +890,10 @@ class _PlainLines:
             self._last = time.monotonic()
             text = f"{one_line(str(event.input))}: {event.data['done']:.0%}"
         if text is not None:
-            print(text, file=sys.stdout if event.event in ("done", "skipped") else sys.stderr, flush=True)
+            if event.event in ("done", "skipped"):
+                _line(text)
+            else:
+                _say(text)
 
 
 @contextlib.contextmanager

@@ -82,6 +82,7 @@ class TorchEngine:
         self._network: nn.Module = network.to(device=self.device, dtype=dtype)
         self._dtype = dtype
         self._float32: Engine | None = None
+        log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
 
     def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         n, t, _, h, w = clip.shape
@@ -92,11 +93,8 @@ class TorchEngine:
             with torch.inference_mode():
                 frames = frames.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
                 out: Tensor = self._network(frames, **({"place": place} if self.spec.takes_place else {})).float().cpu()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._out_of_memory(h, w) from error
-        except RuntimeError as error:
-            # torch's CPU allocator has no exception type of its own.
-            if re.search(r"can't allocate memory|not enough memory|out of memory|bad_alloc", str(error), re.IGNORECASE):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 raise self._out_of_memory(h, w) from error
             raise
         s = self.spec.scale
@@ -113,6 +111,14 @@ class TorchEngine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return OutOfMemoryError(f"{self.spec.name} on {self.device}", f"a tile of {w}x{h} px did not fit into memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = r"can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
+    return isinstance(error, RuntimeError) and re.search(signs, str(error), re.IGNORECASE) is not None
 
 
 def pick_device(name: str) -> torch.device:

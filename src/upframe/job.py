@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upframe import naming
+from upframe.engines import is_out_of_memory
 from upframe.errors import (
     BatchError,
     Cancelled,
@@ -290,12 +291,14 @@ def _run_item(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Eve
         raise
     except UpframeError as error:
         failure = error
-    except MemoryError as error:
-        failure = ResourceError(item.input, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed")
-        failure.__cause__ = error
-    except Exception as error:  # a bug of ours must not cost the user the rest of the batch; it is reported as one
-        happened = f"internal error ({type(error).__name__}: {error})"
-        failure = UpframeError(item.input, happened, "run again with --debug and report it")
+    except Exception as error:
+        if is_out_of_memory(error):
+            failure = ResourceError(
+                item.input, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed"
+            )
+        else:  # a bug of ours must not cost the user the rest of the batch; it is reported as one
+            happened = f"internal error ({type(error).__name__}: {error})"
+            failure = UpframeError(item.input, happened, "run again with --debug and report it")
         failure.__cause__ = error
     else:
         seconds = time.perf_counter() - start
