@@ -233,6 +233,22 @@ def test_rerun_does_only_what_is_missing(tmp_path: Path, options: JobOptions) ->
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.name != "7.png"} == stamps
 
 
+@pytest.mark.parametrize("format", ["png", None])
+def test_mended_input_does_not_find_its_neighbours_output(tmp_path: Path, options: JobOptions, format: str | None) -> None:
+    """IMG.heic cannot be read at first, and IMG.png or IMG.jpg must not take the name that it will want."""
+    options = replace(options, format=format)
+    neighbour = "a.jpg" if format else "a.png"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.heic").write_bytes(b"broken")
+    picture(tmp_path / "in" / neighbour)
+    assert status(go([tmp_path / "in"], tmp_path / "out", options)) == ["failed", "written"]
+    pixels = picture(tmp_path / "a.png", seed=1)
+    (tmp_path / "in" / "a.heic").write_bytes((tmp_path / "a.png").read_bytes())
+    report = go([tmp_path / "in"], tmp_path / "out", replace(options, format="png"))
+    assert status(report) == ["written", "skipped"]
+    np.testing.assert_array_equal(read_pixels(tmp_path / "out" / "a.png"), repeated(pixels, 2))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -342,6 +358,28 @@ def test_output_that_does_not_verify_never_reaches_its_name(
     assert everything(tmp_path) == {"a.png", "b.png"}
 
 
+def test_two_runs_with_one_output_do_not_mix_their_bytes(tmp_path: Path, options: JobOptions) -> None:
+    pixels = picture(tmp_path / "a.png")
+    planned = plan([tmp_path / "a.png"], tmp_path / "b.png", options)
+    item = planned.items[0]
+    with sink_module.ImageSink(item.output, item.plan) as other:  # its own handle: as good as another process
+        report = run(planned, options)
+        assert isinstance(report.error, OutputError)
+        assert "another run" in str(report.error)
+        other.write([repeated(pixels, 2)], item.size)
+    assert everything(tmp_path) == {"a.png", "b.png"}
+    np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(pixels, 2))
+    assert status(go([tmp_path / "a.png"], tmp_path / "b.png", options)) == ["skipped"]
+
+
+def test_part_file_of_a_killed_run_is_taken_over(tmp_path: Path, options: JobOptions) -> None:
+    pixels = picture(tmp_path / "a.png")
+    sink_module.part_path(tmp_path / "b.png").write_bytes(b"x" * 100_000)
+    assert status(go([tmp_path / "a.png"], tmp_path / "b.png", options)) == ["written"]
+    np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(pixels, 2))
+    assert everything(tmp_path) == {"a.png", "b.png"}
+
+
 def test_lack_of_disk_space_is_known_before_work(tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     picture(tmp_path / "a.png")
     monkeypatch.setattr(job.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
@@ -418,15 +456,13 @@ def test_memory_that_never_suffices_is_a_resource_error(
     assert everything(tmp_path) == {"a.png"}
 
 
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty], ids=["numpy", "torch"])
 def test_memory_that_runs_out_elsewhere_is_a_resource_error_too(
-    tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch, allocate: Callable[[int], Any]
 ) -> None:
+    """The exceptions are the allocators' own: an exabyte is more than any address space has."""
     picture(tmp_path / "a.png")
-
-    def full(*_: Any, **__: Any) -> Any:
-        raise MemoryError
-
-    monkeypatch.setattr(job.ImageSink, "write", full)
+    monkeypatch.setattr(job.ImageSink, "write", lambda *_, **__: allocate(2**57))
     report = go([tmp_path / "a.png"], tmp_path / "b.png", options)
     assert isinstance(report.error, ResourceError)
     assert everything(tmp_path) == {"a.png"}

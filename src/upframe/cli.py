@@ -362,7 +362,7 @@ def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
             _line(f"  note: {notice.message} [{notice.id}]")
     for failed in planned.failed:
         if as_json:
-            _line(json.dumps({"event": "failed", "input": str(failed.input), "error": str(failed.error)}))
+            _show_json(job.Event("failed", failed.input, job.error_data(failed.error)))
         else:
             _line(f"cannot do {failed.error}")
 
