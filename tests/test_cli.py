@@ -26,6 +26,7 @@ from conftest import make_photo
 from nasty import png
 from nearest import nearest_weights, repeated
 from upframe import cli, job
+from upframe.cli.output import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
 from upframe.media.images import ImageSink, read_pixels, write_pixels
@@ -762,7 +763,7 @@ def test_second_signal_is_not_waited_for(photo: Path, weights: Path, monkeypatch
     """The first signal sets the event; a second one leaves at once, without unwinding."""
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
-    with cli._stoppable() as cancel:
+    with stoppable() as cancel:
         os.kill(os.getpid(), signal.SIGTERM)
         _wait(cancel.is_set)
         assert left == []

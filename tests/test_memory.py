@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nearest import nearest_weights
 
+from nearest import nearest_weights
 from upframe.media.images import probe, read_pixels, write_pixels
 
 
