@@ -9,7 +9,7 @@ import copy
 import ctypes
 import logging
 import re
-import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -87,6 +87,7 @@ class TorchEngine:
         self._network: nn.Module = network.to(device=self.device, dtype=dtype)
         self._dtype = dtype
         self._float32: Engine | None = None
+        log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
 
     def __call__(self, clip: Tensor, place: Place | None = None, *, prepared: bool = False) -> Tensor:
         """As `Engine.__call__`; `prepared` says that `clip`, or the whole that it is a tile of, comes from `prepare`."""
@@ -168,11 +169,8 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._out_of_memory(h, w) from error
-        except RuntimeError as error:
-            # torch's CPU allocator has no exception type of its own.
-            if re.search(r"can't allocate memory|not enough memory|out of memory|bad_alloc", str(error), re.IGNORECASE):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 raise self._out_of_memory(h, w) from error
             raise
 
@@ -187,6 +185,14 @@ class TorchEngine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return OutOfMemoryError(f"{self.spec.name} on {self.device}", f"a tile of {w}x{h} px did not fit into memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = r"can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
+    return isinstance(error, RuntimeError) and re.search(signs, str(error), re.IGNORECASE) is not None
 
 
 def pick_device(name: str) -> torch.device:
@@ -223,11 +229,21 @@ def available_memory_bytes() -> int:
     group, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if group.exists() and used.exists() and group.read_text().strip().isdigit():
         limits.append(int(group.read_text()) - int(used.read_text()))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    statm = Path("/proc/self/statm")
-    if soft != resource.RLIM_INFINITY and statm.exists():
-        limits.append(soft - int(statm.read_text().split()[0]) * resource.getpagesize())
+    limits += _address_space_left()
     return max(min(limits), 0) if limits else 4 << 30  # other systems: assume a small machine
+
+
+def _address_space_left() -> list[int]:
+    """Bytes left under RLIMIT_AS, if there is such a limit here."""
+    statm = Path("/proc/self/statm")
+    if sys.platform == "win32" or not statm.exists():
+        return []
+    import resource  # absent on Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return []
+    return [soft - int(statm.read_text().split()[0]) * resource.getpagesize()]
 
 
 def keep_freed_memory() -> None:
@@ -237,7 +253,7 @@ def keep_freed_memory() -> None:
     and the library does not. Elsewhere than on glibc it does nothing.
     """
     try:
-        libc = ctypes.CDLL("libc.so.6")
+        libc = ctypes.CDLL("libc.so.6")  # an OSError on systems without it
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):

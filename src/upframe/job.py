@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upframe import naming
+from upframe.engines import is_out_of_memory
 from upframe.errors import (
     BatchError,
     Cancelled,
@@ -187,7 +188,11 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
             continue
         try:
             items.append(_plan_item(one, names, models, options))
-        except (InputError, OutputError) as error:
+        except InputError as error:
+            failed.append(Outcome(one.path, "failed", error=error))
+            # Its name is kept free: once the file is mended, a rerun must not find another input's output there.
+            names.reserve(one, options.format, model=models.label(), scale=options.target.label(models.native))
+        except OutputError as error:
             failed.append(Outcome(one.path, "failed", error=error))
         except UsageError as error:
             if len(found) == 1:
@@ -240,12 +245,18 @@ class _Models:
             self.loaded[name] = load(name)
         return self.loaded[name]
 
-    def label(self, name: str) -> str:
+    def label(self, name: str | None = None) -> str:
         """How the model is called in output names; the scale is left out, since the name says the real one.
+
+        Args:
+            name: None for the one that serves when no size is asked for.
 
         The name of a weights file's card is the work of a stranger: nothing in it may lead to another folder.
         """
-        return re.sub(r"[^\w.+-]+", "-", re.sub(r"-x\d+$", "", self.get(name).name)).strip(".-") or "model"
+        return (
+            re.sub(r"[^\w.+-]+", "-", re.sub(r"-x\d+$", "", self.get(name or self.name_for(self.native)).name)).strip(".-")
+            or "model"
+        )
 
 
 def run(
@@ -269,7 +280,8 @@ def run(
         for up in upscalers.values():
             stack.enter_context(up)
         for failed in planned.failed:
-            tell(Event("failed", failed.input, _error_data(failed.error)))
+            log.debug("%s", failed.input, exc_info=failed.error)
+            tell(Event("failed", failed.input, error_data(failed.error)))
         for item in planned.items:
             outcomes.append(_run_item(item, upscalers[item.model], options, tell))
     return Report(tuple(outcomes), time.perf_counter() - began)
@@ -290,19 +302,21 @@ def _run_item(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Eve
         raise
     except UpframeError as error:
         failure = error
-    except MemoryError as error:
-        failure = ResourceError(item.input, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed")
-        failure.__cause__ = error
-    except Exception as error:  # a bug of ours must not cost the user the rest of the batch; it is reported as one
-        happened = f"internal error ({type(error).__name__}: {error})"
-        failure = UpframeError(item.input, happened, "run again with --debug and report it")
+    except Exception as error:
+        if is_out_of_memory(error):
+            failure = ResourceError(
+                item.input, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed"
+            )
+        else:  # a bug of ours must not cost the user the rest of the batch; it is reported as one
+            happened = f"internal error ({type(error).__name__}: {error})"
+            failure = UpframeError(item.input, happened, "run again with --debug and report it")
         failure.__cause__ = error
     else:
         seconds = time.perf_counter() - start
         tell(Event("done", item.input, {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}))
         return Outcome(item.input, "written", item.output, None, item.notices + late, seconds, item.size, item.model)
     log.debug("%s", item.input, exc_info=failure)
-    tell(Event("failed", item.input, _error_data(failure)))
+    tell(Event("failed", item.input, error_data(failure)))
     return Outcome(item.input, "failed", error=failure, notices=item.notices)
 
 
@@ -498,7 +512,8 @@ def _is_wreck(output: Path, format: str) -> bool:
     return not any(head) or sniff(head) == format
 
 
-def _error_data(error: UpframeError | None) -> dict[str, Any]:
+def error_data(error: UpframeError | None) -> dict[str, Any]:
+    """What the event "failed" says of an error."""
     if error is None:
         return {}
     return {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}

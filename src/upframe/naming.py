@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upframe.errors import InputError, Notice, UsageError
-from upframe.media.formats import UNSUPPORTED, format_of_name
+from upframe.media.formats import FORMATS, UNSUPPORTED, format_of_name
 from upframe.media.images import iter_files, natural_key
 
 NAME_BYTES = 255  # of one path component, on every common file system
@@ -196,7 +196,7 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     """
     if output is None:
         return
-    if os.path.isfile(output) and not names_a_file(output):  # noqa: PTH113 (Path.is_file raises for names that are too long)
+    if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
         raise UsageError(output, "exists and is neither a folder nor called like an image", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
     if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
@@ -263,6 +263,12 @@ class Namer:
         if path.name != name:
             notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
         return path, notices
+
+    def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
+        """Keep the name that this input, which cannot be read now, would most likely have had."""
+        wanted, named = self.wanted_format(asked), format_of_name(found.path.suffix) if found.path.suffix else None
+        own = found.path.suffix if named is not None and FORMATS[named].writable else ".png"
+        self.choose(found, own if wanted is None else f".{wanted.lstrip('.')}", model=model, scale=scale)
 
     def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
         """Folder and stem of the output, before its extension."""

@@ -22,6 +22,11 @@ from upframe.media.metadata import Metadata
 from upframe.media.plan import OutputPlan, check_output_size
 from upframe.media.verify import verify_output
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open for writing cannot be renamed anyway
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from typing_extensions import Buffer
@@ -74,6 +79,7 @@ class ImageSink:
         self._frames, self._animated, self._quality = frames, animated, quality
         self._part = part_path(self.path)
         self._file: _OutputFile | None = None
+        self._lock: int | None = None
         self._encoder: Encoder | None = None
         self._written = 0
         self._size = (0, 0)
@@ -82,7 +88,10 @@ class ImageSink:
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-            self._file = _OutputFile(io.BufferedRandom(io.FileIO(self._part, "w+b"), 1 << 20))
+            raw = io.FileIO(self._part, "w+b", opener=_open_alone)
+            # A second handle keeps the lock until after the rename, for which the file itself is closed.
+            self._lock = os.dup(raw.fileno()) if fcntl is not None else None
+            self._file = _OutputFile(io.BufferedRandom(raw, 1 << 20))
         except OSError as error:
             raise _output_error(self.path, error) from error
         self._encoder = make_encoder(
@@ -162,6 +171,7 @@ class ImageSink:
         except OSError as error:
             raise _output_error(self.path, error) from error
         self._file = None
+        self._unlock()
 
     def _abandon(self) -> None:
         if self._file is not None:
@@ -171,6 +181,39 @@ class ImageSink:
             self._part.unlink(missing_ok=True)
         except OSError as error:  # the folder went away or became read-only: the first error matters more
             _LOG.warning("%s: cannot be removed (%s)", self._part, error.strerror)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _open_alone(name: str, flags: int) -> int:
+    """Open a part file that no other process writes: two runs with one output would mix their bytes.
+
+    What a killed process left behind is taken over, since its lock died with it.
+
+    Raises:
+        BlockingIOError: if another process is writing it.
+    """
+    handle = os.open(name, flags & ~os.O_TRUNC, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError as error:  # some network file systems
+                _LOG.debug("%s: cannot be locked (%s)", name, error.strerror)
+            # The other may have renamed it to the output just before.
+            if not Path(name).exists() or not os.path.samestat(os.fstat(handle), os.stat(name)):  # noqa: PTH116
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name)
+        os.ftruncate(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 class _Checked:
@@ -289,6 +332,8 @@ _ADVICE = {
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, BlockingIOError):
+        return OutputError(path, "is being written by another run", "wait for it to end")
     reason = (error.strerror or str(error)).lower()
     return OutputError(path, f"cannot be written ({reason})", _ADVICE.get(error.errno or 0, "check the disk"))
 

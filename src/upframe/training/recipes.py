@@ -47,7 +47,7 @@ def photo_x4() -> Recipe:
     return Recipe(
         name="photo-x4",
         model="rlfn-ntire-x4",
-        steps=26_000,
+        steps=16_000,
         batch=16,
         patch_px=48,
         learning_rate=1e-3,

@@ -1,0 +1,87 @@
+"""The way in: fixes what users type, runs the command and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import CycloptsError
+
+from upframe.cli import measuring, models, training, upscaling  # noqa: F401 (each adds its commands to the app)
+from upframe.cli.output import Stop, print_line, say
+from upframe.cli.parser import (
+    PIPE,
+    app,
+)
+from upframe.errors import Cancelled, OutputError, UpframeError, one_line
+
+
+def _parser_message(error: CycloptsError) -> str:
+    return one_line(str(error).splitlines()[-1] if str(error) else type(error).__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    tokens = _normalised(sys.argv[1:] if arguments is None else list(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not stop a batch
+            stream.reconfigure(errors="backslashreplace")
+    code = 1
+    try:
+        code = int(app(tokens, print_error=False) or 0)  # its own console would break long messages into lines
+    except CycloptsError as error:
+        code = 2
+        text = _parser_message(error)
+        _report_json(text, "UsageError", code, tokens)
+        say(f"upframe: {text}")
+    except Cancelled as error:
+        code = Stop.code or error.exit_code
+        _report_error(error, code, tokens)
+    except UpframeError as error:
+        code = error.exit_code
+        _report_error(error, code, tokens)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # whoever read our output went away; leave quietly
+        code = 6
+    except Exception as error:
+        text = one_line(f"{type(error).__name__}: {error}")
+        _report_error(UpframeError("internal error", text, "run again with --debug and report it"), code, tokens, cause=error)
+    try:
+        if sys.stdout is not None:  # it is None when it was closed from the start
+            sys.stdout.flush()
+    except OSError:  # also a full disk: keep the interpreter from complaining at exit, with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 6
+    sys.exit(code)
+
+
+def _normalised(tokens: list[str]) -> list[str]:
+    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, and `-` among them."""
+    end = tokens.index("--") if "--" in tokens else len(tokens)
+    fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
+    known = {"upscale", "evaluate", "compare", "bench", "train", "models", "--help", "-h", "--version", "-V"}
+    if fixed and fixed[0] not in known:
+        fixed.insert(0, "upscale")
+    return [PIPE if t == "-" else t for t in fixed] if fixed[:1] == ["upscale"] else fixed
+
+
+def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, cause: Exception | None = None) -> None:
+    if "--debug" in tokens:
+        traceback.print_exception(cause or error)
+    _report_json(str(error), type(error).__name__, code, tokens)
+    say(f"upframe: {error}")
+
+
+def _report_json(message: str, kind: str, code: int, tokens: Sequence[str]) -> None:
+    if "--json" in tokens:
+        # What went wrong may be that standard output takes nothing more.
+        with contextlib.suppress(OutputError, BrokenPipeError):
+            print_line(json.dumps({"event": "error", "error": message, "kind": kind, "exit_code": code}))

@@ -1,0 +1,164 @@
+"""`upframe evaluate`, `compare` and `bench`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from upframe.cli.output import print_line, read_text, write_text
+from upframe.cli.parser import (
+    Reporting,
+    app,
+    device_name,
+)
+from upframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from upframe.evaluation import Evaluation, EvaluationEvent
+
+
+@app.command
+def evaluate(
+    models: Annotated[list[str], Parameter(consume_multiple=True)],
+    *,
+    data: Path,
+    protocol: str = "sisr-y",
+    datasets: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    scale: Annotated[int | None, Parameter(alias="-s")] = None,
+    limit: int | None = None,
+    save_images: Path | None = None,
+    contact_sheet: Annotated[bool, Parameter(negative="")] = False,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    per_image: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(alias="-y", negative="")] = False,
+    reporting: Reporting = Reporting(),
+) -> int:
+    """Measure PSNR and SSIM of models on test sets, the published way.
+
+    Args:
+        models: Names or weights files; the word bicubic is the baseline.
+        data: Folder of test sets (SET/HR/*.png, SET/LRbicX4/*.png), one such set, or a folder of ground-truth images.
+        protocol: How scores are taken: sisr-y or sisr-rgb.
+        datasets: Only these sets of the folder.
+        scale: Scale for bicubic, and for models of several scales.
+        limit: Take only the first images of each set.
+        save_images: Folder for the enlarged pictures.
+        contact_sheet: Also save a sheet of input, results and ground truth beside them.
+        out: Folder for results.json and results.md.
+        per_image: Print the table of single images too.
+        overwrite: Let save_images be a folder with content.
+    """
+    reporting.start()
+    from upframe.engines import keep_freed_memory
+    from upframe.evaluation import evaluate as run_evaluation
+
+    keep_freed_memory()
+    if contact_sheet and save_images is None:
+        raise UsageError("--contact-sheet", "has no folder to go to", "add --save-images DIR")
+    result = run_evaluation(
+        models,
+        protocol=protocol,
+        data=data,
+        datasets=datasets,
+        scale=scale,
+        save_images=save_images,
+        contact_sheet=contact_sheet,
+        limit=limit,
+        overwrite=overwrite,
+        on_event=_scoring_display(reporting),
+    )
+    _write_evaluation(result, out)
+    if reporting.json:
+        print_line(result.to_json())
+    else:
+        print_line(result.to_markdown() + ("\n" + result.to_markdown_per_image() if per_image else ""))
+    return 0
+
+
+def _scoring_display(reporting: Reporting) -> Callable[[EvaluationEvent], None] | None:
+    if not reporting.verbose:
+        return None
+
+    def show(event: EvaluationEvent) -> None:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in event.scores.items())
+        print(f"[{event.done}/{event.total}] {event.dataset} {event.image} {event.model}: {scores}", file=sys.stderr)  # noqa: T201
+
+    return show
+
+
+@app.command
+def compare(first: Path, second: Path) -> int:
+    """Compare two results.json of `upframe evaluate`; results that were not taken the same way are refused.
+
+    Args:
+        first: The earlier result.
+        second: The later result.
+    """
+    from upframe.evaluation import Evaluation
+    from upframe.evaluation import compare as differences
+
+    one, two = (Evaluation.from_json(read_text(path)) for path in (first, second))
+    for difference in differences(one, two):
+        d = difference
+        print_line(f"{d.dataset} {d.metric}: {d.model_a} {d.a:.4f} -> {d.model_b} {d.b:.4f} ({d.gain:+.4f})")
+    return 0
+
+
+def _write_evaluation(result: Evaluation, out: Path | None) -> None:
+    if out is not None:
+        write_text(out / "results.json", result.to_json())
+        write_text(out / "results.md", result.to_markdown() + "\n" + result.to_markdown_per_image())
+
+
+@app.command
+def bench(
+    models: Annotated[list[str], Parameter(consume_multiple=True)],
+    *,
+    size: str = "256x256",
+    repeats: int = 10,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Annotated[str, Parameter(alias="-d")] = "cpu",
+    threads: int | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    reporting: Reporting = Reporting(),
+) -> int:
+    """Print what models cost, as NTIRE efficiency cards; several take turns and stand side by side.
+
+    Args:
+        models: Names (weights are not needed) or weights files.
+        size: Input size, WIDTHxHEIGHT.
+        repeats: Timed passes per model.
+        precision: Arithmetic of the networks.
+        device: cpu, cuda, cuda:N or mps.
+        threads: CPU threads.
+        out: JSON file to write.
+    """
+    reporting.start()
+    import torch
+
+    from upframe.bench import bench as run_bench
+    from upframe.engines import keep_freed_memory
+    from upframe.models import load_or_untrained
+
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    found = re.fullmatch(r"(\d+)[xX×](\d+)", size)
+    if not found:
+        raise UsageError(f"--size {size}", "must be WIDTHxHEIGHT")
+    result = run_bench(
+        [load_or_untrained(m) for m in models],
+        size=(int(found[2]), int(found[1])),
+        repeats=repeats,
+        device=device_name(device),
+        precision=precision,
+    )
+    print_line(result.to_json() if reporting.json else result.to_text())
+    if out is not None:
+        write_text(out, result.to_json())
+    return 0

@@ -1,0 +1,260 @@
+"""`upframe upscale`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from upframe.cli.output import display, print_line, show_json, stoppable
+from upframe.cli.parser import (
+    COMPUTE,
+    INPUT,
+    OUTPUT,
+    PIPE,
+    REPORTING,
+    Computing,
+    Reporting,
+    Size,
+    app,
+    device_name,
+    tile_size,
+)
+from upframe.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    from upframe.job import JobOptions, Plan, Report
+
+
+@app.command
+def upscale(
+    inputs: Annotated[list[str] | None, Parameter(group=INPUT)] = None,
+    /,
+    *,
+    input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None,
+    output: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None,
+    model: Annotated[str | None, Parameter(alias=["-m", "-n", "--model-name"], group=COMPUTE)] = None,
+    size: Size = Size(),
+    computing: Computing = Computing(),
+    format: Annotated[str | None, Parameter(alias=["-f", "--ext"], group=OUTPUT)] = None,
+    quality: Annotated[int | None, Parameter(group=OUTPUT)] = None,
+    name: Annotated[str | None, Parameter(group=OUTPUT)] = None,
+    suffix: Annotated[str | None, Parameter(group=OUTPUT)] = None,
+    overwrite: Annotated[bool, Parameter(alias="-y", negative="", group=OUTPUT)] = False,
+    recursive: Annotated[bool, Parameter(alias="-r", negative="", group=INPUT)] = False,
+    include: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None,
+    exclude: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None,
+    allow_truncated: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
+    first_frame: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
+    max_pixels: Annotated[int | None, Parameter(group=INPUT)] = None,
+    strict: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False,
+    dry_run: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
+    reporting: Reporting = Reporting(),
+) -> int:
+    """Enlarge images: files, folders and patterns.
+
+    Beside the input an output is called {stem}_{model}_x{scale}; in an output folder, and for the files of a folder
+    (FOLDER_upscaled if no other is given), it keeps its name. Nothing is overwritten without -y; outputs that are there
+    already and verify are skipped.
+
+    Args:
+        inputs: Files, folders or quoted patterns; - is standard input.
+        input: More inputs.
+        output: File or folder to write; - is standard output.
+        model: Name (see `upframe models list`) or weights file; the shipped photo model otherwise.
+        format: png, jpg, webp, tiff, bmp, avif or gif; the input's otherwise.
+        quality: 1 to 100, for lossy formats.
+        name: Template of output names with {stem}, {model} and {scale}.
+        suffix: Short for --name '{stem}_SUFFIX'.
+        overwrite: Overwrite existing outputs.
+        recursive: Look into sub-folders, and keep their tree.
+        include: Only take files whose name matches this pattern.
+        exclude: Leave out files whose name matches this pattern.
+        allow_truncated: Take damaged files as far as they go.
+        first_frame: Take the first frame or page only.
+        max_pixels: Largest input picture to accept, in pixels.
+        strict: Treat every loss (see docs/notices.md) as an error.
+        dry_run: Show what would be done, with sizes and memory, and stop.
+    """
+    reporting.start()
+    from upframe import job
+    from upframe.engines import keep_freed_memory
+
+    keep_freed_memory()
+    options = _job_options(
+        model=model,
+        size=size,
+        computing=computing,
+        format=format,
+        quality=quality,
+        name=_template(name, suffix),
+        overwrite=overwrite,
+        recursive=recursive,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        allow_truncated=allow_truncated,
+        first_frame=first_frame,
+        max_pixels=max_pixels,
+        strict=strict,
+    )
+    everything = [*(inputs or []), *(input or [])]
+    if not everything:
+        raise UsageError("upframe upscale", "no input is given", "name files or folders; see upframe upscale --help")
+    with _piped(everything, output, as_json=reporting.json) as (files, place):
+        planned = job.plan(files, place, options)
+        if dry_run:
+            _show_plan(planned, options, as_json=reporting.json)
+            return 8 if planned.failed else 0
+        with stoppable() as cancel, display(reporting, len(planned.items) + len(planned.failed)) as show:
+            report = job.run(planned, options, on_event=show, cancel=cancel)
+        return _conclude(report, reporting)
+
+
+@contextlib.contextmanager
+def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator[tuple[list[str], Path | None]]:
+    """`inputs` and `output` with `-` replaced by files in a private folder: codecs seek, and verification reads back.
+
+    Standard input is read to its end first. On a clean exit what was made is copied to standard output, where nothing
+    else is printed meanwhile.
+    """
+    to_stdout = str(output) == PIPE
+    if PIPE not in inputs and not to_stdout:
+        yield inputs, output
+        return
+    if PIPE in inputs and output is None:
+        raise UsageError("-", "is standard input, and no output is given", "add -o FILE, or -o - for standard output")
+    if to_stdout and (len(inputs) > 1 or Path(inputs[0]).is_dir() or as_json or sys.stdout.isatty()):
+        raise UsageError("-o -", "takes one picture, no --json, and needs standard output to be a file or pipe")
+    with tempfile.TemporaryDirectory(prefix="upframe-") as folder:
+        if PIPE in inputs:
+            with Path(folder, "stdin").open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        files = [str(Path(folder, "stdin")) if given == PIPE else given for given in inputs]
+        if not to_stdout:
+            yield files, output
+            return
+        made = Path(folder, "made")
+        made.mkdir()
+        with contextlib.redirect_stdout(sys.stderr):
+            yield files, made
+        if len(results := list(made.iterdir())) > 1:
+            raise UsageError("-o -", f"{inputs[0]} means {len(results)} pictures", "give a folder instead")
+        for path in results:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _job_options(*, size: Size, computing: Computing, model: str | None, max_pixels: int | None, **rest: Any) -> JobOptions:
+    from upframe.engines import TorchOptions
+    from upframe.job import JobOptions
+    from upframe.media.images import Limits
+    from upframe.upscale import UpscaleOptions
+
+    if computing.fp32 and computing.precision not in ("auto", "fp32"):
+        raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
+    if computing.threads is not None and computing.threads < 1:
+        raise UsageError(f"--threads {computing.threads}", "must be 1 or more")
+    for flag, value in (("--halo", computing.halo), ("--overlap", computing.overlap)):
+        if value is not None and value < 0:
+            raise UsageError(f"{flag} {value}", "must be 0 or more")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
+    quality = rest.get("quality")
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"--quality {quality}", "must be 1 to 100")
+    torch_options = TorchOptions(
+        device=device_name(computing.device),
+        precision="fp32" if computing.fp32 else computing.precision,
+        threads=computing.threads,
+    )
+    tile = tile_size(computing.tile, overlap=computing.overlap)
+    return JobOptions(
+        model=model,
+        target=size.target(),
+        upscale=UpscaleOptions(tile, computing.halo, computing.overlap, torch_options),
+        limits=Limits() if max_pixels is None else Limits(max_pixels=max_pixels),
+        **rest,
+    )
+
+
+def _template(name: str | None, suffix: str | None) -> str | None:
+    if suffix is None:
+        return name
+    if name is not None:
+        raise UsageError("--suffix", "contradicts --name", "drop one of them")
+    return "{stem}_" + suffix.replace("{", "{{").replace("}", "}}")
+
+
+def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
+    from upframe import job
+
+    upscalers = planned.upscalers(options.upscale)
+    for item in planned.items:
+        up = upscalers[item.model]
+        tile = up.tile_px(item.info.size)
+        row = {
+            "event": "plan",
+            "input": str(item.input),
+            "output": str(item.output),
+            "model": item.model,
+            "input_size": list(item.info.size),
+            "size": list(item.size),
+            "format": item.plan.format,
+            "frames": item.frames,
+            "tile": list(tile),
+            "memory_bytes": job.estimated_memory_bytes(item, up),
+            "file_bytes": job.estimated_file_bytes(item),
+            "skip": item.skip,
+            "notices": [{"id": n.id, "message": n.message} for n in item.notices],
+        }
+        if as_json:
+            print_line(json.dumps(row))
+            continue
+        what = "is there already, skipped" if item.skip else f"{item.model}, {item.plan.format}"
+        frames = f", {item.frames} frames" if item.frames > 1 else ""
+        print_line(
+            f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {item.info.size[1]}x{item.info.size[0]} -> "
+            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile[1]}x{tile[0]}; about "
+            f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"  # type: ignore[operator]
+        )
+        for notice in item.notices:
+            print_line(f"  note: {notice.message} [{notice.id}]")
+    for failed in planned.failed:
+        if as_json:
+            show_json(job.Event("failed", failed.input, job.error_data(failed.error)))
+        else:
+            print_line(f"cannot do {failed.error}")
+
+
+def _conclude(report: Report, reporting: Reporting) -> int:
+    """Print the summary and return the exit code."""
+    written, skipped, failed = (len(report.of(s)) for s in ("written", "skipped", "failed"))
+    error = report.error
+    code = error.exit_code if error is not None else 0
+    if reporting.json:
+        rows = [
+            {
+                "input": str(o.input),
+                "status": o.status,
+                "output": None if o.output is None else str(o.output),
+                "error": None if o.error is None else str(o.error),
+                "notices": [n.id for n in o.notices],
+            }
+            for o in report.outcomes
+        ]
+        counts = {"written": written, "skipped": skipped, "failed": failed}
+        print_line(
+            json.dumps({"event": "summary", "exit_code": code, **counts, "seconds": round(report.seconds, 3), "items": rows})
+        )
+    elif len(report.outcomes) > 1 and not reporting.quiet:
+        print_line(f"{written} written, {skipped} skipped, {failed} failed in {report.seconds:.1f} s")
+        for outcome in report.of("failed"):
+            print_line(f"  failed: {outcome.error}")
+    return code
