@@ -59,8 +59,8 @@ def test_a_reader_that_stops_early_stops_the_source() -> None:
     source = endless()
     ahead = read_ahead(source, depth=2)
     assert next(ahead) == 1
-    ahead.close()  # type: ignore[attr-defined]
-    source.close()  # type: ignore[attr-defined]
+    ahead.close()
+    source.close()
     assert closed.is_set()
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe import __version__
-from upframe.errors import InputError, Notice, OutputError, UpframeError, UsageError
+from upframe.errors import InputError, Notice, OutputError, UsageError, VerifyError
 from upframe.media.sink import part_path
 from upframe.media.video import (
     FrameIndex,
@@ -53,7 +53,8 @@ log = logging.getLogger(__name__)
 
 FRAMES_AHEAD = 3  # decoded before, and waiting to be encoded after, the network
 SEGMENT_FRAMES = 240  # of a frame-wise network: what is lost in a crash is at most that
-FLAT = 1  # spread of a frame's code values (of 65,535) under which it counts as flat
+FLAT = 1  # spread of a frame's code values (of 65,535) up to which it counts as flat
+NOT_FLAT = 64 * 257  # and from which it certainly is not: a quarter of the range
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,14 @@ def _finish(film: Film, work: WorkFolder, segments: list[Segment], index: FrameI
         target.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """An enlarged frame at its time."""
+
+    pts: int
+    pixels: NDArray[Any]
+
+
 class _Renderer:
     """Renders segments of one film with one model, frame by frame or as clips."""
 
@@ -292,22 +301,20 @@ class _Renderer:
             self._single.forget()  # a resumed run must not depend on what came before
         with (
             VideoSink(target, self._film.plan, frames=segment.frames) as sink,
-            WriteBehind(lambda made: sink.write(made[1], pts=made[0]), depth=FRAMES_AHEAD) as behind,
+            WriteBehind[_Made](lambda made: sink.write(made.pixels, pts=made.pts), depth=FRAMES_AHEAD) as behind,
         ):
-            for pts, pixels in self._frames(source, segment, offset):
-                behind.put((pts, pixels))
+            for made in self._frames(source, segment, offset):
+                behind.put(made)
                 frame_done()
 
-    def _frames(self, source: VideoSource, segment: Segment, offset: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _frames(self, source: VideoSource, segment: Segment, offset: int) -> Iterator[_Made]:
         film = self._film
         if self._single is not None:
             frames = source.range(offset + segment.first, offset + segment.end)
             with contextlib.closing(read_ahead(frames, depth=FRAMES_AHEAD)) as ahead:
                 for frame in ahead:
                     bands = self._single.bands(frame.pixels, size=film.size, subject=_at(film, frame))
-                    made = np.concatenate(list(bands))
-                    _refuse_flat(film, frame, made)
-                    yield frame.pts, made
+                    yield _checked(film, frame, np.concatenate(list(bands)))
             return
         assert self._clip is not None
         clip = list(source.range(offset + segment.read_first, offset + segment.read_end))
@@ -321,20 +328,19 @@ class _Renderer:
             subject=_at(film, own[0]),
         )
         for frame, made in zip(own, made_frames, strict=True):
-            _refuse_flat(film, frame, made)
-            yield frame.pts, made
+            yield _checked(film, frame, made)
 
 
 def _at(film: Film, frame: VideoFrame) -> str:
     return f"{film.input} frame {frame.number}"
 
 
-def _refuse_flat(film: Film, frame: VideoFrame, made: NDArray[Any]) -> None:
-    """A network that has lost its way makes flat frames; of a frame that is not flat that is an error, black is fine."""
-    if int(made.max()) - int(made.min()) <= FLAT and int(frame.pixels.max()) - int(frame.pixels.min()) > 64 * FLAT * 257:
-        from upframe.errors import VerifyError
-
+def _checked(film: Film, frame: VideoFrame, made: NDArray[Any]) -> _Made:
+    """A frame to be written. A network that has lost its way makes flat frames; of a frame that is not flat itself that is
+    an error. Black stays black."""
+    if int(np.ptp(made)) <= FLAT and int(np.ptp(frame.pixels)) > NOT_FLAT:
         raise VerifyError(_at(film, frame), "came out flat", "check the weights, or try --precision fp32")
+    return _Made(frame.pts, made)
 
 
 class _CutFinder:
@@ -404,5 +410,3 @@ def is_done(film: Film) -> bool:
 def _decoder_name(codec: str) -> str:
     return {"h265": "hevc"}.get(codec, codec)
 
-
-__all__ = ["Film", "FilmOptions", "FilmReport", "UpframeError", "is_done", "plan_film", "render"]

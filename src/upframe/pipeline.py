@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -23,7 +23,7 @@ class _End:
         self.error = error
 
 
-def read_ahead(items: Iterable[T], *, depth: int) -> Iterator[T]:
+def read_ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
     """The items of `items`, made in a thread that stays at most `depth` items ahead.
 
     An error of the iterable is raised here, after the items before it. Closing the iterator early stops the thread.

@@ -35,7 +35,7 @@ BASICVSR_PAPER = (
 REALBASICVSR_PAPER = "Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022, https://arxiv.org/abs/2111.12704"
 SCALE = 4
 SLOPE = 0.1  # of every LeakyReLU here
-FLOW_BATCH_PX = 1 << 18  # pixels of frame pairs whose flow is computed at once: all pairs of a small clip
+FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 # Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
 CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
 RECONSTRUCTION_PX = 1 << 16  # nine kilobytes each, at 16 times the pixels; bands overlap by 4 rows
