@@ -31,6 +31,11 @@ from upframe.errors import (
     UpframeError,
     UsageError,
 )
+from upframe.film import Film, FilmOptions, is_done, plan_film_output, probe_film
+from upframe.film import estimated_file_bytes as film_file_bytes
+from upframe.film import estimated_memory_bytes as film_memory_bytes
+from upframe.film import render as render_film
+from upframe.film import tile_px as film_tile_px
 from upframe.frames import MediaInfo
 from upframe.media.formats import SNIFF_BYTES, sniff
 from upframe.media.images import (
@@ -43,6 +48,7 @@ from upframe.media.images import (
     probe,
     verify_output,
 )
+from upframe.media.video import container_named, is_video_name
 from upframe.models import DEFAULT_SCALE, Model, default_model, load
 from upframe.naming import Found, Target
 from upframe.upscale import UpscaleOptions, Upscaler
@@ -75,6 +81,10 @@ class JobOptions:
     first_frame: bool = False
     """Take the first frame of an animation or the first page of a document instead of all."""
     limits: Limits = Limits()
+    film: FilmOptions = FilmOptions()
+    """How videos are read and written."""
+    as_clip: bool = False
+    """Take a folder as one clip whose frames lie in it. A video file as output implies it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,29 @@ class Item:
 
 
 @dataclass(frozen=True)
+class FilmItem:
+    """One film and what will become of it."""
+
+    film: Film
+    model: str
+    """Name or path for `models.load`."""
+    notices: tuple[Notice, ...]
+    skip: bool = False
+
+    @property
+    def input(self) -> Path:
+        return self.film.input
+
+    @property
+    def output(self) -> Path:
+        return self.film.output
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.film.size
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one input."""
 
@@ -120,20 +153,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    items: tuple[Item, ...]
+    items: tuple[Item | FilmItem, ...]
     failed: tuple[Outcome, ...]
     """Inputs that cannot be done, known from their headers."""
     models: Mapping[str, Model]
     """The models that the items name, loaded."""
 
     def upscalers(self, options: UpscaleOptions, *, cancel: threading.Event | None = None) -> dict[str, Upscaler]:
-        """An upscaler for each model.
+        """An upscaler for each model that is to enlarge single pictures.
 
         Raises:
             UsageError: for a device or precision that the model cannot be run with.
             ResourceError: for a device that is not there.
         """
-        return {name: Upscaler(model, options, cancel=cancel) for name, model in self.models.items()}
+        used = {item.model for item in self.items if isinstance(item, Item)}
+        return {name: Upscaler(self.models[name], options, cancel=cancel) for name in sorted(used)}
 
 
 @dataclass(frozen=True)
@@ -160,7 +194,7 @@ class Report:
 class Event:
     """One thing that happened, for progress bars and `--json`."""
 
-    event: Literal["start", "progress", "notice", "done", "skipped", "failed"]
+    event: Literal["start", "progress", "notice", "film", "done", "skipped", "failed"]
     input: Path
     data: dict[str, Any] = field(default_factory=dict)
 
@@ -175,19 +209,25 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
     """
     options.target.check()
     found = naming.find_inputs(
-        inputs, output=output, recursive=options.recursive, include=options.include, exclude=options.exclude
+        inputs,
+        output=output,
+        recursive=options.recursive,
+        include=options.include,
+        exclude=options.exclude,
+        as_clips=options.as_clip or _means_video(output, options.format),
     )
     naming.check_output(found, output)
     models = _Models(options)
     names = naming.Namer(output, template=options.name)
-    items: list[Item] = []
+    items: list[Item | FilmItem] = []
     failed: list[Outcome] = []
     for one in found:
         if one.error is not None:
             failed.append(Outcome(one.path, "failed", error=one.error))
             continue
         try:
-            items.append(_plan_item(one, names, models, options))
+            plan_one = _plan_film if one.path.is_dir() or is_video_name(one.path) else _plan_item
+            items.append(plan_one(one, names, models, options))
         except InputError as error:
             failed.append(Outcome(one.path, "failed", error=error))
             # Its name is kept free: once the file is mended, a rerun must not find another input's output there.
@@ -226,6 +266,38 @@ def _plan_item(found: Found, names: naming.Namer, models: _Models, options: JobO
     notices += renamed
     skip = _is_taken(path, found.path) and not options.overwrite and _is_done(path, found.path, made, size, info.frames)
     return Item(found.path, path, info, made, size, model, models.native, tuple(notices), skip)
+
+
+def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobOptions) -> FilmItem:
+    info = probe_film(found.path, options.film)
+    size = options.target.size_for(info.size, native=models.native)
+    factor = max(size[0] / info.size[0], size[1] / info.size[1])
+    model = models.name_for(factor)
+    spec_scale = models.get(model).spec.scale
+    wanted = names.wanted_format(options.format)
+    if wanted is None and found.path.is_dir():
+        wanted = ".png"  # a folder of frames becomes one
+    plan, notices = plan_film_output(info, size, options.film, container=wanted)
+    if factor > spec_scale * 1.001:
+        message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
+        notices = (*notices, Notice("beyond-model-scale", str(found.path), message))
+    scale = options.target.label(spec_scale)
+    if plan is not None:
+        same = plan.container == found.path.suffix.lower().lstrip(".")
+        extension = wanted if wanted and wanted.startswith(".") else found.path.suffix if same else plan.extension
+        path, renamed = names.choose(found, extension, model=models.label(model), scale=scale)
+    else:
+        path, renamed = names.choose_folder(found, model=models.label(model), scale=scale)
+    film = Film(found.path, path, info, plan, size, notices)
+    skip = _is_taken(path, found.path) and not options.overwrite and is_done(film)
+    return FilmItem(film, model, (*notices, *renamed), skip)
+
+
+def _means_video(output: Path | None, format: str | None) -> bool:
+    """Whether the output is to be a video, so that a folder given as input is its frames."""
+    if format is not None:
+        return container_named(format) is not None
+    return output is not None and not output.is_dir() and is_video_name(output)
 
 
 class _Models:
@@ -283,11 +355,15 @@ def run(
             log.debug("%s", failed.input, exc_info=failed.error)
             tell(Event("failed", failed.input, error_data(failed.error)))
         for item in planned.items:
-            outcomes.append(_run_item(item, upscalers[item.model], options, tell))
+            if isinstance(item, Item):
+                make = partial(render, item, upscalers[item.model], options, tell)
+            else:
+                make = partial(_render_film, item, planned.models[item.model], options, tell, cancel)
+            outcomes.append(_run_item(item, make, tell))
     return Report(tuple(outcomes), time.perf_counter() - began)
 
 
-def _run_item(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> Outcome:
+def _run_item(item: Item | FilmItem, make: Callable[[], tuple[Notice, ...]], tell: Callable[[Event], None]) -> Outcome:
     if item.skip:
         tell(Event("skipped", item.input, {"output": str(item.output)}))
         return Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
@@ -297,7 +373,7 @@ def _run_item(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Eve
         tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
     failure: UpframeError
     try:
-        late = render(item, up, options, tell)
+        late = make()
     except (Cancelled, BrokenPipeError):  # the user's wish, or nobody listens to us any more
         raise
     except UpframeError as error:
@@ -353,6 +429,44 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
                 if options.strict:
                     raise notice.as_error()
     return late
+
+
+def _render_film(
+    item: FilmItem,
+    model: Model,
+    options: JobOptions,
+    tell: Callable[[Event], None],
+    cancel: threading.Event | None,
+) -> tuple[Notice, ...]:
+    """Make a film's output; returns the notices that only came up on the way."""
+    began = time.perf_counter()
+    _check_room(item.output, film_file_bytes(item.film))
+
+    def progress(done: int, total: int) -> None:
+        rate = done / (time.perf_counter() - began)
+        data = {"done": round(done / total, 4), "frame": done, "frames": total, "frames_per_s": round(rate, 3)}
+        tell(Event("progress", item.input, data))
+
+    def notice(late: Notice) -> None:
+        if late in item.notices:
+            return
+        tell(Event("notice", item.input, {"id": late.id, "message": late.message}))
+        if options.strict:
+            raise late.as_error()
+
+    with _folder(item.output.parent):
+        report = render_film(
+            item.film, model, options.upscale, options.film, on_frame=progress, on_notice=notice, cancel=cancel
+        )
+    data = {
+        "frames": report.frames,
+        "frames_resumed": report.resumed,
+        "segments": report.segments,
+        "cleaning_passes": list(report.cleaning_passes),
+        "tiles_reused": round(report.tiles_reused, 4),
+    }
+    tell(Event("film", item.input, data))
+    return tuple(n for n in report.notices if n not in item.notices)
 
 
 def _open(path: Path, options: JobOptions) -> ImageSource:
@@ -412,6 +526,39 @@ def upscale_file(
     return report.outcomes[0]
 
 
+def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[str, Any]:
+    """What is going to be done with one input, JSON-ready, with rough estimates of memory and disk."""
+    row: dict[str, Any] = {
+        "event": "plan",
+        "input": str(item.input),
+        "output": str(item.output),
+        "model": item.model,
+        "size": list(item.size),
+        "skip": item.skip,
+        "notices": [{"id": n.id, "message": n.message} for n in item.notices],
+    }
+    model = planned.models[item.model]
+    if isinstance(item, Item):
+        up = Upscaler(model, options.upscale)
+        return row | {
+            "input_size": list(item.info.size),
+            "format": item.plan.format,
+            "frames": item.frames,
+            "tile": list(up.tile_px(item.info.size)),
+            "memory_bytes": estimated_memory_bytes(item, up),
+            "file_bytes": estimated_file_bytes(item),
+        }
+    film = item.film
+    return row | {
+        "input_size": list(film.info.size),
+        "format": "png" if film.plan is None else f"{film.plan.container}, {film.plan.codec} {film.plan.pix_fmt}",
+        "frames": film.frames_estimate,
+        "tile": list(film_tile_px(film, model, options.upscale, options.film)),
+        "memory_bytes": film_memory_bytes(film, model, options.upscale, options.film),
+        "file_bytes": film_file_bytes(film),
+    }
+
+
 # Estimates ------------------------------------------------------------------------------------------------------------
 def estimated_file_bytes(item: Item) -> int:
     """Rough size of the output file, on the high side for photographs."""
@@ -435,14 +582,17 @@ def estimated_memory_bytes(item: Item, up: Upscaler) -> int:
 
 
 def _check_space(item: Item) -> None:
-    folder = item.output.parent
+    _check_room(item.output, estimated_file_bytes(item))
+
+
+def _check_room(output: Path, file_bytes: int) -> None:
+    folder = output.parent
     while not folder.exists():
         folder = folder.parent
-    # A folder that is not there yet will lie on the disk of the nearest one that is.
-    need, free = int(estimated_file_bytes(item) * 1.2), shutil.disk_usage(folder).free
+    need, free = int(file_bytes * 1.2), shutil.disk_usage(folder).free
     if free < need:
         raise OutputError(
-            item.output, f"about {need / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free", "make space first"
+            output, f"about {need / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free", "make space first"
         )
 
 
@@ -465,7 +615,7 @@ def _is_taken(output: Path, source: Path) -> bool:
     return True
 
 
-def _refuse_changed_inputs(items: Iterable[Item], found: Iterable[Found]) -> None:
+def _refuse_changed_inputs(items: Iterable[Item | FilmItem], found: Iterable[Found]) -> None:
     """Refuse a job that would overwrite one input with the result of another; on a rerun of `upframe *.png -y` they meet."""
     inputs = {one.path.resolve() for one in found}
     for item in items:

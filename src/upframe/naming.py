@@ -21,7 +21,8 @@ from pathlib import Path
 
 from upframe.errors import InputError, Notice, UsageError
 from upframe.media.formats import FORMATS, UNSUPPORTED, format_of_name
-from upframe.media.images import iter_files, natural_key
+from upframe.media.images import is_image_name, iter_files, natural_key
+from upframe.media.video import is_video_name
 
 NAME_BYTES = 255  # of one path component, on every common file system
 
@@ -116,6 +117,7 @@ def find_inputs(
     recursive: bool,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    as_clips: bool = False,
 ) -> list[Found]:
     """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
 
@@ -124,6 +126,7 @@ def find_inputs(
 
     Args:
         include, exclude: Globs on names, or on paths below a folder.
+        as_clips: A folder is one input: a clip, whose frames lie in it.
 
     Raises:
         InputError: if there is nothing at all, or the only input is a folder or pattern without images.
@@ -133,7 +136,10 @@ def find_inputs(
     for given in inputs:
         path = Path(given)
         try:
-            found += _meant_by(path, output, recursive, include, exclude)
+            if as_clips and os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+                found.append(Found(path, Path(path.resolve().name), None))
+            else:
+                found += _meant_by(path, output, recursive, include, exclude)
         except InputError as error:
             found.append(Found(path, Path(path.name), None, error))
     if not found:
@@ -179,13 +185,17 @@ def _in_folder(
         raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
     files = [
         Found(p, p.relative_to(folder), folder)
-        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude)
+        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=_is_media_name)
         if inside is None or inside not in p.resolve().parents
     ]
     if not files:
         hint = "use -r to look into its sub-folders" if not recursive else "check the folder and the filters"
         raise InputError(folder, "no images in it", hint)
     return files
+
+
+def _is_media_name(name: str) -> bool:
+    return is_image_name(name) or is_video_name(name)
 
 
 def check_output(found: Sequence[Found], output: Path | None) -> None:
@@ -197,15 +207,18 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     if output is None:
         return
     if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
-        raise UsageError(output, "exists and is neither a folder nor called like an image", "choose another output")
+        raise UsageError(output, "exists and is neither a folder nor called like an image or a video", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
     if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
         raise UsageError(output, "is a file, and there are several inputs", "give a folder")
 
 
 def names_a_file(output: Path) -> bool:
-    """Whether an output that is not there yet means a file: it ends in an image extension, if only of a foreign format."""
-    return bool(output.suffix) and (format_of_name(output.suffix) is not None or output.suffix[1:].lower() in UNSUPPORTED)
+    """Whether an output that is not there yet means a file: it ends like an image or a video, if only of a foreign format."""
+    if not output.suffix:
+        return False
+    known = format_of_name(output.suffix) is not None or is_video_name(output)
+    return known or output.suffix[1:].lower() in UNSUPPORTED
 
 
 def _check_template(template: str) -> None:
@@ -219,6 +232,11 @@ def _check_template(template: str) -> None:
         raise UsageError(f"--name {template}", f"is no template ({error})", advice) from error
     if not name or "/" in name or os.sep in name:
         raise UsageError(f"--name {template}", "has a path separator in it" if name else "is empty", advice)
+
+
+def _kind(extension: str) -> str | None:
+    """One word for all spellings of a format or container."""
+    return format_of_name(extension) or extension.lower().lstrip(".")
 
 
 class Namer:
@@ -238,7 +256,7 @@ class Namer:
         """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
         if not self._is_file or self._output is None:
             return asked
-        if asked is not None and format_of_name(asked) != format_of_name(self._output.suffix):
+        if asked is not None and _kind(asked) != _kind(self._output.suffix):
             raise UsageError(f"--format {asked}", f"contradicts the output name {self._output.name}", "drop one of them")
         return self._output.suffix
 
@@ -263,6 +281,15 @@ class Namer:
         if path.name != name:
             notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
         return path, notices
+
+    def choose_folder(self, found: Found, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
+        """Where the frames of this clip go: the output itself if one is named, else a folder beside the input."""
+        if self._output is not None and found.path.is_dir():
+            return self._output, []
+        if self._output is None and found.path.is_dir():
+            top = found.path.resolve()
+            return top.with_name(f"{top.name}_upscaled"), []
+        return self.choose(found, "", model=model, scale=scale)
 
     def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
         """Keep the name that this input, which cannot be read now, would most likely have had."""

@@ -117,7 +117,9 @@ class WorkFolder:
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
-            if entry.name != "lock":
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
                 entry.unlink()
 
 

@@ -36,6 +36,8 @@ class Clip:
     pix_fmt: str = "yuv420p"
     options: dict[str, str] = field(default_factory=dict)
     rate: int = 25
+    clock: Fraction = TICK
+    """Seconds per unit of `pts`."""
     tags: tuple[int, int, int, int] | None = None
     """Primaries, transfer, matrix, range."""
     sample_aspect: Fraction | None = None
@@ -77,7 +79,7 @@ def make_clip(path: Path, clip: Clip | None = None, **muxer: str) -> Path:
         subtitles = _add_subtitles(out) if clip.subtitles else None
         for number, pts in enumerate(clip.pts):
             frame = picture(number, clip.size, clip.pix_fmt)
-            frame.pts, frame.time_base = pts, TICK
+            frame.pts, frame.time_base = pts, clip.clock
             if clip.tags:
                 frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = clip.tags
             packets += video.encode(frame)
@@ -98,7 +100,7 @@ def make_clip(path: Path, clip: Clip | None = None, **muxer: str) -> Path:
 def _add_video(out: Any, clip: Clip) -> Any:
     video = out.add_stream(clip.codec, rate=clip.rate, options={"threads": "1", **clip.options})
     video.height, video.width, video.pix_fmt = *clip.size, clip.pix_fmt
-    video.time_base = video.codec_context.time_base = TICK
+    video.time_base = video.codec_context.time_base = clip.clock
     if clip.tags:
         context = video.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = clip.tags

@@ -120,9 +120,31 @@ def _sentence(event: Event) -> str | None:
         return f"{name}: {one_line(event.data['output'])} is there already and verified, skipped (-y redoes it)"
     if event.event == "notice":
         return f"{name}: note: {event.data['message']} [{event.data['id']}]"
+    if event.event == "film":
+        return _film_sentence(name, event.data)
     if event.event == "failed":
         return f"upframe: {event.data['error']}"
     return None
+
+
+def _film_sentence(name: str, data: dict[str, Any]) -> str:
+    text = f"{name}: {data['frames']} frames in {data['segments']} segments"
+    if data["frames_resumed"]:
+        text += f", {data['frames_resumed']} of them from an earlier run"
+    if data["cleaning_passes"]:
+        text += f"; cleaning passes {', '.join(str(p) for p in data['cleaning_passes'])}"
+    if data["tiles_reused"]:
+        text += f"; {data['tiles_reused']:.0%} of the tiles had not changed"
+    return text
+
+
+def _progress_text(data: dict[str, Any]) -> str:
+    """Share done, and for a film its frame, rate and the time left."""
+    if "frame" not in data:
+        return f"{data['done']:.0%}"
+    left_s = (data["frames"] - data["frame"]) / max(data["frames_per_s"], 1e-9)
+    left = f"{left_s / 3600:.1f} h" if left_s > 5400 else f"{left_s / 60:.0f} min" if left_s > 90 else f"{left_s:.0f} s"
+    return f"{data['done']:.0%}, frame {data['frame']} of {data['frames']}, {data['frames_per_s']:.2f} frames/s, {left} left"
 
 
 class _PlainLines:
@@ -136,7 +158,7 @@ class _PlainLines:
         text = _sentence(event)
         if event.event == "progress" and self._progress and time.monotonic() - self._last > 5:
             self._last = time.monotonic()
-            text = f"{one_line(str(event.input))}: {event.data['done']:.0%}"
+            text = f"{one_line(str(event.input))}: {_progress_text(event.data)}"
         if text is not None:
             if event.event in ("done", "skipped"):
                 print_line(text)
@@ -163,6 +185,9 @@ def _live(total: int) -> Iterator[Any]:
                 bar.update(whole, description=escape(one_line(event.input.name))[:40])
             elif event.event == "progress":
                 bar.update(whole, completed=done + event.data["done"])
+                if "frames_per_s" in event.data:
+                    label = f"{one_line(event.input.name)[:28]} {event.data['frames_per_s']:.2f} frames/s"
+                    bar.update(whole, description=escape(label))
             elif event.event in ("done", "skipped", "failed"):
                 done += 1
                 bar.update(whole, completed=done)

@@ -6,7 +6,8 @@ import logging
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -14,7 +15,9 @@ from upframe import __version__
 from upframe.errors import UsageError
 
 if TYPE_CHECKING:
+    from upframe.film import FilmOptions
     from upframe.naming import Target
+    from upframe.spec import Cleaning
     from upframe.upscale import TileSize
 
 
@@ -31,6 +34,7 @@ OUTPUT = Group.create_ordered("Output")
 INPUT = Group.create_ordered("Input")
 PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
+VIDEO = Group.create_ordered("Video")
 REPORTING = Group.create_ordered("Reporting")
 
 app = App(
@@ -120,6 +124,130 @@ class Computing:
     "The same as --precision fp32."
     threads: Annotated[int | None, Parameter(group=COMPUTE)] = None
     "CPU threads."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Video:
+    """How videos are read and written."""
+
+    start: Annotated[str | None, Parameter(alias="--start-time", group=VIDEO)] = None
+    "Leave out what comes before: seconds or H:MM:SS, after the first frame."
+    end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
+    "Leave out what comes from there on."
+    codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
+    "h264, h265, av1, ffv1 or prores; the input's where it can be written, else h264."
+    crf: Annotated[int | None, Parameter(group=VIDEO)] = None
+    "Constant quality, lower is better; the codec's good default otherwise."
+    preset: Annotated[str | None, Parameter(group=VIDEO)] = None
+    "Speed against size, in the encoder's words."
+    pix_fmt: Annotated[str | None, Parameter(group=VIDEO)] = None
+    "Pixel format in FFmpeg's words; the nearest to the input's otherwise."
+    encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
+    "Any other option of the encoder: -e KEY=VALUE."
+    odd: Annotated[Literal["pad", "crop", "444"], Parameter(group=VIDEO)] = "pad"
+    "What becomes of odd sizes where colour needs even ones."
+    audio: Annotated[bool, Parameter(negative="--no-audio", group=VIDEO)] = True
+    "Take the sound along."
+    subs: Annotated[bool, Parameter(negative="--no-subs", group=VIDEO)] = True
+    "Take subtitles along."
+    stream: Annotated[int | None, Parameter(group=VIDEO)] = None
+    "Which video track, by its index in the file."
+    deinterlace: Annotated[Literal["off", "auto", "bwdif", "yadif"], Parameter(group=VIDEO)] = "off"
+    "Make whole frames of interlaced ones: auto only where they are marked."
+    on_bad_frame: Annotated[Literal["repeat", "skip", "fail"], Parameter(group=VIDEO)] = "repeat"
+    "What takes the place of a damaged frame."
+    fps: Annotated[str | None, Parameter(group=VIDEO)] = None
+    "Frames per second of a folder of frames: 25, 29.97 or 30000/1001."
+    clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
+    "Take a folder as one clip, whose frames lie in it; a video as output implies it."
+    window: Annotated[int | None, Parameter(alias="--max-seq-len", group=VIDEO)] = None
+    "Longest segment in frames; chosen from free memory otherwise."
+    temporal_overlap: Annotated[int | None, Parameter(group=VIDEO)] = None
+    "Frames of context where a shot is divided; the network's own number otherwise."
+    clean_threshold: Annotated[float | None, Parameter(group=VIDEO)] = None
+    "RealBasicVSR: clean again while a pass changes more than this, on the 0-255 scale; 255 is one pass."
+    clean_max: Annotated[int | None, Parameter(group=VIDEO)] = None
+    "RealBasicVSR: most cleaning passes."
+    clean_strength: Annotated[float | None, Parameter(group=VIDEO)] = None
+    "RealBasicVSR: share of the cleaning that is applied, 0 to 1."
+    restart: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
+    "Throw away what an interrupted run left, instead of going on with it."
+
+    def options(self, *, allow_truncated: bool) -> FilmOptions:
+        from upframe.film import FilmOptions
+
+        for flag, value in (
+            ("--window", self.window),
+            ("--stream", self.stream),
+            ("--temporal-overlap", self.temporal_overlap),
+        ):
+            if value is not None and value < (1 if flag == "--window" else 0):
+                raise UsageError(f"{flag} {value}", f"must be {1 if flag == '--window' else 0} or more")
+        pairs = [text.partition("=") for text in self.encoder or []]
+        for key, equals, _ in pairs:
+            if not key or not equals:
+                raise UsageError(f"-e {key}", "must be KEY=VALUE")
+        start, end = (None if t is None else _seconds(flag, t) for flag, t in (("--start", self.start), ("--end", self.end)))
+        if start is not None and end is not None and start >= end:
+            raise UsageError(f"--end {self.end}", f"is not after --start {self.start}")
+        return FilmOptions(
+            codec=self.codec,
+            crf=self.crf,
+            preset=self.preset,
+            pix_fmt=self.pix_fmt,
+            encoder=tuple((key, value) for key, _, value in pairs),
+            odd=self.odd,
+            audio=self.audio,
+            subtitles=self.subs,
+            start=start,
+            end=end,
+            stream=self.stream,
+            deinterlace=self.deinterlace,
+            on_bad_frame=self.on_bad_frame,
+            allow_truncated=allow_truncated,
+            segment_frames=self.window,
+            context=self.temporal_overlap,
+            cleaning=self._cleaning(),
+            restart=self.restart,
+            **({} if self.fps is None else {"rate": _rate(self.fps)}),
+        )
+
+    def _cleaning(self) -> Cleaning | None:
+        from upframe.spec import Cleaning
+
+        given = {"threshold": self.clean_threshold, "max_passes": self.clean_max, "strength": self.clean_strength}
+        chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        try:
+            return Cleaning(**chosen) if chosen else None
+        except ValueError:
+            raise UsageError("--clean flags", "must not be negative, and the strength must be 0 to 1") from None
+
+
+def _seconds(flag: str, text: str) -> Fraction:
+    """Seconds, or H:MM:SS and M:SS with fractions."""
+    parts = text.split(":")
+    try:
+        if len(parts) > 3 or any(p.strip() != p or not p for p in parts):
+            raise ValueError
+        total = sum((Fraction(p) * 60**power for power, p in enumerate(reversed(parts))), Fraction(0))
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{flag} {text}", "is not a time", "use seconds or H:MM:SS") from None
+    if total < 0:
+        raise UsageError(f"{flag} {text}", "is before the first frame")
+    return total
+
+
+def _rate(text: str) -> Fraction:
+    """Frames per second; 23.976, 29.97 and 59.94 mean what broadcasters mean by them."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"--fps {text}", "is not a rate", "use 25, 29.97 or 30000/1001") from None
+    if not 0 < rate <= 1000:
+        raise UsageError(f"--fps {text}", "must be above 0 and at most 1000")
+    broadcast = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    return broadcast if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 200) else rate
 
 
 def tile_size(text: str, *, overlap: int) -> TileSize:

@@ -23,6 +23,7 @@ from upframe.cli.parser import (
     Computing,
     Reporting,
     Size,
+    Video,
     app,
     device_name,
     tile_size,
@@ -54,11 +55,12 @@ def upscale(
     allow_truncated: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
     first_frame: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
     max_pixels: Annotated[int | None, Parameter(group=INPUT)] = None,
+    video: Video = Video(),
     strict: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False,
     dry_run: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Enlarge images: files, folders and patterns.
+    """Enlarge images and videos: files, folders and patterns.
 
     Beside the input an output is called {stem}_{model}_x{scale}; in an output folder, and for the files of a folder
     (FOLDER_upscaled if no other is given), it keeps its name. Nothing is overwritten without -y; outputs that are there
@@ -69,7 +71,7 @@ def upscale(
         input: More inputs.
         output: File or folder to write; - is standard output.
         model: Name (see `upframe models list`) or weights file; the shipped photo model otherwise.
-        format: png, jpg, webp, tiff, bmp, avif or gif; the input's otherwise.
+        format: png, jpg, webp, tiff, bmp, avif or gif; mp4, mkv, mov or webm for videos; the input's otherwise.
         quality: 1 to 100, for lossy formats.
         name: Template of output names with {stem}, {model} and {scale}.
         suffix: Short for --name '{stem}_SUFFIX'.
@@ -103,6 +105,8 @@ def upscale(
         first_frame=first_frame,
         max_pixels=max_pixels,
         strict=strict,
+        film=video.options(allow_truncated=allow_truncated),
+        as_clip=video.clip,
     )
     everything = [*(inputs or []), *(input or [])]
     if not everything:
@@ -195,34 +199,18 @@ def _template(name: str | None, suffix: str | None) -> str | None:
 def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
     from upframe import job
 
-    upscalers = planned.upscalers(options.upscale)
     for item in planned.items:
-        up = upscalers[item.model]
-        tile = up.tile_px(item.info.size)
-        row = {
-            "event": "plan",
-            "input": str(item.input),
-            "output": str(item.output),
-            "model": item.model,
-            "input_size": list(item.info.size),
-            "size": list(item.size),
-            "format": item.plan.format,
-            "frames": item.frames,
-            "tile": list(tile),
-            "memory_bytes": job.estimated_memory_bytes(item, up),
-            "file_bytes": job.estimated_file_bytes(item),
-            "skip": item.skip,
-            "notices": [{"id": n.id, "message": n.message} for n in item.notices],
-        }
+        row = job.plan_row(item, planned, options)
         if as_json:
             print_line(json.dumps(row))
             continue
-        what = "is there already, skipped" if item.skip else f"{item.model}, {item.plan.format}"
-        frames = f", {item.frames} frames" if item.frames > 1 else ""
+        what = "is there already, skipped" if item.skip else f"{item.model}, {row['format']}"
+        frames = f", {row['frames']} frames" if row["frames"] > 1 else ""
+        (height, width), (tile_height, tile_width) = row["input_size"], row["tile"]
         print_line(
-            f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {item.info.size[1]}x{item.info.size[0]} -> "
-            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile[1]}x{tile[0]}; about "
-            f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"  # type: ignore[operator]
+            f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
+            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile_width}x{tile_height}; about "
+            f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"
         )
         for notice in item.notices:
             print_line(f"  note: {notice.message} [{notice.id}]")

@@ -6,7 +6,7 @@ import fnmatch
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from upframe.errors import InputError
@@ -30,7 +30,12 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def iter_files(
-    folder: Path, *, recursive: bool = False, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    folder: Path,
+    *,
+    recursive: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    is_wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[Path]:
     """Image files in `folder`, in natural order, files of a folder before its sub-folders.
 
@@ -41,6 +46,7 @@ def iter_files(
         recursive: Also look into sub-folders.
         include: Globs on the name or on the path below `folder`; when given, they replace the test of the extension.
         exclude: Globs of the same kind that are left out, files and folders.
+        is_wanted: Test of names instead of `is_image_name`.
 
     Raises:
         InputError: if `folder` is not a readable folder.
@@ -52,11 +58,18 @@ def iter_files(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(folder, f"cannot be listed ({reason})", "pass a readable folder") from error
-    yield from _walk(folder, folder, recursive, tuple(include), tuple(exclude), {(status.st_dev, status.st_ino)})
+    wanted = is_wanted or is_image_name
+    yield from _walk(folder, folder, recursive, tuple(include), tuple(exclude), wanted, {(status.st_dev, status.st_ino)})
 
 
 def _walk(
-    top: Path, folder: Path, recursive: bool, include: Sequence[str], exclude: Sequence[str], seen: set[tuple[int, int]]
+    top: Path,
+    folder: Path,
+    recursive: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    is_wanted: Callable[[str], bool],
+    seen: set[tuple[int, int]],
 ) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
@@ -71,13 +84,13 @@ def _walk(
             continue
         if path.is_dir():  # False for a link that leads to itself
             folders.append(path)
-        elif path.is_file() and (_matches(path, top, include) if include else is_image_name(name)):
+        elif path.is_file() and (_matches(path, top, include) if include else is_wanted(name)):
             yield path
     for path in folders if recursive else ():
         status = path.stat()
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
-            yield from _walk(top, path, recursive, include, exclude, seen)
+            yield from _walk(top, path, recursive, include, exclude, is_wanted, seen)
 
 
 def _matches(path: Path, top: Path, globs: Sequence[str]) -> bool:

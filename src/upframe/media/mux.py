@@ -149,9 +149,12 @@ def join(
         What `verify_video` is to find.
 
     Raises:
+        ValueError: if there are no segments.
         VerifyError: if the segments do not hold exactly those frames.
         OutputError: if the output cannot be written.
     """
+    if not segments:
+        raise ValueError("there are no segments to join")
     chosen = selection if selection is not None else range(len(timing.pts))
     pts = timing.pts[chosen.start : chosen.stop].astype(np.int64)
     durations = timing.durations[chosen.start : chosen.stop]
@@ -159,10 +162,10 @@ def join(
     out: Any = None
     try:
         with ExitStack() as stack:
-            inputs = [stack.enter_context(open_video(segment)) for segment in segments[:1]]
+            first = stack.enter_context(open_video(segments[0]))
             source = stack.enter_context(open_video(info.path)) if info is not None else None
             out = open_output(target, plan)
-            video = _add_video(out, inputs[0].streams.video[0], plan)
+            video = _add_video(out, first.streams.video[0], plan)
             routes = {} if source is None else _add_routes(out, source, plan, clip)
             if info is not None and plan.has_chapters:
                 chapters = _chapters(info.chapters, clip)

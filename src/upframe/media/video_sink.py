@@ -21,6 +21,7 @@ from upframe.media.video_frames import frame_of
 from upframe.media.video_info import plain
 from upframe.media.video_plan import VideoPlan
 
+_DTS_LEAD = 1 << 24  # more than the frames of any segment
 WRITE_ADVICE = "free some space, or write to another disk"
 
 
@@ -48,6 +49,8 @@ class VideoSink:
         self._container: Any = None
         self._stream: Any = None
         self._last_pts: int | None = None
+        self._first_pts: int | None = None
+        self._muxed = 0
         layout = format_layout(plan.pix_fmt)
         if layout is None or plan.pix_fmt not in encodable_formats(CODECS[plan.codec]):
             raise ValueError(f"{plan.codec} does not take {plan.pix_fmt}")
@@ -95,11 +98,21 @@ class VideoSink:
         planes = from_rgb(fitted(pixels, self.plan.coded_size), self._layout, self.plan.coding)
         frame = self._frame(planes, pts + self.plan.work_origin)
         try:
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self._last_pts = pts
         self.written += 1
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Packets in coding order. Encoders make decoding times that muxers refuse when times vary much; those of a work
+        file mean nothing but this order, and `join` makes the real ones."""
+        for packet in packets:
+            if self.plan.work_muxer == "nut":
+                self._first_pts = packet.pts if self._first_pts is None else self._first_pts
+                packet.dts = self._first_pts - _DTS_LEAD + self._muxed
+            self._container.mux_one(packet)
+            self._muxed += 1
 
     def _frame(self, planes: list[Plane], pts: int) -> av.VideoFrame:
         if self.plan.pix_fmt == "bgr0":
@@ -126,7 +139,7 @@ class VideoSink:
         if self._frames is not None and self.written != self._frames:
             raise VerifyError(self.path, f"{self.written} of {self._frames} frames were written", "run it again")
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
             self._container = None
             sync_file(self._part)
