@@ -28,8 +28,6 @@ from upframe.checkpoints import (
     convert,
     instantiate,
     measured_value_range,
-    read,
-    read_state,
     recognise,
     save,
 )
@@ -38,6 +36,7 @@ from upframe.nets import realbasicvsr, rlfn, vapsr
 from upframe.nets.realbasicvsr import BasicVSR, RealBasicVSR
 from upframe.nets.rlfn import RLFN
 from upframe.nets.vapsr import VapSR
+from upframe.weights_file import read, read_state
 
 State = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ import ctypes
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,6 +157,16 @@ class TorchEngine:
             with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
                 out = next(frames)[..., : h * s, : w * s].float().cpu()
             yield out
+
+    @contextmanager
+    def before_each_step(self, check: Callable[[], None]) -> Iterator[None]:
+        """Call `check` before each part of the network runs: what it raises stops even a long pass over a whole clip."""
+        hooks = [part.register_forward_pre_hook(lambda *_: check()) for part in self._network.modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _padded(self, x: Tensor) -> Tensor:
         """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""

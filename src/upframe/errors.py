@@ -137,6 +137,7 @@ NOTICES: dict[str, NoticeKind] = {
     "name-shortened": NoticeKind("the derived output name was too long for the file system", True),
     "no-pts": NoticeKind("frames without times got them from the nominal frame rate", True),
     "one-bit-to-gray": NoticeKind("a 1-bit image becomes 8-bit gray", True),
+    "packets-dropped": NoticeKind("damaged packets of sound or subtitles could not be copied", False),
     "pages-need-tiff": NoticeKind("the requested format holds one page, so TIFF is written", True),
     "pts-repaired": NoticeKind("frames with repeated or backward times were moved apart", True),
     "size-adjusted": NoticeKind("the codec needs even sizes; the picture was padded or cropped by a pixel", True),

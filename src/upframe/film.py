@@ -10,104 +10,59 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upframe import __version__
-from upframe.errors import InputError, Notice, OutputError, UsageError, VerifyError
-from upframe.media.formats import format_of_name
+from upframe.engines import pick_device
+from upframe.errors import Cancelled, InputError, Notice, OutputError, UsageError, VerifyError
+from upframe.film_plan import FRAMES_AHEAD, Film, FilmOptions, check_place, frame_name, open_folder, probe_film
 from upframe.media.images import part_path, probe
 from upframe.media.video import (
-    DEFAULT_RATE,
     FrameFolder,
     FrameFolderSink,
     VideoFrame,
-    VideoInfo,
-    VideoPlan,
     VideoSink,
     VideoSource,
     index_video,
     join,
-    plan_video,
-    probe_video,
     verify_video,
 )
 from upframe.models import Model
 from upframe.pipeline import WriteBehind, read_ahead
 from upframe.segments import Segment, plan_segments
 from upframe.shots import find_cuts, thumbnail
-from upframe.spec import Cleaning
 from upframe.upscale import UpscaleOptions, Upscaler
 from upframe.upscale_clip import ClipUpscaler
-from upframe.workfolder import WorkFolder
+from upframe.workfolder import WorkFolder, recorded_key
 
-FRAMES_AHEAD = 3  # decoded before, and waiting to be encoded after, the network
 SEGMENT_FRAMES = 240  # of a frame-wise network: what is lost in a crash is at most that
 FLAT = 1  # spread of a frame's code values (of 65,535) up to which it counts as flat
 NOT_FLAT = 64 * 257  # and from which it certainly is not: a quarter of the range
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """What the user decides about a film besides its size and model."""
+class FilmProgress:
+    """How far a film is."""
 
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    encoder: tuple[tuple[str, str], ...] = ()
-    """Further options of the encoder, key and value."""
-    odd: str = "pad"
-    audio: bool = True
-    subtitles: bool = True
-    start: Fraction | None = None
-    """Seconds after the first frame."""
-    end: Fraction | None = None
-    stream: int | None = None
-    deinterlace: str = "off"
-    on_bad_frame: str = "repeat"
-    allow_truncated: bool = False
-    rate: Fraction = DEFAULT_RATE
-    """Frames per second of a folder of frames."""
-    segment_frames: int | None = None
-    """Longest segment; None is chosen from the memory there is."""
-    context: int | None = None
-    """Frames of context where a shot is divided; None is the network's."""
-    cleaning: Cleaning | None = None
-    restart: bool = False
-    """Throw away what an interrupted run left."""
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film and how its output is written: all that is known before it is read."""
-
-    input: Path
-    """A video file, or a folder of frames."""
-    output: Path
-    info: VideoInfo
-    plan: VideoPlan | None
-    """None for an output that is a folder of frames."""
-    size: tuple[int, int]
-    """(height, width) of the output pictures."""
-    notices: tuple[Notice, ...] = ()
-    """What is known to be lost before the film is read."""
-
-    @property
-    def frames_estimate(self) -> int:
-        return max(self.info.frames_estimate or 1, 1)
+    stage: Literal["reading", "upscaling", "checking"]
+    """Reading counts, times and checks its frames; checking reads the joined output back."""
+    frame: int
+    """Frames done in this stage."""
+    frames: int
+    """Frames in all; of the header, so not exact, while reading."""
+    frames_per_s: float
+    """In this stage and this run: frames that an interrupted run left count as done, but not as fast."""
 
 
 @dataclass(frozen=True)
@@ -126,71 +81,20 @@ class FilmReport:
     """Share of tiles that did not change from one frame to the next and were taken over."""
 
 
-def probe_film(path: Path, options: FilmOptions) -> VideoInfo:
-    """What a video file or a folder of frames says of itself.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    return _folder(path, options).info if path.is_dir() else probe_video(path, stream=options.stream)
-
-
-def plan_film_output(
-    info: VideoInfo, size: tuple[int, int], options: FilmOptions, *, container: str | None
-) -> tuple[VideoPlan | None, tuple[Notice, ...]]:
-    """Decide how a film is written, and try the encoder and the container with all its tracks.
-
-    Args:
-        info: From `probe_film`.
-        container: Name or extension; an image format means a folder of numbered PNGs, for which there is no plan; None
-            keeps that of the input.
-
-    Returns:
-        The plan, and what is known to be lost.
-
-    Raises:
-        UsageError: for what cannot be carried out.
-    """
-    if container is not None and format_of_name(container) is not None:
-        if format_of_name(container) != "png":
-            raise UsageError(f"--format {container}", "frames are written as PNG", "use --format png, or a video format")
-        lost = [s for s in info.streams if s.kind in ("audio", "subtitle")]
-        message = f"a folder of frames holds no sound and no subtitles ({len(lost)} tracks)"
-        return None, (*info.notices, *((Notice("track-dropped", str(info.path), message),) if lost else ()))
-    plan = plan_video(
-        info,
-        container=container,
-        size=size,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        pix_fmt=options.pix_fmt,
-        options=dict(options.encoder),
-        odd=options.odd,  # type: ignore[arg-type] # checked by plan_video
-        audio=options.audio,
-        subs=options.subtitles,
-    )
-    return plan, (*info.notices, *plan.notices)
-
-
-def _folder(path: Path, options: FilmOptions) -> FrameFolder:
-    return FrameFolder(path, rate=options.rate, on_bad_frame=options.on_bad_frame)  # type: ignore[arg-type] # checked there
-
-
 def render(
     film: Film,
     model: Model,
     upscale: UpscaleOptions,
     options: FilmOptions,
     *,
-    on_frame: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[FilmProgress], None] | None = None,
     on_notice: Callable[[Notice], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> FilmReport:
     """Make the output of a film, going on where an interrupted run stopped.
 
     Args:
-        on_frame: Called with (frames done, frames in all).
+        on_progress: Called after each frame of each stage.
         on_notice: Called as soon as something is known to be lost; raising stops the job.
 
     Raises:
@@ -199,61 +103,106 @@ def render(
         UpframeError: of any other kind; nothing is at the output's name that was not there before.
     """
     began = time.perf_counter()
-    tell_notice = on_notice or (lambda notice: None)
-    reel = (_FolderReel if film.input.is_dir() else _FileReel)(film, options, with_cuts=model.spec.window is not None)
-    for notice in reel.source.notices:
-        tell_notice(notice)
-    renderer = _Renderer(film, model, upscale, options, cancel)
+    watch = _Watch(film, on_progress, cancel)
+    notices = _Notices(on_notice)
+    if probe_film(film.input, options) != film.info:
+        raise InputError(film.input, "changed while reading (since it was planned)", "run it again")
+    reel = (_FolderReel if film.input.is_dir() else _FileReel)(film, options, watch, with_cuts=model.spec.window is not None)
+    notices.tell(reel.source.notices)
     chosen = reel.chosen
+    earlier = {} if options.restart else recorded_key(film.output)
+    renderer = _Renderer(film, model, upscale, options, earlier, cancel)
     cuts = [c - chosen.start for c in reel.cuts() if chosen.start < c < chosen.stop]
     segments = plan_segments(len(chosen), cuts, longest=renderer.longest, context=renderer.context)
     key = _key(film, model, renderer, options, reel)
-    done = resumed = 0
+    resumed = 0
     with reel.source, renderer, WorkFolder(film.output, key, restart=options.restart) as work:
-        press = (_FolderPress if film.plan is None else _FilePress)(film, work)
-        for segment in segments:
-            if work.is_done(segment.index) and press.is_whole(segment):
-                resumed += segment.frames
-            else:
-                count = itertools.count(done + 1)
-
-                def frame_done(count: Iterator[int] = count) -> None:
-                    if on_frame:
-                        on_frame(next(count), len(chosen))
-
-                with press.sink(segment) as sink:
-                    renderer.render(reel.source, segment, sink, chosen.start, frame_done)
-                press.finish_segment(segment)
-                work.commit(segment.index)
-            done += segment.frames
-            if on_frame:
-                on_frame(done, len(chosen))
-        for notice in renderer.notices:
-            tell_notice(notice)
-        press.finish(segments, reel)
+        press = (_FolderPress if film.plan is None else _FilePress)(film, work, watch)
+        done = [work.is_done(s.index) and press.is_whole(s) for s in segments]
+        resumed = sum(s.frames for s, is_done in zip(segments, done, strict=True) if is_done)
+        watch.start("upscaling", len(chosen), resumed)
+        for segment, is_done in zip(segments, done, strict=True):
+            if is_done:
+                continue
+            with press.sink(segment) as sink:
+                for made in renderer.frames(reel.source, segment, chosen.start, sink):
+                    watch.count()
+                    notices.tell(made)
+            press.finish_segment(segment)
+            work.commit(segment.index)
+        notices.tell(press.finish(segments, reel))
         work.remove()
     return FilmReport(
         frames=len(chosen),
         resumed=resumed,
         segments=len(segments),
         seconds=time.perf_counter() - began,
-        notices=(*reel.source.notices, *renderer.notices),
+        notices=tuple(notices.told),
         cleaning_passes=tuple(renderer.passes),
         tiles_reused=renderer.reused,
     )
+
+
+class _Watch:
+    """Tells how far a film is, and stops it when that is wished."""
+
+    def __init__(self, film: Film, on_progress: Callable[[FilmProgress], None] | None, cancel: threading.Event | None) -> None:
+        self._film, self._tell, self._cancel = film, on_progress, cancel
+        self.start("reading", film.frames_estimate)
+
+    def start(self, stage: Literal["reading", "upscaling", "checking"], frames: int, done: int = 0) -> None:
+        self._stage, self._frames, self._skipped, self._done = stage, frames, done, done
+        self._began = time.perf_counter()
+        self.check()
+
+    def count(self) -> None:
+        """One more frame is done."""
+        self._done += 1
+        if self._tell is not None:
+            rate = (self._done - self._skipped) / max(time.perf_counter() - self._began, 1e-6)
+            self._tell(FilmProgress(self._stage, self._done, max(self._frames, self._done), rate))
+        self.check()
+
+    def check(self) -> None:
+        """Raise Cancelled if the film is to stop."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled(self._film.input, "stopped on request", "the same command goes on from here")
+
+
+class _Notices:
+    """Hands on each notice once."""
+
+    def __init__(self, on_notice: Callable[[Notice], None] | None) -> None:
+        self._tell = on_notice
+        self.told: list[Notice] = []
+
+    def tell(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            if notice not in self.told:
+                self.told.append(notice)
+                if self._tell is not None:
+                    self._tell(notice)
 
 
 # What is read ---------------------------------------------------------------------------------------------------------
 class _FileReel:
     """The frames of a video file, indexed, and its cuts, found in the same pass."""
 
-    def __init__(self, film: Film, options: FilmOptions, *, with_cuts: bool) -> None:
+    def __init__(self, film: Film, options: FilmOptions, watch: _Watch, *, with_cuts: bool) -> None:
         self._finder = _CutFinder(float((1 << film.info.bits) - 1)) if with_cuts else None
+
+        def observe(number: int, luma: NDArray[Any]) -> None:
+            if number == 0:
+                watch.start("reading", film.frames_estimate)  # the first time, or anew after damage was met
+            watch.count()
+            if self._finder:
+                self._finder.observe(number, luma)
+
         self.timing = index_video(
             film.input,
             info=film.info,
             on_bad_frame=options.on_bad_frame,  # type: ignore[arg-type] # checked by index_video
-            observe=self._finder.observe if self._finder else None,
+            observe=observe,
         )
         self.source = VideoSource(
             film.input,
@@ -277,8 +226,9 @@ class _FileReel:
 class _FolderReel:
     """The frames of a folder."""
 
-    def __init__(self, film: Film, options: FilmOptions, *, with_cuts: bool) -> None:
-        self.source = _folder(film.input, options)
+    def __init__(self, film: Film, options: FilmOptions, watch: _Watch, *, with_cuts: bool) -> None:
+        self.source = open_folder(film.input, options)
+        self._watch = watch
         self.timing = self.source.timing
         first, last = (None if t is None else t * self.source.rate for t in (options.start, options.end))
         self.chosen = range(len(self.source))[
@@ -289,7 +239,13 @@ class _FolderReel:
         self._with_cuts = with_cuts
 
     def cuts(self) -> list[int]:
-        return find_cuts(thumbnail(f.pixels[..., 1], 65535.0) for f in self.source) if self._with_cuts else []
+        """Found by reading every picture once, which only a network for clips asks for."""
+        return find_cuts(self._thumbnails()) if self._with_cuts else []
+
+    def _thumbnails(self) -> Iterator[NDArray[np.float32]]:
+        for frame in self.source:
+            yield thumbnail(frame.pixels[..., 1], 65535.0)
+            self._watch.count()
 
     def digest(self) -> str:
         """Of names, sizes and times of change: reading every picture again would double the work of a short job."""
@@ -321,9 +277,9 @@ class _CutFinder:
 class _FilePress:
     """Segments as work files, joined into a video file."""
 
-    def __init__(self, film: Film, work: WorkFolder) -> None:
+    def __init__(self, film: Film, work: WorkFolder, watch: _Watch) -> None:
         assert film.plan is not None
-        self._film, self._plan, self._work = film, film.plan, work
+        self._film, self._plan, self._work, self._watch = film, film.plan, work, watch
 
     def sink(self, segment: Segment) -> VideoSink:
         return VideoSink(self._work.scratch(segment.index), self._plan, frames=segment.frames)
@@ -334,27 +290,35 @@ class _FilePress:
     def is_whole(self, segment: Segment) -> bool:
         return True  # its checksum said so
 
-    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> None:
-        """Join the segments with the source's other tracks, verify the result and give it its name."""
+    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> tuple[Notice, ...]:
+        """Join the segments with the source's other tracks, verify the result and give it its name.
+
+        Returns:
+            What was lost on the way.
+        """
         output = self._film.output
         target = part_path(output)
         info = self._film.info if isinstance(reel, _FileReel) else None
         try:
             files = [self._work.segment(s.index) for s in segments]
-            expected = join(files, target, self._plan, timing=reel.timing, info=info, selection=reel.chosen)
-            verify_video(target, expected)
+            self._watch.start("checking", len(reel.chosen))
+            expected = join(
+                files, target, self._plan, timing=reel.timing, info=info, selection=reel.chosen, on_frame=self._watch.check
+            )
+            verify_video(target, expected, on_frame=self._watch.count)
             target.replace(output)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
         finally:
             target.unlink(missing_ok=True)
+        return expected.notices
 
 
 class _FolderPress:
     """Numbered pictures in a folder that gets its name when all are there."""
 
-    def __init__(self, film: Film, work: WorkFolder) -> None:
-        self._film, self._work = film, work
+    def __init__(self, film: Film, work: WorkFolder, watch: _Watch) -> None:
+        self._film, self._work, self._watch = film, work, watch
         self._folder = work.path / "frames"
 
     def sink(self, segment: Segment) -> FrameFolderSink:
@@ -362,32 +326,40 @@ class _FolderPress:
         return FrameFolderSink(self._folder, first=segment.first, bits=bits, frames=segment.frames)
 
     def finish_segment(self, segment: Segment) -> None:
-        self._work.scratch(segment.index).write_text(json.dumps(self._sizes(segment)))
+        """The checksums of its pictures stand for the segment."""
+        try:
+            self._work.scratch(segment.index).write_text(json.dumps(self._checksums(segment)))
+        except OSError as error:
+            raise OutputError(self._film.output, f"cannot be written ({error.strerror})", "make space, run it again") from error
 
     def is_whole(self, segment: Segment) -> bool:
-        return bool(json.loads(self._work.segment(segment.index).read_text()) == self._sizes(segment))
+        return bool(json.loads(self._work.segment(segment.index).read_text()) == self._checksums(segment))
 
-    def _sizes(self, segment: Segment) -> list[int | None]:
-        files = [self._folder / f"frame_{n:08}.png" for n in range(segment.first, segment.end)]
-        return [f.stat().st_size if f.exists() else None for f in files]
+    def _checksums(self, segment: Segment) -> list[int | None]:
+        files = [self._folder / frame_name(n) for n in range(segment.first, segment.end)]
+        return [zlib.crc32(f.read_bytes()) if f.exists() else None for f in files]
 
-    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> None:
-        """Read every picture back, then give the folder its name."""
+    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> tuple[Notice, ...]:
+        """Count the pictures, each of which was read back when it was written, then give the folder its name."""
         output = self._film.output
-        expected = [f"frame_{n:08}.png" for n in range(len(reel.chosen))]
+        expected = [frame_name(n) for n in range(len(reel.chosen))]
         found = sorted(p.name for p in self._folder.iterdir())
         if found != expected:
-            raise VerifyError(output, f"{len(found)} frames were written, expected {len(expected)}", "run it again")
+            raise VerifyError(output, f"{len(found)} frames were written, expected {len(expected)}", "use --restart")
+        self._watch.start("checking", len(expected))
         for name in expected:
-            size = probe(self._folder / name).size  # each file was read back when it was written
+            size = probe(self._folder / name).size
             if size != self._film.size:
-                raise VerifyError(self._folder / name, f"is {size[1]}x{size[0]}", "run it again")
+                raise VerifyError(self._folder / name, f"is {size[1]}x{size[0]}", "use --restart")
+            self._watch.count()
         try:
             if output.exists():
-                shutil.rmtree(output)  # the caller allowed it
+                check_place(self._film)
+                shutil.rmtree(output)  # the caller allowed it, and it holds such frames only
             self._folder.replace(output)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
+        return ()
 
 
 @dataclass(frozen=True)
@@ -402,35 +374,49 @@ class _Renderer:
     """Renders segments of one film with one model, frame by frame or as clips."""
 
     def __init__(
-        self, film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions, cancel: threading.Event | None
+        self,
+        film: Film,
+        model: Model,
+        upscale: UpscaleOptions,
+        options: FilmOptions,
+        earlier: Mapping[str, Any],
+        cancel: threading.Event | None,
     ) -> None:
-        self._film = film
+        """Fixes tiles and segments, once for all runs: what follows from the memory of the moment is taken over from
+        `earlier`, the key of an interrupted run, or its segments and those of this run would not fit together."""
+        self._film, self._cancel = film, cancel
         size = film.info.size
         self._single: Upscaler | None = None
         self._clip: ClipUpscaler | None = None
+        tile = tuple(earlier["tile"]) if upscale.tile == "auto" and earlier.get("tile_asked") == "auto" else None
+        longest = options.segment_frames
+        if longest is None and earlier.get("longest_asked", 0) is None:
+            longest = int(earlier["longest"])
         if model.spec.window is None:
             if options.cleaning is not None:
                 raise UsageError(model.spec.name, "does not clean", "drop the --clean flags")
             single = Upscaler(model, upscale, cancel=cancel, reuse=True)
-            # The tiles are fixed here: they must not follow the memory of the moment, or a resumed run would differ.
-            single.options = replace(upscale, tile=single.tile_px(size))
+            single.options = replace(upscale, tile=tile or single.tile_px(size))
             self._single = single
-            self.longest = options.segment_frames or SEGMENT_FRAMES
+            self.longest = longest or SEGMENT_FRAMES
             self.context = 0
         else:
             clip = ClipUpscaler(model, upscale, cleaning=options.cleaning, cancel=cancel)
-            self.longest = options.segment_frames or clip.segment_frames(size)
+            self.longest = longest or clip.segment_frames(size)
             self.context = model.spec.window.overlap if options.context is None else options.context
-            clip.options = replace(upscale, tile=clip.tile_px(size, self.longest + 2 * self.context))
+            clip.options = replace(upscale, tile=tile or clip.tile_px(size, self.longest + 2 * self.context))
             self._clip = clip
-        self.precision = (self._single or self._clip).engine.precision  # type: ignore[union-attr] # one of them is there
+        engine = (self._single or self._clip).engine  # type: ignore[union-attr] # one of them is there
+        self.precision, self.device = engine.precision, pick_device(upscale.torch.device).type
+        self.asked = {"tile_asked": _plain(upscale.tile), "longest_asked": options.segment_frames}
 
     def __enter__(self) -> _Renderer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._single is not None:
-            self._single.close()
+        for upscaler in (self._single, self._clip):
+            if upscaler is not None:
+                upscaler.close()
 
     @property
     def tile(self) -> object:
@@ -439,6 +425,10 @@ class _Renderer:
     @property
     def halo(self) -> int:
         return (self._single or self._clip).halo_px  # type: ignore[union-attr]
+
+    @property
+    def overlap(self) -> int:
+        return (self._single or self._clip).options.blend  # type: ignore[union-attr]
 
     @property
     def notices(self) -> list[Notice]:
@@ -453,23 +443,21 @@ class _Renderer:
         count = self._single.reused if self._single is not None else None
         return count.reused / count.total if count is not None and count.total else 0.0
 
-    def render(
-        self,
-        source: VideoSource | FrameFolder,
-        segment: Segment,
-        sink: VideoSink | FrameFolderSink,
-        offset: int,
-        frame_done: Callable[[], None],
-    ) -> None:
-        """Write one segment's frames: a pure function of the film, the options and the segment."""
+    def frames(
+        self, source: VideoSource | FrameFolder, segment: Segment, offset: int, sink: VideoSink | FrameFolderSink
+    ) -> Iterator[tuple[Notice, ...]]:
+        """Write one segment's frames, a pure function of the film, the options and the segment.
+
+        Yields:
+            For each frame, once it is on its way to the sink, what was lost in making it.
+        """
         if self._single is not None:
             self._single.forget()  # a resumed run must not depend on what came before
-        with (
-            WriteBehind[_Made](lambda made: sink.write(made.pixels, pts=made.pts), depth=FRAMES_AHEAD) as behind,
-        ):
+        with WriteBehind[_Made](lambda made: sink.write(made.pixels, pts=made.pts), depth=FRAMES_AHEAD) as behind:
             for made in self._frames(source, segment, offset):
                 behind.put(made)
-                frame_done()
+                yield tuple(self.notices)
+                self.notices.clear()
 
     def _frames(self, source: VideoSource | FrameFolder, segment: Segment, offset: int) -> Iterator[_Made]:
         film = self._film
@@ -511,7 +499,8 @@ def _key(
     film: Film, model: Model, renderer: _Renderer, options: FilmOptions, reel: _FileReel | _FolderReel
 ) -> Mapping[str, Any]:
     """Everything that decides the output's bytes; an interrupted run with another key is not gone on with."""
-    ignored = {"restart", "segment_frames"}
+    # What is refused when a file ends early changes no pixel; the rest is in the key by the value it was given.
+    ignored = {"restart", "segment_frames", "context", "allow_truncated"}
     settings = {k: _plain(v) for k, v in asdict(options).items() if k not in ignored}
     return {
         "version": __version__,
@@ -520,8 +509,11 @@ def _key(
         "model": model.sha256,
         "size": list(film.size),
         "precision": renderer.precision,
+        "device": renderer.device,
+        **renderer.asked,
         "tile": _plain(renderer.tile),
         "halo": renderer.halo,
+        "overlap": renderer.overlap,
         "longest": renderer.longest,
         "context": renderer.context,
         "output": "folder" if film.plan is None else hashlib.sha256(repr(replace(film.plan, notices=())).encode()).hexdigest(),
@@ -532,60 +524,3 @@ def _key(
 def _plain(value: Any) -> Any:
     """`value` as JSON gives it back."""
     return json.loads(json.dumps(value, default=str))
-
-
-def estimated_file_bytes(film: Film) -> int:
-    """Rough size of the output, on the high side: 0.25 bits a pixel for delivery codecs, 12 for intermediate ones."""
-    codec = "png" if film.plan is None else film.plan.codec
-    bits = {"png": 14.0, "ffv1": 12.0, "prores": 4.0}.get(codec, 0.25)
-    return int(film.size[0] * film.size[1] * film.frames_estimate * bits / 8) + (1 << 20)
-
-
-def tile_px(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> tuple[int, int]:
-    """Core (height, width) of the tiles that frames are cut into."""
-    size = film.info.size
-    if model.spec.window is None:
-        return Upscaler(model, upscale).tile_px(size)
-    clip = ClipUpscaler(model, upscale, cleaning=options.cleaning)
-    return clip.tile_px(size, options.segment_frames or clip.segment_frames(size))
-
-
-def estimated_memory_bytes(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> int:
-    """Rough peak memory of rendering: frames on their way, a tile's activations, and what a clip's network holds."""
-    height, width = film.info.size
-    in_flight = (2 * FRAMES_AHEAD + 2) * 6 * (height * width + film.size[0] * film.size[1])
-    spec = model.spec
-    if spec.window is None:
-        single = Upscaler(model, upscale)
-        core = single.tile_px(film.info.size)
-        margin = 2 * (single.halo_px + upscale.blend)
-        tile_px = min(core[0] + margin, height) * min(core[1] + margin, width)
-        kept = 12 * spec.scale**2 * height * width  # tiles of the last frame, in float32
-        return in_flight + tile_px * spec.activation_bytes_per_px + kept
-    clip = ClipUpscaler(model, upscale, cleaning=options.cleaning)
-    frames = min(options.segment_frames or clip.segment_frames(film.info.size), film.frames_estimate)
-    held = frames if clip.keep(film.info.size, frames) == "full" else 2 * math.ceil(frames**0.5)
-    per_frame = height * width * (6 + 2 * 12)  # as read, and before and after preparation
-    return in_flight + height * width * (spec.activation_bytes_per_px + held * spec.clip_bytes_per_px) + frames * per_frame
-
-
-def is_done(film: Film) -> bool:
-    """Whether the output is there already, as far as its header shows: same size, codec and length, newer than the input.
-
-    Raises:
-        UsageError: when something else stands at that name.
-    """
-    output, plan = film.output, film.plan
-    if plan is None or output.is_dir():
-        raise UsageError(output, "exists", "use -y to overwrite it or choose another name")
-    try:
-        there = probe_video(output)
-    except InputError as error:
-        raise UsageError(output, "exists and is something else", "use -y to overwrite it or choose another name") from error
-    length, expected = there.duration_estimate, film.info.duration_estimate
-    same = there.size == plan.coded_size and there.codec == {"h265": "hevc"}.get(plan.codec, plan.codec)
-    close = length is not None and expected is not None and abs(length - expected) < 1
-    if not (same and close):
-        found = f"{there.codec}, {there.size[1]}x{there.size[0]}, {float(length or 0):.1f} s"
-        raise UsageError(output, f"exists and is something else ({found})", "use -y to overwrite it or choose another name")
-    return output.stat().st_mtime >= film.input.stat().st_mtime

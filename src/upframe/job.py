@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from upframe import naming
+from upframe import film_plan, naming
 from upframe.engines import is_out_of_memory
 from upframe.errors import (
     BatchError,
@@ -31,13 +31,11 @@ from upframe.errors import (
     UpframeError,
     UsageError,
 )
-from upframe.film import Film, FilmOptions, is_done, plan_film_output, probe_film
-from upframe.film import estimated_file_bytes as film_file_bytes
-from upframe.film import estimated_memory_bytes as film_memory_bytes
+from upframe.film import FilmProgress
 from upframe.film import render as render_film
-from upframe.film import tile_px as film_tile_px
+from upframe.film_plan import Film, FilmOptions
 from upframe.frames import MediaInfo
-from upframe.media.formats import SNIFF_BYTES, sniff
+from upframe.media.formats import SNIFF_BYTES, format_of_name, sniff
 from upframe.media.images import (
     ImageSink,
     ImageSource,
@@ -52,8 +50,11 @@ from upframe.media.video import container_named, is_video_name
 from upframe.models import DEFAULT_SCALE, Model, default_model, load
 from upframe.naming import Found, Target
 from upframe.upscale import UpscaleOptions, Upscaler
+from upframe.workfolder import remove_leftover
 
 log = logging.getLogger(__name__)
+
+STAGE_PROGRESS_S = 1.0  # how often a film that is read or checked says so
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
         recursive=options.recursive,
         include=options.include,
         exclude=options.exclude,
-        as_clips=options.as_clip or _means_video(output, options.format),
+        is_clip=lambda folder: _is_clip(folder, output, options),
     )
     naming.check_output(found, output)
     models = _Models(options)
@@ -226,7 +227,7 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
             failed.append(Outcome(one.path, "failed", error=one.error))
             continue
         try:
-            plan_one = _plan_film if one.path.is_dir() or is_video_name(one.path) else _plan_item
+            plan_one = _plan_film if _is_film(one.path, options) else _plan_item
             items.append(plan_one(one, names, models, options))
         except InputError as error:
             failed.append(Outcome(one.path, "failed", error=error))
@@ -269,7 +270,7 @@ def _plan_item(found: Found, names: naming.Namer, models: _Models, options: JobO
 
 
 def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobOptions) -> FilmItem:
-    info = probe_film(found.path, options.film)
+    info = film_plan.probe_film(found.path, options.film)
     size = options.target.size_for(info.size, native=models.native)
     factor = max(size[0] / info.size[0], size[1] / info.size[1])
     model = models.name_for(factor)
@@ -277,7 +278,7 @@ def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobO
     wanted = names.wanted_format(options.format)
     if wanted is None and found.path.is_dir():
         wanted = ".png"  # a folder of frames becomes one
-    plan, notices = plan_film_output(info, size, options.film, container=wanted)
+    plan, notices = film_plan.plan_film_output(info, size, options.film, container=wanted)
     if factor > spec_scale * 1.001:
         message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
         notices = (*notices, Notice("beyond-model-scale", str(found.path), message))
@@ -289,8 +290,36 @@ def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobO
     else:
         path, renamed = names.choose_folder(found, model=models.label(model), scale=scale)
     film = Film(found.path, path, info, plan, size, notices)
-    skip = _is_taken(path, found.path) and not options.overwrite and is_done(film)
+    skip = False
+    if _is_taken(path, found.path):
+        film_plan.check_place(film)
+        skip = not options.overwrite and film_plan.is_done(film, options.film)
     return FilmItem(film, model, (*notices, *renamed), skip)
+
+
+def _is_film(path: Path, options: JobOptions) -> bool:
+    """Whether an input is a film: by its name, or if that says nothing, as with a pipe, by its content."""
+    if path.is_dir() or is_video_name(path):
+        return True
+    if format_of_name(path.suffix) is not None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if sniff(file.read(SNIFF_BYTES)) is not None:
+            return False
+    try:
+        film_plan.probe_film(path, options.film)
+    except InputError:
+        return False
+    return True
+
+
+def _is_clip(folder: Path, output: Path | None, options: JobOptions) -> bool:
+    """Whether a folder is one clip: if the user says so, or a video is to be made and no video lies in it."""
+    if options.as_clip:
+        return True
+    with contextlib.suppress(OSError):  # what cannot be listed is refused when it is read
+        return _means_video(output, options.format) and not any(is_video_name(p) for p in folder.iterdir())
+    return True
 
 
 def _means_video(output: Path | None, format: str | None) -> bool:
@@ -365,6 +394,8 @@ def run(
 
 def _run_item(item: Item | FilmItem, make: Callable[[], tuple[Notice, ...]], tell: Callable[[Event], None]) -> Outcome:
     if item.skip:
+        if isinstance(item, FilmItem):
+            remove_leftover(item.output)
         tell(Event("skipped", item.input, {"output": str(item.output)}))
         return Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
     start = time.perf_counter()
@@ -439,13 +470,18 @@ def _render_film(
     cancel: threading.Event | None,
 ) -> tuple[Notice, ...]:
     """Make a film's output; returns the notices that only came up on the way."""
-    began = time.perf_counter()
-    _check_room(item.output, film_file_bytes(item.film))
+    _check_room(item.output, film_plan.estimated_room_bytes(item.film))
+    told = 0.0
 
-    def progress(done: int, total: int) -> None:
-        rate = done / (time.perf_counter() - began)
-        data = {"done": round(done / total, 4), "frame": done, "frames": total, "frames_per_s": round(rate, 3)}
-        tell(Event("progress", item.input, data))
+    def progress(at: FilmProgress) -> None:
+        nonlocal told
+        if at.stage != "upscaling":  # a thousand frames a second: tell of some
+            if time.monotonic() - told < STAGE_PROGRESS_S:
+                return
+            told = time.monotonic()
+        rate, share = round(at.frames_per_s, 3), {"reading": 0.0, "upscaling": at.frame / at.frames, "checking": 1.0}
+        data = {"done": round(share[at.stage], 4), "stage": at.stage, "frame": at.frame, "frames": at.frames}
+        tell(Event("progress", item.input, {**data, "frames_per_s": rate}))
 
     def notice(late: Notice) -> None:
         if late in item.notices:
@@ -456,7 +492,7 @@ def _render_film(
 
     with _folder(item.output.parent):
         report = render_film(
-            item.film, model, options.upscale, options.film, on_frame=progress, on_notice=notice, cancel=cancel
+            item.film, model, options.upscale, options.film, on_progress=progress, on_notice=notice, cancel=cancel
         )
     data = {
         "frames": report.frames,
@@ -553,9 +589,9 @@ def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[
         "input_size": list(film.info.size),
         "format": "png" if film.plan is None else f"{film.plan.container}, {film.plan.codec} {film.plan.pix_fmt}",
         "frames": film.frames_estimate,
-        "tile": list(film_tile_px(film, model, options.upscale, options.film)),
-        "memory_bytes": film_memory_bytes(film, model, options.upscale, options.film),
-        "file_bytes": film_file_bytes(film),
+        "tile": list(film_plan.tile_px(film, model, options.upscale, options.film)),
+        "memory_bytes": film_plan.estimated_memory_bytes(film, model, options.upscale, options.film),
+        "file_bytes": film_plan.estimated_file_bytes(film),
     }
 
 

@@ -19,10 +19,10 @@ from torch import nn
 
 from upframe import checkpoints
 from upframe.cards import Card, ValueRange, card_path
-from upframe.checkpoints import WEIGHTS_SUFFIXES
 from upframe.errors import ModelError, UsageError
 from upframe.nets import realbasicvsr, rlfn, vapsr
 from upframe.spec import ModelSpec, Published
+from upframe.weights_file import WEIGHTS_SUFFIXES, read
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def _load_shipped(name: str) -> Model:
 
 
 def _load_file(path: Path) -> Model:
-    file = checkpoints.read(path)
+    file = read(path)
     found = checkpoints.recognise(file.state, value_range=file.value_range, subject=path)
     network = checkpoints.instantiate(found.spec, found.state)
     return Model(found.spec, network, file.card, str(path), file.sha256)
@@ -387,7 +387,7 @@ def convert(
     Raises:
         ModelError, UsageError, OutputError: as `checkpoints.convert`.
     """
-    official = OFFICIAL.get(checkpoints.read(source).sha256)
+    official = OFFICIAL.get(read(source).sha256)
     if official is None:
         return checkpoints.convert(source, target, name=name, value_range=value_range, notes=notes, overwrite=overwrite)
     return checkpoints.convert(

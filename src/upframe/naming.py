@@ -15,7 +15,7 @@ import math
 import os
 import string
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def find_inputs(
     recursive: bool,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    as_clips: bool = False,
+    is_clip: Callable[[Path], bool] = lambda folder: False,
 ) -> list[Found]:
     """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
 
@@ -126,7 +126,7 @@ def find_inputs(
 
     Args:
         include, exclude: Globs on names, or on paths below a folder.
-        as_clips: A folder is one input: a clip, whose frames lie in it.
+        is_clip: Whether a folder is one input: a clip, whose frames lie in it.
 
     Raises:
         InputError: if there is nothing at all, or the only input is a folder or pattern without images.
@@ -136,7 +136,7 @@ def find_inputs(
     for given in inputs:
         path = Path(given)
         try:
-            if as_clips and os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+            if os.path.isdir(path) and is_clip(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
                 found.append(Found(path, Path(path.resolve().name), None))
             else:
                 found += _meant_by(path, output, recursive, include, exclude)
@@ -294,7 +294,8 @@ class Namer:
     def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
         """Keep the name that this input, which cannot be read now, would most likely have had."""
         wanted, named = self.wanted_format(asked), format_of_name(found.path.suffix) if found.path.suffix else None
-        own = found.path.suffix if named is not None and FORMATS[named].writable else ".png"
+        is_kept = is_video_name(found.path) or (named is not None and FORMATS[named].writable)
+        own = found.path.suffix if is_kept else ".png"
         self.choose(found, own if wanted is None else f".{wanted.lstrip('.')}", model=model, scale=scale)
 
     def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
@@ -310,9 +311,10 @@ class Namer:
             folder = top.with_name(f"{top.name}_upscaled") / found.relative.parent
             template = template or "{stem}"
         else:
-            folder = found.path.parent
+            # A clip may be given as `.` or end in one: its folder has the name.
+            folder = found.path.resolve().parent if found.path.is_dir() else found.path.parent
             template = template or "{stem}_{model}_x{scale}"
-        stem = found.path.stem
+        stem = found.path.resolve().name if found.path.is_dir() else found.path.stem
         return folder, template.format(stem=stem, model=model, scale=scale)
 
 

@@ -6,9 +6,10 @@ through time in step, so that a finished frame is blended and handed on while th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class ClipUpscaler:
     Args:
         cleaning: How the segment is prepared; None is the network's default.
         on_frame: Called after each frame with (frames done, frames in all) of the segment at hand.
-        cancel: When set, the next frame raises `Cancelled`.
+        cancel: When set, the next step of the network raises `Cancelled`.
     """
 
     def __init__(
@@ -61,6 +62,12 @@ class ClipUpscaler:
         """Cleaning passes of each segment so far."""
         self.on_frame = on_frame
         self.cancel = cancel
+
+    def close(self) -> None:
+        """Give back the device's memory."""
+        del self.engine
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def halo_px(self) -> int:
@@ -88,7 +95,23 @@ class ClipUpscaler:
             ResourceError: when even the smallest tile does not fit into memory.
             VerifyError: when the network makes values that are not finite.
         """
-        end = len(clip) if end is None else end
+
+        def stop() -> None:
+            if self.cancel is not None and self.cancel.is_set():
+                raise Cancelled(subject, "stopped on request")
+
+        with contextlib.closing(self._frames(clip, first, len(clip) if end is None else end, size, subject)) as frames:
+            while True:
+                with self.engine.before_each_step(stop):  # not around `yield`: the caller may use the network, too
+                    frame = next(frames, None)
+                if frame is None:
+                    return
+                stop()
+                yield frame
+
+    def _frames(
+        self, clip: Sequence[Pixels], first: int, end: int, size: tuple[int, int] | None, subject: str
+    ) -> Generator[Pixels, None, None]:
         height, width = clip[0].shape[:2]
         scale = self.model.spec.scale
         made = (height * scale, width * scale)
@@ -103,8 +126,6 @@ class ClipUpscaler:
         keep = self.keep((height, width), len(clip))
         streams = {tile: _TileInTime(self, prepared, tile, keep, subject) for row in grid for tile in row}
         for number in range(end):
-            if self.cancel is not None and self.cancel.is_set():
-                raise Cancelled(subject, "stopped on request")
             bands = tiling.blend(grid, scale, lambda tile: streams[tile].next())
             if number < first:
                 for _ in bands:  # context: computed, since later frames rest on it, and dropped

@@ -7,6 +7,7 @@ anything that could change a pixel is refused, naming what differs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,45 @@ from typing import IO, Any, Self
 from upframe.errors import OutputError, UsageError
 
 _CHUNK = 1 << 20
+_NAME_BYTES = 255  # of one path component, on every common file system
+
+
+def work_path(output: Path) -> Path:
+    """The work folder of `output`."""
+    name = f".{output.name}.upframe"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.upframe"
+    return output.with_name(name)
+
+
+def recorded_key(output: Path) -> Mapping[str, Any]:
+    """The key of an interrupted job that was to make `output`; empty where there is none."""
+    try:
+        key = json.loads((work_path(output) / "job.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return key if isinstance(key, dict) else {}
+
+
+def kept_bytes(output: Path) -> int:
+    """Size of what an interrupted job has made of `output` so far."""
+    folder = work_path(output)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
+
+
+def remove_leftover(output: Path) -> None:
+    """Delete the work folder of a finished `output`, which a kill between its renaming and the tidying left behind.
+
+    One that was written to after the output is of a later, interrupted job and stays.
+    """
+    folder = work_path(output)
+    if not folder.is_dir():
+        return
+    with contextlib.suppress(OSError, UsageError, OutputError):
+        made = output.stat().st_mtime
+        if all(f.stat().st_mtime <= made for f in folder.rglob("*") if f.is_file() and f.name != "lock"):
+            with WorkFolder(output, recorded_key(output)) as work:  # not while somebody works in it
+                work.remove()
 
 
 class WorkFolder:
@@ -36,7 +76,7 @@ class WorkFolder:
     """
 
     def __init__(self, output: Path, key: Mapping[str, Any], *, restart: bool = False) -> None:
-        self.path = output.with_name(f".{output.name}.upframe")
+        self.path = work_path(output)
         self._output = output
         self._key = json.loads(json.dumps(key))
         self._restart = restart
@@ -55,8 +95,10 @@ class WorkFolder:
             raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
         try:
             self._check_key()
-        except BaseException:
+        except BaseException as error:
             self._lock.close()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
             raise
         return self
 
@@ -73,12 +115,19 @@ class WorkFolder:
         return self.path / f"{index:06d}.part"
 
     def commit(self, index: int) -> None:
-        """Keep the scratch file as the finished segment, flushed to the disk."""
+        """Keep the scratch file as the finished segment, flushed to the disk.
+
+        Raises:
+            OutputError: when that fails, for instance on a full disk.
+        """
         scratch, kept = self.scratch(index), self.segment(index)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        kept.with_suffix(".sha256").write_text(_sha256(scratch))
-        scratch.replace(kept)
+        try:
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+            kept.with_suffix(".sha256").write_text(_sha256(scratch))
+            scratch.replace(kept)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def is_done(self, index: int) -> bool:
         """Whether segment `index` is there and whole; a damaged one is removed."""
@@ -95,14 +144,16 @@ class WorkFolder:
         """Delete the folder: the job is finished."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(self._output, f"its work folder cannot be written ({error.strerror})", "make space and run it again")
+
     def _check_key(self) -> None:
         job = self.path / "job.json"
         if self._restart:
             self._empty()
         if job.exists():
-            try:
-                earlier = json.loads(job.read_text())
-            except ValueError:
+            earlier = recorded_key(self._output)
+            if not earlier:
                 self._empty()  # cut short by a power failure before anything else could be kept
                 earlier = self._key
             differing = sorted(k for k in {*earlier, *self._key} if earlier.get(k) != self._key.get(k))

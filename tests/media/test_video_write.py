@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import needs_shared
 from video_files import TICK, VFR_PTS, Clip, Sound, make_clip, shown_times, sound_payloads, sound_starts
 
+from conftest import needs_shared
 from upframe.errors import OutputError, UsageError, VerifyError
 from upframe.media.video import (
     Expected,
@@ -163,6 +164,14 @@ def test_part_of_a_film_starts_at_zero_with_its_own_sound(tmp_path: Path) -> Non
     assert [(c.start, c.end) for c in probe_video(target).chapters] == [(0, Fraction(4, 10))]
 
 
+def test_beginning_of_a_film_keeps_its_times(tmp_path: Path) -> None:
+    clip = Clip([45000 + 3600 * i for i in range(12)], sounds=[Sound()])
+    source = make_clip(tmp_path / "in.mkv", clip)
+    copy_video(source, tmp_path / "out.mkv", select=range(5), **FAST)
+    assert shown_times(tmp_path / "out.mkv") == shown_times(source)[:5]
+    assert sound_starts(tmp_path / "out.mkv") == sound_starts(source)
+
+
 def test_film_that_starts_before_zero_is_moved_with_its_sound(tmp_path: Path) -> None:
     clip = Clip([-9000 + 3600 * i for i in range(10)], options={"bf": "0"}, sounds=[Sound(offset=Fraction(-1, 10))])
     source = make_clip(tmp_path / "in.ts", clip, avoid_negative_ts="disabled", copyts="1")
@@ -282,9 +291,9 @@ def test_odd_sizes_follow_the_policy(tmp_path: Path, odd: str, size: tuple[int, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"container": "gif"}, "use one of|Use one of"),
+        ({"container": "gif"}, "Use one of"),
         ({"codec": "h263"}, "is not a codec"),
-        ({"container": "mp4", "codec": "ffv1"}, "(?i)use mkv"),
+        ({"container": "mp4", "codec": "ffv1"}, r"Use mkv"),
         ({"crf": 99}, "0 to 51"),
         ({"codec": "ffv1", "container": "mkv", "crf": 3}, "not taken by FFV1"),
         ({"preset": "warp"}, "no preset warp"),
@@ -294,9 +303,7 @@ def test_odd_sizes_follow_the_policy(tmp_path: Path, odd: str, size: tuple[int, 
         ({"odd": "maybe"}, "not a policy"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_any_frame(
-    tmp_path: Path, options: Mapping[str, object], message: str
-) -> None:
+def test_what_cannot_be_done_is_refused_before_any_frame(tmp_path: Path, options: Mapping[str, object], message: str) -> None:
     info = probe_video(make_clip(tmp_path / "in.mp4"))
     with pytest.raises(UsageError, match=message):
         plan_video(info, **options)  # type: ignore[arg-type]
@@ -324,7 +331,7 @@ def test_bitmap_subtitles_need_matroska(tmp_path: Path) -> None:
                 out.mux(packet)
     info = probe_video(source)
     assert [s.kind for s in info.streams] == ["subtitle"]
-    with pytest.raises(UsageError, match="(?i)bitmap subtitles.*use mkv"):
+    with pytest.raises(UsageError, match=r"bitmap subtitles .*Use mkv"):
         plan_video(info, container="mp4")
     assert len(plan_video(info, container="mkv").tracks) == 1
     assert plan_video(info, container="mp4", subs=False).tracks == ()
@@ -355,6 +362,27 @@ def test_sink_leaves_nothing_behind_on_error(tmp_path: Path) -> None:
     assert list(work.iterdir()) == []
     with pytest.raises(OutputError, match="cannot be written"), VideoSink(tmp_path / "none" / "a", plan):
         pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="this system has no limit on file sizes to stand in for a full disk")
+def test_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    import resource
+
+    plan = plan_video(probe_video(make_clip(tmp_path / "in.mp4")), container="mkv", codec="ffv1", size=(256, 256))
+    noise = np.random.default_rng(0).integers(0, 65536, (256, 256, 3)).astype(np.uint16)
+    work = tmp_path / "w"
+    work.mkdir()
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"), VideoSink(work / "a", plan) as sink:
+            for number in range(20):
+                sink.write(noise, pts=number * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(work.iterdir()) == []
 
 
 def works_of(source: Path, folder: Path) -> tuple[VideoPlan, list[Path]]:
@@ -422,7 +450,7 @@ def test_folder_becomes_a_film_and_back(tmp_path: Path) -> None:
         for frame, picture in zip(film, pictures, strict=True):
             assert np.array_equal(frame.pixels, picture)
             folder.write(frame.pixels, pts=frame.pts)
-    assert [p.name for p in sorted((tmp_path / "back").iterdir())][0] == "frame_00000001.png"
+    assert min(p.name for p in (tmp_path / "back").iterdir()) == "frame_00000001.png"
     with FrameFolder(tmp_path / "back") as again:
         assert all(np.array_equal(a.pixels, b) for a, b in zip(again, pictures, strict=True))
 

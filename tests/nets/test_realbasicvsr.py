@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import make_photo
 from upframe.models import MODELS, count_parameters
 from upframe.nets import realbasicvsr
 from upframe.nets.clips import Keep
 from upframe.nets.realbasicvsr import BasicVSR, RealBasicVSR
+from upframe.pixels import to_unit
 from upframe.spec import Cleaning
 
 DTYPES = [torch.float32, torch.float64]
@@ -326,3 +328,36 @@ def test_large_frames_are_reconstructed_in_bands_with_the_same_result(monkeypatc
         bands = network(clip)
     assert {tuple(result.shape[-2:]) for result in seen["conv_last"]} == {(28, 32), (36, 32), (20, 32)}
     torch.testing.assert_close(bands, whole, atol=1e-6, rtol=0)
+
+
+# Claims of the specs ---------------------------------------------------------------------------------------------------
+def narrow() -> RealBasicVSR:
+    """As deep as the published network, so that it looks as far, with fresh weights and fewer channels."""
+    torch.manual_seed(0)
+    return RealBasicVSR(channels=8).eval().requires_grad_(False)
+
+
+def moving(frames: int, height: int, width: int) -> Tensor:
+    """(1, T, 3, H, W): a picture that drifts by two pixels a frame."""
+    picture = to_unit(make_photo(height, width + 2 * frames))
+    return torch.stack([picture[..., 2 * i : 2 * i + width] for i in range(frames)])[None]
+
+
+def test_a_tile_with_the_default_halo_is_within_a_code_value_of_the_whole() -> None:
+    network, clip, core = narrow(), moving(3, 32, 224), 96
+    with torch.inference_mode():
+        cleaned = network.prepare(clip).clip
+        tile = network(cleaned[..., : core + MODELS["realbasicvsr-x4"].halo_px], prepared=True)
+        difference = tile[..., : 4 * core] - network(cleaned, prepared=True)[..., : 4 * core]
+    assert 0 < float(difference.abs().max()) < 1 / 255  # not 0: tiling is approximate
+
+
+def test_a_segment_with_the_default_overlap_is_within_a_code_value_of_the_whole() -> None:
+    window = MODELS["realbasicvsr-x4"].window
+    assert window is not None and window.frames is None
+    network, clip, cut = narrow(), moving(12, 32, 32), 6
+    with torch.inference_mode():
+        cleaned = network.prepare(clip).clip
+        later = network(cleaned[:, cut - window.overlap :], prepared=True)[:, window.overlap :]
+        whole = network(cleaned, prepared=True)[:, cut:]
+    assert float((later - whole).abs().max()) < 1 / 255

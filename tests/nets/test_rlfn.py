@@ -17,6 +17,7 @@ from upframe.nets import rlfn
 from upframe.nets.rlfn import RLFN
 from upframe.spec import ModelSpec
 from upframe.tiling import Place, read_range
+from upframe.weights_file import read
 
 DTYPES = [torch.float32, torch.float64]
 RANDOM = [
@@ -68,7 +69,7 @@ def test_official_weights_folded_to_unit_range_equal_the_reference(
     golden: ModuleType, shared: Path, name: str, dtype: torch.dtype
 ) -> None:
     fixture = golden.Golden(f"rlfn/official_{name}")
-    weights = checkpoints.read(shared / "weights" / "RLFN" / f"{name}.pth")
+    weights = read(shared / "weights" / "RLFN" / f"{name}.pth")
     assert weights.sha256 == fixture.meta["weights"]["sha256"]
     found = checkpoints.recognise(weights.state)
     assert found.spec is MODELS[OFFICIAL[weights.sha256].arch]

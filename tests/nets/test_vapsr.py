@@ -14,6 +14,7 @@ from upframe import checkpoints
 from upframe.models import MODELS, OFFICIAL, count_parameters
 from upframe.nets import vapsr
 from upframe.spec import ModelSpec
+from upframe.weights_file import read
 
 DTYPES = [torch.float32, torch.float64]
 RANDOM = ["vapsr_x2_full", "vapsr_x3_full", "vapsr_x4_full", "vapsr_s_x4_full", "vapsr_small_x3_groups", "vapsr_small_1px"]
@@ -60,7 +61,7 @@ def test_equals_the_reference_with_seeded_weights(golden: ModuleType, name: str,
 @pytest.mark.parametrize("name", OFFICIAL_FIXTURES)
 def test_official_weights_equal_the_reference(golden: ModuleType, shared: Path, name: str, dtype: torch.dtype) -> None:
     fixture = golden.Golden(f"vapsr/official_{name}")
-    weights = checkpoints.read(shared / "weights" / "VapSR" / f"{OFFICIAL_FIXTURES[name]}.pth")
+    weights = read(shared / "weights" / "VapSR" / f"{OFFICIAL_FIXTURES[name]}.pth")
     assert weights.sha256 == fixture.meta["weights"]["sha256"]
     found = checkpoints.recognise(weights.state)
     assert found.spec is MODELS[OFFICIAL[weights.sha256].arch]

@@ -31,6 +31,7 @@ def evaluate(
     datasets: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     scale: Annotated[int | None, Parameter(alias="-s")] = None,
     limit: int | None = None,
+    niqe_params: Path | None = None,
     save_images: Path | None = None,
     contact_sheet: Annotated[bool, Parameter(negative="")] = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -38,19 +39,21 @@ def evaluate(
     overwrite: Annotated[bool, Parameter(alias="-y", negative="")] = False,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Measure PSNR and SSIM of models on test sets, the published way.
+    """Score models on test sets of images or clips, the published way.
 
     Args:
         models: Names or weights files; the word bicubic is the baseline.
-        data: Folder of test sets (SET/HR/*.png, SET/LRbicX4/*.png), one such set, or a folder of ground-truth images.
-        protocol: How scores are taken: sisr-y or sisr-rgb.
-        datasets: Only these sets of the folder.
+        data: Folder of test sets (SET/HR/*.png, SET/LRbicX4/*.png), one such set, a folder of true images, or a set of clips.
+        protocol: How scores are taken. Images: sisr-y, sisr-rgb. Clips: vid4-y, vid4-bd-y, vid4-temporal, reds4-rgb,
+            redsofficial4-rgb, redsval-rgb, vimeo-y-c4, udm10-y, udm10-bi-rgb, videolq-3frame, videolq-temporal.
+        datasets: Only these sets of the folder; not for clips.
         scale: Scale for bicubic, and for models of several scales.
-        limit: Take only the first images of each set.
+        limit: Take only the first images or clips of each set.
+        niqe_params: Pristine model for NIQE (videolq-3frame): the authors' niqe_pris_params.npz or one of your own.
         save_images: Folder for the enlarged pictures.
-        contact_sheet: Also save a sheet of input, results and ground truth beside them.
+        contact_sheet: Also save a sheet of input, results and ground truth there; of a clip its middle frame.
         out: Folder for results.json and results.md.
-        per_image: Print the table of single images too.
+        per_image: Print the table of single images or clips too.
         overwrite: Let save_images be a folder with content.
     """
     reporting.start()
@@ -70,6 +73,7 @@ def evaluate(
         contact_sheet=contact_sheet,
         limit=limit,
         overwrite=overwrite,
+        niqe_params=niqe_params,
         on_event=_scoring_display(reporting),
     )
     _write_evaluation(result, out)

@@ -142,6 +142,8 @@ def _progress_text(data: dict[str, Any]) -> str:
     """Share done, and for a film its frame, rate and the time left."""
     if "frame" not in data:
         return f"{data['done']:.0%}"
+    if data["stage"] != "upscaling":
+        return f"{data['stage']}, frame {data['frame']} of about {data['frames']}"
     left_s = (data["frames"] - data["frame"]) / max(data["frames_per_s"], 1e-9)
     left = f"{left_s / 3600:.1f} h" if left_s > 5400 else f"{left_s / 60:.0f} min" if left_s > 90 else f"{left_s:.0f} s"
     return f"{data['done']:.0%}, frame {data['frame']} of {data['frames']}, {data['frames_per_s']:.2f} frames/s, {left} left"
@@ -185,8 +187,10 @@ def _live(total: int) -> Iterator[Any]:
                 bar.update(whole, description=escape(one_line(event.input.name))[:40])
             elif event.event == "progress":
                 bar.update(whole, completed=done + event.data["done"])
-                if "frames_per_s" in event.data:
-                    label = f"{one_line(event.input.name)[:28]} {event.data['frames_per_s']:.2f} frames/s"
+                if "stage" in event.data:
+                    rate = f"{event.data['frames_per_s']:.2f} frames/s"
+                    doing = rate if event.data["stage"] == "upscaling" else f"{event.data['stage']}, {rate}"
+                    label = f"{one_line(event.input.name)[:28]} {doing}"
                     bar.update(whole, description=escape(label))
             elif event.event in ("done", "skipped", "failed"):
                 done += 1

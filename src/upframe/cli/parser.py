@@ -15,7 +15,7 @@ from upframe import __version__
 from upframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from upframe.film import FilmOptions
+    from upframe.film_plan import FilmOptions
     from upframe.naming import Target
     from upframe.spec import Cleaning
     from upframe.upscale import TileSize
@@ -175,7 +175,7 @@ class Video:
     "Throw away what an interrupted run left, instead of going on with it."
 
     def options(self, *, allow_truncated: bool) -> FilmOptions:
-        from upframe.film import FilmOptions
+        from upframe.film_plan import FilmOptions
 
         for flag, value in (
             ("--window", self.window),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import io
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,18 +19,24 @@ import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 from numpy.typing import NDArray
 
-from upframe.errors import UpframeError, VerifyError
+from upframe.errors import Notice, UpframeError, VerifyError
 from upframe.media.video_codecs import CONTAINERS, tag_stream
 from upframe.media.video_frames import fraction
-from upframe.media.video_info import Chapter, VideoInfo, open_video
+from upframe.media.video_info import Chapter, VideoInfo, open_video, plain
 from upframe.media.video_plan import Carried, VideoPlan
 from upframe.media.video_sink import abandon, exact_ticks, sync_file, write_error
+
+_LOG = logging.getLogger(__name__)
 
 _ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,16\n\n"
     b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
 )
 """The text encoders of FFmpeg do not open without one."""
+
+
+_Timed = tuple[float, Any, "_Route | None"]
+"""Decoding time in seconds, a packet, and the route that it came by; None for the film."""
 
 
 class Timing(Protocol):
@@ -76,6 +83,8 @@ class Expected:
     attachments: int = 0
     rotation: int = 0
     sample_aspect: Fraction | None = None
+    notices: tuple[Notice, ...] = ()
+    """What was lost while joining."""
 
 
 def open_output(file: Path | io.BytesIO, plan: VideoPlan) -> Any:
@@ -132,11 +141,12 @@ def join(
     timing: Timing,
     info: VideoInfo | None = None,
     selection: range | None = None,
+    on_frame: Callable[[], None] | None = None,
 ) -> Expected:
     """Make the output of finished work files: their packets in order, and all tracks of the source.
 
-    Sound, subtitles and covers are copied packet by packet, and never cut where the video ends. A selection of frames
-    starts at zero, and takes of the other tracks what starts within it.
+    Sound, subtitles and covers are copied packet by packet, and never cut where the video ends. A selection that leaves
+    out the beginning starts at zero; of the other tracks it takes what starts within it.
 
     Args:
         segments: Work files of `VideoSink`, in order, of the same plan.
@@ -144,6 +154,7 @@ def join(
         timing: Times of the source's frames.
         info: The source with its tracks; None for a source without any (a folder of frames).
         selection: Which of the frames of `timing` the segments hold; None for all.
+        on_frame: Called after each frame; raising stops it.
 
     Returns:
         What `verify_video` is to find.
@@ -174,8 +185,13 @@ def join(
                 chapters = []
             movie = _video_packets(segments, video, plan, pts, durations, clip)
             others = _source_packets(source, routes) if source is not None else iter(())
-            for _, packet in heapq.merge(movie, others, key=lambda timed: timed[0]):
-                out.mux_one(packet)
+            for _, packet, route in heapq.merge(movie, others, key=lambda timed: timed[0]):
+                if route is None:
+                    out.mux_one(packet)
+                    if on_frame is not None:
+                        on_frame()
+                else:
+                    route.mux(out, packet)
             out.close()
             sync_file(target)
     except UpframeError:
@@ -199,6 +215,15 @@ def join(
         attachments=sum(track.kind == "attachment" for track in plan.tracks),
         rotation=plan.rotation,
         sample_aspect=plan.sample_aspect,
+        notices=tuple(
+            Notice(
+                "packets-dropped",
+                str(target if info is None else info.path),
+                f"{route.refused} damaged packets of {route.track.kind} stream {route.track.index} could not be copied",
+            )
+            for route in routes.values()
+            if route.refused
+        ),
     )
 
 
@@ -216,10 +241,9 @@ class _Clip:
 
     @classmethod
     def of(cls, timing: Timing, chosen: range, pts: NDArray[np.int64], durations: NDArray[np.int64]) -> _Clip:
-        whole = len(chosen) == len(timing.pts)
         first = int(pts[0])
-        # No container starts before zero: players would leave those frames out.
-        ticks = max(0, -first) if whole else -first
+        # A film that starts before zero would lose its beginning in players.
+        ticks = -first if chosen.start else max(0, -first)
         base = timing.time_base
         start = None if chosen.start == 0 else first * base
         end = None if chosen.stop == len(timing.pts) else (int(pts[-1]) + int(durations[-1])) * base
@@ -282,7 +306,7 @@ def _video_packets(
     pts: NDArray[np.int64],
     durations: NDArray[np.int64],
     clip: _Clip,
-) -> Iterator[tuple[float, Any]]:
+) -> Iterator[_Timed]:
     """Packets of all segments in coding order, with decoding times made anew.
 
     Each encoder run starts its decoding times anew, which would collide where segments meet. They are the times of the
@@ -303,7 +327,7 @@ def _video_packets(
                 packet.time_base = plan.time_base
                 packet.pts, packet.dts = int(pts[frame]) + clip.shift_ticks, dts + clip.shift_ticks
                 packet.duration = int(durations[frame])
-                yield float((dts + clip.shift_ticks) * plan.time_base), packet
+                yield float((dts + clip.shift_ticks) * plan.time_base), packet, None
                 coded += 1
 
 
@@ -328,13 +352,15 @@ class _Route:
     clip: _Clip
     expected: ExpectedTrack
     digest: Any = field(default_factory=hashlib.sha256)
+    last_dts: int | None = None
+    refused: int = 0
 
     def take(self, packet: Any) -> Iterator[tuple[float, Any]]:
+        """What becomes of a packet of the source: its decoding time in seconds, and the packet for the output."""
         base = fraction(packet.time_base) or Fraction(1, 1000)
         stamp = packet.pts if packet.pts is not None else packet.dts
         if self.track.kind == "cover":
             packet.pts = packet.dts = 0
-            self._count(packet, Fraction(0), base)
             packet.stream = self.stream
             yield 0.0, packet
             return
@@ -343,20 +369,31 @@ class _Route:
         ticks = exact_ticks(self.clip.shift, base)
         packet.pts = stamp + ticks
         packet.dts = packet.pts if packet.dts is None else packet.dts + ticks
-        time = packet.pts * base
         if self.track.convert is not None:
             yield from self._converted(packet, base)
             return
-        self._count(packet, time, base)
+        if self.last_dts is not None and packet.dts <= self.last_dts:
+            packet.dts = self.last_dts + 1  # a splice or damage: no container takes time that runs backward
+        packet.pts = max(packet.pts, packet.dts)
+        self.last_dts = packet.dts
         packet.stream = self.stream
         yield float(packet.dts * base), packet
 
-    def _count(self, packet: Any, time: Fraction, base: Fraction) -> None:
+    def mux(self, out: Any, packet: Any) -> None:
+        """Write a packet; one that is too damaged for the container is left out and counted."""
+        try:
+            out.mux_one(packet)
+        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as error:
+            _LOG.warning("%s track %d: a damaged packet is left out (%s)", self.track.kind, self.track.index, plain(error))
+            self.refused += 1
+            return
+        base = fraction(packet.time_base) or Fraction(1, 1000)
         expected = self.expected
         expected.packets += 1
-        expected.start = time if expected.start is None else expected.start
+        expected.start = packet.pts * base if expected.start is None else expected.start
         expected.packet_duration = max(expected.packet_duration, (packet.duration or 0) * base)
-        self.digest.update(payload(packet, self.template))
+        if self.track.convert is None:
+            self.digest.update(payload(packet, self.template))
 
     def _converted(self, packet: Any, base: Fraction) -> Iterator[tuple[float, Any]]:
         """A text subtitle in the output's own form."""
@@ -373,8 +410,6 @@ class _Route:
         made.duration = milliseconds
         made.time_base = Fraction(1, 1000)
         made.stream = self.stream
-        self.expected.packets += 1
-        self.expected.start = Fraction(start, 1000) if self.expected.start is None else self.expected.start
         yield start / 1000, made
 
     def finish(self) -> ExpectedTrack:
@@ -404,7 +439,7 @@ def _add_routes(out: Any, source: Any, plan: VideoPlan, clip: _Clip) -> dict[int
     return routes
 
 
-def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[tuple[float, Any]]:
+def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[_Timed]:
     """Packets for the output from the source, in its order; each with its decoding time in seconds."""
     if not routes:
         return
@@ -413,9 +448,10 @@ def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[tuple[fl
         for packet in source.demux([route.template for route in routes.values()]):
             if packet.size == 0:
                 continue
-            for time, made in routes[packet.stream_index].take(packet):
+            route = routes[packet.stream_index]
+            for time, made in route.take(packet):
                 latest = max(latest, time)
-                yield latest, made
+                yield latest, made, route
     except av.error.FFmpegError:
         return  # the source ends early, as its index has told
 

@@ -13,7 +13,7 @@ verify_video(part, expected)                          then the caller renames it
 from upframe.media.frame_folder import DEFAULT_RATE, FolderTiming, FrameFolder, FrameFolderSink, rgb16
 from upframe.media.mux import Expected, ExpectedTrack, Timing, join
 from upframe.media.video_codecs import CODECS, CONTAINERS, codec_named, container_named
-from upframe.media.video_index import FrameIndex, OnBadFrame, index_video, timecode
+from upframe.media.video_index import FrameIndex, OnBadFrame, cut_short, index_video, timecode
 from upframe.media.video_info import (
     Chapter,
     ColourTags,
@@ -56,6 +56,7 @@ __all__ = [
     "VideoSource",
     "codec_named",
     "container_named",
+    "cut_short",
     "index_video",
     "is_video_name",
     "join",

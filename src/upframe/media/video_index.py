@@ -57,6 +57,8 @@ class FrameIndex:
     """Per decoded picture: CRC-32 of its samples."""
     is_seekable: bool
     """Whether reading may start at a keyframe; never so for damaged streams and those without times."""
+    is_damaged: bool
+    """Whether the decoder met errors; then it is always run with one thread, since frame threads conceal in no fixed way."""
     damaged: tuple[Fraction, ...]
     """Times in seconds of damaged frames."""
     truncated: str | None
@@ -302,8 +304,9 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
         is_key=np.array(raw.keys, np.bool_),
         checksums=np.array(raw.checksums, np.uint32),
         is_seekable=not (untimed or moved or raw.is_damaged or len(np.unique(raw_pts)) != len(raw_pts)),
+        is_damaged=raw.is_damaged,
         damaged=tuple(time * info.time_base for time in sorted(damaged) if time != NO_TIME),
-        truncated=_truncation(info, raw),
+        truncated=raw.ended_by or cut_short(info),
         notices=tuple(notices),
     )
 
@@ -378,10 +381,8 @@ def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
     return out
 
 
-def _truncation(info: VideoInfo, raw: _Raw) -> str | None:
-    """How it is known that the file was cut off; None if it seems whole."""
-    if raw.ended_by is not None:
-        return raw.ended_by
+def cut_short(info: VideoInfo) -> str | None:
+    """How the file's outermost structure shows that it was cut off; None if it seems whole. Decodes nothing."""
     with open_regular(info.path) as file:
         size = file.seek(0, 2)
         file.seek(0)

@@ -146,22 +146,26 @@ class VideoSource:
         decoded = self.index.decoded
         number = first
         from_start = not self.index.is_seekable
+        is_certain = True
         while number < last:
             checked_index(self.index)
             wanted = int(decoded[number])
-            pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start)
+            pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start, is_certain=is_certain)
             with contextlib.closing(pictures):
                 for ordinal, rgb in pictures:
                     while number < last and decoded[number] == ordinal:
                         yield self._frame(number, rgb)
                         number += 1
-            if number < last:
-                if from_start:
-                    checked_index(self.index)
-                    happened = f"frame {number} decodes differently from before"
-                    raise InputError(self.path, happened, "check the disk and memory of this machine")
-                _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
-                from_start = True
+            if number == last:
+                break
+            if not is_certain:
+                checked_index(self.index)
+                happened = f"frame {number} decodes differently from before"
+                raise InputError(self.path, happened, "check the disk and memory of this machine")
+            # What hides damage may be anything, with threads even where no error is told: last, any pixels at these times.
+            is_certain = not from_start
+            from_start = True
+            _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
         if last == len(self.index) and self.index.truncated and not self._allow_truncated:
             raise VerifyError(
                 self.path,
@@ -175,8 +179,11 @@ class VideoSource:
         return VideoFrame(rgb, index.time(number), index.duration(number), number, int(index.pts[number]), bool(repeated))
 
     # Decoding ---------------------------------------------------------------------------------------------------------
-    def _pictures(self, first: int, last: int, *, from_start: bool) -> Generator[tuple[int, Rgb], None, None]:
-        """Decoded pictures `first` to `last` and their pixels; ends early where they are not those of the index."""
+    def _pictures(self, first: int, last: int, *, from_start: bool, is_certain: bool) -> Generator[tuple[int, Rgb], None, None]:
+        """Decoded pictures `first` to `last` and their pixels; ends early where they are not those of the index.
+
+        If they need not be (`is_certain` false), one thread decodes and only their number and times are compared.
+        """
         context = 0 if self._deinterlace == "off" else _FIELD_CONTEXT
         begin, key = max(0, first - context), 0
         if not from_start:
@@ -184,8 +191,7 @@ class VideoSource:
             key = int(keys[-1]) if len(keys) else 0
         with open_video(self.path) as container:
             stream = choose_stream(container, self.path, self.info.stream)
-            threads = 1 if self.index.damaged else 0
-            frames = self._checked(container, stream, key, threads=threads)
+            frames = self._checked(container, stream, key, is_certain=is_certain)
             if self._deinterlace != "off":
                 frames = self._whole_frames(frames, stream, last + context)
             for ordinal, frame in frames:
@@ -198,7 +204,7 @@ class VideoSource:
                         return
 
     def _checked(
-        self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, threads: int
+        self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, is_certain: bool
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decoded pictures from number `key` on, as long as each is the one of the index."""
         index = self.index
@@ -209,6 +215,7 @@ class VideoSource:
                 return
         ordinal = key
         is_found = key == 0
+        threads = 1 if index.is_damaged or not is_certain else 0
         for frame, _ in Decoding(container, stream, threads=threads).pictures():
             if not is_found:
                 # Pictures that are shown before the keyframe lack what they refer to.
@@ -219,7 +226,7 @@ class VideoSource:
                 return
             if index.raw_pts[ordinal] not in (frame.pts, frame.dts, NO_TIME):
                 return
-            if checksum(planes_of(frame)[0]) != index.checksums[ordinal]:
+            if is_certain and checksum(planes_of(frame)[0]) != index.checksums[ordinal]:
                 return
             yield ordinal, frame
             ordinal += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from upframe.media.video_index import Decoding, timecode
 from upframe.media.video_info import open_video
 
 
-def verify_video(path: Path, expected: Expected) -> None:
+def verify_video(path: Path, expected: Expected, *, on_frame: Callable[[], None] | None = None) -> None:
     """Check that `path` holds what `mux.join` was to write.
 
     Each frame at its time to one tick of the output's clock, the size, the end, that all of it decodes, every copied
     track byte by byte and its start within one of its packets, chapters and attachments. Cost: one decode.
 
+    Args:
+        on_frame: Called after each frame; raising stops it.
+
     Raises:
         VerifyError: naming the first difference.
     """
     try:
-        _check_video(path, expected)
+        _check_video(path, expected, on_frame)
         _check_tracks(path, expected)
     except InputError as error:
         raise VerifyError(path, f"the written file cannot be read back ({error.happened})", "write it again") from error
@@ -36,7 +40,7 @@ def _differs(path: Path, what: str) -> VerifyError:
     return VerifyError(path, f"the written file has {what}", "write it again")
 
 
-def _check_video(path: Path, expected: Expected) -> None:
+def _check_video(path: Path, expected: Expected, on_frame: Callable[[], None] | None) -> None:
     count, last_end = 0, Fraction(0)
     slack = max(expected.tick, expected.time_base)
     with open_video(path) as container:
@@ -59,6 +63,8 @@ def _check_video(path: Path, expected: Expected) -> None:
                 _check_first(path, frame, stream, expected)
             last_end = time + (frame.duration or 0) * base
             count += 1
+            if on_frame is not None:
+                on_frame()
         if decoding.failures or decoding.ended_by:
             raise _differs(path, "packets that cannot be decoded")
         if count != len(expected.pts):

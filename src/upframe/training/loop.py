@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upframe import __version__
-from upframe.checkpoints import read, recognise
+from upframe.checkpoints import recognise
 from upframe.errors import InputError, ModelError, UsageError
 from upframe.models import MODELS
 from upframe.training.data import Batch, PatchSampler, load_photos
 from upframe.training.leaks import find_leaks
 from upframe.training.losses import l1
 from upframe.training.recipe import Recipe
+from upframe.weights_file import read
 
 log = logging.getLogger(__name__)
 
