@@ -663,3 +663,11 @@ def test_conversion_of_a_foreign_network_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="EDSR"):
         convert(tmp_path / "edsr.pth", tmp_path / "ours.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["edsr.pth"]
+
+
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x1080, 0x2880])
+def test_a_safetensors_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + b"\0\0\x80\x3f")
+    assert read_state(path)["a"].tolist() == [1.0]

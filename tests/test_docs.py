@@ -18,10 +18,12 @@ from conftest import make_photo
 from upframe import errors
 from upframe.checkpoints import Card, save
 from upframe.cli import EXIT_CODES, app
+from upframe.cli.parser import VIDEO
 from upframe.errors import NOTICES, UpframeError
 from upframe.evaluation import PROTOCOLS
 from upframe.job import Event
 from upframe.media.images import write_pixels
+from upframe.media.video import CODECS, CONTAINERS
 from upframe.models import MODELS, OFFICIAL, SHIPPED
 from upframe.nets.rlfn import RLFN, spec_for
 from upframe.training.recipes import RECIPES, find_recipe
@@ -62,20 +64,22 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 # Flags, codes, notices ------------------------------------------------------------------------------------------------
-def flags_of(command: str) -> set[str]:
-    """Every flag of a sub-command, as the command line itself knows them."""
+def flags_of(command: str, *, video: bool | None = None) -> set[str]:
+    """Every flag of a sub-command, as the command line itself knows them; or only those for videos, or only the others."""
     parser = app
     for word in command.split():
         parser = parser[word]
     arguments = parser.assemble_argument_collection()
     # What may be given by position is documented as such; its name as a flag is an accident of the library.
-    named = [a for a in arguments if a.index is None]
+    named = [a for a in arguments if a.index is None and video in (None, VIDEO in (a.parameter.group or ()))]
     return {name for a in named for name in (*a.names, *a.negatives) if name.startswith("-")}
 
 
-def test_every_flag_of_upscale_is_documented_and_no_other() -> None:
-    table = rows(section(page("upscale.md"), "All flags"))
-    assert {flag for cells in table for flag in code(cells[0])} == flags_of("upscale")
+@pytest.mark.parametrize(("name", "heading", "video"), [("upscale.md", "All flags", False), ("video.md", "Video flags", True)])
+def test_every_flag_of_upscale_is_documented_and_no_other(name: str, heading: str, video: bool) -> None:
+    table = rows(section(page(name), heading))
+    documented = {flag for cells in table for flag in code(cells[0])}
+    assert documented and documented == flags_of("upscale", video=video)
 
 
 @pytest.mark.parametrize("name", [p.name for p in PAGES if p.parent.name == "docs"])
@@ -135,6 +139,37 @@ def test_every_model_protocol_and_official_file_is_documented() -> None:
     named = set(code(page("models.md")))
     assert {*MODELS, *SHIPPED, *(official.file for official in OFFICIAL.values())} <= named
     assert set(PROTOCOLS) <= set(code(page("measuring.md")))
+    helped = str(app["evaluate"].default_command.__doc__)
+    assert all(re.search(rf"\b{name}\b", helped) for name in PROTOCOLS)
+
+
+def test_codecs_and_containers_are_those_that_are_written() -> None:
+    text = section(page("video.md"), "Codecs")
+    for cells in rows(text):
+        codec = CODECS[code(cells[0])[0]]
+        crf, preset = (
+            re.search(pattern, cells[i]) for i, pattern in ((2, r"(\d+), up to (\d+)"), (3, r"`(.+?)`; `(.+?)` to `(.+?)`"))
+        )
+        assert (crf and tuple(map(int, crf.groups()))) == (None if codec.crf is None else (codec.crf, codec.max_crf))
+        assert (preset and preset.groups()) == (codec.preset and (codec.preset, codec.presets[0], codec.presets[-1]))
+    assert {code(cells[0])[0] for cells in rows(text)} == CODECS.keys()
+    held = section(page("video.md"), "What cannot be kept")
+    headings = re.findall(r"\w+", held.split("\n|", 1)[1].splitlines()[0])
+    table = {cells[0]: dict(zip(headings, cells[1:], strict=True)) for cells in rows(held)}
+    assert set(headings) == {c.label for c in CONTAINERS.values()}
+    for container in CONTAINERS.values():
+        names = [CODECS[name].label for name in container.codecs]
+        assert table["codecs"][container.label] in (", ".join(names), "all five")
+        assert (table["codecs"][container.label] == "all five") == (set(container.codecs) == CODECS.keys())
+        for row, is_held in (
+            ("bitmap subtitles (PGS, VobSub)", container.holds_bitmaps),
+            ("fonts and attachments", container.holds_attachments),
+            ("cover picture", container.holds_covers),
+            ("chapters", container.holds_chapters),
+        ):
+            assert (table[row][container.label] == "kept") == is_held, (row, container.name)
+        assert (table["tags"][container.label] == "all") == container.has_free_tags
+        assert (table["text subtitles"][container.label] == "kept") == ("ass" in container.text_kept)
 
 
 def test_the_table_of_recipes_holds_what_the_recipes_say() -> None:
@@ -184,12 +219,14 @@ def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest
     card = Card(name="toy", arch=arch, parameters=parameters, scale=2)
     save(tmp_path / "weights.safetensors", RLFN(channels=8, blocks=1, scale=2).state_dict(), card)
     write_pixels(tmp_path / "photo.png", make_photo(40, 60))
+    shutil.copy(ROOT / "examples" / "media" / "bunny.mp4", tmp_path / "clip.mp4")
     (tmp_path / "sets" / "Mini" / "HR").mkdir(parents=True)
     write_pixels(tmp_path / "sets" / "Mini" / "HR" / "one.png", make_photo(36, 42, seed=1))
     names: dict[str, object] = {}
     for block in fenced(page("python.md"), "python"):
         exec(compile(block, "docs/python.md", "exec"), names)
     assert (tmp_path / "photo_large.png").is_file()
+    assert (tmp_path / "clip_large.mkv").is_file() and (tmp_path / "again.mp4").is_file()
     assert (tmp_path / "sets_upscaled" / "Mini" / "HR" / "one.png").is_file()
 
 

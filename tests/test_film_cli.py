@@ -26,7 +26,7 @@ from PIL import Image
 
 import films
 from conftest import make_photo, needs_shared
-from films import Clip, Sound, content, copy, damage, lossless, make_clip, make_film, make_frames, make_pictures
+from films import Clip, Sound, content, damage, lossless, make_clip, make_film, make_frames, make_pictures
 from nearest import nearest_weights, repeated
 from upframe import cli
 from upframe.media.images import read_pixels, write_pixels
@@ -90,7 +90,7 @@ PHONE = [45000 + t for t in films.VFR_PTS]
     [
         (lossless(), "in.mkv"),
         (lossless(pix_fmt="yuv444p10le", tags=(9, 16, 9, 1)), "in.mkv"),
-        (lossless(pix_fmt="gbrp"), "in.mkv"),
+        (lossless(pix_fmt="bgr0"), "in.mkv"),
         (lossless(pix_fmt="gray16le"), "in.mkv"),
         (Clip(pix_fmt="yuv444p", options={"bf": "3", "crf": "12"}), "in.mp4"),  # B-frames
         (Clip(PHONE, pix_fmt="yuv444p", options={"bf": "2", "crf": "12"}), "in.mov"),  # variable rate, late start
@@ -110,17 +110,16 @@ def test_every_frame_comes_out_once_at_its_time_with_its_pixels(
     assert result.notices == []
     wanted = films.pictures_of(source)
     assert len(wanted) == len(clip.pts) == result.of("film")["frames"]
-    assert films.largest_difference(films.pictures_of(output), films.repeated_planes(wanted, 2)) <= (
-        0 if clip.pix_fmt.startswith("g") else 1
-    )
+    # The corner of these clips is a hard square, which a lossy encoder leaves beyond R'G'B'.
+    corner = 24 if clip.codec == "libx264" else 0
+    difference = films.largest_difference(films.pictures_of(output), films.repeated_planes(wanted, 2), corner=corner)
+    assert difference <= (0 if clip.pix_fmt in ("bgr0", "gray16le") else 1)
     before, after = films.shown_times(source), films.shown_times(output)
     assert all(abs(a - b) <= Fraction(1, 2000) for a, b in zip(before, after, strict=True))  # Matroska counts milliseconds
     one, other = probe_video(source), probe_video(output)
-    assert (other.pix_fmt, other.colour.primaries, other.colour.transfer) == (
-        one.pix_fmt.replace("gbrp", "bgr0") if other.pix_fmt == "bgr0" else one.pix_fmt,
-        one.colour.primaries,
-        one.colour.transfer,
-    )
+    assert (other.bits, other.chroma) == (one.bits, one.chroma)
+    if one.chroma != "rgb":  # which is always full range, and said to be in the output
+        assert other.colour == one.colour
     assert everything(tmp_path) == {name, "out.mkv"}
 
 
@@ -137,7 +136,7 @@ def test_mp4_keeps_times_to_the_tick(upframe: Upframe, tmp_path: Path, weights: 
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 def test_all_that_belongs_to_a_film_comes_along(upframe: Upframe, tmp_path: Path, weights: Path, container: str) -> None:
     clip = Clip(
-        sounds=[Sound(offset=Fraction(1, 5), seconds=Fraction(2)), Sound("flac", seconds=Fraction(1, 4), language="deu", seed=1)],
+        sounds=[Sound(offset=Fraction(1, 5), seconds=Fraction(2)), Sound("flac", Fraction(0), Fraction(1, 4), "deu", 1)],
         subtitles=[(40, 100, "One"), (200, 150, "Two")],
         chapters=[(0, 200, "First"), (200, 480, "Second")],
         attachment=b"a font",
@@ -202,7 +201,7 @@ def test_fractional_scales_are_those_of_the_single_pictures(upframe: Upframe, tm
     ("flags", "frames"),
     [
         (["--start", "0.2"], range(5, 12)),
-        (["--end", "0.2"], range(0, 5)),
+        (["--end", "0.2"], range(5)),
         (["--start", "0:00.1", "--end", "0:00:00.32"], range(3, 8)),
     ],
 )
@@ -228,7 +227,8 @@ def test_real_clips_with_sound_go_through(upframe: Upframe, shared: Path, tmp_pa
     flags = ["--long-side", "160", "-c", "h264", "--preset", "ultrafast", "--start", "1", "--end", "2"]
     result = upframe(source, "-m", weights, "-o", output, *flags, "--json")
     assert result.code == 0
-    wanted = [t for t in films.shown_times(source) if 1 <= t - films.shown_times(source)[0] < 2]
+    times = films.shown_times(source)
+    wanted = [t for t in times if 1 <= t - times[0] < 2]
     found = films.shown_times(output)
     assert len(found) == len(wanted)
     assert all(abs((t - wanted[0]) - u) <= Fraction(1, 1000) for t, u in zip(wanted, found, strict=True))
@@ -244,15 +244,12 @@ def test_folder_of_frames_becomes_a_film_and_a_film_a_folder(upframe: Upframe, t
     assert all((a == repeated(b, 2)).all() for a, b in zip(films.rgb_of(output), pictures, strict=True))
     times = films.shown_times(output)
     assert all(abs(t - n * Fraction(1001, 24000)) <= Fraction(1, 2000) for n, t in enumerate(times))
-    assert upframe(output, "-m", weights, "-s", "1", "-f", "png", "--window", "4").code == 0
-    back = tmp_path / "out_nearest_x1"
+    assert upframe(output, "-m", weights, "-f", "png", "--window", "4").code == 0
+    back = tmp_path / "out_nearest_x2"
     assert sorted(p.name for p in back.iterdir()) == [f"frame_{n:08}.png" for n in range(11)]
     for number, picture in enumerate(pictures):
-        made = read_pixels(back / f"frame_{number:08}.png").astype(int)
-        assert np.abs(made - repeated(picture, 2)).max() <= 1  # enlarged and reduced again by resampling
-    assert everything(tmp_path) == {"in", "out.mkv", "out_nearest_x1"} | {
-        f"{folder}/{p}" for folder in ("in", "out_nearest_x1") for p in everything(tmp_path / folder)
-    }
+        np.testing.assert_array_equal(read_pixels(back / f"frame_{number:08}.png"), repeated(picture, 4))
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out.mkv", "out_nearest_x2"}
 
 
 def test_clip_keeps_a_folder_of_frames_a_folder(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
@@ -385,7 +382,7 @@ def _picture(path: Path) -> None:
 
 def _no_index(path: Path) -> None:
     make_clip(path)
-    path.write_bytes(path.read_bytes()[:2000])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _empty(path: Path) -> None:
@@ -399,7 +396,7 @@ def _empty(path: Path) -> None:
         (_cover_only, "cover picture"),
         (_picture, "is an image"),
         (_no_index, "moov atom not found"),
-        (_empty, "is not a video"),
+        (_empty, "is empty"),
     ],
 )
 def test_files_without_a_film_are_3_and_say_why(
@@ -447,7 +444,7 @@ def test_wrong_usage_is_2_before_any_frame(
 
 def test_damage_on_the_way(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     clip = Clip([3600 * n for n in range(20)], options={"bf": "0", "g": "5"}, sounds=[Sound()])
-    source = damage(make_clip(tmp_path / "in.mkv", clip), 7)
+    source = damage(make_clip(tmp_path / "in.mp4", clip), 7)
     command = [source, "-m", weights, "--preset", "ultrafast", "--json"]
     result = upframe(*command, "-o", tmp_path / "repeat.mkv")
     assert result.code == 0
@@ -458,7 +455,7 @@ def test_damage_on_the_way(upframe: Upframe, tmp_path: Path, weights: Path) -> N
     assert upframe(*command, "-o", tmp_path / "strict.mkv", "--strict").code == 2
     assert upframe(*command, "-o", tmp_path / "skip.mkv", "--on-bad-frame", "skip").code == 0
     assert len(films.shown_times(tmp_path / "skip.mkv")) < 20
-    assert everything(tmp_path) == {"in.mkv", "repeat.mkv", "skip.mkv"}
+    assert everything(tmp_path) == {"in.mp4", "repeat.mkv", "skip.mkv"}
 
 
 def test_film_that_ends_early_is_7_and_goes_on_if_that_is_accepted(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
@@ -770,13 +767,13 @@ def test_full_disk_is_6_and_the_next_run_goes_on(upframe: Upframe, tmp_path: Pat
 
         return apply
 
-    for size, kept in ((40_000, 0), (150_000, 8)):
+    for size in (40_000, 150_000):
         run = [sys.executable, "-m", "upframe", *map(str, command)]
         done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limit(size))
         assert (done.returncode, "cannot be written" in done.stdout) == (6, True), done.stdout
         assert not output.exists()
         assert everything(tmp_path) - {"in.mkv"} == {p for p in everything(tmp_path) if p.startswith(".out.mkv.upframe")}
-    assert upframe(*command).of("film")["frames_resumed"] == kept
+    assert upframe(*command).of("film")["frames_resumed"] == 8
     assert len(films.rgb_of(output)) == 8
 
 

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import threading
 import time
@@ -41,7 +42,7 @@ from upframe.media.video import (
 from upframe.models import Model
 from upframe.pipeline import WriteBehind, read_ahead
 from upframe.segments import Segment, plan_segments
-from upframe.shots import find_cuts, thumbnail
+from upframe.shots import CutFinder, find_cuts, thumbnail
 from upframe.upscale import UpscaleOptions, Upscaler
 from upframe.upscale_clip import ClipUpscaler
 from upframe.workfolder import WorkFolder, recorded_key
@@ -189,14 +190,16 @@ class _FileReel:
     """The frames of a video file, indexed, and its cuts, found in the same pass."""
 
     def __init__(self, film: Film, options: FilmOptions, watch: _Watch, *, with_cuts: bool) -> None:
-        self._finder = _CutFinder(float((1 << film.info.bits) - 1)) if with_cuts else None
+        self._finder = CutFinder()
+        white = float((1 << film.info.bits) - 1)
 
         def observe(number: int, luma: NDArray[Any]) -> None:
-            if number == 0:
-                watch.start("reading", film.frames_estimate)  # the first time, or anew after damage was met
+            if number == 0:  # the first time, or anew after damage was met
+                watch.start("reading", film.frames_estimate)
+                self._finder = CutFinder()
             watch.count()
-            if self._finder:
-                self._finder.observe(number, luma)
+            if with_cuts:
+                self._finder.add(thumbnail(luma, white))
 
         self.timing = index_video(
             film.input,
@@ -216,8 +219,10 @@ class _FileReel:
         self.chosen = self.source.selection
 
     def cuts(self) -> list[int]:
-        # Thumbnails are of decoded pictures, of which a frame shows one.
-        return self._finder.cuts(self.timing.decoded.tolist()) if self._finder else []
+        # They are numbered by decoded picture; a damaged frame shows the picture before it, so a shot begins with the
+        # first frame that shows the picture or a later one.
+        frames = np.searchsorted(self.timing.decoded, self._finder.cuts())
+        return sorted({int(f) for f in frames if 0 < f < len(self.timing)})
 
     def digest(self) -> str:
         return self.timing.digest()
@@ -254,23 +259,6 @@ class _FolderReel:
             stat = path.stat()
             state.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
         return state.hexdigest()
-
-
-class _CutFinder:
-    """Finds the cuts in the same pass that indexes the film."""
-
-    def __init__(self, white: float) -> None:
-        self._white = white
-        self._small: list[NDArray[np.float32]] = []
-
-    def observe(self, number: int, luma: NDArray[Any]) -> None:
-        if number == 0:
-            self._small.clear()  # reading began anew
-        self._small.append(thumbnail(luma, self._white))
-
-    def cuts(self, shown: list[int]) -> list[int]:
-        """Frames that begin a shot, given which picture each frame shows."""
-        return find_cuts(self._small[picture] for picture in shown)
 
 
 # What is written ------------------------------------------------------------------------------------------------------
@@ -356,6 +344,7 @@ class _FolderPress:
             if output.exists():
                 check_place(self._film)
                 shutil.rmtree(output)  # the caller allowed it, and it holds such frames only
+            os.utime(self._folder)  # made after all its segments: so a leftover of it is known (`remove_leftover`)
             self._folder.replace(output)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error

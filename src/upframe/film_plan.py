@@ -12,7 +12,7 @@ from pathlib import Path
 from upframe.errors import InputError, Notice, UsageError
 from upframe.media.formats import format_of_name
 from upframe.media.images import probe
-from upframe.media.video import DEFAULT_RATE, FrameFolder, VideoInfo, VideoPlan, cut_short, plan_video, probe_video
+from upframe.media.video import DEFAULT_RATE, FrameFolder, VideoInfo, VideoPlan, codec_named, cut_short, plan_video, probe_video
 from upframe.models import Model
 from upframe.spec import Cleaning
 from upframe.upscale import UpscaleOptions, Upscaler
@@ -219,11 +219,17 @@ def _file_is_done(film: Film, plan: VideoPlan, options: FilmOptions) -> bool:
             return False
         raise _something_else(output, error.happened) from error
     length, expected = _length(there), _chosen_length(film.info, options)
-    same = there.size == plan.coded_size and there.codec == {"h265": "hevc"}.get(plan.codec, plan.codec)
+    same = there.size == plan.coded_size and _same_codec(there.codec, plan.codec)
     close = length is None or expected is None or abs(length - expected) <= LENGTH_SLACK_S
     if not (same and close):
         raise _something_else(output, f"{there.codec}, {there.size[1]}x{there.size[0]}, {float(length or 0):.1f} s")
     return cut_short(there) is None
+
+
+def _same_codec(decoder: str, codec: str) -> bool:
+    """Whether a decoder's name, of which one codec may have several (libdav1d for AV1), means this codec of ours."""
+    known = codec_named(decoder.removeprefix("lib").replace("dav1d", "av1"))
+    return known is not None and known.name == codec
 
 
 def _frames_are_done(film: Film, options: FilmOptions) -> bool:

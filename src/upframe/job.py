@@ -279,6 +279,8 @@ def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobO
     if wanted is None and found.path.is_dir():
         wanted = ".png"  # a folder of frames becomes one
     plan, notices = film_plan.plan_film_output(info, size, options.film, container=wanted)
+    if plan is None and names.is_file:
+        raise UsageError(f"-o {names.output}", "is one picture, not a film", "give a folder with -f png, or a video name")
     if factor > spec_scale * 1.001:
         message = f"enlarged {spec_scale}x by the network and {factor / spec_scale:.2f}x by resampling"
         notices = (*notices, Notice("beyond-model-scale", str(found.path), message))
@@ -304,7 +306,7 @@ def _is_film(path: Path, options: JobOptions) -> bool:
     if format_of_name(path.suffix) is not None or not path.is_file():
         return False
     with path.open("rb") as file:
-        if sniff(file.read(SNIFF_BYTES)) is not None:
+        if sniff(file.read(SNIFF_BYTES)) not in ("video", "unknown"):
             return False
     try:
         film_plan.probe_film(path, options.film)

@@ -243,22 +243,23 @@ class Namer:
     """Chooses output paths, no two alike."""
 
     def __init__(self, output: Path | None, *, template: str | None) -> None:
-        self._output = output
-        self._is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
+        self.output = output
+        """What the user named; None for places beside the inputs."""
+        self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
         self._taken: set[str] = set()
         if template is not None:
             _check_template(template)
-            if self._is_file:
+            if self.is_file:
                 raise UsageError(f"--name {template}", f"contradicts the output file {output}", "drop one of them")
 
     def wanted_format(self, asked: str | None) -> str | None:
         """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
-        if not self._is_file or self._output is None:
+        if not self.is_file or self.output is None:
             return asked
-        if asked is not None and _kind(asked) != _kind(self._output.suffix):
-            raise UsageError(f"--format {asked}", f"contradicts the output name {self._output.name}", "drop one of them")
-        return self._output.suffix
+        if asked is not None and _kind(asked) != _kind(self.output.suffix):
+            raise UsageError(f"--format {asked}", f"contradicts the output name {self.output.name}", "drop one of them")
+        return self.output.suffix
 
     def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
         """Where this input's output goes, and what had to be changed about its name.
@@ -284,9 +285,9 @@ class Namer:
 
     def choose_folder(self, found: Found, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
         """Where the frames of this clip go: the output itself if one is named, else a folder beside the input."""
-        if self._output is not None and found.path.is_dir():
-            return self._output, []
-        if self._output is None and found.path.is_dir():
+        if self.output is not None and found.path.is_dir():
+            return self.output, []
+        if self.output is None and found.path.is_dir():
             top = found.path.resolve()
             return top.with_name(f"{top.name}_upscaled"), []
         return self.choose(found, "", model=model, scale=scale)
@@ -300,11 +301,11 @@ class Namer:
 
     def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
         """Folder and stem of the output, before its extension."""
-        if self._is_file and self._output is not None:
-            return self._output.parent, self._output.stem
+        if self.is_file and self.output is not None:
+            return self.output.parent, self.output.stem
         template = self._template
-        if self._output is not None:
-            folder = self._output / found.relative.parent
+        if self.output is not None:
+            folder = self.output / found.relative.parent
             template = template or "{stem}"
         elif found.from_folder is not None:
             top = found.from_folder.resolve()

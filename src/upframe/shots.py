@@ -7,7 +7,8 @@ Thresholds are on luma differences of small pictures, so noise and compression h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,42 +34,50 @@ def thumbnail(luma: NDArray[Any], white: float) -> NDArray[np.float32]:
 
 
 def find_cuts(thumbnails: Iterable[NDArray[np.float32]]) -> list[int]:
-    """Indices of the frames that begin a new shot, ascending, without 0.
-
-    Args:
-        thumbnails: Of all frames in order, from `thumbnail`. Holds a few at a time.
-    """
-    return list(_cuts(thumbnails))
-
-
-def _cuts(thumbnails: Iterable[NDArray[np.float32]]) -> Iterator[int]:
-    jumps: list[float] = []  # jumps[i] lies between frames i and i + 1
-    recent: dict[int, NDArray[np.float32]] = {}
-    back: dict[int, float] = {}  # frame i: how far the nearest of the frames after it is from frame i - 1
-    count = 0
-    for count, small in enumerate(thumbnails, 1):
-        index = count - 1
-        recent[index] = small
-        if index:
-            jumps.append(_difference(recent[index - 1], small))
-        for first in range(max(index - FLASH_FRAMES, 1), index):
-            back[first] = min(back.get(first, np.inf), _difference(recent[first - 1], small))
-        recent.pop(index - FLASH_FRAMES - 2, None)
-    for index in range(1, count):
-        jump = jumps[index - 1]
-        around = jumps[max(index - 1 - NEIGHBOURS, 0) : index - 1] + jumps[index : index + NEIGHBOURS]
-        usual = float(np.median(around)) if around else 0.0
-        returns = back.get(index, np.inf) < jump / 2
-        if jump >= CUT_JUMP and jump >= CUT_RATIO * usual and not returns and not _interrupted(jumps, back, index):
-            yield index
+    """Indices of the frames that begin a new shot, ascending, without 0, given `thumbnail`s of all frames in order."""
+    finder = CutFinder()
+    for small in thumbnails:
+        finder.add(small)
+    return finder.cuts()
 
 
-def _interrupted(jumps: list[float], back: dict[int, float], index: int) -> bool:
-    """Whether frame `index` only ends a flash that began a few frames before it."""
-    return any(
-        back.get(first, np.inf) < jumps[first - 1] / 2 and jumps[first - 1] >= CUT_JUMP
-        for first in range(max(index - FLASH_FRAMES, 1), index)
-    )
+class CutFinder:
+    """Finds cuts as frames come by: keeps a few thumbnails and two numbers a frame."""
+
+    def __init__(self) -> None:
+        self._recent: deque[NDArray[np.float32]] = deque(maxlen=FLASH_FRAMES + 2)
+        self._jumps: list[float] = []  # [i]: between frames i and i + 1
+        self._back: list[float] = []  # [i]: how near the frames after i + 1 come to frame i again
+        self.count = 0
+
+    def add(self, small: NDArray[np.float32]) -> None:
+        """Take the thumbnail of the next frame."""
+        if self.count:
+            self._jumps.append(_difference(self._recent[-1], small))
+            self._back.append(np.inf)
+            for behind in range(2, len(self._recent) + 1):
+                before = self.count - behind  # the frame before the one that may have been a flash
+                self._back[before] = min(self._back[before], _difference(self._recent[-behind], small))
+        self._recent.append(small)
+        self.count += 1
+
+    def cuts(self) -> list[int]:
+        """Frames that begin a new shot, of those seen so far."""
+        return [index for index in range(1, self.count) if self._is_cut(index)]
+
+    def _is_cut(self, index: int) -> bool:
+        jump = self._jumps[index - 1]
+        if jump < CUT_JUMP or self._only_interrupts(index):
+            return False
+        around = self._jumps[max(index - 1 - NEIGHBOURS, 0) : index - 1] + self._jumps[index : index + NEIGHBOURS]
+        if around and jump < CUT_RATIO * float(np.median(around)):
+            return False
+        return not any(self._only_interrupts(first) for first in range(max(index - FLASH_FRAMES, 1), index))
+
+    def _only_interrupts(self, index: int) -> bool:
+        """Whether a jump leads into a flash: soon after it, the picture before it is back."""
+        jump = self._jumps[index - 1]
+        return jump >= CUT_JUMP and self._back[index - 1] < jump / 2
 
 
 def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

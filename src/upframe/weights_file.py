@@ -115,15 +115,16 @@ def _bytes(path: Path) -> tuple[bytes, bool]:
 def _starts_like_safetensors(start: bytes, size: int, path: Path) -> bool:
     if not start:
         raise ModelError(path, "is empty (0 bytes)", "download it again")
+    # First of all: the length of a header may begin with the very byte that pickles begin with.
+    if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8:
+        return True
     if start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle, torch's two formats
         return False
     for beginning, happened, advice in _NOT_WEIGHTS:
         if start.lstrip().startswith(beginning):
             raise ModelError(path, happened, advice)
     if start[8:9] == b"{":
-        if struct.unpack("<Q", start[:8])[0] > size - 8:
-            raise ModelError(path, "is truncated: its header is incomplete", "download it again")
-        return True
+        raise ModelError(path, "is truncated: its header is incomplete", "download it again")
     raise ModelError(path, "is neither a safetensors nor a PyTorch file", "pass a .safetensors or .pth file")
 
 

@@ -382,46 +382,47 @@ def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
     """Write the header of the output with all its tracks into memory.
 
     Returns:
-        The plan, without covers and data that the muxer refuses.
+        The plan, without the covers and attachments that the muxer refuses.
 
     Raises:
         UsageError: naming the track that the container cannot hold.
     """
+    held = CONTAINERS[plan.container]
+    with open_video(info.path) if plan.tracks else contextlib.nullcontext() as source:
+        refused = _refusal(plan, source, plan.tracks)
+        if refused is None:
+            return plan
+        kept = []
+        for track in plan.tracks:  # which one is it?
+            reason = _refusal(plan, source, (track,))
+            if reason is None:
+                kept.append(track)
+                continue
+            codec = next(s.codec for s in info.streams if s.index == track.index)
+            what = f"its {track.kind} (stream {track.index}, {codec})"
+            if track.kind not in ("cover", "attachment"):
+                without = "--no-audio" if track.kind == "audio" else "--no-subs"
+                raise UsageError(info.path, f"{held.label} cannot hold {what}", f"use mkv, or {without}") from reason
+            lose("track-dropped", f"{held.label} cannot hold {what}")
+        plan = replace(plan, tracks=tuple(kept))
+        refused = _refusal(plan, source, plan.tracks)
+    if refused is not None:
+        raise UsageError(info.path, f"{held.label} cannot hold its tracks together ({plain(refused)})", "use mkv") from refused
+    return plan
+
+
+def _refusal(plan: VideoPlan, source: Any, tracks: tuple[Carried, ...]) -> Exception | None:
+    """Why the muxer does not take these tracks beside the film; None if it does."""
     from upframe.media.mux import add_track, open_output  # here: it works on plans
 
-    held = CONTAINERS[plan.container]
-    kept = []
-    with open_video(info.path) if plan.tracks else contextlib.nullcontext() as source:
-        for track in plan.tracks:
-            with _scratch(plan, open_output) as out:
-                try:
-                    add_track(out, source, track, plan)
-                    out.start_encoding()
-                    kept.append(track)
-                    continue
-                except (av.error.FFmpegError, ValueError) as error:
-                    reason = error
-            codec = next(s.codec for s in info.streams if s.index == track.index)
-            if track.kind in ("cover", "attachment"):
-                lose("track-dropped", f"{held.label} cannot hold its {track.kind} (stream {track.index}, {codec})")
-                continue
-            without = {"audio": "--no-audio", "subtitle": "--no-subs"}.get(track.kind, "another container")
-            raise UsageError(
-                info.path,
-                f"{held.label} cannot hold its {track.kind} (stream {track.index}, {codec})",
-                f"use mkv, or {without}",
-            ) from reason
-        plan = replace(plan, tracks=tuple(kept))
-        with _scratch(plan, open_output) as out:
-            try:
-                for track in plan.tracks:
-                    add_track(out, source, track, plan)
-                out.start_encoding()
-            except (av.error.FFmpegError, ValueError) as error:
-                raise UsageError(
-                    info.path, f"{held.label} cannot hold its tracks together ({plain(error)})", "use mkv"
-                ) from error
-    return plan
+    with _scratch(plan, open_output) as out:
+        try:
+            for track in tracks:
+                add_track(out, source, track, plan)
+            out.start_encoding()
+        except (av.error.FFmpegError, ValueError) as error:
+            return error
+    return None
 
 
 @contextlib.contextmanager
