@@ -336,7 +336,6 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert next(line["frames"] for line in lines if line["event"] == "film") == count
         peaks[count] = usage.ru_maxrss
-    print(peaks)
     assert peaks[1000] <= 1.05 * peaks[100], peaks
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,18 @@ import pytest
 from PIL import Image
 
 import films
+import test_cli
 from conftest import make_photo, needs_shared
 from films import Clip, Sound, content, damage, lossless, make_clip, make_film, make_frames, make_pictures
 from nearest import nearest_weights, repeated
-from upframe import cli
+from upframe import cli, film_plan
+from upframe.errors import NOTICES, Notice
+from upframe.media import video
 from upframe.media.images import read_pixels, write_pixels
 from upframe.media.video import probe_video
 from upframe.workfolder import WorkFolder, work_path
 
+FAST = ["--preset", "ultrafast"]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked so that many are cheap")
 
 
@@ -781,7 +785,6 @@ def test_film_that_does_not_verify_is_7_and_not_there(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, output, command = make_job(tmp_path, weights)
-    from upframe.media import video
 
     def join_badly(segments: Any, target: Path, *args: Any, **options: Any) -> Any:
         expected = video.join(segments, target, *args, **options)
@@ -852,6 +855,102 @@ def test_rate_counts_only_frames_of_this_run(interrupted: list[object], upframe:
     # One frame after another: were the ten counted, the first rate would be elevenfold, and fall.
     times = [(line["frame"] - 10) / line["frames_per_s"] for line in lines]
     assert times == sorted(times)
+
+
+def _alpha(folder: Path) -> list[str]:
+    make_film(folder / "in.mkv", make_pictures(2, (16, 24)), pix_fmt="yuva420p")
+    return ["in.mkv"]
+
+
+def _damaged(folder: Path) -> list[str]:
+    damage(make_clip(folder / "in.mp4", Clip(options={"bf": "0", "g": "5"})), 7)
+    return ["in.mp4"]
+
+
+def _clip(*flags: str, name: str = "in.mkv", **facts: Any) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        make_clip(folder / name, Clip(**facts))
+        return [name, *flags]
+
+    return make
+
+
+def _gap(folder: Path) -> list[str]:
+    make_frames(folder / "in", make_pictures(2, (16, 24)), names=["1.png", "4.png"])
+    return ["in", "--clip"]
+
+
+def _early(folder: Path) -> list[str]:
+    clip = Clip([-9000 + 3600 * n for n in range(10)], options={"bf": "0"}, sounds=[Sound(offset=Fraction(-1, 10))])
+    make_clip(folder / "in.ts", clip, avoid_negative_ts="disabled", copyts="1")
+    return ["in.ts", "-f", "mkv"]
+
+
+def _cut(folder: Path) -> list[str]:
+    path = make_clip(folder / "in.mkv", Clip(size=(96, 96), options={"bf": "0"}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return ["in.mkv", "--allow-truncated"]
+
+
+HDR = "log-level=none:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+
+CAUSES: dict[str, Callable[[Path], list[str]]] = {
+    "alpha-dropped": _alpha,
+    "bad-frames": _damaged,
+    "beyond-model-scale": _clip("-s", "3"),
+    "chroma-reduced": _clip("--pix-fmt", "yuv420p", pix_fmt="yuv444p"),
+    "container-changed": _clip(name="in.avi", codec="mpeg4", pts=[0, 1], clock=Fraction(1, 25)),
+    "depth-reduced": _clip("-c", "h264", pix_fmt="yuv420p12le", codec="ffv1"),
+    "dv-dropped": _clip(),
+    "frames-missing": _gap,
+    "hdr-dropped": _clip(
+        "-c", "ffv1", codec="libx265", size=(64, 64), pix_fmt="yuv420p10le", tags=(9, 16, 9, 1), options={"x265-params": HDR}
+    ),
+    "interlaced": _clip(options={"x264-params": "interlaced=1"}),
+    "metadata-dropped": _clip("-f", "mp4", metadata={"MOOD": "calm"}),
+    "packets-dropped": _clip(sounds=[Sound()]),
+    "no-pts": _clip("-f", "mkv", name="in.h264"),
+    "pts-repaired": _clip(pts=[0, 3600, 3610, 3620, 7200, 10800], options={"bf": "0"}),
+    "size-adjusted": _clip("--size", "63x47"),
+    "start-shifted": _early,
+    "subtitle-converted": _clip("-f", "mp4", subtitles=[(0, 100, "x")]),
+    "track-dropped": _clip("-f", "mp4", attachment=b"a font"),
+    "truncated": _cut,
+}  # fmt: skip
+
+
+def test_every_notice_has_a_cause() -> None:
+    assert {*CAUSES, *test_cli.CAUSES} == set(NOTICES)
+
+
+@pytest.mark.parametrize("id", sorted(CAUSES))
+def test_notice_is_told_and_strict_makes_it_an_error(
+    upframe: Upframe, tmp_path: Path, weights: Path, id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [
+        *CAUSES[id](tmp_path),
+        "-m",
+        weights,
+        *([] if id in ("hdr-dropped", "frames-missing", "alpha-dropped") else FAST),
+    ]
+    inputs = everything(tmp_path)
+    if id == "dv-dropped":  # nobody but Dolby's licensees makes such a file
+        probe = film_plan.probe_video
+        monkeypatch.setattr(film_plan, "probe_video", lambda *a, **k: replace(probe(*a, **k), has_dolby_vision=True))
+    if id == "packets-dropped":  # what the muxer tells only when all frames are done must not be lost
+        lost = (Notice(id, "in.mkv", "1 damaged packet of audio could not be copied"),)
+        monkeypatch.setattr("upframe.film.join", lambda *a, **k: replace(video.join(*a, **k), notices=lost))
+    strict = upframe(*command, "--strict", "-q")
+    assert strict.code == (2 if NOTICES[id].at_planning else 7)
+    assert f"[{id}]" in strict.err
+    # Segments stay for a run that accepts the loss.
+    assert {name for name in everything(tmp_path) if ".upframe" not in name} == inputs
+    lenient = upframe(*command, "--json")
+    assert lenient.code == 0, lenient.out
+    assert lenient.notices.count(id) == 1  # once, not while planning and again on the way
+    assert id in lenient.of("summary")["items"][0]["notices"]
+    assert len(everything(tmp_path)) > len(inputs)
 
 
 def test_strict_stops_at_what_comes_up_on_the_way(

@@ -111,6 +111,10 @@ def render(
     reel = (_FolderReel if film.input.is_dir() else _FileReel)(film, options, watch, with_cuts=model.spec.window is not None)
     notices.tell(reel.source.notices)
     chosen = reel.chosen
+    first = chosen.start == 0 and int(reel.timing.pts[0]) * reel.timing.time_base
+    if first < 0 and film.plan is not None:
+        message = f"it starts {-float(first):.3f} s before zero; all its tracks were moved by that"
+        notices.tell([Notice("start-shifted", str(film.input), message)])
     earlier = {} if options.restart else recorded_key(film.output)
     renderer = _Renderer(film, model, upscale, options, earlier, cancel)
     cuts = [c - chosen.start for c in reel.cuts() if chosen.start < c < chosen.stop]
@@ -131,7 +135,7 @@ def render(
                     notices.tell(made)
             press.finish_segment(segment)
             work.commit(segment.index)
-        notices.tell(press.finish(segments, reel))
+        press.finish(segments, reel, notices)
         work.remove()
     return FilmReport(
         frames=len(chosen),
@@ -278,12 +282,8 @@ class _FilePress:
     def is_whole(self, segment: Segment) -> bool:
         return True  # its checksum said so
 
-    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> tuple[Notice, ...]:
-        """Join the segments with the source's other tracks, verify the result and give it its name.
-
-        Returns:
-            What was lost on the way.
-        """
+    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel, notices: _Notices) -> None:
+        """Join the segments with the source's other tracks, verify the result and give it its name."""
         output = self._film.output
         target = part_path(output)
         info = self._film.info if isinstance(reel, _FileReel) else None
@@ -293,13 +293,13 @@ class _FilePress:
             expected = join(
                 files, target, self._plan, timing=reel.timing, info=info, selection=reel.chosen, on_frame=self._watch.check
             )
+            notices.tell(expected.notices)
             verify_video(target, expected, on_frame=self._watch.count)
             target.replace(output)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
         finally:
             target.unlink(missing_ok=True)
-        return expected.notices
 
 
 class _FolderPress:
@@ -327,7 +327,7 @@ class _FolderPress:
         files = [self._folder / frame_name(n) for n in range(segment.first, segment.end)]
         return [zlib.crc32(f.read_bytes()) if f.exists() else None for f in files]
 
-    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel) -> tuple[Notice, ...]:
+    def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel, notices: _Notices) -> None:
         """Count the pictures, each of which was read back when it was written, then give the folder its name."""
         output = self._film.output
         expected = [frame_name(n) for n in range(len(reel.chosen))]
@@ -348,7 +348,6 @@ class _FolderPress:
             self._folder.replace(output)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
-        return ()
 
 
 @dataclass(frozen=True)

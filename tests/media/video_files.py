@@ -98,7 +98,10 @@ def make_clip(path: Path, clip: Clip | None = None, **muxer: str) -> Path:
 
 
 def _add_video(out: Any, clip: Clip) -> Any:
-    video = out.add_stream(clip.codec, rate=clip.rate, options={"threads": "1", **clip.options})
+    options = {"threads": "1", **clip.options}
+    if clip.codec == "libx264":  # its macroblock tree gives different bits from run to run
+        options["x264-params"] = ":".join(filter(None, (options.get("x264-params"), "mbtree=0")))
+    video = out.add_stream(clip.codec, rate=clip.rate, options=options)
     video.height, video.width, video.pix_fmt = *clip.size, clip.pix_fmt
     video.time_base = video.codec_context.time_base = clip.clock
     if clip.tags:
