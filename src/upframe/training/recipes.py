@@ -20,7 +20,7 @@ SHARE_ALIKE = (
 def photo_x2() -> Recipe:
     """RLFN's NTIRE variant at ×2 for the shipped `photo-x2`.
 
-    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. The shipped weights took 73 minutes on two shared
+    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. The shipped weights took 57 minutes on two shared
     CPU cores with avx512_bf16 (130 patches a second when undisturbed: 25 minutes). Reached: Set5-Y 37.39 dB.
     """
     return Recipe(
