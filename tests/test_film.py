@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +17,7 @@ import films
 from echo import echo
 from films import Clip, make_clip, make_film, make_frames, make_pictures, make_talk
 from nearest import nearest_weights, repeated
+from peak import needs_proc, run_and_measure
 from upframe import checkpoints
 from upframe.cards import Card
 from upframe.errors import Cancelled, Notice, UsageError, VerifyError
@@ -317,7 +315,7 @@ def test_notice_that_is_refused_stops_at_once(tmp_path: Path, nearest: Model) ->
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
-@pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory of a child process is only known on POSIX systems")
+@needs_proc
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     """100 and 1,000 frames of 120×160 to 240×320: the longer film's output alone would be 415 MB at 16 bits."""
     weights = nearest_weights(tmp_path / "x2.safetensors", scale=2)
@@ -327,15 +325,9 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
             tmp_path / f"{count}.mkv", Clip(range(0, 3600 * count, 3600), (120, 160), options={"preset": "ultrafast"})
         )
         command = ["upscale", source, "-m", weights, "--threads", "1", "--preset", "ultrafast", "--window", "60", "--json"]
-        process = subprocess.Popen([sys.executable, "-m", "upframe", *map(str, command)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
-        process.stdout.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
+        peaks[count], printed = run_and_measure(tmp_path, *command)
+        lines = [json.loads(line) for line in printed.splitlines()]
         assert next(line["frames"] for line in lines if line["event"] == "film") == count
-        peaks[count] = usage.ru_maxrss
     assert peaks[1000] <= 1.05 * peaks[100], peaks
 
 
