@@ -19,7 +19,7 @@ from PIL import Image
 
 from conftest import make_photo
 from nearest import nearest_weights, repeated
-from upframe import job
+from upframe import job, job_plan
 from upframe.engines import TorchEngine, TorchOptions
 from upframe.errors import (
     BatchError,
@@ -126,7 +126,7 @@ def test_tall_and_wide_sizes_choose_the_model_by_the_greater_enlargement(
     tmp_path: Path, x2: Path, x4: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture(tmp_path / "a.png", 10, 10)
-    monkeypatch.setattr(job, "default_model", lambda scale: str(x2 if scale <= 2 else x4))
+    monkeypatch.setattr(job_plan, "default_model", lambda scale: str(x2 if scale <= 2 else x4))
     planned = plan([tmp_path / "a.png"], None, JobOptions(target=Target(width=10, height=40)))
     assert planned.items[0].model == str(x4)
     assert planned.items[0].notices == ()
@@ -176,8 +176,8 @@ def test_three_hundred_files_leak_no_handle_and_load_the_model_once(
     for i in range(1, 300):
         (tmp_path / "in" / f"{i}.png").write_bytes(data if i % 50 else b"not an image")
     loaded: list[Any] = []
-    real = job.load
-    monkeypatch.setattr(job, "load", lambda name: loaded.append(name) or real(name))
+    real = job_plan.load
+    monkeypatch.setattr(job_plan, "load", lambda name: loaded.append(name) or real(name))
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     report = go([tmp_path / "in"], tmp_path / "out", options)
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
@@ -333,7 +333,7 @@ def test_input_from_a_camera_with_a_clock_in_the_future_is_not_redone(tmp_path: 
 def test_existing_output_beyond_the_input_limit_is_recognised(tmp_path: Path, options: JobOptions) -> None:
     """The limit on inputs guards against bombs; our own large results must not be taken for damaged ones."""
     picture(tmp_path / "a.png", 10, 10)
-    small = replace(options, limits=job.Limits(max_pixels=100))
+    small = replace(options, limits=job_plan.Limits(max_pixels=100))
     assert status(go([tmp_path / "a.png"], tmp_path / "b.png", small)) == ["written"]
     assert status(go([tmp_path / "a.png"], tmp_path / "b.png", small)) == ["skipped"]
 
