@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from numpy.typing import NDArray
+
+from nearest import nearest_weights
+from upframe import cli
 
 # Two workers on two cores: one thread each, or they fight for the cores.
 torch.set_num_threads(1)
@@ -61,3 +68,49 @@ def make_photo(height: int, width: int, *, seed: int = 0, dtype: str = "uint8") 
     if dtype == "float32":
         return unit.astype(np.float32)
     return np.round(unit * np.iinfo(dtype).max).astype(dtype)
+
+
+# The command line ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Standard output as JSON lines; fails if it is anything else."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def of(self, event: str) -> dict[str, Any]:
+        """The first line of this event."""
+        return next(line for line in self.lines if line["event"] == event)
+
+    @property
+    def notices(self) -> list[str]:
+        return [line["id"] for line in self.lines if line["event"] == "notice"]
+
+
+Upframe = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file that makes a network repeat every pixel, ×2."""
+    return nearest_weights(tmp_path_factory.mktemp("weights") / "x2.safetensors", scale=2)
+
+
+@pytest.fixture
+def upframe(capsys: pytest.CaptureFixture[str]) -> Upframe:
+    """Run a command line in this process."""
+
+    def go(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            cli.main([str(argument) for argument in arguments])
+        assert isinstance(exit.value.code, int)
+        return Result(exit.value.code, *capsys.readouterr())
+
+    return go

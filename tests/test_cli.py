@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import make_photo
+from conftest import Upframe, make_photo
 from nasty import png
-from nearest import nearest_weights, repeated
+from nearest import repeated
 from upframe import cli, job
 from upframe.cli.output import stoppable
 from upframe.engines import TorchEngine
@@ -32,40 +31,6 @@ from upframe.errors import NOTICES, OutOfMemoryError
 from upframe.media.images import ImageSink, read_pixels, write_pixels
 
 COMMAND = [sys.executable, "-m", "upframe"]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Standard output as JSON lines; fails if it is anything else."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Upframe = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nearest_weights(tmp_path_factory.mktemp("weights") / "x2.safetensors", scale=2)
-
-
-@pytest.fixture
-def upframe(capsys: pytest.CaptureFixture[str]) -> Upframe:
-    """Run a command line in this process."""
-
-    def go(*arguments: object) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(argument) for argument in arguments])
-        assert isinstance(exit.value.code, int)
-        return Result(exit.value.code, *capsys.readouterr())
-
-    return go
 
 
 @pytest.fixture

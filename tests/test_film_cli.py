@@ -5,7 +5,6 @@ The network of most tests copies pixels, so what has to come out is known exactl
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from PIL import Image
 
 import films
 import test_cli
-from conftest import make_photo, needs_shared
+from conftest import Upframe, make_photo, needs_shared
 from films import Clip, Sound, content, damage, lossless, make_clip, make_film, make_frames, make_pictures
 from nearest import nearest_weights, repeated
-from upframe import cli, film_plan
+from upframe import film_plan
 from upframe.errors import NOTICES, Notice
 from upframe.media import video
 from upframe.media.images import read_pixels, write_pixels
@@ -38,47 +37,6 @@ from upframe.workfolder import WorkFolder, work_path
 
 FAST = ["--preset", "ultrafast"]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked so that many are cheap")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Standard output as JSON lines; fails if it is anything else."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    def of(self, event: str) -> dict[str, Any]:
-        return next(line for line in self.lines if line["event"] == event)
-
-    @property
-    def notices(self) -> list[str]:
-        return [line["id"] for line in self.lines if line["event"] == "notice"]
-
-
-Upframe = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nearest_weights(tmp_path_factory.mktemp("weights") / "x2.safetensors", scale=2)
-
-
-@pytest.fixture
-def upframe(capsys: pytest.CaptureFixture[str]) -> Upframe:
-    """Run a command line in this process."""
-
-    def go(*arguments: object) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.main([str(argument) for argument in arguments])
-        assert isinstance(exit.value.code, int)
-        return Result(exit.value.code, *capsys.readouterr())
-
-    return go
 
 
 def everything(folder: Path) -> set[str]:
