@@ -17,7 +17,6 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from nearest import nearest_weights
 from upframe import cli
 
 # Two workers on two cores: one thread each, or they fight for the cores.
@@ -99,6 +98,8 @@ Upframe = Callable[..., Result]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file that makes a network repeat every pixel, ×2."""
+    from nearest import nearest_weights  # not at the top: docs/add-a-model.md is tried out with this file alone
+
     return nearest_weights(tmp_path_factory.mktemp("weights") / "x2.safetensors", scale=2)
 
 
