@@ -111,9 +111,9 @@ def render(
     reel = (_FolderReel if film.input.is_dir() else _FileReel)(film, options, watch, with_cuts=model.spec.window is not None)
     notices.tell(reel.source.notices)
     chosen = reel.chosen
-    first = chosen.start == 0 and int(reel.timing.pts[0]) * reel.timing.time_base
-    if first < 0 and film.plan is not None:
-        message = f"it starts {-float(first):.3f} s before zero; all its tracks were moved by that"
+    starts_s = int(reel.timing.pts[0]) * reel.timing.time_base
+    if chosen.start == 0 and starts_s < 0 and film.plan is not None:  # a part of a film starts at zero anyway
+        message = f"it starts {-float(starts_s):.3f} s before zero; all its tracks were moved by that"
         notices.tell([Notice("start-shifted", str(film.input), message)])
     earlier = {} if options.restart else recorded_key(film.output)
     renderer = _Renderer(film, model, upscale, options, earlier, cancel)

@@ -50,6 +50,13 @@ class UpscaleOptions:
     torch: TorchOptions = TorchOptions()
 
 
+def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:
+    """Core (height, width) of tiles whose size the user stated, for pictures of `size`."""
+    if tile == "off":
+        return size
+    return (tile, tile) if isinstance(tile, int) else tile
+
+
 @dataclass
 class TileCount:
     """How many tiles were taken over from the last picture."""
@@ -170,13 +177,8 @@ class Upscaler:
 
     def tile_px(self, size: tuple[int, int]) -> tuple[int, int]:
         """Core (height, width) of the tiles a picture of `size` is cut into."""
-        tile = self.options.tile
-        if tile == "off":
-            return size
-        if isinstance(tile, int):
-            return tile, tile
-        if isinstance(tile, tuple):
-            return tile
+        if self.options.tile != "auto":
+            return stated_core(self.options.tile, size)
         budget_px = TILE_SHARE * available_memory_bytes() / max(self.model.spec.activation_bytes_per_px, 1)
         if size[0] * size[1] <= min(WHOLE_UP_TO_PX, budget_px):
             return size

@@ -23,7 +23,7 @@ from upframe.frames import Pixels
 from upframe.models import Model
 from upframe.nets.clips import Keep
 from upframe.spec import Cleaning
-from upframe.upscale import BLEND_PX, MIN_TILE_PX, SLICE_ROWS, UpscaleOptions
+from upframe.upscale import BLEND_PX, MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
 CLIP_SHARE = 0.4  # of the memory available that a segment's features may take
 LEAST_FRAMES = 8  # a segment shorter than this gains nothing from a network that looks at many frames
@@ -148,13 +148,8 @@ class ClipUpscaler:
 
     def tile_px(self, size: tuple[int, int], frames: int) -> tuple[int, int]:
         """Core (height, width) of the tiles that frames of `size` are cut into, in a segment of `frames`."""
-        tile = self.options.tile
-        if tile == "off":
-            return size
-        if isinstance(tile, int):
-            return tile, tile
-        if isinstance(tile, tuple):
-            return tile
+        if self.options.tile != "auto":
+            return stated_core(self.options.tile, size)
         spec = self.model.spec
         per_px = max(spec.activation_bytes_per_px, 1)
         budget_px = CLIP_SHARE * available_memory_bytes() / per_px
