@@ -54,7 +54,7 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         d, k = ctx.dilation, weight.shape[-1]
         of_x = of_weight = of_bias = None
@@ -73,4 +73,4 @@ def _gradient_of_taps(x: Tensor, gradient: Tensor, k: int, d: int) -> Tensor:
     h, w = gradient.shape[-2:]
     padded = F.pad(x, [d * (k // 2)] * 4)
     sums = [(padded[:, :, i * d : i * d + h, j * d : j * d + w] * gradient).sum((0, 2, 3)) for i in range(k) for j in range(k)]
-    return torch.stack(sums, 1).unflatten(1, (1, k, k))
+    return torch.stack(sums, 1).view(-1, 1, k, k)
