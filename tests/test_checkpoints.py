@@ -499,7 +499,6 @@ def test_an_upsampler_of_another_layout_is_refused() -> None:
         (["conv_first.weight", "body.0.rdb1.conv1.weight"], "ESRGAN"),
         (["conv_first.weight", "layers.0.residual_group.blocks.0.attn.qkv.weight"], "SwinIR"),
         (["backbone.backward_1.main.0.weight", "conv_last.weight"], "BasicVSR++"),
-        (["stage1.residual_group1.blocks.0.norm1.weight"], "VRT"),
         (["head.0.weight", "body.0.body.0.weight", "tail.1.weight"], "EDSR"),
         (["fea_conv.weight", "B1.c1_d.weight", "B1.c1_r.weight", "upsampler.0.weight"], "RFDN"),
         (["body.0.weight", "body.1.weight", "body.2.weight"], "SRVGG"),
@@ -510,7 +509,7 @@ def test_other_networks_are_called_by_their_name(tmp_path: Path, names: list[str
     torch.save({name: torch.ones(3) for name in names}, tmp_path / "w.pth")
     message = refusal(read_state(tmp_path / "w.pth"))
     assert expected in message
-    assert "Expected RLFN, VapSR, BasicVSR or RealBasicVSR weights" in message
+    assert "Expected RLFN, VapSR, BasicVSR, RealBasicVSR, VSR-Transformer or VRT weights" in message
     assert names[-1].removeprefix("model.") in message
 
 

@@ -86,6 +86,9 @@ def test_every_flag_of_upscale_is_documented_and_no_other(name: str, heading: st
 def test_flags_named_anywhere_exist(name: str) -> None:
     commands = (
         "upscale",
+        "deblur",
+        "denoise",
+        "interpolate",
         "evaluate",
         "compare",
         "bench",

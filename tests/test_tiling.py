@@ -1,12 +1,15 @@
-"""Geometry of tiles: every pixel made once in the sum, nothing read beyond the picture."""
+"""Geometry of tiles and of windows in time: everything made once in the sum, nothing read beyond the picture."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from upframe import tiling
 from upframe.tiling import grid, ramp, spans
 
 
@@ -48,3 +51,50 @@ def test_a_picture_that_fits_is_one_tile_without_overlap() -> None:
 def test_cores_too_narrow_for_the_blend_are_refused() -> None:
     with pytest.raises(ValueError, match="blend margin of 20 px"):
         spans(100, core_px=30, blend_px=20, halo_px=0)
+
+
+# Windows in time ------------------------------------------------------------------------------------------------------
+@given(
+    frames=st.integers(1, 90),
+    longest=st.integers(2, 40),
+    overlap=st.integers(0, 6),
+    multiple=st.sampled_from([1, 4, 6, 8]),
+)
+def test_windows_cover_every_frame_share_enough_and_are_of_one_length(
+    frames: int, longest: int, overlap: int, multiple: int
+) -> None:
+    assume(overlap < longest)
+    found = tiling.windows(frames, longest=longest, overlap=overlap, multiple=multiple)
+    assert found[0].start == 0
+    assert found[-1].stop == frames
+    assert len({len(w) for w in found}) == 1
+    assert len(found[0]) <= longest
+    for a, b in pairwise(found):
+        assert a.start < b.start
+        assert a.stop - b.start >= overlap
+    if len(found) > 1 and longest % multiple == 0:
+        assert len(found[0]) % multiple == 0
+
+
+def test_a_clip_as_long_as_a_window_is_one() -> None:
+    assert tiling.windows(12, longest=12, overlap=2, multiple=6) == [range(12)]
+    assert tiling.windows(22, longest=12, overlap=2, multiple=6) == [range(12), range(10, 22)]
+    with pytest.raises(ValueError, match="cannot share 12"):
+        tiling.windows(13, longest=12, overlap=12)
+
+
+@given(frames=st.integers(1, 40), longest=st.integers(2, 16), overlap=st.integers(0, 5))
+def test_blended_windows_return_what_does_not_depend_on_the_window(frames: int, longest: int, overlap: int) -> None:
+    assume(overlap < longest)
+    clip = torch.arange(frames, dtype=torch.float64)[None, :, None]
+    cut = tiling.windows(frames, longest=longest, overlap=overlap)
+    before = clip.clone()
+    made = list(tiling.blend_windows(cut, lambda w: clip[:, w.start : w.stop] * 2))
+    assert torch.allclose(torch.stack(made, 1), 2 * clip, rtol=0, atol=1e-12)  # a few roundings in float64
+    assert torch.equal(clip, before)
+
+
+def test_shared_frames_pass_linearly_from_one_window_to_the_next() -> None:
+    cut = [range(5), range(3, 8)]
+    made = list(tiling.blend_windows(cut, lambda w: torch.full((1, 5, 1), float(w.start > 0))))
+    assert [round(float(f), 6) for f in made] == [0, 0, 0, 0.333333, 0.666667, 1, 1, 1]

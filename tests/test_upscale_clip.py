@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from conftest import make_photo
 from echo import ECHO, Echo, echo
+from upframe import tiling
 from upframe.engines import TorchEngine, TorchOptions
 from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.models import Model
 from upframe.nets.realbasicvsr import realbasicvsr_spec_for
-from upframe.spec import Cleaning
+from upframe.spec import Cleaning, Memory, Window
 from upframe.upscale import UpscaleOptions
 from upframe.upscale_clip import ClipUpscaler
+from windowed import WindowMean, blended, middle, window_mean
 
 Clip = Sequence[NDArray[np.uint16]]
 
@@ -174,7 +176,7 @@ def test_real_errors_of_torch_are_taken_for_what_they_are(real: Model, monkeypat
 
 
 def test_auto_never_asks_for_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    heavy = echo(activation_bytes_per_px=10_000, clip_bytes_per_px=100)
+    heavy = echo(memory=(Memory(per_px=10_000, feature_bytes=2),))
     monkeypatch.setattr("upframe.upscale_clip.available_memory_bytes", lambda: 1 << 30)
     up = ClipUpscaler(heavy)
     height, width = up.tile_px((2000, 2000), 20)
@@ -266,3 +268,94 @@ def test_progress_counts_the_frames_that_are_kept() -> None:
     up = ClipUpscaler(echo(), on_frame=lambda done, total: told.append((done, total)))
     list(up.frames(moving(6, (20, 30)), first=1, end=4))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+# Windows in time ------------------------------------------------------------------------------------------------------
+def as_tensor(clip: Clip) -> Tensor:
+    return torch.from_numpy(np.stack(clip).astype(np.float32) / 65535).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("tile", ["off", 24])
+def test_a_clip_longer_than_a_window_is_blended_from_several(tile: Any) -> None:
+    clip = moving(11, (40, 50))
+    model, network = window_mean(Window(frames=6, overlap=2, multiple=3))
+    found = made(model, clip, UpscaleOptions(tile=tile, halo=0))
+    assert set(network.lengths) == {6}
+    expected = blended(as_tensor(clip), [range(6), range(2, 8), range(5, 11)]).permute(0, 2, 3, 1).numpy()
+    assert np.abs(found / 65535 - expected).max() <= 1 / 65535 + 1e-6  # rounding at 16 bits, and of float32
+
+
+def test_the_user_chooses_how_many_frames_are_seen_at_once() -> None:
+    model, network = window_mean(Window(frames=6, overlap=1))
+    made(model, moving(9, (16, 16)), UpscaleOptions(tile="off", window=9))
+    assert network.lengths == [9]
+    with pytest.raises(UsageError, match="share 1 frames"):
+        made(model, moving(9, (16, 16)), UpscaleOptions(tile="off", window=1))
+
+
+@pytest.mark.parametrize(("count", "seen"), [(1, 4), (2, 4), (3, 4), (4, 4), (5, 8)])
+def test_short_clips_are_mirrored_to_what_the_network_takes(count: int, seen: int) -> None:
+    model, network = window_mean(Window(frames=8, overlap=2, minimum=2, multiple=4))
+    clip = moving(count, (16, 20))
+    found = made(model, clip, WHOLE)
+    assert network.lengths == [seen]
+    assert len(found) == count
+    mirrored = [*range(count), *reversed(range(count))]
+    whole = as_tensor([clip[mirrored[i % (2 * count)]] for i in range(seen)])
+    expected = (0.5 * whole + 0.5 * whole.mean(0, keepdim=True))[:count].permute(0, 2, 3, 1).numpy()
+    assert np.abs(found / 65535 - expected).max() <= 1 / 65535
+
+
+def test_the_network_is_told_the_noise_on_its_own_scale() -> None:
+    model, network = window_mean(Window(frames=8, overlap=2), task="denoise", takes_sigma=True)
+    made(model, moving(2, (16, 20)), UpscaleOptions(tile="off", sigma=51.0))
+    assert network.sigmas == [pytest.approx(0.2)]
+    with pytest.raises(UsageError, match="Add --sigma"):
+        ClipUpscaler(model)
+    with pytest.raises(UsageError, match="not taken"):
+        ClipUpscaler(window_mean(Window(frames=8, overlap=2))[0], UpscaleOptions(sigma=1.0))
+
+
+def test_windows_become_shorter_where_tiles_cannot_become_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = moving(9, (16, 16))
+    model, network = window_mean(Window(frames=8, overlap=2, minimum=2))
+    forward = WindowMean.forward
+
+    def full(self: WindowMean, clip: Tensor, *, sigma: float | None = None) -> Tensor:
+        if clip.shape[1] > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(self, clip, sigma=sigma)
+
+    monkeypatch.setattr(WindowMean, "forward", full)
+    up = ClipUpscaler(model, UpscaleOptions(tile="off"))
+    found = np.stack(list(up.frames(clip)))
+    assert set(network.lengths) == {3}  # 7, halved
+    assert [n.id for n in up.notices] == ["window-halved"]
+    cut = tiling.windows(9, longest=3, overlap=2)
+    expected = blended(as_tensor(clip), cut).permute(0, 2, 3, 1).numpy()
+    assert np.abs(found / 65535 - expected).max() <= 1 / 65535 + 1e-6
+
+
+def test_frames_are_made_in_the_middle_between_two() -> None:
+    clip = moving(5, (40, 56))
+    up = ClipUpscaler(middle(), UpscaleOptions(tile=32, halo=0))
+    found = np.stack(list(up.frames(clip, first=1, end=4)))
+    expected = (np.stack(clip[1:4]).astype(np.float64) + np.stack(clip[2:5])) / 2
+    assert np.abs(found - expected).max() <= 1  # rounding at 16 bits
+
+
+def test_published_cutting_is_used_on_request_only() -> None:
+    def halves(clip: Tensor, run: Any) -> Iterator[Tensor]:
+        for part in (clip[:, :2], clip[:, 2:]):
+            yield from run(part).unbind(1)
+
+    clip = moving(4, (16, 20))
+    model, network = window_mean(Window(frames=8, overlap=2), score_scheme=halves)
+    made(model, clip, WHOLE)
+    assert network.lengths == [4]
+    found = made(model, clip, UpscaleOptions(as_published=True))
+    assert network.lengths == [4, 2, 2]
+    expected = blended(as_tensor(clip), [range(2), range(2, 4)]).permute(0, 2, 3, 1).numpy()
+    assert np.abs(found / 65535 - expected).max() <= 1 / 65535
+    with pytest.raises(UsageError, match="whole clips"):
+        ClipUpscaler(echo(), UpscaleOptions(as_published=True))

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INPUT_SIZE = (256, 256)  # NTIRE efficient super-resolution challenges
+REPEATS = 10
 
 _RELU_LIKE = {"relu", "relu_", "leaky_relu", "leaky_relu_", "_prelu_kernel", "elu", "elu_", "hardtanh", "hardtanh_"}
 # Operations that only move, shape or create data: no arithmetic that a reader would miss on the card.
@@ -305,7 +306,7 @@ def bench(
     models: Sequence[Model],
     *,
     size: tuple[int, int] = INPUT_SIZE,
-    repeats: int = 10,
+    repeats: int = REPEATS,
     warmup: int = 2,
     device: str = "cpu",
     precision: Precision = "fp32",

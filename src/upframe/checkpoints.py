@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from torch import nn
 
 from upframe.cards import Card, ValueRange, card_path
 from upframe.errors import ModelError, OutputError, UsageError
-from upframe.nets import realbasicvsr, rlfn, vapsr
+from upframe.nets import realbasicvsr, rlfn, vapsr, vrt, vsr_transformer
 from upframe.pixels import imresize
 from upframe.spec import ModelSpec
 from upframe.weights_file import State, read
@@ -85,6 +86,15 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         realbasicvsr.realbasicvsr_spec_for,
         complete=realbasicvsr.realbasicvsr_complete,
     ),
+    Architecture(
+        "VSR-Transformer",
+        vsr_transformer.SPECS,
+        vsr_transformer.parameter_name,
+        vsr_transformer.configuration,
+        vsr_transformer.spec_for,
+        complete=vsr_transformer.complete,
+    ),
+    Architecture("VRT", vrt.SPECS, str, vrt.configuration, vrt.spec_for, complete=vrt.complete),
 )
 
 
@@ -124,6 +134,11 @@ def _as_ours(state: State, architecture: Architecture) -> State:
     """`state` under our names and completed. A name that is ours already is not given away to a second tensor."""
     named = {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
     return named if architecture.complete is None else architecture.complete(named)
+
+
+def is_same_network(a: ModelSpec, b: ModelSpec) -> bool:
+    """Whether weights of the one are weights of the other: some are published for several purposes."""
+    return (a.family, a.scale, a.task) == (b.family, b.scale, b.task) and _shapes(a) == _shapes(b)
 
 
 def instantiate(spec: ModelSpec, state: State) -> nn.Module:
@@ -176,7 +191,8 @@ def _found_value_range(spec: ModelSpec, state: State, subject: str | Path) -> Va
 
 
 # What fits not --------------------------------------------------------------------------------------------------------
-def _shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+@cache
+def _shapes(spec: ModelSpec) -> Mapping[str, tuple[int, ...]]:
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
 
@@ -202,8 +218,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"^1\.sub\.0\.RDB1\.|^RRDB_trunk\.0\.RDB1\.|^body\.0\.rdb1\.", "ESRGAN or Real-ESRGAN (RRDB)"),
     (r"^layers\.0\.residual_group\.blocks\.0\.attn\.", "SwinIR or a relative of it"),
     (r"^edvr\.|^backbone\.backward_1\.", "IconVSR or BasicVSR++ (video)"),
-    (r"^stage1\.residual_group1\.", "VRT (video)"),
-    (r"^transformer\.layers\.0\.0\.fn\.", "VSR-Transformer (video)"),
     (r"^basic_module\.0\.basic_module\.", "SPyNet (optical flow)"),
     (r"^block_1\.c1_r\.(sk|eval_conv)\.", "SPAN"),
     (r"^IMDB1\.", "IMDN"),

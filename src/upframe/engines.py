@@ -89,21 +89,31 @@ class TorchEngine:
         self._float32: Engine | None = None
         log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
 
-    def __call__(self, clip: Tensor, place: Place | None = None, *, prepared: bool = False) -> Tensor:
-        """As `Engine.__call__`; `prepared` says that `clip`, or the whole that it is a tile of, comes from `prepare`."""
+    def __call__(
+        self, clip: Tensor, place: Place | None = None, *, prepared: bool = False, sigma: float | None = None
+    ) -> Tensor:
+        """As `Engine.__call__`; a network that interpolates makes one frame, (N, 1, C, H, W).
+
+        Args:
+            prepared: Whether `clip`, or the whole that it is a tile of, comes from `prepare`.
+            sigma: Standard deviation of the noise, for networks whose spec says `takes_sigma`; on the 0 to 1 scale.
+        """
         n, t, _, h, w = clip.shape
         facts: dict[str, object] = {"place": place} if self.spec.takes_place else {}
         if prepared and self.spec.preparation is not None:
             facts["prepared"] = True
+        if self.spec.takes_sigma:
+            facts["sigma"] = sigma
         with self._running(h, w):
             if self.spec.window is None:
                 # A frame-wise network takes frames as a batch, (N*T, C, H, W).
                 frames = self._padded(clip.flatten(0, 1)).to(self.device, self._dtype)
                 out: Tensor = self._network(frames.contiguous(memory_format=torch.channels_last), **facts).float().cpu()
             else:
-                out = self._network(self._padded(clip).to(self.device, self._dtype), **facts).float().cpu()
+                whole = self._padded_in_time(self._padded(clip)).to(self.device, self._dtype)
+                out = self._network(whole, **facts)[:, :t].float().cpu()
         s = self.spec.scale
-        return out[..., : h * s, : w * s].reshape(n, t, -1, h * s, w * s)
+        return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
 
     def prepare(self, clip: Tensor, options: Cleaning | None = None) -> Cleaned:
         """The first step of networks that have one, on whole frames of a whole segment; for others `clip` as it is.
@@ -172,6 +182,16 @@ class TorchEngine:
         """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
         h, w = x.shape[-2:]
         return mirror_pad(x, bottom=self.spec.size.padded(h) - h, right=self.spec.size.padded(w) - w)
+
+    def _padded_in_time(self, clip: Tensor) -> Tensor:
+        """(N, T, ...) mirrored at its end, last frame included, to a length that the network accepts and likes."""
+        t, window = clip.shape[1], self.spec.window
+        assert window is not None
+        wanted = -(-max(t, window.minimum) // window.multiple) * window.multiple
+        if wanted == t:
+            return clip
+        there_and_back = [*range(t), *reversed(range(t))]
+        return clip[:, [there_and_back[i % (2 * t)] for i in range(wanted)]]
 
     @contextmanager
     def _running(self, h: int, w: int) -> Iterator[None]:

@@ -144,6 +144,7 @@ NOTICES: dict[str, NoticeKind] = {
     "start-shifted": NoticeKind("the container cannot start before zero, so all tracks were moved by the same time", True),
     "subtitle-converted": NoticeKind("text subtitles were converted to the container's own kind; styles may be lost", True),
     "tile-halved": NoticeKind("memory ran out and a tile was redone in smaller parts", False),
+    "window-halved": NoticeKind("memory ran out and a clip was redone with fewer frames at once", False),
     "track-dropped": NoticeKind("the container cannot hold a track", True),
     "truncated": NoticeKind("the input ends early; the missing part was filled", False),
     "values-clipped": NoticeKind("float values outside [0, 1] were clipped", False),

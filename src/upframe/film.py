@@ -30,7 +30,6 @@ from upframe.errors import Cancelled, InputError, Notice, OutputError, UsageErro
 from upframe.film_plan import FRAMES_AHEAD, Film, FilmOptions, check_place, frame_name, open_folder, probe_film
 from upframe.media.images import part_path, probe
 from upframe.media.video import (
-    FrameFolder,
     FrameFolderSink,
     VideoFrame,
     VideoSink,
@@ -41,6 +40,7 @@ from upframe.media.video import (
 )
 from upframe.models import Model
 from upframe.pipeline import WriteBehind, read_ahead
+from upframe.retiming import doubled
 from upframe.segments import Segment, plan_segments
 from upframe.shots import CutFinder, find_cuts, thumbnail
 from upframe.upscale import UpscaleOptions, Upscaler
@@ -122,15 +122,16 @@ def render(
     key = _key(film, model, renderer, options, reel)
     resumed = 0
     with reel.source, renderer, WorkFolder(film.output, key, restart=options.restart) as work:
+        total = len(film.made(0, len(chosen)))
         press = (_FolderPress if film.plan is None else _FilePress)(film, work, watch)
         done = [work.is_done(s.index) and press.is_whole(s) for s in segments]
-        resumed = sum(s.frames for s, is_done in zip(segments, done, strict=True) if is_done)
-        watch.start("upscaling", len(chosen), resumed)
+        resumed = sum(len(press.made(s)) for s, is_done in zip(segments, done, strict=True) if is_done)
+        watch.start("upscaling", total, resumed)
         for segment, is_done in zip(segments, done, strict=True):
             if is_done:
                 continue
             with press.sink(segment) as sink:
-                for made in renderer.frames(reel.source, segment, chosen.start, sink):
+                for made in renderer.frames(reel, segment, sink):
                     watch.count()
                     notices.tell(made)
             press.finish_segment(segment)
@@ -138,7 +139,7 @@ def render(
         press.finish(segments, reel, notices)
         work.remove()
     return FilmReport(
-        frames=len(chosen),
+        frames=total,
         resumed=resumed,
         segments=len(segments),
         seconds=time.perf_counter() - began,
@@ -273,8 +274,12 @@ class _FilePress:
         assert film.plan is not None
         self._film, self._plan, self._work, self._watch = film, film.plan, work, watch
 
+    def made(self, segment: Segment) -> range:
+        """Frames of the output that stand for a segment."""
+        return self._film.made(segment.first, segment.end)
+
     def sink(self, segment: Segment) -> VideoSink:
-        return VideoSink(self._work.scratch(segment.index), self._plan, frames=segment.frames)
+        return VideoSink(self._work.scratch(segment.index), self._plan, frames=len(self.made(segment)))
 
     def finish_segment(self, segment: Segment) -> None:
         """The sink's file is the segment."""
@@ -287,12 +292,11 @@ class _FilePress:
         output = self._film.output
         target = part_path(output)
         info = self._film.info if isinstance(reel, _FileReel) else None
+        timing, chosen = doubled(reel.timing, reel.chosen) if self._film.is_doubled else (reel.timing, reel.chosen)
         try:
             files = [self._work.segment(s.index) for s in segments]
-            self._watch.start("checking", len(reel.chosen))
-            expected = join(
-                files, target, self._plan, timing=reel.timing, info=info, selection=reel.chosen, on_frame=self._watch.check
-            )
+            self._watch.start("checking", len(chosen))
+            expected = join(files, target, self._plan, timing=timing, info=info, selection=chosen, on_frame=self._watch.check)
             notices.tell(expected.notices)
             verify_video(target, expected, on_frame=self._watch.count)
             target.replace(output)
@@ -309,9 +313,14 @@ class _FolderPress:
         self._film, self._work, self._watch = film, work, watch
         self._folder = work.path / "frames"
 
+    def made(self, segment: Segment) -> range:
+        """Frames of the output that stand for a segment."""
+        return self._film.made(segment.first, segment.end)
+
     def sink(self, segment: Segment) -> FrameFolderSink:
         bits = 8 if self._film.info.bits == 8 else 16
-        return FrameFolderSink(self._folder, first=segment.first, bits=bits, frames=segment.frames)
+        made = self.made(segment)
+        return FrameFolderSink(self._folder, first=made.start, bits=bits, frames=len(made))
 
     def finish_segment(self, segment: Segment) -> None:
         """The checksums of its pictures stand for the segment."""
@@ -324,13 +333,13 @@ class _FolderPress:
         return bool(json.loads(self._work.segment(segment.index).read_text()) == self._checksums(segment))
 
     def _checksums(self, segment: Segment) -> list[int | None]:
-        files = [self._folder / frame_name(n) for n in range(segment.first, segment.end)]
+        files = [self._folder / frame_name(n) for n in self.made(segment)]
         return [zlib.crc32(f.read_bytes()) if f.exists() else None for f in files]
 
     def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel, notices: _Notices) -> None:
         """Count the pictures, each of which was read back when it was written, then give the folder its name."""
         output = self._film.output
-        expected = [frame_name(n) for n in range(len(reel.chosen))]
+        expected = [frame_name(n) for n in self._film.made(0, len(reel.chosen))]
         found = sorted(p.name for p in self._folder.iterdir())
         if found != expected:
             raise VerifyError(output, f"{len(found)} frames were written, expected {len(expected)}", "use --restart")
@@ -390,13 +399,24 @@ class _Renderer:
             self.context = 0
         else:
             clip = ClipUpscaler(model, upscale, cleaning=options.cleaning, cancel=cancel)
-            self.longest = longest or clip.segment_frames(size)
+            window = upscale.window
+            if window is None and earlier.get("window_asked", 0) is None:
+                window = earlier["window"]
+            clip.options = replace(upscale, window=window or clip.window_frames(size))
+            # A network with windows in time takes as many frames at once as it is told, whatever the segments.
+            self.longest = clip.segment_frames(size) if model.spec.window.frames else longest or clip.segment_frames(size)
             self.context = model.spec.window.overlap if options.context is None else options.context
-            clip.options = replace(upscale, tile=tile or clip.tile_px(size, self.longest + 2 * self.context))
+            tile = tile or clip.tile_px(size, self.longest + 2 * self.context)
+            clip.options = replace(clip.options, tile=tile)
             self._clip = clip
         engine = (self._single or self._clip).engine  # type: ignore[union-attr] # one of them is there
         self.precision, self.device = engine.precision, pick_device(upscale.torch.device).type
-        self.asked = {"tile_asked": _plain(upscale.tile), "longest_asked": options.segment_frames}
+        self.sigma, self.as_published = upscale.sigma, upscale.as_published
+        self.asked = {
+            "tile_asked": _plain(upscale.tile),
+            "longest_asked": options.segment_frames,
+            "window_asked": upscale.window,
+        }
 
     def __enter__(self) -> _Renderer:
         return self
@@ -409,6 +429,11 @@ class _Renderer:
     @property
     def tile(self) -> object:
         return (self._single or self._clip).options.tile  # type: ignore[union-attr]
+
+    @property
+    def window(self) -> int | None:
+        """Frames that a network with windows in time sees at once."""
+        return (self._single or self._clip).options.window  # type: ignore[union-attr]
 
     @property
     def halo(self) -> int:
@@ -432,7 +457,7 @@ class _Renderer:
         return count.reused / count.total if count is not None and count.total else 0.0
 
     def frames(
-        self, source: VideoSource | FrameFolder, segment: Segment, offset: int, sink: VideoSink | FrameFolderSink
+        self, reel: _FileReel | _FolderReel, segment: Segment, sink: VideoSink | FrameFolderSink
     ) -> Iterator[tuple[Notice, ...]]:
         """Write one segment's frames, a pure function of the film, the options and the segment.
 
@@ -442,33 +467,51 @@ class _Renderer:
         if self._single is not None:
             self._single.forget()  # a resumed run must not depend on what came before
         with WriteBehind[_Made](lambda made: sink.write(made.pixels, pts=made.pts), depth=FRAMES_AHEAD) as behind:
-            for made in self._frames(source, segment, offset):
+            for made in self._frames(reel, segment):
                 behind.put(made)
                 yield tuple(self.notices)
                 self.notices.clear()
 
-    def _frames(self, source: VideoSource | FrameFolder, segment: Segment, offset: int) -> Iterator[_Made]:
-        film = self._film
+    def _frames(self, reel: _FileReel | _FolderReel, segment: Segment) -> Iterator[_Made]:
+        film, offset = self._film, reel.chosen.start
         if self._single is not None:
-            frames = source.range(offset + segment.first, offset + segment.end)
+            frames = reel.source.range(offset + segment.first, offset + segment.end)
             with contextlib.closing(read_ahead(frames, depth=FRAMES_AHEAD)) as ahead:
                 for frame in ahead:
                     bands = self._single.bands(frame.pixels, size=film.size, subject=_at(film, frame))
                     yield _checked(film, frame, np.concatenate(list(bands)))
             return
         assert self._clip is not None
-        clip = list(source.range(offset + segment.read_first, offset + segment.read_end))
+        clip = list(reel.source.range(offset + segment.read_first, offset + segment.read_end))
         skipped = segment.first - segment.read_first
         own = clip[skipped : skipped + segment.frames]
         made_frames = self._clip.frames(
             [frame.pixels for frame in clip],
             first=skipped,
-            end=skipped + segment.frames,
+            end=min(skipped + segment.frames, len(clip) - film.is_doubled),
             size=film.size,
             subject=_at(film, own[0]),
         )
+        if film.is_doubled:
+            yield from self._in_turn(own, made_frames, reel.timing.durations[offset + segment.first :])
+            return
         for frame, made in zip(own, made_frames, strict=True):
             yield _checked(film, frame, made)
+
+    def _in_turn(
+        self, own: list[VideoFrame], made_frames: Iterator[NDArray[Any]], durations: NDArray[np.int64]
+    ) -> Iterator[_Made]:
+        """A segment's frames as they were, each followed by what was made between it and the next; one that nothing was
+        made after, since a new shot begins or the film ends, is shown again.
+
+        Args:
+            durations: Ticks that the segment's frames stay.
+        """
+        for frame, duration in zip(own, durations, strict=False):
+            yield _Made(2 * frame.pts, frame.pixels)
+            between = next(made_frames, None)
+            made = frame.pixels if between is None else _checked(self._film, frame, between).pixels
+            yield _Made(2 * frame.pts + int(duration), made)
 
 
 def _at(film: Film, frame: VideoFrame) -> str:
@@ -504,6 +547,9 @@ def _key(
         "overlap": renderer.overlap,
         "longest": renderer.longest,
         "context": renderer.context,
+        "window": renderer.window,
+        "sigma": renderer.sigma,
+        "as_published": renderer.as_published,
         "output": "folder" if film.plan is None else hashlib.sha256(repr(replace(film.plan, notices=())).encode()).hexdigest(),
         **settings,
     }

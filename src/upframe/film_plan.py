@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from upframe import memory_plan
 from upframe.errors import InputError, Notice, UsageError
 from upframe.media.formats import format_of_name
 from upframe.media.images import probe
@@ -19,6 +20,7 @@ from upframe.upscale import UpscaleOptions, Upscaler
 from upframe.upscale_clip import ClipUpscaler
 from upframe.workfolder import kept_bytes
 
+ENCODER_FRAMES = 16  # that an encoder holds: references, frames that wait to be ordered, its threads' own
 FRAMES_AHEAD = 3  # decoded before, and waiting to be encoded after, the network
 LENGTH_SLACK_S = 1  # how far the lengths that two headers state for the same film may differ
 
@@ -68,10 +70,17 @@ class Film:
     """(height, width) of the output pictures."""
     notices: tuple[Notice, ...] = ()
     """What is known to be lost before the film is read."""
+    is_doubled: bool = False
+    """Whether a new frame is made between every two."""
 
     @property
     def frames_estimate(self) -> int:
+        """Frames of the input, as its header has them."""
         return max(self.info.frames_estimate or 1, 1)
+
+    def made(self, first: int, end: int) -> range:
+        """Which frames of the output stand for frames `first` to `end` - 1 of the input, counted from the first taken."""
+        return range(2 * first, 2 * end) if self.is_doubled else range(first, end)
 
 
 def probe_film(path: Path, options: FilmOptions) -> VideoInfo:
@@ -84,7 +93,7 @@ def probe_film(path: Path, options: FilmOptions) -> VideoInfo:
 
 
 def plan_film_output(
-    info: VideoInfo, size: tuple[int, int], options: FilmOptions, *, container: str | None
+    info: VideoInfo, size: tuple[int, int], options: FilmOptions, *, container: str | None, is_doubled: bool = False
 ) -> tuple[VideoPlan | None, tuple[Notice, ...]]:
     """Decide how a film is written, and try the encoder and the container with all its tracks.
 
@@ -92,6 +101,7 @@ def plan_film_output(
         info: From `probe_film`.
         container: Name or extension; an image format means a folder of numbered PNGs, for which there is no plan; None
             keeps that of the input.
+        is_doubled: Whether the output has twice the rate.
 
     Returns:
         The plan, and what is known to be lost.
@@ -106,7 +116,7 @@ def plan_film_output(
         message = f"a folder of frames holds no sound and no subtitles ({len(lost)} tracks)"
         return None, (*info.notices, *((Notice("track-dropped", str(info.path), message),) if lost else ()))
     plan = plan_video(
-        info,
+        replace(info, time_base=info.time_base / 2, rate=2 * info.rate) if is_doubled else info,
         container=container,
         size=size,
         codec=options.codec,
@@ -136,35 +146,63 @@ def estimated_file_bytes(film: Film) -> int:
     """Rough size of the output, on the high side: 0.25 bits a pixel for delivery codecs, 12 for intermediate ones."""
     codec = "png" if film.plan is None else film.plan.codec
     bits = {"png": 14.0, "ffv1": 12.0, "prores": 4.0}.get(codec, 0.25)
-    return int(film.size[0] * film.size[1] * film.frames_estimate * bits / 8) + (1 << 20)
+    frames = film.frames_estimate * (2 if film.is_doubled else 1)
+    return int(film.size[0] * film.size[1] * frames * bits / 8) + (1 << 20)
 
 
-def tile_px(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Rendering:
+    """How a film is going to be rendered in the memory there is now."""
+
+    tile: tuple[int, int]
     """Core (height, width) of the tiles that frames are cut into."""
-    size = film.info.size
-    if model.spec.window is None:
-        return Upscaler(model, upscale).tile_px(size)
-    clip = ClipUpscaler(model, upscale, cleaning=options.cleaning)
-    return clip.tile_px(size, options.segment_frames or clip.segment_frames(size))
+    window: int | None
+    """Frames that the network sees at once; None for one that takes single frames."""
+    memory_bytes: int
+    """Peak memory: of a network for clips of the whole process, else what rendering roughly adds."""
 
 
-def estimated_memory_bytes(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> int:
-    """Rough peak memory of rendering: frames on their way, a tile's activations, and what a clip's network holds."""
+def planned_rendering(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> Rendering:
+    """Tiles, window and peak memory."""
     height, width = film.info.size
+    if model.spec.window is not None:
+        return _planned_clips(film, model, upscale, options)
+    single = Upscaler(model, upscale)
+    core = single.tile_px(film.info.size)
     in_flight = (2 * FRAMES_AHEAD + 2) * 6 * (height * width + film.size[0] * film.size[1])
-    spec = model.spec
-    if spec.window is None:
-        single = Upscaler(model, upscale)
-        core = single.tile_px(film.info.size)
-        margin = 2 * (single.halo_px + upscale.blend)
-        tile_px = min(core[0] + margin, height) * min(core[1] + margin, width)
-        kept = 12 * spec.scale**2 * height * width  # tiles of the last frame, in float32
-        return in_flight + tile_px * spec.activation_bytes_per_px + kept
+    margin = 2 * (single.halo_px + upscale.blend)
+    tile_px = min(core[0] + margin, height) * min(core[1] + margin, width)
+    kept = 12 * model.spec.scale**2 * height * width  # tiles of the last frame, in float32
+    return Rendering(core, None, in_flight + tile_px * model.spec.activation_bytes_per_px + kept)
+
+
+def _planned_clips(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> Rendering:
+    """Of a network for clips: what the process holds, with the network, and what a full segment and its frames add."""
+    spec, size = model.spec, film.info.size
+    assert spec.window is not None
     clip = ClipUpscaler(model, upscale, cleaning=options.cleaning)
-    frames = min(options.segment_frames or clip.segment_frames(film.info.size), film.frames_estimate)
-    held = frames if clip.keep(film.info.size, frames) == "full" else 2 * math.ceil(frames**0.5)
-    per_frame = height * width * (6 + 2 * 12)  # as read, and before and after preparation
-    return in_flight + height * width * (spec.activation_bytes_per_px + held * spec.clip_bytes_per_px) + frames * per_frame
+    clip.options = replace(upscale, window=upscale.window or clip.window_frames(size))
+    longest = options.segment_frames if options.segment_frames and not spec.window.frames else clip.segment_frames(size)
+    context = spec.window.overlap if options.context is None else options.context
+    frames = min(longest + 2 * context, film.info.frames_estimate or sys.maxsize)  # where no header says, the worst
+    choice = clip.choice(size, frames)
+    cleaning = options.cleaning or spec.preparation
+    peak = memory_plan.process_bytes()
+    peak += memory_plan.frames_bytes(
+        spec, size, frames, choice.memory_bytes, passes=0 if cleaning is None or not cleaning.strength else _passes(cleaning)
+    )
+    peak += memory_plan.finishing_bytes(
+        (size[0] * spec.scale, size[1] * spec.scale),
+        film.size,
+        queued=FRAMES_AHEAD,
+        encoder_frames=0 if film.plan is None else min(ENCODER_FRAMES, frames),
+    )
+    return Rendering(choice.tile, min(choice.window, frames), peak)
+
+
+def _passes(cleaning: Cleaning) -> int:
+    """Most passes that are likely: above the largest change that pixels can make, the first is the last."""
+    return min(cleaning.max_passes, 1) if cleaning.threshold >= 255 else cleaning.max_passes
 
 
 def estimated_room_bytes(film: Film) -> int:
@@ -236,7 +274,7 @@ def _frames_are_done(film: Film, options: FilmOptions) -> bool:
     names = sorted(p.name for p in film.output.iterdir())
     if not names:
         return False
-    expected, rate = _chosen_length(film.info, options), film.info.rate
+    expected, rate = _chosen_length(film.info, options), film.info.rate * (2 if film.is_doubled else 1)
     close = expected is None or abs(len(names) / rate - expected) <= LENGTH_SLACK_S
     if names != [frame_name(n) for n in range(len(names))] or not close:
         raise _something_else(film.output, f"{len(names)} pictures")

@@ -37,7 +37,16 @@ from upframe.media.images import (
 from upframe.media.video import container_named, is_video_name
 from upframe.models import DEFAULT_SCALE, Model, default_model, load
 from upframe.naming import Found, Target
+from upframe.spec import Task
 from upframe.upscale import UpscaleOptions, Upscaler
+
+MADE: Mapping[Task, str] = {
+    "upscale": "upscaled",
+    "deblur": "deblurred",
+    "denoise": "denoised",
+    "interpolate": "interpolated",
+}
+"""What a folder of outputs is called after."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class JobOptions:
 
     model: str | Path | None = None
     """Name or weights file; None takes the shipped model that suits the enlargement."""
+    task: Task = "upscale"
+    """What is to be done; the model has to be for it."""
     target: Target = Target()
     """How large the output is to be."""
     upscale: UpscaleOptions = UpscaleOptions()
@@ -173,7 +184,8 @@ def plan(inputs: Iterable[str | Path], output: Path | None, options: JobOptions)
     )
     naming.check_output(found, output)
     models = _Models(options)
-    names = naming.Namer(output, template=options.name)
+    is_upscaled = options.task == "upscale"
+    names = naming.Namer(output, template=options.name, made=MADE[options.task], with_scale=is_upscaled)
     items: list[Item | FilmItem] = []
     failed: list[Outcome] = []
     for one in found:
@@ -232,7 +244,8 @@ def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobO
     wanted = names.wanted_format(options.format)
     if wanted is None and found.path.is_dir():
         wanted = ".png"  # a folder of frames becomes one
-    plan, notices = film_plan.plan_film_output(info, size, options.film, container=wanted)
+    is_doubled = options.task == "interpolate"
+    plan, notices = film_plan.plan_film_output(info, size, options.film, container=wanted, is_doubled=is_doubled)
     if plan is None and names.is_file:
         raise UsageError(f"-o {names.output}", "is one picture, not a film", "give a folder with -f png, or a video name")
     if factor > spec_scale * 1.001:
@@ -245,7 +258,7 @@ def _plan_film(found: Found, names: naming.Namer, models: _Models, options: JobO
         path, renamed = names.choose(found, extension, model=models.label(model), scale=scale)
     else:
         path, renamed = names.choose_folder(found, model=models.label(model), scale=scale)
-    film = Film(found.path, path, info, plan, size, notices)
+    film = Film(found.path, path, info, plan, size, notices, is_doubled)
     skip = False
     if _is_taken(path, found.path):
         film_plan.check_place(film)
@@ -289,7 +302,11 @@ class _Models:
     """Which model serves which enlargement, each loaded once."""
 
     def __init__(self, options: JobOptions) -> None:
+        self._task = options.task
         self._given = None if str(options.model).lower() == "photo" else options.model
+        if self._given is None and self._task != "upscale":
+            advice = "pass weights for it: -m PATH; `upframe models list` names the networks"
+            raise UsageError(f"upframe {self._task}", "no model for it is shipped", advice)
         self.loaded: dict[str, Model] = {}
         self.native = DEFAULT_SCALE if self._given is None else self.get(str(self._given)).spec.scale
         """The enlargement when none is asked for: that of the model the user chose, or of the default one."""
@@ -299,7 +316,10 @@ class _Models:
 
     def get(self, name: str) -> Model:
         if name not in self.loaded:
-            self.loaded[name] = load(name)
+            model = load(name)
+            if model.spec.task != self._task:
+                raise UsageError(name, f"is a network to {model.spec.task}", f"use upframe {model.spec.task}")
+            self.loaded[name] = model
         return self.loaded[name]
 
     def label(self, name: str | None = None) -> str:
@@ -339,16 +359,19 @@ def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[
             "format": item.plan.format,
             "frames": item.frames,
             "tile": list(up.tile_px(item.info.size)),
+            "window": None,
             "memory_bytes": estimated_memory_bytes(item, up),
             "file_bytes": estimated_file_bytes(item),
         }
     film = item.film
+    rendering = film_plan.planned_rendering(film, model, options.upscale, options.film)
     return row | {
         "input_size": list(film.info.size),
         "format": "png" if film.plan is None else f"{film.plan.container}, {film.plan.codec} {film.plan.pix_fmt}",
         "frames": film.frames_estimate,
-        "tile": list(film_plan.tile_px(film, model, options.upscale, options.film)),
-        "memory_bytes": film_plan.estimated_memory_bytes(film, model, options.upscale, options.film),
+        "tile": list(rendering.tile),
+        "window": rendering.window,
+        "memory_bytes": rendering.memory_bytes,
         "file_bytes": film_plan.estimated_file_bytes(film),
     }
 

@@ -10,7 +10,7 @@ import difflib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,13 +20,15 @@ from torch import nn
 from upframe import checkpoints
 from upframe.cards import Card, ValueRange, card_path
 from upframe.errors import ModelError, UsageError
-from upframe.nets import realbasicvsr, rlfn, vapsr
+from upframe.nets import realbasicvsr, rlfn, vapsr, vrt, vsr_transformer
 from upframe.spec import ModelSpec, Published
 from upframe.weights_file import WEIGHTS_SUFFIXES, read
 
 log = logging.getLogger(__name__)
 
-MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in (*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS)}
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec for spec in (*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS, *vrt.SPECS, *vsr_transformer.SPECS)
+}
 """Published networks by registry id."""
 
 
@@ -158,6 +160,8 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
         )
     model = _load_file(found.path)
     if found.arch is not None and model.spec.name != found.arch:
+        if checkpoints.is_same_network(model.spec, MODELS[found.arch]):
+            return replace(model, spec=MODELS[found.arch])
         raise ModelError(
             found.path,
             f"holds {model.spec.name} (×{model.spec.scale}), expected {found.arch} (×{MODELS[found.arch].scale})",

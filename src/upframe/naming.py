@@ -240,13 +240,21 @@ def _kind(extension: str) -> str | None:
 
 
 class Namer:
-    """Chooses output paths, no two alike."""
+    """Chooses output paths, no two alike.
 
-    def __init__(self, output: Path | None, *, template: str | None) -> None:
+    Args:
+        template: For names; None leaves it to where the output goes.
+        made: What is done to the inputs, as in `FOLDER_upscaled`.
+        with_scale: Whether the scale is told in names: not where nothing is enlarged.
+    """
+
+    def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
         self.output = output
         """What the user named; None for places beside the inputs."""
         self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
+        self._made = made
+        self._beside = "{stem}_{model}_x{scale}" if with_scale else "{stem}_{model}"
         self._taken: set[str] = set()
         if template is not None:
             _check_template(template)
@@ -289,7 +297,7 @@ class Namer:
             return self.output, []
         if self.output is None and found.path.is_dir():
             top = found.path.resolve()
-            return top.with_name(f"{top.name}_upscaled"), []
+            return top.with_name(f"{top.name}_{self._made}"), []
         return self.choose(found, "", model=model, scale=scale)
 
     def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
@@ -309,12 +317,12 @@ class Namer:
             template = template or "{stem}"
         elif found.from_folder is not None:
             top = found.from_folder.resolve()
-            folder = top.with_name(f"{top.name}_upscaled") / found.relative.parent
+            folder = top.with_name(f"{top.name}_{self._made}") / found.relative.parent
             template = template or "{stem}"
         else:
             # A clip may be given as `.` or end in one: its folder has the name.
             folder = found.path.resolve().parent if found.path.is_dir() else found.path.parent
-            template = template or "{stem}_{model}_x{scale}"
+            template = template or self._beside
         stem = found.path.resolve().name if found.path.is_dir() else found.path.stem
         return folder, template.format(stem=stem, model=model, scale=scale)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # torch is not needed to state facts, and `upframe --help` must not import it
-    from torch import nn
+    from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tiling = Literal["exact", "approximate", "never"]
+Task = Literal["upscale", "deblur", "denoise", "interpolate"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Window:
     """Frames per window; None for a bidirectional recurrent network, which takes the whole segment."""
     overlap: int
     """Frames that neighbouring windows share."""
+    minimum: int = 1
+    """Fewest frames the network takes; a shorter clip is mirrored at its end."""
+    multiple: int = 1
+    """Windows are cut at multiples of this many frames where the clip allows it: the network pads other lengths with
+    zeros, which costs time and a little quality."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,43 @@ class Cleaning:
     def __post_init__(self) -> None:
         if not (self.threshold >= 0 and self.max_passes >= 0 and 0 <= self.strength <= 1):
             raise ValueError(f"threshold and max_passes must not be negative and strength must be 0 to 1: {self}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a network works on at once."""
+
+    px: int
+    unit: Literal["rows", "frames"]
+    """"rows": bands of a frame with at most `px` pixels. "frames": as many frames as have at most `px` pixels, at least one."""
+    bytes_per_px: float
+    """Memory for each pixel worked on."""
+
+    def worked_px(self, frame_px: int, frames: int) -> int:
+        """Pixels worked on at once, of a clip with frames of `frame_px` pixels."""
+        if self.unit == "rows":
+            return min(frame_px, self.px)
+        return frame_px * min(max(self.px // frame_px, 1), frames)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A law of the memory that a network for clips adds to the process at the peak of a call, input and output included, as
+    `scripts/calibrate_memory.py` measures it; in bytes. Pixels are of the input as the network gets it, padded.
+
+    Where a network works in steps, the largest of which depends on size and length, it has a law for each.
+    """
+
+    precision: Precision = "fp32"
+    fixed: float = 0
+    """Whatever the clip: kernels, scratch space of a constant size."""
+    per_px: float = 0
+    """For each pixel of one frame."""
+    per_px_frame: float = 0
+    """For each pixel of every frame."""
+    feature_bytes: float = 0
+    """For each pixel of every frame whose features wait for a second pass: of all frames, or as `nets.clips.Keep` says."""
+    chunk: Chunk | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +123,11 @@ class ModelSpec:
     """Title, venue and link."""
     licence: str
     """Licence of the officially published weights; ours are stated in their cards."""
+    task: Task = "upscale"
+    """What the network is for. "interpolate" takes a window of frames and makes the one in its middle, between the two
+    central ones; the others make every frame of the window."""
+    takes_sigma: bool = False
+    """Whether the network is called with `sigma`, the standard deviation of the noise in the input, on the 0 to 1 scale."""
     phase_px: int = 1
     """Tiles start to read at multiples of this many input pixels: the step of a grid that the network lays over its
     input, so that a tile's grid falls on that of the whole picture."""
@@ -88,21 +136,24 @@ class ModelSpec:
     size: SizeRule = SizeRule()
     window: Window | None = None
     """None for a network that treats every frame by itself."""
+    score_scheme: Callable[[Tensor, Callable[[Tensor], Tensor]], Iterator[Tensor]] | None = None
+    """How the authors cut clips when they measured the published scores: takes a clip (N, T, C, H, W) and the network,
+    yields the frames made (N, C, H', W') in order. None where whole clips were used."""
     preparation: Cleaning | None = None
     """Defaults of a first step that has to see whole frames of the whole segment, once, before they are cut into tiles;
     the network then offers `nets.clips.Prepares`. None for networks without such a step."""
     streams: bool = False
     """Whether the network offers `nets.clips.Streams`: enlarged frames one by one, and memory that need not grow with the
-    clip as `clip_bytes_per_px` says."""
+    clip as fast as `Memory.feature_bytes` says."""
     channels: int = 3
     """Colour channels in and out."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """Precisions proven to stay within their stated error."""
     activation_bytes_per_px: int = 0
-    """Measured peak bytes that one input pixel adds during a float32 forward pass, whatever the number of frames; for
+    """Measured peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures; for
     memory estimates."""
-    clip_bytes_per_px: int = 0
-    """Measured bytes that one input pixel of each frame adds to that, in a network for clips."""
+    memory: tuple[Memory, ...] = ()
+    """Measured laws of the memory of a network for clips (`memory_plan`); the largest of those for a precision counts."""
     aliases: tuple[str, ...] = ()
     """Other names people type, for instance official file names without extension."""
 

@@ -1,4 +1,4 @@
-"""Tiles in space: which input pixels a tile reads, which output pixels it makes, and how neighbours are blended.
+"""Tiles in space and windows in time: what each reads, what it makes, and how neighbours are blended.
 
 Pure geometry, in input pixels unless a name says otherwise. Three widths matter:
 
@@ -12,8 +12,10 @@ Nothing is read beyond the picture's border: there the network pads as it would 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -166,3 +168,54 @@ def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> 
         final = (grid[i + 1][0].rows.start if i + 1 < len(grid) else rows.end) - rows.start
         carry = band[:, final * scale :].clone()
         yield band[:, : final * scale]
+
+
+# Time -----------------------------------------------------------------------------------------------------------------
+def windows(frames: int, *, longest: int, overlap: int, multiple: int = 1) -> list[range]:
+    """The fewest windows of at most `longest` frames that cover `frames` frames, all of one length, spread evenly.
+
+    Args:
+        overlap: Frames that neighbours share at least.
+        multiple: Windows are made this long or a multiple of it where the clip and `longest` allow.
+
+    Raises:
+        ValueError: when `overlap` leaves a window no frame of its own.
+    """
+    if frames <= longest:
+        return [range(frames)]
+    if not 0 <= overlap < longest:
+        raise ValueError(f"windows of {longest} frames cannot share {overlap}")
+    count = -(-(frames - overlap) // (longest - overlap))
+    length = -(-(frames + (count - 1) * overlap) // count)
+    length = min(-(-length // multiple) * multiple, longest)
+    starts = [(frames - length) * i // (count - 1) for i in range(count)]
+    return [range(start, start + length) for start in starts]
+
+
+def blend_windows(windows: list[range], run: Callable[[range], Tensor]) -> Iterator[Tensor]:
+    """Blend what `run` makes of each window (N, T, ...) into single frames (N, ...), in order.
+
+    Where two windows share frames, the weight of the one falls linearly while that of the other rises. Only the frames of
+    one window and what it shares with the next are held.
+    """
+    edges = [0, *(a.stop - b.start for a, b in pairwise(windows)), 0]
+    waiting: deque[tuple[Tensor, float]] = deque()  # weighted sums and weights of the frames from `done` on
+    done = 0
+    for number, window in enumerate(windows):
+        made = run(window)
+        before, after = edges[number], edges[number + 1]
+        alone = len(windows) == 1
+        for i, frame in enumerate(made.unbind(1)):
+            weight = min(1.0, (i + 1) / (before + 1), (len(window) - i) / (after + 1))
+            at = window.start + i - done
+            if at == len(waiting):
+                waiting.append((frame if alone else frame * weight, weight))
+            else:
+                total, weights = waiting[at]
+                waiting[at] = (total.add_(frame, alpha=weight), weights + weight)
+        del made
+        next_start = windows[number + 1].start if number + 1 < len(windows) else window.stop
+        while done < next_start:
+            total, weights = waiting.popleft()
+            yield total if weights == 1 else total / weights
+            done += 1

@@ -48,6 +48,13 @@ class UpscaleOptions:
     blend: int = BLEND_PX
     """Input pixels over which neighbouring tiles are blended, on each side of their border."""
     torch: TorchOptions = TorchOptions()
+    window: int | None = None
+    """Frames that a network with windows in time takes at once; None chooses from the memory available."""
+    sigma: float | None = None
+    """Standard deviation of the noise in the input, on the 0 to 255 scale, for networks that are told it."""
+    as_published: bool = False
+    """Whether clips are cut as the authors cut them when they measured their scores, instead of into our blended tiles
+    and windows."""
 
 
 def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:

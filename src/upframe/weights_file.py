@@ -1,7 +1,7 @@
 """Weights files, read safely: what lies in them, under the names they came with.
 
 Reading never executes what a file contains: safetensors hold no code, and PyTorch files go through torch's restricted
-unpickler. Nothing is concluded from a file's name.
+unpickler. MindSpore's are a list of tensors, and stay one. Nothing is concluded from a file's name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -30,6 +30,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from upframe import mindspore
 from upframe.cards import Card, ValueRange, card_path
 from upframe.errors import ModelError
 
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-"""How names of weights files end, in order of preference. The content decides what a file is, not this."""
+"""How names of weights files end, in order of preference. The content decides what a file is, not this: a `.ckpt` may be
+PyTorch's or MindSpore's."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,32 @@ class WeightsFile:
 def read(path: str | Path) -> WeightsFile:
     """Read a weights file without executing anything in it.
 
-    Accepts safetensors and PyTorch's zip and legacy formats. Of several sets of weights in a file the averaged (EMA)
-    one is taken. Our own training checkpoints are such files. The whole file is held in memory while it is read.
+    Accepts safetensors, PyTorch's zip and legacy formats and MindSpore checkpoints, whose names become those of PyTorch.
+    Of several sets of weights in a file the averaged (EMA) one is taken. Our own training checkpoints are such files. The
+    whole file is held in memory while it is read.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe or of another kind, holds no weights, or is not the one its
             card was written for.
     """
     path = Path(path)
-    data, is_safetensors = _bytes(path)
+    data, kind = _bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     content: object
     card: Card | None = None
-    if is_safetensors:
+    stated: object = None
+    if kind == "safetensors":
         content, metadata = _parse_safetensors(data, path)
         card = _card(path, metadata, sha256)
         stated = card.value_range if card else metadata.get("value_range")
+    elif kind == "mindspore":
+        content = mindspore.torch_names(mindspore.parse(data, path))
     else:
         content = _parse_torch(data, path)
         stated = content.get("value_range") if isinstance(content, Mapping) else None  # our training checkpoints say it
     if stated not in (None, "0-1", "0-255"):
         raise ModelError(path, f"states the unknown value range {stated!r}", 'known are "0-1" and "0-255"')
-    return WeightsFile(path, _clean(_unwrap(content, path), path), sha256, card, cast("ValueRange | None", stated))
+    return WeightsFile(path, _clean(_unwrap(content, path), path), sha256, card, stated)
 
 
 def read_state(path: str | Path) -> State:
@@ -86,46 +92,56 @@ def read_state(path: str | Path) -> State:
     return read(path).state
 
 
+_Kind = Literal["safetensors", "torch", "mindspore"]
+
 _NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (  # how files start that are often taken for weights
     (b"MZ", "is a Windows program, not weights", "do not run it; get the weights from their publisher"),
     (b"\x7fELF", "is a program, not weights", "do not run it; get the weights from their publisher"),
     (b"\xcf\xfa\xed\xfe", "is a program, not weights", "do not run it; get the weights from their publisher"),
     (b"<", "is a web page (HTML), not weights", "download the file itself rather than the page that shows it"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"),
+    *(
+        (start, "is an encrypted MindSpore checkpoint", "decrypt it with MindSpore and pass that")
+        for start in mindspore.ENCRYPTED
+    ),
 )
 
 
-def _bytes(path: Path) -> tuple[bytes, bool]:
-    """The content of a file that starts like weights, and whether it is a safetensors file."""
+def _bytes(path: Path) -> tuple[bytes, _Kind]:
+    """The content of a file that starts like weights, and its format."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
             raise ModelError(path, "is not a file", "pass a weights file")
         with path.open("rb") as file:
             start = file.read(64)
             size = os.fstat(file.fileno()).st_size
-            is_safetensors = _starts_like_safetensors(start, size, path)
+            kind = _kind(start, size, path)
             file.seek(0)
-            return file.read(), is_safetensors
+            return file.read(), kind
     except FileNotFoundError as error:
         raise ModelError(path, "no such file", "check the path; `upframe models list` shows the names") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ModelError(path, f"cannot be read ({error})", "check the path and its permissions") from error
 
 
-def _starts_like_safetensors(start: bytes, size: int, path: Path) -> bool:
+def _kind(start: bytes, size: int, path: Path) -> _Kind:
     if not start:
         raise ModelError(path, "is empty (0 bytes)", "download it again")
     # First of all: the length of a header may begin with the very byte that pickles begin with.
     if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8:
-        return True
+        return "safetensors"
     if start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive or a pickle, torch's two formats
-        return False
+        return "torch"
+    if mindspore.looks_like_checkpoint(start):
+        return "mindspore"
     for beginning, happened, advice in _NOT_WEIGHTS:
         if start.lstrip().startswith(beginning):
             raise ModelError(path, happened, advice)
     if start[8:9] == b"{":
         raise ModelError(path, "is truncated: its header is incomplete", "download it again")
-    raise ModelError(path, "is neither a safetensors nor a PyTorch file", "pass a .safetensors or .pth file")
+    raise ModelError(
+        path, "is neither a safetensors nor a PyTorch file nor a MindSpore checkpoint", "pass a .safetensors or .pth file"
+    )
 
 
 def _parse_safetensors(data: bytes, path: Path) -> tuple[State, dict[str, str]]:

@@ -14,13 +14,15 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from upframe.cli import measuring, models, training, upscaling  # noqa: F401 (each adds its commands to the app)
+from upframe.cli import measuring, models, restoring, training, upscaling  # noqa: F401 (each adds its commands to the app)
 from upframe.cli.output import Stop, print_line, say
 from upframe.cli.parser import (
     PIPE,
     app,
 )
 from upframe.errors import Cancelled, OutputError, UpframeError, one_line
+
+TASKS = ("upscale", "deblur", "denoise", "interpolate")  # the commands whose inputs may be standard input
 
 
 def _parser_message(error: CycloptsError) -> str:
@@ -67,10 +69,9 @@ def _normalised(tokens: list[str]) -> list[str]:
     """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, and `-` among them."""
     end = tokens.index("--") if "--" in tokens else len(tokens)
     fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
-    known = {"upscale", "evaluate", "compare", "bench", "train", "models", "--help", "-h", "--version", "-V"}
-    if fixed and fixed[0] not in known:
+    if fixed and fixed[0] not in {*app, "--help", "-h", "--version", "-V"}:
         fixed.insert(0, "upscale")
-    return [PIPE if t == "-" else t for t in fixed] if fixed[:1] == ["upscale"] else fixed
+    return [PIPE if t == "-" else t for t in fixed] if fixed[:1] and fixed[0] in TASKS else fixed
 
 
 def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, cause: Exception | None = None) -> None:

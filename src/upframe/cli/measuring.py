@@ -19,6 +19,8 @@ from upframe.cli.parser import (
 from upframe.errors import UsageError
 
 if TYPE_CHECKING:
+    from upframe.bench import Bench
+    from upframe.comparison import Comparison
     from upframe.evaluation import Evaluation, EvaluationEvent
 
 
@@ -123,11 +125,13 @@ def _write_evaluation(result: Evaluation, out: Path | None) -> None:
 def bench(
     models: Annotated[list[str], Parameter(consume_multiple=True)],
     *,
-    size: str = "256x256",
-    repeats: int = 10,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    size: str | None = None,
+    repeats: Annotated[int | None, Parameter(alias="--runs")] = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     device: Annotated[str, Parameter(alias="-d")] = "cpu",
     threads: int | None = None,
+    with_plain: Annotated[bool, Parameter(name="--compare", negative="")] = False,
+    frames: int | None = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     reporting: Reporting = Reporting(),
 ) -> int:
@@ -135,33 +139,53 @@ def bench(
 
     Args:
         models: Names (weights are not needed) or weights files.
-        size: Input size, WIDTHxHEIGHT.
-        repeats: Timed passes per model.
-        precision: Arithmetic of the networks.
+        size: Input size, WIDTHxHEIGHT; 256x256, with --compare 320x180 for photos and 64x64 for clips.
+        repeats: Timed passes per model; 10, with --compare 5.
+        precision: Arithmetic of the networks: fp32; with --compare fp32 and bf16.
         device: cpu, cuda, cuda:N or mps.
         threads: CPU threads.
+        with_plain: Set each network against the published computation in its plain form: time, memory and result.
+        frames: Frames of the clip, with --compare; as many as the network takes at once otherwise.
         out: JSON file to write.
     """
     reporting.start()
     import torch
 
+    from upframe.bench import INPUT_SIZE, REPEATS
     from upframe.bench import bench as run_bench
+    from upframe.comparison import REPEATS as ROUNDS
+    from upframe.comparison import compare_with_plain
     from upframe.engines import keep_freed_memory
     from upframe.models import load_or_untrained
 
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
-    found = re.fullmatch(r"(\d+)[xX×](\d+)", size)
-    if not found:
+    if frames is not None and (frames < 1 or not with_plain):
+        raise UsageError(f"--frames {frames}", "must be 1 or more, with --compare" if frames < 1 else "needs --compare")
+    found = re.fullmatch(r"(\d+)[xX×](\d+)", size) if size is not None else None
+    if size is not None and not found:
         raise UsageError(f"--size {size}", "must be WIDTHxHEIGHT")
-    result = run_bench(
-        [load_or_untrained(m) for m in models],
-        size=(int(found[2]), int(found[1])),
-        repeats=repeats,
-        device=device_name(device),
-        precision=precision,
-    )
+    height_width = (int(found[2]), int(found[1])) if found else None
+    result: Bench | Comparison
+    if with_plain:
+        result = compare_with_plain(
+            [load_or_untrained(m) for m in models],
+            size=height_width,
+            frames=frames,
+            repeats=ROUNDS if repeats is None else repeats,
+            precisions=("fp32", "bf16") if precision is None else (precision,),
+            device=device_name(device),
+            threads=threads,
+        )
+    else:
+        keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
+        result = run_bench(
+            [load_or_untrained(m) for m in models],
+            size=height_width or INPUT_SIZE,
+            repeats=REPEATS if repeats is None else repeats,
+            device=device_name(device),
+            precision=precision or "fp32",
+        )
     print_line(result.to_json() if reporting.json else result.to_text())
     if out is not None:
         write_text(out, result.to_json())

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
@@ -39,7 +40,8 @@ REPORTING = Group.create_ordered("Reporting")
 
 app = App(
     name="upframe",
-    help="Upscale photos with published networks, and train and measure them. `upframe FILE…` is `upframe upscale FILE…`.",
+    help="Upscale photos and videos with published networks, and train and measure them. "
+    "`upframe FILE…` is `upframe upscale FILE…`.",
     version=__version__,
     version_flags=["--version", "-V"],
     help_epilogue=EXIT_CODES,
@@ -71,6 +73,45 @@ class Reporting:
         level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
         logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("upframe").setLevel(logging.DEBUG if self.debug else level)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Files:
+    """What is read and what is written."""
+
+    input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None
+    "More inputs."
+    output: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None
+    "File or folder to write; - is standard output."
+    format: Annotated[str | None, Parameter(alias=["-f", "--ext"], group=OUTPUT)] = None
+    "png, jpg, webp, tiff, bmp, avif or gif; mp4, mkv, mov or webm for videos; the input's otherwise."
+    name: Annotated[str | None, Parameter(group=OUTPUT)] = None
+    "Template of output names with {stem}, {model} and {scale}."
+    suffix: Annotated[str | None, Parameter(group=OUTPUT)] = None
+    "Short for --name '{stem}_SUFFIX'."
+    overwrite: Annotated[bool, Parameter(alias="-y", negative="", group=OUTPUT)] = False
+    "Overwrite existing outputs."
+    recursive: Annotated[bool, Parameter(alias="-r", negative="", group=INPUT)] = False
+    "Look into sub-folders, and keep their tree."
+    include: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None
+    "Only take files whose name matches this pattern."
+    exclude: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None
+    "Leave out files whose name matches this pattern."
+    allow_truncated: Annotated[bool, Parameter(negative="", group=INPUT)] = False
+    "Take damaged files as far as they go."
+    strict: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False
+    "Treat every loss (see docs/notices.md) as an error."
+    dry_run: Annotated[bool, Parameter(negative="", group=REPORTING)] = False
+    "Show what would be done, with sizes and memory, and stop."
+
+    def template(self) -> str | None:
+        """What names are made from."""
+        if self.suffix is None:
+            return self.name
+        if self.name is not None:
+            raise UsageError("--suffix", "contradicts --name", "drop one of them")
+        return "{stem}_" + self.suffix.replace("{", "{{").replace("}", "}}")
 
 
 @Parameter(name="*")
@@ -162,7 +203,9 @@ class Video:
     clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
     "Take a folder as one clip, whose frames lie in it; a video as output implies it."
     window: Annotated[int | None, Parameter(alias="--max-seq-len", group=VIDEO)] = None
-    "Longest segment in frames; chosen from free memory otherwise."
+    "Most frames the network sees at once; chosen from free memory otherwise."
+    as_published: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
+    "Cut clips as the network's authors did for their scores, with their hard tile borders."
     temporal_overlap: Annotated[int | None, Parameter(group=VIDEO)] = None
     "Frames of context where a shot is divided; the network's own number otherwise."
     clean_threshold: Annotated[float | None, Parameter(group=VIDEO)] = None

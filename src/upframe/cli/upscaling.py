@@ -19,8 +19,8 @@ from upframe.cli.parser import (
     INPUT,
     OUTPUT,
     PIPE,
-    REPORTING,
     Computing,
+    Files,
     Reporting,
     Size,
     Video,
@@ -32,6 +32,8 @@ from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from upframe.job import JobOptions, Plan, Report
+    from upframe.spec import Task
+    from upframe.upscale import UpscaleOptions
 
 
 @app.command
@@ -39,25 +41,14 @@ def upscale(
     inputs: Annotated[list[str] | None, Parameter(group=INPUT)] = None,
     /,
     *,
-    input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None,
-    output: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None,
+    files: Files = Files(),
     model: Annotated[str | None, Parameter(alias=["-m", "-n", "--model-name"], group=COMPUTE)] = None,
     size: Size = Size(),
     computing: Computing = Computing(),
-    format: Annotated[str | None, Parameter(alias=["-f", "--ext"], group=OUTPUT)] = None,
     quality: Annotated[int | None, Parameter(group=OUTPUT)] = None,
-    name: Annotated[str | None, Parameter(group=OUTPUT)] = None,
-    suffix: Annotated[str | None, Parameter(group=OUTPUT)] = None,
-    overwrite: Annotated[bool, Parameter(alias="-y", negative="", group=OUTPUT)] = False,
-    recursive: Annotated[bool, Parameter(alias="-r", negative="", group=INPUT)] = False,
-    include: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None,
-    exclude: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None,
-    allow_truncated: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
     first_frame: Annotated[bool, Parameter(negative="", group=INPUT)] = False,
     max_pixels: Annotated[int | None, Parameter(group=INPUT)] = None,
     video: Video = Video(),
-    strict: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False,
-    dry_run: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
     reporting: Reporting = Reporting(),
 ) -> int:
     """Enlarge images and videos: files, folders and patterns.
@@ -68,52 +59,44 @@ def upscale(
 
     Args:
         inputs: Files, folders or quoted patterns; - is standard input.
-        input: More inputs.
-        output: File or folder to write; - is standard output.
         model: Name (see `upframe models list`) or weights file; the shipped photo model otherwise.
-        format: png, jpg, webp, tiff, bmp, avif or gif; mp4, mkv, mov or webm for videos; the input's otherwise.
         quality: 1 to 100, for lossy formats.
-        name: Template of output names with {stem}, {model} and {scale}.
-        suffix: Short for --name '{stem}_SUFFIX'.
-        overwrite: Overwrite existing outputs.
-        recursive: Look into sub-folders, and keep their tree.
-        include: Only take files whose name matches this pattern.
-        exclude: Leave out files whose name matches this pattern.
-        allow_truncated: Take damaged files as far as they go.
         first_frame: Take the first frame or page only.
         max_pixels: Largest input picture to accept, in pixels.
-        strict: Treat every loss (see docs/notices.md) as an error.
-        dry_run: Show what would be done, with sizes and memory, and stop.
+    """
+    return carry_out(
+        inputs,
+        files,
+        reporting,
+        model=model,
+        size=size,
+        computing=computing,
+        quality=quality,
+        first_frame=first_frame,
+        max_pixels=max_pixels,
+        video=video,
+    )
+
+
+def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **chosen: Any) -> int:
+    """Plan and run what a command asks for, and return the exit code.
+
+    Args:
+        chosen: What `_job_options` takes.
     """
     reporting.start()
     from upframe import job
     from upframe.engines import keep_freed_memory
 
     keep_freed_memory()
-    options = _job_options(
-        model=model,
-        size=size,
-        computing=computing,
-        format=format,
-        quality=quality,
-        name=_template(name, suffix),
-        overwrite=overwrite,
-        recursive=recursive,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        allow_truncated=allow_truncated,
-        first_frame=first_frame,
-        max_pixels=max_pixels,
-        strict=strict,
-        film=video.options(allow_truncated=allow_truncated),
-        as_clip=video.clip,
-    )
-    everything = [*(inputs or []), *(input or [])]
+    options = _job_options(files, **chosen)
+    everything = [*(inputs or []), *(files.input or [])]
     if not everything:
-        raise UsageError("upframe upscale", "no input is given", "name files or folders; see upframe upscale --help")
-    with _piped(everything, output, as_json=reporting.json) as (files, place):
-        planned = job.plan(files, place, options)
-        if dry_run:
+        command = f"upframe {options.task}"
+        raise UsageError(command, "no input is given", f"name files or folders; see {command} --help")
+    with _piped(everything, files.output, as_json=reporting.json) as (paths, place):
+        planned = job.plan(paths, place, options)
+        if files.dry_run:
             _show_plan(planned, options, as_json=reporting.json)
             return 8 if planned.failed else 0
         with stoppable() as cancel, display(reporting, len(planned.items) + len(planned.failed)) as show:
@@ -155,10 +138,49 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
                 shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-def _job_options(*, size: Size, computing: Computing, model: str | None, max_pixels: int | None, **rest: Any) -> JobOptions:
-    from upframe.engines import TorchOptions
+def _job_options(
+    files: Files,
+    *,
+    model: str | None,
+    computing: Computing,
+    video: Video,
+    size: Size = Size(),
+    task: Task = "upscale",
+    sigma: float | None = None,
+    quality: int | None = None,
+    first_frame: bool = False,
+    max_pixels: int | None = None,
+) -> JobOptions:
     from upframe.job import JobOptions
     from upframe.media.images import Limits
+
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"--quality {quality}", "must be 1 to 100")
+    return JobOptions(
+        model=model,
+        task=task,
+        target=size.target(),
+        upscale=_upscale_options(computing, video, sigma),
+        limits=Limits() if max_pixels is None else Limits(max_pixels=max_pixels),
+        format=files.format,
+        quality=quality,
+        name=files.template(),
+        overwrite=files.overwrite,
+        recursive=files.recursive,
+        include=tuple(files.include or ()),
+        exclude=tuple(files.exclude or ()),
+        allow_truncated=files.allow_truncated,
+        first_frame=first_frame,
+        strict=files.strict,
+        film=video.options(allow_truncated=files.allow_truncated),
+        as_clip=video.clip,
+    )
+
+
+def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
+    from upframe.engines import TorchOptions
     from upframe.upscale import UpscaleOptions
 
     if computing.fp32 and computing.precision not in ("auto", "fp32"):
@@ -168,32 +190,21 @@ def _job_options(*, size: Size, computing: Computing, model: str | None, max_pix
     for flag, value in (("--halo", computing.halo), ("--overlap", computing.overlap)):
         if value is not None and value < 0:
             raise UsageError(f"{flag} {value}", "must be 0 or more")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
-    quality = rest.get("quality")
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"--quality {quality}", "must be 1 to 100")
-    torch_options = TorchOptions(
-        device=device_name(computing.device),
-        precision="fp32" if computing.fp32 else computing.precision,
-        threads=computing.threads,
+    if sigma is not None and not 0 <= sigma <= 255:
+        raise UsageError(f"--sigma {sigma:g}", "must be 0 to 255")
+    return UpscaleOptions(
+        tile=tile_size(computing.tile, overlap=computing.overlap),
+        halo=computing.halo,
+        blend=computing.overlap,
+        torch=TorchOptions(
+            device=device_name(computing.device),
+            precision="fp32" if computing.fp32 else computing.precision,
+            threads=computing.threads,
+        ),
+        window=video.window,
+        sigma=sigma,
+        as_published=video.as_published,
     )
-    tile = tile_size(computing.tile, overlap=computing.overlap)
-    return JobOptions(
-        model=model,
-        target=size.target(),
-        upscale=UpscaleOptions(tile, computing.halo, computing.overlap, torch_options),
-        limits=Limits() if max_pixels is None else Limits(max_pixels=max_pixels),
-        **rest,
-    )
-
-
-def _template(name: str | None, suffix: str | None) -> str | None:
-    if suffix is None:
-        return name
-    if name is not None:
-        raise UsageError("--suffix", "contradicts --name", "drop one of them")
-    return "{stem}_" + suffix.replace("{", "{{").replace("}", "}}")
 
 
 def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
@@ -207,9 +218,10 @@ def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
         what = "is there already, skipped" if item.skip else f"{item.model}, {row['format']}"
         frames = f", {row['frames']} frames" if row["frames"] > 1 else ""
         (height, width), (tile_height, tile_width) = row["input_size"], row["tile"]
+        window = f", {row['window']} frames at once" if row.get("window") else ""
         print_line(
             f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
-            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile_width}x{tile_height}; about "
+            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile_width}x{tile_height}{window}; about "
             f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"
         )
         for notice in item.notices:

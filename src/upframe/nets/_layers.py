@@ -23,6 +23,35 @@ def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
     return weight * factor
 
 
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), without normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.relu_(self.conv1(x)))
+        return y.add_(x)
+
+
+class ResidualBlocks(nn.Module):
+    """A convolution to `channels` with LeakyReLU, then `blocks` residual blocks."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int, *, slope: float) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            conv3x3(channels_in, channels),
+            nn.LeakyReLU(slope, inplace=True),
+            nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Channels-last takes a tenth to a quarter off the convolutions' time on CPUs; what they return keeps the layout.
+        return self.main(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
 class DepthwiseConv2d(nn.Conv2d):
     """Depth-wise convolution with a bias that keeps the size, with gradients that a CPU computes three times as fast.
 

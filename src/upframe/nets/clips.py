@@ -60,3 +60,19 @@ class Streams(Protocol):
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
         """The enlarged frames (N, C, sH, sW) of an unprepared or, where the network prepares, prepared clip."""
         ...
+
+
+class Checkpoints(Protocol):
+    """Can compute activations a second time in the backward pass instead of keeping them."""
+
+    def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
+        """Set which from now on; gradients stay the same.
+
+        Args:
+            attention, feed_forward: Those inside attentions, and those inside what follows them.
+            except_stages: Stages of the network, from 0, that keep theirs all the same.
+
+        Raises:
+            ValueError: the network does not offer this choice.
+        """
+        ...

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.nets._flow import SPyNet, flow_warp, mm_names, with_normalisation
-from upframe.nets._layers import conv1x1, conv3x3
+from upframe.nets._layers import ResidualBlocks, conv1x1, conv3x3
 from upframe.nets.clips import Cleaned, Keep
-from upframe.spec import Cleaning, ModelSpec, Window
+from upframe.spec import Chunk, Cleaning, Memory, ModelSpec, Window
 
 BASICVSR_PAPER = (
     "BasicVSR: The Search for Essential Components in Video Super-Resolution and Beyond, CVPR 2021, "
@@ -39,35 +39,6 @@ FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once:
 # Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
 CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
 RECONSTRUCTION_PX = 1 << 16  # nine kilobytes each, at 16 times the pixels; bands overlap by 4 rows
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(ReLU(conv(x))), without normalisation."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(channels, channels)
-        self.conv2 = conv3x3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(F.relu_(self.conv1(x)))
-        return y.add_(x)
-
-
-class ResidualBlocks(nn.Module):
-    """A convolution to `channels` with LeakyReLU, then `blocks` residual blocks."""
-
-    def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            conv3x3(channels_in, channels),
-            nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks))),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Channels-last takes a tenth to a quarter off the convolutions' time on CPUs; what they return keeps the layout.
-        return self.main(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
 class Upsample(nn.Module):
@@ -95,8 +66,8 @@ class BasicVSR(nn.Module):
         super().__init__()
         self.channels = channels
         self.spynet = SPyNet()
-        self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks)
-        self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks)
+        self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
+        self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
         self.fusion = conv1x1(2 * channels, channels)
         self.upsample1 = Upsample(channels, channels)
         self.upsample2 = Upsample(channels, 64)
@@ -222,7 +193,7 @@ class RealBasicVSR(nn.Module):
     def __init__(self, *, channels: int = 64, propagation_blocks: int = 20, cleaning_blocks: int = 20) -> None:
         super().__init__()
         self.cleaning_radius_px = 2 * cleaning_blocks + 2
-        self.image_cleaning = nn.Sequential(ResidualBlocks(3, channels, cleaning_blocks), conv3x3(channels, 3))
+        self.image_cleaning = nn.Sequential(ResidualBlocks(3, channels, cleaning_blocks, slope=SLOPE), conv3x3(channels, 3))
         self.basicvsr = BasicVSR(channels=channels, blocks=propagation_blocks)
         self.basicvsr.spynet.requires_grad_(False)
 
@@ -342,6 +313,10 @@ def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_bl
     return _spec(name, "RealBasicVSR", build)
 
 
+# Measured with 64 channels; the number of blocks makes no difference. The reconstruction, at 16 times the pixels, takes most.
+MEMORY = (Memory(fixed=48e6, per_px=7800, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 8200)),)
+
+
 def _spec(name: str, family: str, build: Callable[[], nn.Module], *, aliases: tuple[str, ...] = ()) -> ModelSpec:
     cleans = family == "RealBasicVSR"
     return ModelSpec(
@@ -355,8 +330,7 @@ def _spec(name: str, family: str, build: Callable[[], nn.Module], *, aliases: tu
         exact_halo_px=None,  # features travel with every frame, and the flow's coarsest level sees hundreds of pixels
         tiling="approximate",
         window=Window(frames=None, overlap=4),  # fresh weights on real clips: 1.7 code values with 0, 0.8 with 1
-        activation_bytes_per_px=12_000,  # measured at 256×256; most is the reconstruction, which larger frames do in bands
-        clip_bytes_per_px=700,  # measured at 256×256: a feature, its share of fragmentation, flows, frames in and out
+        memory=MEMORY,
         preparation=Cleaning() if cleans else None,
         streams=True,
         paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,

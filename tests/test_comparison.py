@@ -1,0 +1,232 @@
+"""Our networks beside their plain forms: who runs, what is told of each, and what happens when one fails.
+
+Times and memory are only asked to be there: how large they are says more about the machine than about the code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Upframe
+from peak import needs_proc
+from upframe import comparison
+from upframe.bench import Timing, count
+from upframe.comparison import Case, Compared, Comparison, Form, Limits, compare_with_plain, default_case, synthetic_clip
+from upframe.comparison_worker import Job, plain_form
+from upframe.errors import UsageError
+from upframe.models import MODELS, Model
+from upframe.nets import realbasicvsr, rlfn, vsr_transformer
+from upframe.nets.plain import PLAIN
+from upframe.spec import ModelSpec
+
+TINY_RLFN = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8)
+TINY_CLIP = realbasicvsr.realbasicvsr_spec_for(channels=8, propagation_blocks=1, cleaning_blocks=1)
+TINY_VSRT = vsr_transformer.spec_for(
+    channels=8, frames=5, depth=1, window_px=32, extract_blocks=1, reconstruct_blocks=1, feed_forward_blocks=1
+)
+
+
+def untrained(spec: ModelSpec) -> Model:
+    torch.manual_seed(0)
+    return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
+
+
+@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.family in PLAIN])
+def test_every_published_network_has_a_plain_form_that_takes_its_weights(name: str) -> None:
+    """Names and shapes, one for one."""
+    with torch.device("meta"):
+        state = MODELS[name].build().state_dict()
+    plain = plain_form(MODELS[name], state)
+    assert {key: value.shape for key, value in plain.state_dict().items()} == {key: v.shape for key, v in state.items()}
+
+
+def test_the_five_systems_have_plain_forms() -> None:
+    """And BasicVSR, which is part of one; networks that are added later may go without."""
+    assert set(PLAIN) == {"RLFN", "VapSR", "BasicVSR", "RealBasicVSR", "VRT", "VSR-Transformer"}
+
+
+# What is measured -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def measured() -> Comparison:
+    """A network for photos and one for clips, both of unpublished sizes, on what is small and odd."""
+    return compare_with_plain([untrained(TINY_RLFN), untrained(TINY_CLIP)], size=(23, 34), repeats=2, threads=1)
+
+
+def test_every_form_runs_on_the_same_input(measured: Comparison) -> None:
+    photo, clip = measured.compared
+    assert [form.name for form in photo.forms] == ["plain fp32", "ours fp32", "ours bf16"]
+    assert [form.name for form in clip.forms] == ["plain fp32", "ours fp32"]  # bfloat16 is not proven for this one
+    assert (photo.case.frames, clip.case.frames) == (1, comparison.CLIP_FRAMES)
+    for one in measured.compared:
+        for form in one.forms:
+            assert form.error is None
+            assert form.timing is not None
+            assert len(form.timing.runs_s) == 2
+            assert min(form.timing.runs_s) > 0
+        plain, ours = one.forms[:2]
+        assert plain.max_difference is None
+        assert ours.max_difference is not None
+        assert ours.max_difference < 1e-5  # rounding of float32 sums in another order
+    bf16 = photo.forms[2]
+    assert bf16.max_difference is not None
+    assert 1e-5 < bf16.max_difference < 0.1  # 8 bits of mantissa
+    assert bf16.psnr is not None
+    assert bf16.psnr > 30
+
+
+@needs_proc
+def test_every_form_tells_the_memory_that_its_passes_added(measured: Comparison) -> None:
+    for one in measured.compared:
+        for form in one.forms:
+            assert form.added_bytes is not None
+            assert form.added_bytes > 0
+            ratio = one.memory_ratio(form)
+            assert ratio is not None
+            assert ratio > 0
+
+
+def test_work_is_counted_and_limits_are_measured(measured: Comparison) -> None:
+    photo, clip = measured.compared
+    assert photo.flops == 2 * count(TINY_RLFN.build(), (1, 3, 23, 34)).macs
+    assert clip.flops is not None
+    assert clip.flops > photo.flops
+    assert set(measured.limits.gflops) == {"fp32_matrix", "fp32_convolution", "bf16_matrix", "bf16_convolution"}
+    assert min(*measured.limits.gflops.values(), measured.limits.copy_gbytes_per_s) > 0
+    assert measured.environment["threads"] == 1
+
+
+def test_a_form_that_fails_is_reported_and_the_others_go_on() -> None:
+    """The plain VSR-Transformer takes frames of the trained size only, as the published one does."""
+    (one,) = compare_with_plain([untrained(TINY_VSRT)], size=(32, 40), frames=2, repeats=1, precisions=["fp32"]).compared
+    plain, ours = one.forms
+    assert plain.error == "ValueError: the plain form takes frames of 32x32 only, not 40x32"
+    assert plain.timing is None
+    assert ours.error is None
+    assert ours.timing is not None
+    assert (ours.max_difference, one.flops, one.time_ratios(ours), one.memory_ratio(ours)) == (None, None, None, None)
+
+
+def test_a_process_that_dies_is_reported() -> None:
+    with comparison._Worker(Job("limits", "cpu", 1)) as worker:
+        assert worker.ask() == {"ready": True}
+        os.kill(worker._process.pid, signal.SIGKILL)
+        assert worker.ask("run") == {}
+        assert worker.error is not None
+        assert "was ended by SIGKILL" in worker.error
+        assert worker.ask("run") == {}
+
+
+def test_a_process_that_cannot_load_says_why(tmp_path: Path) -> None:
+    job = Job("plain", "cpu", 1, family="RLFN", model="rlfn-x4", folder=str(tmp_path), weights="absent.safetensors")
+    with comparison._Worker(job) as worker:
+        assert worker.ask() == {}
+        assert worker.error is not None
+        assert "absent.safetensors" in worker.error
+
+
+# What is told ---------------------------------------------------------------------------------------------------------
+def example() -> Comparison:
+    plain = Form("plain fp32", "fp32", Timing((2.0, 4.0, 8.0)), added_bytes=400_000_000)
+    ours = Form("ours bf16", "bf16", Timing((1.0, 1.0, 1.0)), 100_000_000, max_difference=0.01, psnr=50.0)
+    dead = Form("ours fp32", "fp32", error="the process was ended by SIGKILL")
+    one = Compared("some-net", "", Case(6, (64, 80)), 200_000_000_000, (plain, dead, ours))
+    limits = Limits({"fp32_matrix": 100.0, "fp32_convolution": 200.0, "bf16_matrix": 400.0}, 50.0)
+    return Comparison((one,), limits, {"device": "cpu", "cpu": "some CPU", "threads": 2, "torch": "2"})
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    one = example().compared[0]
+    ratios = one.time_ratios(one.forms[2])
+    assert ratios is not None
+    assert ratios.runs_s == (0.5, 0.25, 0.125)
+    assert one.memory_ratio(one.forms[2]) == 0.25
+    assert one.gflops(one.forms[2]) == 200
+    assert one.share(one.forms[2], example().limits) == 0.5
+    assert one.share(one.forms[0], example().limits) == 0.25  # 50 of the faster of the two
+
+
+def test_the_table_shows_every_form_with_the_reason_where_one_failed() -> None:
+    text = example().to_text()
+    assert "some-net, 6 frames of 80x64, 200.0 GFLOP, random weights" in text
+    assert "ours fp32: the process was ended by SIGKILL" in text
+    row = next(line for line in text.splitlines() if line.startswith("ours bf16"))
+    assert row.split() == [
+        "ours",
+        "bf16",
+        "1000",
+        "(1000-1000)",
+        "0.25",
+        "(0.19-0.38)",
+        "100",
+        "0.25",
+        "200",
+        "50%",
+        "1.0e-02",
+        "50.0",
+    ]
+
+
+def test_json_holds_every_figure() -> None:
+    told = json.loads(example().to_json())
+    assert told["format"] == "upframe-comparison/1"
+    assert told["limits"]["copy_gbytes_per_s"] == 50
+    (one,) = told["compared"]
+    assert (one["model"], one["frames"], one["input_size"], one["flops"]) == ("some-net", 6, [64, 80], 200_000_000_000)
+    plain, dead, ours = one["forms"]
+    assert plain["runs_s"] == [2, 4, 8]
+    assert dead == {"form": "ours fp32", "error": "the process was ended by SIGKILL"}
+    assert ours["time_ratio"] == {"median": 0.25, "quartile_1": 0.1875, "quartile_3": 0.375}
+    assert (ours["added_memory_bytes"], ours["memory_ratio"], ours["psnr_db"]) == (100_000_000, 0.25, 50)
+
+
+def test_the_synthetic_clip_moves_and_is_the_same_everywhere() -> None:
+    clip = synthetic_clip(Case(3, (20, 30)))
+    assert clip.shape == (1, 3, 3, 20, 30)
+    assert torch.equal(clip, synthetic_clip(Case(3, (20, 30))))
+    assert torch.equal((clip * 255).round() / 255, clip)
+    assert 0 <= clip.min() < clip.max() <= 1
+    assert (clip[:, 1:] - clip[:, :-1]).abs().mean() > 0.01
+
+
+# Misuse and the command line ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repeats": 0}, "cannot time 0 rounds"),
+        ({"size": (8, 16)}, "cannot take an input of 16x8"),
+        ({"precisions": ["fp16"]}, "not proven"),
+    ],
+)
+def test_misuse_is_refused_before_any_process_starts(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compare_with_plain([untrained(TINY_RLFN)], **options)
+    with pytest.raises(UsageError, match="no model"):
+        compare_with_plain([])
+
+
+def test_networks_are_compared_on_what_they_are_made_for() -> None:
+    assert default_case(MODELS["rlfn-x4"]) == Case(1, comparison.PHOTO_SIZE)
+    assert default_case(MODELS["realbasicvsr-x4"]) == Case(comparison.CLIP_FRAMES, comparison.CLIP_SIZE)
+
+
+def test_bench_compare_prints_json(upframe: Upframe, tmp_path: Path) -> None:
+    out = tmp_path / "comparison.json"
+    options = ["--size", "20x24", "--runs", 1, "--precision", "fp32", "--threads", 1, "--out", out, "--json"]
+    result = upframe("bench", "rlfn-ntire-x4", "--compare", *options)
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    assert told == json.loads(out.read_text())
+    assert [form["form"] for form in told["compared"][0]["forms"]] == ["plain fp32", "ours fp32"]
+    assert told["compared"][0]["input_size"] == [24, 20]
+
+
+def test_frames_are_for_comparisons(upframe: Upframe) -> None:
+    assert upframe("bench", "rlfn-ntire-x4", "--frames", 3).code == 2
+    assert upframe("bench", "rlfn-ntire-x4", "--compare", "--frames", 0).code == 2
