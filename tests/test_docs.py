@@ -91,6 +91,8 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "bench",
         "train",
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
+        "data check",
+        *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "lmdb")),
     )
     known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
     # Only what stands in code, and on no line that runs another program.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # torch is not needed to state facts, and `upframe --help` mu
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tiling = Literal["exact", "approximate", "never"]
+Task = Literal["upscale", "deblur", "denoise", "interpolate"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Window:
     """Frames per window; None for a bidirectional recurrent network, which takes the whole segment."""
     overlap: int
     """Frames that neighbouring windows share."""
+    minimum: int = 1
+    """Fewest frames the network takes; a shorter clip is mirrored at its end."""
+    multiple: int = 1
+    """Windows are cut at multiples of this many frames where the clip allows it: the network pads other lengths with
+    zeros, which costs time and a little quality."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,11 @@ class ModelSpec:
     """Title, venue and link."""
     licence: str
     """Licence of the officially published weights; ours are stated in their cards."""
+    task: Task = "upscale"
+    """What the network is for. "interpolate" takes a window of frames and makes the one in its middle, between the two
+    central ones; the others make every frame of the window."""
+    takes_sigma: bool = False
+    """Whether the network is called with `sigma`, the standard deviation of the noise in the input, on the 0 to 1 scale."""
     phase_px: int = 1
     """Tiles start to read at multiples of this many input pixels: the step of a grid that the network lays over its
     input, so that a tile's grid falls on that of the whole picture."""

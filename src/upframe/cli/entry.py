@@ -14,7 +14,15 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from upframe.cli import measuring, models, training, upscaling  # noqa: F401 (each adds its commands to the app)
+from upframe.cli import (  # noqa: F401 (each adds its commands)
+    data,
+    data_preview,
+    difference_map,
+    measuring,
+    models,
+    training,
+    upscaling,
+)
 from upframe.cli.output import Stop, print_line, say
 from upframe.cli.parser import (
     PIPE,
@@ -67,7 +75,7 @@ def _normalised(tokens: list[str]) -> list[str]:
     """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, and `-` among them."""
     end = tokens.index("--") if "--" in tokens else len(tokens)
     fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
-    known = {"upscale", "evaluate", "compare", "bench", "train", "models", "--help", "-h", "--version", "-V"}
+    known = {"upscale", "evaluate", "compare", "bench", "train", "data", "models", "--help", "-h", "--version", "-V"}
     if fixed and fixed[0] not in known:
         fixed.insert(0, "upscale")
     return [PIPE if t == "-" else t for t in fixed] if fixed[:1] == ["upscale"] else fixed

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,3 +21,56 @@ def conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
 def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
     """The weight of a convolution that shall behave as if its input were multiplied by `factor`."""
     return weight * factor
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depth-wise convolution with a bias that keeps the size, with gradients that a CPU computes three times as fast.
+
+    Same parameters and results as `nn.Conv2d(channels, channels, kernel, groups=channels)`. oneDNN takes 25 to 40 ms for
+    the gradients of a dilated 5×5 one where the forward pass takes 0.4 (8×64×48×48, one thread): the gradient of the input
+    is itself such a convolution, with the kernel turned round, and that of each tap a sum of products.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, dilation: int = 1) -> None:
+        super().__init__(channels, channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(input)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        assert self.bias is not None
+        made: Tensor = _Depthwise.apply(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype), self.dilation[0])  # type: ignore[no-untyped-call]
+        return made
+
+
+class _Depthwise(torch.autograd.Function):
+    """(N, C, H, W), (C, 1, K, K), (C,), dilation → (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        padding = dilation * (weight.shape[-1] // 2)
+        return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        d, k = ctx.dilation, weight.shape[-1]
+        of_x = of_weight = of_bias = None
+        with torch.autocast("cpu", enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_x = F.conv2d(gradient, weight.flip(-2, -1), padding=d * (k // 2), dilation=d, groups=len(weight))
+            if ctx.needs_input_grad[1]:
+                of_weight = _gradient_of_taps(x, gradient, k, d)
+            if ctx.needs_input_grad[2]:
+                of_bias = gradient.sum((0, 2, 3), dtype=torch.promote_types(gradient.dtype, torch.float32)).to(gradient.dtype)
+        return of_x, of_weight, of_bias, None
+
+
+def _gradient_of_taps(x: Tensor, gradient: Tensor, k: int, d: int) -> Tensor:
+    """For each tap of the kernel the shifted input times the output's gradient, summed."""
+    h, w = gradient.shape[-2:]
+    padded = F.pad(x, [d * (k // 2)] * 4)
+    sums = [(padded[:, :, i * d : i * d + h, j * d : j * d + w] * gradient).sum((0, 2, 3)) for i in range(k) for j in range(k)]
+    return torch.stack(sums, 1).view(-1, 1, k, k)

@@ -18,7 +18,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import conv1x1, conv3x3
+from upframe.nets._layers import DepthwiseConv2d, conv1x1, conv3x3
 from upframe.spec import ModelSpec
 
 PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, ECCVW 2022, https://arxiv.org/abs/2210.05960"
@@ -30,8 +30,8 @@ class VastAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.pointwise = conv1x1(channels, channels)
-        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.depthwise_dilated = nn.Conv2d(channels, channels, 5, padding=6, dilation=3, groups=channels)
+        self.depthwise = DepthwiseConv2d(channels, 5)
+        self.depthwise_dilated = DepthwiseConv2d(channels, 5, dilation=3)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.depthwise_dilated(self.depthwise(self.pointwise(x)))  # type: ignore[no-any-return]
