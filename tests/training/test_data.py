@@ -151,7 +151,7 @@ def test_damage_behind_a_sound_header_is_found_before_training_or_when_it_is_met
 
 
 def test_a_folder_without_photos_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no usable photographs"):
+    with pytest.raises(InputError, match=r"no usable photographs \(8-bit RGB, [0-9]+ px or more\)"):
         source_for(PHOTOS, DataPaths(tmp_path), scale=2)
     with pytest.raises(InputError, match="no such folder"):
         source_for(PHOTOS, DataPaths(tmp_path / "nowhere"), scale=2)

@@ -109,8 +109,8 @@ def test_grey_and_transparent_pictures_are_drawn(upframe: Upframe, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--extractor", "vgg19"), "vgg19 needs it"),
-        (("--vgg", "vgg.pth"), "random has none"),
+        (("--extractor", "vgg19"), "needs weights"),
+        (("--vgg", "vgg.pth"), "the random extractor has no weights"),
         (("--extractor", "vgg19", "--vgg", "vgg.pth", "--seed", "1"), "no seed"),
         (("--blur", "0"), "above 0"),
         (("--channels", "0"), "1 or more"),

@@ -115,9 +115,17 @@ def test_what_stops_the_first_process_stops_the_others(tmp_path: Path) -> None:
     assert second.returncode != 0 and "FirstProcessError" in errors[1]
 
 
+def test_what_is_wrong_in_every_process_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(recipe_of(replace(STAGE, batch=3)).to_json())
+    first, second = _by_hand(tmp_path / "recipe.json", tmp_path / "run")
+    errors = [process.communicate(timeout=WAIT_S)[1] for process in (first, second)]
+    assert first.returncode != 0 and "UsageError" in errors[0] and "batch=3" in errors[0]
+    assert second.returncode != 0 and "FirstProcessError" in errors[1]
+
+
 # Without processes ------------------------------------------------------------------------------------------------------
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
-    with pytest.raises(UsageError, match=r"16 samples cannot be divided over 3 processes.*multiple of 6"):
+    with pytest.raises(UsageError, match=r"batch=16: cannot be divided over 3 process.* Use a multiple of 6"):
         Ranks(0, 3, torch.device("cpu")).share(16, accumulate=2)
     assert Ranks(0, 4, torch.device("cpu")).share(16, accumulate=2) == 2
 

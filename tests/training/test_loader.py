@@ -121,21 +121,6 @@ def test_closing_in_the_middle_leaves_no_threads_or_processes() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_the_share_of_waiting_is_told_since_the_last_report() -> None:
-    class Slow(Numbers):
-        def __call__(self, rng: np.random.Generator, /) -> Sample:
-            time.sleep(0.02)
-            return super().__call__(rng)
-
-    with Loader(Slow(), batch=1, seed=1, workers=0) as loader:
-        batches = loader.batches(0)
-        next(batches)
-        next(batches)
-        assert loader.waiting() > 0.5  # nothing else was done
-        time.sleep(0.05)
-        assert loader.waiting() == 0  # nothing was asked for
-
-
 @pytest.mark.parametrize("budget_bytes", [1 << 30, 0])
 def test_worker_processes_read_the_same_photos(tmp_path: Path, budget_bytes: int) -> None:
     """Pictures in memory reach them through a file that is removed with the source; others they decode themselves."""

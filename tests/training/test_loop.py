@@ -18,6 +18,7 @@ from upframe.media.images import write_pixels
 from upframe.models import load
 from upframe.training.loop import Progress, train
 from upframe.training.recipe import Cadence, DataRecipe, LossTerm, Optimiser, ParameterGroup, model_spec
+from upframe.training.report import Clock
 from upframe.training.run_folder import RunFolder
 
 
@@ -91,6 +92,14 @@ def _noise(stage: object) -> Noise:
     return Noise()
 
 
+def test_patches_that_the_network_does_not_take_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    """RLFN's attention pools with a window that needs 15 px."""
+    stage = replace(STAGE, data=DataRecipe(patch_px=14))
+    with pytest.raises(UsageError, match=r"stage only: cannot run: patch_px=14: .* takes 15 px or more\. Use patch_px=15"):
+        train(recipe_of(stage), data=_noise, out=tmp_path)
+    assert not tmp_path.joinpath("recipe.json").exists()
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_learns_and_ends_in_float32(tmp_path: Path, precision: str) -> None:
     stage = replace(STAGE, steps=30, precision=precision, fp32_tail_steps=5)  # type: ignore[arg-type] # from the marks
@@ -122,6 +131,20 @@ def test_the_average_is_the_recurrence_of_the_weights(tmp_path: Path) -> None:
         expected = 0.6 * expected + 0.4 * state.network.state_dict()[name]
     assert state.ema is not None
     torch.testing.assert_close(state.ema[name], expected.detach())
+
+
+def test_speed_and_waiting_are_told_since_the_last_report_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("upframe.training.report.time.perf_counter", lambda: now)
+    clock = Clock()
+    clock.count(24)
+    clock.wait(2.0)
+    clock.pause(4.0)  # a validation
+    now = 112.0
+    assert clock.take() == (3.0, 0.25)
+    now = 114.0
+    clock.count(8)
+    assert clock.take() == (4.0, 0.0)
 
 
 # The folder -----------------------------------------------------------------------------------------------------------

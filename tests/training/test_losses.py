@@ -349,3 +349,14 @@ def test_an_extractor_of_ones_own_size() -> None:
     expected = make_extractor("random", channels=5, seed=7)
     assert isinstance(expected, RandomFeatures) and isinstance(loss.extractor, RandomFeatures)
     assert torch.equal(loss.extractor.second, expected.second) and expected.second.shape[0] == 5
+
+
+def test_endpoint_error_of_coarser_flows_counts_in_pixels_of_the_full_size() -> None:
+    target = torch.zeros(1, 2, 8, 8)
+    target[:, 0] = 4.0
+    exact = [torch.tensor([4.0 / k, 0.0]).view(1, 2, 1, 1).expand(1, 2, 8 // k, 8 // k) for k in (2, 4)]
+    loss = EndpointErrorLoss()
+    assert loss(target, target, coarser=exact) == 0
+    off = [exact[0], exact[1] + torch.tensor([0.0, 0.5]).view(1, 2, 1, 1)]  # half a pixel of a quarter of the size
+    assert loss(target, target, coarser=off) == pytest.approx((0 + 4 * 0.5) / 2)
+    assert loss(target + 1, target, coarser=exact) == pytest.approx(2**0.5)

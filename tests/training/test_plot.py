@@ -121,6 +121,9 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         plot([_run(tmp_path / "empty")], tmp_path / "curves.png")
     with pytest.raises(UsageError, match="no run is named"):
         plot([], tmp_path / "curves.png")
+    scored = _run(tmp_path / "scored", _report(1, 1.0), {"step": 1, "validation": {"Set5": {"psnr-y": 30.0, "ssim-y": 0.9}}})
+    with pytest.raises(UsageError, match=r"metric niqe: no validation has it\. There are psnr-y, ssim-y"):
+        plot([scored], tmp_path / "curves.png", metric="niqe")
     (_run(tmp_path / "bad") / "log.jsonl").write_text('{"step": 1}\nnot json\n')
     with pytest.raises(InputError, match="line 2 is no JSON"):
         plot([tmp_path / "bad"], tmp_path / "curves.png")

@@ -74,8 +74,10 @@ def difference_map(
 
 
 def _check_flags(extractor: str, vgg: Path | None, *, blur: float, seed: int | None, channels: int | None) -> None:
-    if (extractor == "vgg19") != (vgg is not None):
-        raise UsageError(f"--extractor {extractor}", "does not go with --vgg as given", "vgg19 needs it, random has none")
+    if extractor == "vgg19" and vgg is None:
+        raise UsageError("--extractor vgg19", "needs weights", "name their file with --vgg")
+    if extractor == "random" and vgg is not None:
+        raise UsageError(f"--vgg {vgg}", "the random extractor has no weights", "add --extractor vgg19")
     if extractor == "vgg19" and (seed is not None or channels is not None):
         raise UsageError("--extractor vgg19", "has no seed and no channels to choose", "leave --seed and --channels out")
     for flag, value, least in (("--seed", seed, 0), ("--channels", channels, 1)):

@@ -65,6 +65,9 @@ def train(
         tensorboard: Also write curves for TensorBoard into the run's folder.
     """
     reporting.start()
+    for flag, number, least in (("--threads", threads, 1), ("--workers", workers, 0)):
+        if number is not None and number < least:
+            raise UsageError(f"{flag} {number}", f"must be {least} or more")
     from upframe.engines import keep_freed_memory
     from upframe.training.distributed import FirstProcessError
     from upframe.training.loop import DataPaths

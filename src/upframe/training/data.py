@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from torch import Tensor
-
 from upframe.errors import UsageError
-from upframe.training.degrade import Degradations, degrade, find_degradations
+from upframe.training.degrade import find_degradations
 from upframe.training.footage import FootageSet, find_clips, find_photos, with_inputs
 from upframe.training.leaks import refuse_leaks
 from upframe.training.loader import Loader, WorkerKind
@@ -85,7 +82,7 @@ def source_for(
         return MotionPairs(footage, data)
     if data.low_quality == "degraded" and degradation is None:
         assert data.degradation is not None  # DataRecipe sees to it
-        degradation = RandomDegradation(find_degradations(data.degradation, scale=scale))
+        degradation = find_degradations(data.degradation, scale=scale)
     return Patches(footage, data, scale=scale, degrade=degradation)
 
 
@@ -122,13 +119,3 @@ def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
 def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
     # Decoded videos are mapped files: the system keeps what is used, for all processes at once.
     return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)
-
-
-@dataclass(frozen=True)
-class RandomDegradation:
-    """`degrade` with its configuration, as a function of clip and generator."""
-
-    config: Degradations
-
-    def __call__(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        return degrade(clip, self.config, rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,24 @@ class Ranks:
         dist.broadcast_object_list([result], src=0)
         return result
 
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` returns here; every process does it. What goes wrong in the first is said by the first alone.
+
+        Raises:
+            FirstProcessError: on the other processes, when `work` fails on the first.
+        """
+        if self.world == 1:
+            return work()
+        failed: UpframeError | None = None
+        try:
+            result = work()
+        except UpframeError as error:
+            failed = error
+        self.on_first(lambda: failed)  # what is an error is raised by the others
+        if failed is not None:
+            raise failed
+        return result
+
     def share(self, batch: int, *, accumulate: int) -> int:
         """Samples of one forward pass here, when `batch` is divided over processes and `accumulate` passes.
 
@@ -99,8 +118,8 @@ class Ranks:
         parts = self.world * accumulate
         if batch % parts:
             raise UsageError(
-                "--set batch",
-                f"{batch} samples cannot be divided over {self.world} processes with {accumulate} passes each",
+                f"batch={batch}",
+                f"cannot be divided over {self.world} process(es) and {accumulate} part(s)",
                 f"use a multiple of {parts}",
             )
         return batch // parts
@@ -110,8 +129,11 @@ class Ranks:
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
-        # Buffers are constants or follow from the weights alike in every process, so nothing is gained by sending them.
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # Its successor is not in every torch that we run with.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            # Buffers are constants or follow from the weights alike in every process, so nothing is gained by sending them.
+            return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 @contextmanager

@@ -198,7 +198,8 @@ def _meant(value: Any, path: str) -> list[_Place]:
     if not fitting:
         # The nearest by the whole path and by its last word, which is what is most often misspelt.
         spelt = {_spelt(p): None for p in places} | {p.path[-1]: None for p in places}
-        raise UsageError(f"--set {path}", "no such field", did_you_mean(path, spelt))
+        advice = did_you_mean(path, spelt, otherwise="see docs/training.md for all fields")
+        raise UsageError(f"--set {path}", "no such field", advice)
     if len({_without_first_number(p) for p in fitting}) > 1:
         raise UsageError(f"--set {path}", "may mean several fields", f"write {' or '.join(map(_spelt, fitting[:4]))}")
     if len(fitting) > 1 and fitting[0].one_stage:
@@ -356,13 +357,13 @@ def check_arguments(build: Callable[..., object], arguments: Mapping[str, object
             raise UsageError(f"{subject}, model option {name}", "no such option", did_you_mean(name, takes))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Advice that names the nearest of `known`, or all if there are few and none is near."""
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """Advice that names the nearest of `known`; `otherwise`, or all of them, if none is near."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=_SUGGESTIONS, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(names)}" if names else "there are none"
+    return otherwise or (f"there are {', '.join(names)}" if names else "there are none")
 
 
 def described(value: object) -> str:

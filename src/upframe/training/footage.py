@@ -85,7 +85,8 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
         else:
             usable.append(Footage(name, (name,)))
     if not usable:
-        raise InputError(folder, "no usable photographs (8-bit RGB) in it", "pass a folder of photos")
+        advice = "pass a folder of photos, or set a smaller patch_px"
+        raise InputError(folder, f"no usable photographs (8-bit RGB, {minimum_px} px or more) in it", advice)
     return FootageSet(store, tuple(usable))
 
 

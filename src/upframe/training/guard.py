@@ -68,10 +68,6 @@ class Guard:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rate_factor, self.rollbacks = state["rate_factor"], state["rollbacks"]
-        self.load_recent(state)
-
-    def load_recent(self, state: dict[str, Any]) -> None:
-        """Only the losses: those of the state that is rolled back to."""
         self._recent = deque(state["recent"])
 
 

@@ -7,7 +7,6 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -67,8 +66,6 @@ class Loader:
         self._source, self._seed = source, seed
         self._workers, self._kind, self._prefetch = workers, kind, prefetch
         self._executor: Executor | None = None
-        self._waited_s = 0.0
-        self._asked_at = time.perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -99,13 +96,6 @@ class Loader:
                 if isinstance(one, Future):
                     one.cancel()
 
-    def waiting(self) -> float:
-        """Share of the time since the last call (at first: since the loader was made) that was spent waiting for data."""
-        now = time.perf_counter()
-        share = self._waited_s / max(now - self._asked_at, 1e-9)
-        self._waited_s, self._asked_at = 0.0, now
-        return min(share, 1.0)
-
     def close(self) -> None:
         """End the workers, after the samples they are at. Nothing is left running; closing twice is allowed."""
         executor, self._executor = self._executor, None
@@ -125,13 +115,10 @@ class Loader:
             raise _worker_died() from error
 
     def _take(self, pending: _Pending) -> Sample:
-        start = time.perf_counter()
         try:
             drawn = _draw(self._source, self._seed, pending) if isinstance(pending, int) else pending.result()
         except BrokenProcessPool as error:
             raise _worker_died() from error
-        finally:
-            self._waited_s += time.perf_counter() - start
         return drawn if isinstance(drawn, Sample) else Sample(_unpack(drawn[0]), _unpack(drawn[1]))
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from upframe import __version__
-from upframe.errors import Cancelled, UsageError
+from upframe.errors import Cancelled, UpframeError, UsageError
 from upframe.training.data import DataPaths, FootageSource, refuse_leaks, source_for
-from upframe.training.distributed import Ranks, joined
+from upframe.training.distributed import FirstProcessError, Ranks, joined
 from upframe.training.guard import DivergedError
 from upframe.training.leaks import Frames
 from upframe.training.loader import Loader, WorkerKind
@@ -106,7 +106,7 @@ def train(
     wishes = _Wishes(validate, on_progress, on_event, stop_after, cancel or threading.Event(), workers, worker_kind)
     with ExitStack() as open_things:
         ranks = open_things.enter_context(joined(device))
-        plan = make_plan(recipe, ranks=ranks, until=until)
+        plan = ranks.together(lambda: make_plan(recipe, ranks=ranks, until=until))
         folder = RunFolder(out)
         ranks.on_first(lambda: bool(open_things.enter_context(folder)))
         # Without this cuDNN chooses by trial, and some of its choices add in an order that changes from run to run.
@@ -137,7 +137,8 @@ class _Sources:
         if not isinstance(self._data, DataPaths):
             return self._data(stage)
         if self._last is None or self._last[0].data != stage.data:
-            source = source_for(stage.data, self._data, scale=self._plan.spec.scale)
+            paths = self._data
+            source = self._ranks.together(lambda: source_for(stage.data, paths, scale=self._plan.spec.scale))
             self._ranks.on_first(lambda: self._check(source))
             self._last = (stage, source)
         return self._last[1]
@@ -260,7 +261,7 @@ class _Run:
             self._clock.pause(time.perf_counter() - start)
         if gradients.stop:
             advice = "the same command goes on from there"
-            raise Cancelled(self.folder.path, f"stopped after step {state.step}, with a checkpoint", advice)
+            raise self._told_once(Cancelled(self.folder.path, f"stopped after step {state.step}, with a checkpoint", advice))
 
     def _report(self, state: TrainState, stage: Stage, learning_rate: float) -> None:
         report = make_report(
@@ -328,6 +329,10 @@ class _Run:
             if self.wishes.on_event is not None:
                 self.wishes.on_event(row)
 
+    def _told_once(self, error: UpframeError) -> UpframeError:
+        """What this process raises for an end that all of them come to in the same step."""
+        return error if self.ranks.is_first else FirstProcessError(self.ranks.rank, error)
+
     # Spikes -------------------------------------------------------------------------------------------------------------
     def _keep_snapshot(self, state: TrainState) -> None:
         if state.guard.rules.max_rollbacks:
@@ -344,7 +349,7 @@ class _Run:
         if self._snapshot is None or not state.guard.may_roll_back:
             times = f" and it had gone back {state.guard.rollbacks} times before" if state.guard.rollbacks else ""
             advice = f"lower optimiser.learning_rate, or look at what stage {stage.name} is fed with; {LAST} is unharmed"
-            raise DivergedError(self.plan.recipe.name, f"{complaint} at step {bad}{times}", advice)
+            raise self._told_once(DivergedError(self.plan.recipe.name, f"{complaint} at step {bad}{times}", advice))
         state.guard.rolled_back()
         roll_back(state, self._snapshot, self.ranks)
         message = f"{complaint} at step {bad}; back at step {state.step}, rates times {state.guard.rate_factor:g} from now on"

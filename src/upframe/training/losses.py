@@ -10,7 +10,8 @@ averaging; `objective.py` sees to that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -69,16 +70,36 @@ class CharbonnierLoss(nn.Module):
 class EndpointErrorLoss(nn.Module):
     """Mean length of the difference of two flows, in pixels.
 
-    S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1.
+    S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1. Supervision of the
+    coarser levels as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights: without it a pyramid does not
+    begin to learn, since the finest level's error says little about the coarsest level's flow.
     """
 
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(N, 2, H, W) and (N, 2, H, W) in pixels → scalar. Where the flows agree the gradient is 0."""
+    def forward(self, prediction: Tensor, target: Tensor, *, coarser: Sequence[Tensor] = ()) -> Tensor:
+        """Where the flows agree the gradient is 0.
+
+        Args:
+            prediction, target: (N, 2, H, W) in pixels.
+            coarser: Flows (N, 2, h, w) in pixels of their own, smaller size. Their mean error is added, counted in pixels of
+                the full size.
+        """
         prediction, target = comparable(prediction, target)
         if prediction.ndim < 3 or prediction.shape[-3] != 2:
             raise ValueError(f"flows have 2 channels, not the shape {tuple(prediction.shape)}")
-        error: Tensor = torch.linalg.vector_norm(prediction - target, dim=-3)
-        return error.mean()
+        loss = _mean_length(prediction - target)
+        if not coarser:
+            return loss
+        width = target.shape[-1]
+        errors = []
+        for flow in coarser:
+            factor = width / flow.shape[-1]
+            errors.append(factor * _mean_length(flow - F.interpolate(target, flow.shape[-2:], mode="area") / factor))
+        return loss + torch.stack(errors).mean()
+
+
+def _mean_length(difference: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(difference, dim=-3)
+    return length.mean()
 
 
 class VanillaGanLoss(nn.Module):
@@ -105,12 +126,15 @@ def build_loss(term: LossTerm) -> nn.Module:
         UsageError: options that do not go together or are out of range.
         ModelError: VGG-19's weights are not given, or the file cannot be used.
     """
+    weights = term.options.get("weights")
     try:
         return _BUILDERS[term.kind](dict(term.options))
     except ValueError as error:
         raise UsageError(f"loss {term.kind}", str(error), f"change losses.{term.kind}.options") from error
     except ModelError as error:
-        if term.options.get("weights"):
+        if weights and not Path(str(weights)).is_file():  # no advice on networks, as other weights files have it
+            raise ModelError(str(weights), "no such file", "name torchvision's vgg19, as .pth or .safetensors") from error
+        if weights:
             raise
         advice = f"{error.advice}: --set losses.{term.kind}.options.weights=FILE"
         raise ModelError(f"loss {term.kind}", f"needs VGG-19, and {error.happened}", advice) from error

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.errors import UsageError
+from upframe.nets._flow import LEVELS
 from upframe.pixels import imresize
 from upframe.spec import Cleaning, ModelSpec
 from upframe.training.losses import build_loss
@@ -16,6 +17,7 @@ from upframe.training.recipe import LossTerm, Sharpening, Stage
 from upframe.training.samples import Batch
 from upframe.training.sharpening import unsharp_mask
 
+Raw = tuple[Tensor, Tensor | None, tuple[Tensor, ...]]
 _ALL_FRAMES_AT_ONCE = Cleaning(sequential=False)
 
 
@@ -25,21 +27,27 @@ class Generator(nn.Module):
     Args:
         cleans: Whether the network is to give its cleaned clip too, which its spec's `preparation` makes possible.
         views: Whether a sample is two views of a scene that the network takes one by one, as flow networks do.
+        by_level: Whether each level of a flow network is given the true flow of the level before it.
     """
 
-    def __init__(self, network: nn.Module, *, cleans: bool, views: bool) -> None:
+    def __init__(self, network: nn.Module, *, cleans: bool, views: bool, by_level: bool = False) -> None:
         super().__init__()
         self.network = network
-        self._cleans, self._views = cleans, views
+        self._cleans, self._views, self._by_level = cleans, views, by_level
 
-    def forward(self, lq: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, and the cleaned clip (N, T, 3, h, w) if it is asked for."""
+    def forward(self, lq: Tensor, gt: Tensor) -> Raw:
+        """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, the cleaned clip (N, T, 3, h, w) if it is asked for, and of
+        a flow network the flows of its coarser levels. Only training by level looks at `gt`."""
+        if self._by_level:
+            finest, *coarser = self.network.by_level(lq[:, 0], lq[:, 1], gt)  # type: ignore[operator] # SPyNet
+            return finest, None, tuple(coarser)
         if self._views:
-            return self.network(lq[:, 0], lq[:, 1]), None
+            finest, *coarser = self.network.pyramid(lq[:, 0], lq[:, 1], scales=LEVELS)  # type: ignore[operator] # SPyNet
+            return finest, None, tuple(coarser)
         if not self._cleans:
-            return self.network(lq), None
+            return self.network(lq), None, ()
         cleaned = self.network.prepare(lq, _ALL_FRAMES_AT_ONCE).clip  # type: ignore[operator] # nets.clips.Prepares
-        return self.network(cleaned, prepared=True), cleaned
+        return self.network(cleaned, prepared=True), cleaned, ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Outputs:
     """(N, 3, s·h, s·w) or (N, T, 3, s·h, s·w)."""
     cleaned: Tensor | None
     """(N, T, 3, h, w); None where no loss looks at it."""
+    coarser: tuple[Tensor, ...] = ()
+    """Of a flow network: what its levels below the finest make of the flow, in pixels of their size."""
 
 
 class Objective(nn.Module):
@@ -65,6 +75,7 @@ class Objective(nn.Module):
         self.terms = dict(zip(_names(stage.losses), stage.losses, strict=True))
         self.losses = nn.ModuleDict({name: build_loss(term) for name, term in self.terms.items()})
         self.losses.requires_grad_(False)
+        self.by_level = any(term.kind == "endpoint_error" and bool(term.options.get("by_level")) for term in stage.losses)
         self.cleans = any(term.on == "cleaned" for term in stage.losses)
         self._sharpening, self._scale = stage.sharpening, spec.scale
         if self.cleans and spec.preparation is None:
@@ -95,6 +106,8 @@ class Objective(nn.Module):
                 value = loss(outputs.cleaned, _reduced(target, outputs.cleaned))
             elif term.kind == "contrastive":
                 value = loss(outputs.output, target, negative=self._enlarged(batch.lq))
+            elif term.kind == "endpoint_error":
+                value = loss(outputs.output, target, coarser=outputs.coarser)
             else:
                 value = loss(outputs.output, target)
             if term.options.get("reduction") == "sum":
@@ -118,9 +131,9 @@ def folded(x: Tensor) -> Tensor:
     return x.flatten(0, 1) if x.ndim == 5 else x
 
 
-def in_float32(outputs: tuple[Tensor, Tensor | None]) -> Outputs:
-    output, cleaned = outputs
-    return Outputs(output.float(), None if cleaned is None else cleaned.float())
+def in_float32(outputs: Raw) -> Outputs:
+    output, cleaned, coarser = outputs
+    return Outputs(output.float(), None if cleaned is None else cleaned.float(), tuple(flow.float() for flow in coarser))
 
 
 def _reduced(target: Tensor, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from upframe.clipsets import BD_RADIUS, DEGRADATIONS
 from upframe.errors import InputError
+from upframe.training.degrade import mirrored
 from upframe.training.footage import Footage, FootageSet
 from upframe.training.recipe import DataRecipe
 from upframe.training.samples import Sample
@@ -71,13 +72,13 @@ class Patches:
         pose = (pose[0] and data.hflip, pose[1] and data.vflip, pose[2] and data.transpose)
         gt = gt_codes.float() / 255
         if self._degrade is not None:
-            gt = self._mirrored(_posed(gt, *pose)).contiguous()
+            gt = self._full_length(_posed(gt, *pose)).contiguous()
             lq = self._degrade(gt, rng)
         else:
             lq = self._stored_input(clip, order, top, left) if data.low_quality == "paired" else self._reduced(gt_codes)
             edge = self._context_px * self._scale
             gt = gt[..., edge : gt.shape[-2] - edge, edge : gt.shape[-1] - edge]
-            lq, gt = (self._mirrored(_posed(x, *pose)).contiguous() for x in (lq, gt))
+            lq, gt = (self._full_length(_posed(x, *pose)).contiguous() for x in (lq, gt))
         return Sample(lq, gt) if data.kind == "clips" else Sample(lq[0], gt[0])
 
     def _is_usable(self, clip: Footage) -> bool:
@@ -135,8 +136,8 @@ class Patches:
         top, left = top // s, left // s
         return _stacked([frame[top : top + side, left : left + side] for frame in frames]).float() / 255
 
-    def _mirrored(self, clip: Tensor) -> Tensor:
-        return torch.cat([clip, clip.flip(0)]) if self._data.mirrored else clip
+    def _full_length(self, clip: Tensor) -> Tensor:
+        return mirrored(clip) if self._data.mirrored else clip
 
 
 def _context_px(data: DataRecipe, scale: int) -> int:

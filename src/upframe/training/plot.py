@@ -63,7 +63,7 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
         metric: Which score to draw, of every set that has it; "psnr" stands for "psnr-y" and "psnr-rgb" too.
 
     Raises:
-        UsageError: no run is named.
+        UsageError: no run is named, or the runs were validated by other scores than `metric`.
         InputError: a folder holds no log, or nothing has been logged yet.
         OutputError: the picture cannot be written.
     """
@@ -76,6 +76,9 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
     sets = sorted(
         {name for history in histories.values() for name in history.scores if f"{name.split()[-1]}-".startswith(f"{metric}-")}
     )
+    there = sorted({name.split()[-1] for history in histories.values() for name in history.scores})
+    if there and not sets:
+        raise UsageError(f"metric {metric}", "no validation has it", f"there are {', '.join(there)}")
     panels = [Panel("loss", _curves((label, h.loss) for label, h in histories.items()), logarithmic=True, marks=marks)]
     for name in sets:
         chosen = ((label, h.scores.get(name, ())) for label, h in histories.items())

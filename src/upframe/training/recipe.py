@@ -44,7 +44,7 @@ LOSS_OPTIONS: Mapping[LossKind, Mapping[str, type]] = {
     "contrastive": {"extractor": str, "channels": int, "layer_weights": tuple, "eps": float, "seed": int, "weights": str},
     "perceptual": {"layers": tuple, "layer_weights": tuple, "weights": str},
     "gan": {},
-    "endpoint_error": {},
+    "endpoint_error": {"by_level": bool},
 }
 
 
@@ -243,7 +243,7 @@ class Stage:
     """One run of the optimiser from its first to its last step."""
 
     name: str = field(metadata={"one_stage": True})
-    """Names the stage's folder, and the stage in `--set stages.NAME.field=value`."""
+    """Names the checkpoint of its end, `stages/NAME.pth`, and the stage in `--set stages.NAME.field=value`."""
     steps: int
     """Optimiser steps."""
     losses: tuple[LossTerm, ...] = (LossTerm("l1"),)
@@ -254,7 +254,7 @@ class Stage:
     """Samples of one optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
     """Parts, one after the other, in which each process runs its share of a batch; they save memory and change nothing
-    but rounding."""
+    but rounding, save for the contrastive loss, whose quotient is taken of each part by itself."""
     optimiser: Optimiser = Optimiser()
     """Of the network."""
     schedule: Schedule = field(default_factory=Schedule)
@@ -338,7 +338,7 @@ class Recipe:
     """What to train and how. Saved, resolved, beside and inside each checkpoint."""
 
     name: str
-    """Of the run's folder and of the weights it makes."""
+    """What messages call it."""
     model: str
     """Name in `MODELS`, or "spynet": the flow network alone, on "motion"."""
     stages: tuple[Stage, ...]
@@ -362,6 +362,7 @@ class Recipe:
         _check(len(set(names)) == len(names), subject, f"stages {', '.join(names)} are not all different", "rename one")
         previous = self.stages[0].start_from == PREVIOUS
         _check(not previous, subject, "its first stage starts from the previous one", "name a file or nothing")
+        _check_least(self, 0, "seed")
         object.__setattr__(self, "model_options", dict(self.model_options))
 
     @property
@@ -415,7 +416,9 @@ def model_spec(recipe: Recipe) -> ModelSpec:
         return _flow_spec()
     if recipe.model not in MODELS:
         raise UsageError(
-            f"recipe {recipe.name}", f"there is no model {recipe.model}", fields.did_you_mean(recipe.model, MODELS)
+            f"recipe {recipe.name}",
+            f"there is no model {recipe.model} in this version",
+            fields.did_you_mean(recipe.model, MODELS),
         )
     spec = MODELS[recipe.model]
     if not recipe.model_options:

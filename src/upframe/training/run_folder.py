@@ -34,7 +34,7 @@ import torch
 
 from upframe.environment import environment
 from upframe.errors import InputError, OutputError, UsageError
-from upframe.workfolder import _lock as lock_file
+from upframe.workfolder import lock
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / "lock").open("w")
         try:
-            lock_file(self._lock)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise UsageError(self.path, "another process is training in it", "wait for it, stop it or choose --out") from None

@@ -56,7 +56,8 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
         until: Name of the last stage to run.
 
     Raises:
-        UsageError: a batch that cannot be divided, a group without parameters, a stage that does not exist.
+        UsageError: a batch that cannot be divided, patches that the network does not take, a group without parameters, a
+            stage that does not exist.
         ModelError: a weights file that a stage needs is not there; the message names the stage.
     """
     spec = model_spec(recipe)
@@ -73,6 +74,7 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
     for i, stage in enumerate(stages):
         try:
             ranks.share(stage.batch, accumulate=stage.accumulation)
+            _check_patch(stage, spec)
             grouped(network, stage.optimiser)
             starts = [stage.start_from] + ([] if stage.discriminator is None else [stage.discriminator.start_from])
             for path in starts:
@@ -84,6 +86,13 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
             alone = f", or train only what comes before with --until {names[i - 1]}" if i else ""
             raise type(error)(f"stage {stage.name}", happened, f"{error.advice}{alone}") from error
     return Plan(recipe, spec, tuple(objectives))
+
+
+def _check_patch(stage: Stage, spec: ModelSpec) -> None:
+    fitting = spec.size.padded(stage.data.patch_px)
+    if fitting != stage.data.patch_px:
+        rule = f"{spec.size.minimum} px or more" + (f", multiples of {spec.size.multiple}" if spec.size.multiple > 1 else "")
+        raise UsageError(f"patch_px={stage.data.patch_px}", f"{spec.name} takes {rule}", f"use patch_px={fitting}")
 
 
 def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | None) -> TrainState:

@@ -71,7 +71,7 @@ def _recipe(name: str, model: str, stages: tuple[Stage, ...]) -> Recipe:
 def rlfn_x2() -> Recipe:
     """RLFN ×2 in three stages, the third with the contrastive loss.
 
-    Command: `upframe train rlfn-x2 --data DIV2K/HR --out runs/rlfn-x2`. To reach: Set5-Y 38.07, Set14-Y 33.72 dB.
+    Command: `upframe train rlfn-x2 --data DIV2K_train_HR --out runs/rlfn-x2`. To reach: Set5-Y 38.07, Set14-Y 33.72 dB.
     """
     first = single_stage(scale=2)
     return _recipe("rlfn-x2", "rlfn-x2", warm_started(first, starts=2, last=CONTRASTIVE))
@@ -80,7 +80,7 @@ def rlfn_x2() -> Recipe:
 def rlfn_x4() -> Recipe:
     """RLFN ×4 in three stages, the third with the contrastive loss.
 
-    Command: `upframe train rlfn-x4 --data DIV2K/HR --out runs/rlfn-x4`. To reach: Set5-Y 32.24, Set14-Y 28.62 dB.
+    Command: `upframe train rlfn-x4 --data DIV2K_train_HR --out runs/rlfn-x4`. To reach: Set5-Y 32.24, Set14-Y 28.62 dB.
     """
     first = single_stage(scale=4)
     return _recipe("rlfn-x4", "rlfn-x4", warm_started(first, starts=2, last=CONTRASTIVE))
@@ -89,7 +89,7 @@ def rlfn_x4() -> Recipe:
 def rlfn_s_x2() -> Recipe:
     """RLFN-S ×2, as `rlfn-x2`.
 
-    Command: `upframe train rlfn-s-x2 --data DIV2K/HR --out runs/rlfn-s-x2`. To reach: Set5-Y 38.05, Set14-Y 33.63 dB.
+    Command: `upframe train rlfn-s-x2 --data DIV2K_train_HR --out runs/rlfn-s-x2`. To reach: Set5-Y 38.05, Set14-Y 33.63 dB.
     """
     first = single_stage(scale=2)
     return _recipe("rlfn-s-x2", "rlfn-s-x2", warm_started(first, starts=2, last=CONTRASTIVE))
@@ -98,7 +98,7 @@ def rlfn_s_x2() -> Recipe:
 def rlfn_s_x4() -> Recipe:
     """RLFN-S ×4, as `rlfn-x4`.
 
-    Command: `upframe train rlfn-s-x4 --data DIV2K/HR --out runs/rlfn-s-x4`. To reach: Set5-Y 32.24, Set14-Y 28.63 dB.
+    Command: `upframe train rlfn-s-x4 --data DIV2K_train_HR --out runs/rlfn-s-x4`. To reach: Set5-Y 32.24, Set14-Y 28.63 dB.
     """
     first = single_stage(scale=4)
     return _recipe("rlfn-s-x4", "rlfn-s-x4", warm_started(first, starts=2, last=CONTRASTIVE))
@@ -107,7 +107,7 @@ def rlfn_s_x4() -> Recipe:
 def ws_0(*, steps: int = STAGE_STEPS) -> Recipe:
     """The ablation's starting point: one stage, L1 only.
 
-    Command: `upframe train rlfn-x4-ws-0 --data DIV2K/HR --out runs/ws-0`. To reach: less than `rlfn-x4-ws-1`.
+    Command: `upframe train rlfn-x4-ws-0 --data DIV2K_train_HR --out runs/ws-0`. To reach: less than `rlfn-x4-ws-1`.
     """
     return _recipe("rlfn-x4-ws-0", "rlfn-x4", (single_stage(scale=4, steps=steps),))
 
@@ -115,7 +115,7 @@ def ws_0(*, steps: int = STAGE_STEPS) -> Recipe:
 def ws_1(*, steps: int = STAGE_STEPS) -> Recipe:
     """One warm start, L1 only.
 
-    Command: `upframe train rlfn-x4-ws-1 --data DIV2K/HR --out runs/ws-1`. To reach: more than `rlfn-x4-e2000` and
+    Command: `upframe train rlfn-x4-ws-1 --data DIV2K_train_HR --out runs/ws-1`. To reach: more than `rlfn-x4-e2000` and
     `rlfn-x4-clr`, which are as long.
     """
     first = single_stage(scale=4, steps=steps)
@@ -125,7 +125,7 @@ def ws_1(*, steps: int = STAGE_STEPS) -> Recipe:
 def ws_2(*, steps: int = STAGE_STEPS) -> Recipe:
     """Two warm starts, L1 only: `rlfn-x4` without its contrastive loss.
 
-    Command: `upframe train rlfn-x4-ws-2 --data DIV2K/HR --out runs/ws-2`. To compare with `rlfn-x4`.
+    Command: `upframe train rlfn-x4-ws-2 --data DIV2K_train_HR --out runs/ws-2`. To compare with `rlfn-x4`.
     """
     first = single_stage(scale=4, steps=steps)
     return _recipe("rlfn-x4-ws-2", "rlfn-x4", warm_started(first, starts=2))
@@ -134,7 +134,7 @@ def ws_2(*, steps: int = STAGE_STEPS) -> Recipe:
 def e2000(*, steps: int = STAGE_STEPS) -> Recipe:
     """One stage of twice the length, its schedule stretched: what the warm start is compared with.
 
-    Command: `upframe train rlfn-x4-e2000 --data DIV2K/HR --out runs/e2000`. To reach: less than `rlfn-x4-ws-1`.
+    Command: `upframe train rlfn-x4-e2000 --data DIV2K_train_HR --out runs/e2000`. To reach: less than `rlfn-x4-ws-1`.
     """
     return _recipe("rlfn-x4-e2000", "rlfn-x4", (single_stage(scale=4, steps=2 * steps),))
 
@@ -142,7 +142,7 @@ def e2000(*, steps: int = STAGE_STEPS) -> Recipe:
 def clr(*, steps: int = STAGE_STEPS) -> Recipe:
     """The schedule restarts and Adam's state stays: a cyclical learning rate, the other comparison.
 
-    Command: `upframe train rlfn-x4-clr --data DIV2K/HR --out runs/clr`. To reach: less than `rlfn-x4-ws-1`.
+    Command: `upframe train rlfn-x4-clr --data DIV2K_train_HR --out runs/clr`. To reach: less than `rlfn-x4-ws-1`.
     """
     first = single_stage(scale=4, steps=steps)
     return _recipe("rlfn-x4-clr", "rlfn-x4", warm_started(first, starts=1, keep_optimiser=True))
@@ -151,8 +151,8 @@ def clr(*, steps: int = STAGE_STEPS) -> Recipe:
 def rlfn_x4_vgg() -> Recipe:
     """`rlfn-x4` with features of VGG-19 instead of the random extractor; the article: PSNR falls.
 
-    Command: `upframe train rlfn-x4-vgg --data DIV2K/HR --out runs/vgg --set losses.contrastive.options.weights=VGG19.pth`.
-    To reach: less than `rlfn-x4`.
+    Command: `upframe train rlfn-x4-vgg --data DIV2K_train_HR --out runs/vgg --set
+    losses.contrastive.options.weights=VGG19.pth`. To reach: less than `rlfn-x4`.
     """
     first = single_stage(scale=4)
     return _recipe("rlfn-x4-vgg", "rlfn-x4", warm_started(first, starts=2, last=CONTRASTIVE_VGG))

@@ -134,15 +134,24 @@ def flow() -> Recipe:
     Command: `upframe train flow --data PHOTOS --out runs/flow`. Estimated: 10 hours on two CPU cores. To
     reach: on held-back motion, an endpoint error far below that of zero flow.
     """
-    stage = replace(
-        _photo_stage(20_000, patch_px=128, batch=8, learning_rate=2e-4),
-        losses=(LossTerm("endpoint_error"),),
-        data=DataRecipe(kind="motion", patch_px=128, exclude=SHARE_ALIKE),
+    levels = replace(
+        _photo_stage(6_000, patch_px=96, batch=8, learning_rate=3e-4),
+        name="levels",
+        losses=(LossTerm("endpoint_error", options={"by_level": True}),),
+        data=DataRecipe(kind="motion", patch_px=96, exclude=SHARE_ALIKE),
         # Flows are differences of pixel positions: eight bits of mantissa are too few.
         precision="fp32",
         fp32_tail_steps=0,
     )
-    return Recipe(name="flow", model="spynet", stages=(stage,))
+    whole = replace(
+        levels,
+        name="whole",
+        steps=3_000,
+        losses=(LossTerm("endpoint_error"),),
+        optimiser=Optimiser(learning_rate=1e-4, betas=(0.9, 0.99)),
+        start_from=PREVIOUS,
+    )
+    return Recipe(name="flow", model="spynet", stages=(levels, whole))
 
 
 def _video_stage() -> Stage:

@@ -2,9 +2,9 @@
 
 Zhou et al., Efficient Image Super-Resolution using Vast-Receptive-Field Attention, ECCVW 2022 (arXiv 2210.05960).
 
-Data: DF2K (DIV2K and Flickr2K) as sub-images: `upframe data prepare div2k`. Hardware: two GPUs with 32 patches each (three
-with 64 for VapSR-S); batches here are global, so any number of GPUs does: `torchrun --nproc-per-node 2 -m upframe train …`.
-How long the authors trained is not published.
+Data: DF2K, the sub-images of DIV2K (`upframe data prepare div2k`) and of Flickr2K (`upframe data prepare sub-images`) in one
+folder. Hardware: two GPUs with 32 patches each (three with 64 for VapSR-S); batches here are global, so any number of GPUs
+does: `torchrun --nproc-per-node 2 -m upframe train …`. How long the authors trained is not published.
 """
 
 from __future__ import annotations

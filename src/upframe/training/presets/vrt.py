@@ -61,7 +61,7 @@ def vrt_001() -> Recipe:
     Command: `upframe train vrt-001 --data REDS/train_sharp --data-lq REDS/train_sharp_bicubic/X4 --out runs/vrt-001 --set
     flow_weights=SPYNET`. To reach: REDS4-RGB 31.60 dB.
     """
-    return Recipe(name="vrt-001", model="vrt-001-x4", stages=(_stage(_reds(6)),), protocol="reds4-rgb")
+    return Recipe(name="vrt-001", model="vrt-reds6-x4", stages=(_stage(_reds(6)),), protocol="reds4-rgb")
 
 
 def vrt_001_mindediting() -> Recipe:
@@ -70,7 +70,7 @@ def vrt_001_mindediting() -> Recipe:
     Command: as `vrt-001`. To reach: REDS4-RGB 31.63 dB.
     """
     stage = _stage(_reds(6), learning_rate=2e-4, frozen_until=MINDEDITING_EPOCH)
-    return Recipe(name="vrt-001-mindediting", model="vrt-001-x4", stages=(stage,), protocol="reds4-rgb")
+    return Recipe(name="vrt-001-mindediting", model="vrt-reds6-x4", stages=(stage,), protocol="reds4-rgb")
 
 
 def vrt_002() -> Recipe:
@@ -80,22 +80,22 @@ def vrt_002() -> Recipe:
     """
     recomputed = ActivationCheckpointing(attention=True, except_stages=(0, 1, 2, 3, 4, 5))
     stage = replace(_stage(_reds(16)), activation_checkpointing=recomputed)
-    return Recipe(name="vrt-002", model="vrt-002-x4", stages=(stage,), protocol="reds4-rgb")
+    return Recipe(name="vrt-002", model="vrt-reds16-x4", stages=(stage,), protocol="reds4-rgb")
 
 
 def vrt_003() -> Recipe:
     """Configuration 003: Vimeo-90K, bicubic, 7 frames, from the weights of 002 as far as they fit.
 
-    Command: `upframe train vrt-003 --data VIMEO/sequences --data-lq VIMEO/sequences_bicubic --out runs/vrt-003 --set
+    Command: `upframe train vrt-003 --data VIMEO --data-lq VIMEO/sequences_LRx4 --out runs/vrt-003 --set
     stages.main.start_from=runs/vrt-002/last.pth`. To reach: Vimeo-90K-T 38.20, Vid4 27.93 dB on Y.
     """
-    return Recipe(name="vrt-003", model="vrt-003-x4", stages=(_stage(_vimeo(blurred=False)),), protocol="vimeo-y-c4")
+    return Recipe(name="vrt-003", model="vrt-vimeo-bi-x4", stages=(_stage(_vimeo(blurred=False)),), protocol="vimeo-y-c4")
 
 
 def vrt_004() -> Recipe:
     """Configuration 004: Vimeo-90K, blurred and subsampled, 7 frames, from the weights of 002 as far as they fit.
 
-    Command: `upframe train vrt-004 --data VIMEO/sequences --out runs/vrt-004 --set
+    Command: `upframe train vrt-004 --data VIMEO --out runs/vrt-004 --set
     stages.main.start_from=runs/vrt-002/last.pth`. To reach: UDM10 41.05, Vimeo-90K-T 38.72, Vid4 29.42 dB on Y.
     """
-    return Recipe(name="vrt-004", model="vrt-004-x4", stages=(_stage(_vimeo(blurred=True)),), protocol="udm10-y")
+    return Recipe(name="vrt-004", model="vrt-vimeo-bd-x4", stages=(_stage(_vimeo(blurred=True)),), protocol="udm10-y")

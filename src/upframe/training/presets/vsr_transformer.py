@@ -90,7 +90,7 @@ def vsrt_reds_paper() -> Recipe:
 def vsrt_vimeo() -> Recipe:
     """Vimeo-90K, 7 frames, as the authors' code: 1.2 million steps in six periods, 2 clips for each of 8 GPUs.
 
-    Command: `upframe train vsrt-vimeo --data VIMEO/sequences --data-lq VIMEO/sequences_bicubic --out runs/vsrt-vimeo --set
+    Command: `upframe train vsrt-vimeo --data VIMEO --data-lq VIMEO/sequences_LRx4 --out runs/vsrt-vimeo --set
     flow_weights=SPYNET`. To reach: Vimeo-90K-T 37.71, Vid4 27.36 dB on Y.
     """
     stages = _stages(_vimeo(), batch=16, steps=1_200_000, schedule=VIMEO_SCHEDULE)
