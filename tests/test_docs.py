@@ -26,7 +26,9 @@ from upframe.media.images import write_pixels
 from upframe.media.video import CODECS, CONTAINERS
 from upframe.models import MODELS, OFFICIAL, SHIPPED
 from upframe.nets.rlfn import RLFN, spec_for
-from upframe.training.recipes import RECIPES, find_recipe
+from upframe.training.degrade import DEGRADATIONS
+from upframe.training.recipe import LOSS_OPTIONS
+from upframe.training.recipes import find_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -75,11 +77,18 @@ def flags_of(command: str, *, video: bool | None = None) -> set[str]:
     return {name for a in named for name in (*a.names, *a.negatives) if name.startswith("-")}
 
 
-@pytest.mark.parametrize(("name", "heading", "video"), [("upscale.md", "All flags", False), ("video.md", "Video flags", True)])
-def test_every_flag_of_upscale_is_documented_and_no_other(name: str, heading: str, video: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "heading", "command", "video"),
+    [
+        ("upscale.md", "All flags", "upscale", False),
+        ("video.md", "Video flags", "upscale", True),
+        ("training.md", "All flags", "train", None),
+    ],
+)
+def test_every_flag_is_documented_and_no_other(name: str, heading: str, command: str, video: bool | None) -> None:
     table = rows(section(page(name), heading))
     documented = {flag for cells in table for flag in code(cells[0])}
-    assert documented and documented == flags_of("upscale", video=video)
+    assert documented and documented == flags_of(command, video=video)
 
 
 @pytest.mark.parametrize("name", [p.name for p in PAGES if p.parent.name == "docs"])
@@ -93,12 +102,17 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "compare",
         "bench",
         "train",
+        "train plot",
+        "train difference-map",
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
+        "data check",
+        "data preview",
+        *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "lmdb")),
     )
     known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
-    # Only what stands in code, and on no line that runs another program.
+    # Only what stands in code, on no line that runs another program, and behind torchrun's own flags.
     spans = code(page(name)) + [
-        line
+        line.rpartition("-m upframe")[2]
         for block in fenced(page(name), "")
         for line in block.splitlines()
         if not line.lstrip().startswith(("python", "pip"))
@@ -175,15 +189,24 @@ def test_codecs_and_containers_are_those_that_are_written() -> None:
         assert (table["text subtitles"][container.label] == "kept") == ("ass" in container.text_kept)
 
 
-def test_the_table_of_recipes_holds_what_the_recipes_say() -> None:
-    table = rows(section(page("training.md"), "Recipes"))
-    assert len(table) > 10
-    for column, name in enumerate(RECIPES, start=1):
-        recipe = find_recipe(name)
-        for cells in table:
-            value = getattr(recipe, code(cells[0])[0])
-            shown = "–" if value is None else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            assert cells[column] in (shown, "share-alike files"), (name, cells[0])
+def test_every_command_line_of_the_training_page_names_a_recipe_and_fields_there_are() -> None:
+    """The tables of recipes and their fields are compared in training/test_recipes.py."""
+    lines = [line for block in fenced(page("training.md"), "") for line in block.splitlines()]
+    commands = [found[1] for line in lines if (found := re.search(r"upframe train ((?!plot|difference)[a-z].*)", line))]
+    assert len(commands) > 5
+    for command in commands:
+        changes = dict(change.split("=", 1) for change in re.findall(r"--set (\S+)", command))
+        find_recipe(command.split()[0]).override(changes)
+    (groups,) = (re.fullmatch(r"--set '(.+)'", line) for line in lines if line.startswith("--set"))
+    assert groups is not None
+    find_recipe("vrt-001").override(dict([groups[1].split("=", 1)]))
+
+
+def test_losses_and_degradations_are_documented_with_the_options_they_take() -> None:
+    losses = {code(cells[0])[0]: set(code(cells[1])) for cells in rows(section(page("training.md"), "Losses"))}
+    assert losses == {kind: set(options) for kind, options in LOSS_OPTIONS.items()}
+    degradations = {code(cells[0])[0] for cells in rows(section(page("training.md"), "Degradations"))}
+    assert degradations == DEGRADATIONS.keys()
 
 
 # Links ----------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class WorkFolder:
         except OSError as error:
             raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
         try:
-            _lock(self._lock)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
@@ -184,14 +184,24 @@ def _sha256(path: Path) -> str:
 
 if sys.platform == "win32":
 
-    def _lock(file: IO[str]) -> None:
+    def lock(file: IO[str]) -> None:
+        """Hold `file` until it is closed, however the process ends.
+
+        Raises:
+            OSError: when another process holds it.
+        """
         import msvcrt
 
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
 
-    def _lock(file: IO[str]) -> None:
+    def lock(file: IO[str]) -> None:
+        """Hold `file` until it is closed, however the process ends.
+
+        Raises:
+            OSError: when another process holds it.
+        """
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from conftest import make_photo
+from upframe.errors import UsageError
 from upframe.media.images import iter_files, read_pixels, write_pixels
 from upframe.pixels import from_unit, resize, to_unit
-from upframe.training.data import load_photos
-from upframe.training.leaks import ALIKE_BITS, find_leaks, perceptual_hash
+from upframe.training.footage import find_clips, find_photos
+from upframe.training.leaks import ALIKE_BITS, find_leaks, fingerprints, perceptual_hash, refuse_leaks, sampled_frames
 from upframe.training.recipes import RECIPES
 
 TRAIN = {f"t{i}": make_photo(90, 120, seed=i) for i in range(20)}
@@ -48,14 +49,62 @@ def test_different_pictures_are_far_apart() -> None:
     assert 26 < np.mean(distances) < 38  # about half of 64
 
 
+def test_every_pair_is_compared_also_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upframe.training.leaks._BLOCK", 7)
+    test = {f"v{i}": np.rot90(TRAIN[f"t{i}"], i).copy() for i in (3, 8, 13)}
+    many = dict(TRAIN) | {f"n{i}": make_photo(40, 50, seed=1000 + i) for i in range(60)}
+    leaks = find_leaks(fingerprints(many.items()), test)
+    assert [(leak.train, leak.test) for leak in leaks] == [("t3", "v3"), ("t8", "v8"), ("t13", "v13")]
+
+
+def test_black_frames_of_fades_are_no_leak() -> None:
+    black = {"black": np.zeros((90, 120, 3), np.uint8)}
+    assert find_leaks(black, {"dark": np.full((80, 100, 3), 1, np.uint8)}) == []
+    assert [leak.kind for leak in find_leaks(black, {"same": black["black"]})] == ["exact"]
+
+
+# Training sets --------------------------------------------------------------------------------------------------------
+def _clips(root: Path, *, frames: int = 12) -> Path:
+    for clip in range(3):
+        (root / f"{clip:03}").mkdir(parents=True)
+        for n in range(frames):
+            write_pixels(root / f"{clip:03}" / f"{n:08}.png", make_photo(48, 64, seed=100 * clip + n))
+    return root
+
+
+@pytest.mark.parametrize("planted", ["copy", "recompressed"])
+def test_a_test_frame_planted_into_a_clip_stops_the_run(tmp_path: Path, planted: str) -> None:
+    clips = _clips(tmp_path / "train")
+    frame = make_photo(48, 64, seed=777)
+    if planted == "recompressed":
+        write_pixels(tmp_path / "frame.jpg", frame[:, ::-1].copy(), quality=70)
+        write_pixels(clips / "001" / "00000007.png", read_pixels(tmp_path / "frame.jpg"))
+    else:
+        write_pixels(clips / "001" / "00000007.png", frame)
+    footage = find_clips(clips)
+    held_out = {"REDS4/000/00000011": frame, "REDS4/011/00000002": make_photo(48, 64, seed=778)}
+    with pytest.raises(UsageError, match=r"1 test pictures are in it: 001/00000007\.png shows what REDS4/000/00000011 shows"):
+        refuse_leaks(footage, held_out)
+    refuse_leaks(find_clips(clips, exclude=("001",)), held_out)
+
+
+def test_of_large_sets_evenly_spaced_frames_of_every_clip_are_compared(tmp_path: Path) -> None:
+    footage = find_clips(_clips(tmp_path))
+    assert len(list(sampled_frames(footage, most_frames=36))) == 36
+    sampled = list(sampled_frames(footage, most_frames=10))
+    assert sampled == [f"{clip:03}/{n:08}.png" for clip in range(3) for n in (0, 4, 8)]
+    assert len(list(sampled_frames(footage, most_frames=1))) == 3
+
+
 def test_no_test_picture_is_among_the_photographs_the_shipped_weights_were_trained_on(shared: Path) -> None:
     torch.set_num_threads(1)
-    train = load_photos(shared / "train" / "photos", exclude=RECIPES["photo-x4"]().exclude, minimum_px=1)
-    assert len(train) > 70
+    data = RECIPES["photo-x4"]().stages[0].data
+    train = find_photos(shared / "train" / "photos", exclude=data.exclude)
+    assert len(train.clips) > 70
     tests = {
         f"{name}/{path.name}": read_pixels(path)
         for name in ("Set5", "Set14", "B100")
         for path in iter_files(shared / "testsets" / name / "HR")
     }
     assert len(tests) == 119
-    assert find_leaks(train, tests) == []
+    refuse_leaks(train, tests)

@@ -14,7 +14,16 @@ from typing import NoReturn
 
 from cyclopts import CycloptsError
 
-from upframe.cli import measuring, models, restoring, training, upscaling  # noqa: F401 (each adds its commands to the app)
+from upframe.cli import (  # noqa: F401 (each adds its commands)
+    data,
+    data_preview,
+    difference_map,
+    measuring,
+    models,
+    restoring,
+    training,
+    upscaling,
+)
 from upframe.cli.output import Stop, print_line, say
 from upframe.cli.parser import (
     PIPE,

@@ -1,105 +1,121 @@
-"""Training patches: cropped from photographs held in memory, degraded on the fly by the bicubic of the test sets."""
+"""Training data: the door of this part.
+
+paths = DataPaths(gt, lq)                                     folders, videos or LMDB stores
+source = source_for(stage.data, paths, scale=spec.scale)      draws samples
+refuse_leaks(source.footage, held_out)                        no test frame may be in it
+with Loader(source, batch=stage.batch, seed=recipe.seed, workers=4) as loader:
+    for batch in loader.batches(first_step):
+        ...                                                   batch.lq, batch.gt
+"""
 
 from __future__ import annotations
 
-import fnmatch
-import logging
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from upframe.errors import UsageError
+from upframe.training.degrade import find_degradations
+from upframe.training.footage import FootageSet, find_clips, find_photos, with_inputs
+from upframe.training.leaks import refuse_leaks
+from upframe.training.loader import Loader, WorkerKind
+from upframe.training.motion import MotionPairs, pair_side_px
+from upframe.training.patches import Degrade, Patches, patch_side_px
+from upframe.training.recipe import DataRecipe
+from upframe.training.samples import Batch, Sample, Source
+from upframe.training.stores import DEFAULT_BUDGET_BYTES, ArrayStore, FrameStore, HeldStore
 
-from upframe import pixels as px
-from upframe.errors import InputError
-from upframe.media.images import is_image_name, read_pixels
-
-log = logging.getLogger(__name__)
-
-# The cubic kernel widened by s reaches 2·s pixels of the ground truth; 3 low-resolution pixels of context hold it.
-_CONTEXT_PX = 3
+__all__ = [
+    "Batch",
+    "DataPaths",
+    "FootageSource",
+    "Loader",
+    "Sample",
+    "Source",
+    "WorkerKind",
+    "open_footage",
+    "refuse_leaks",
+    "source_for",
+]
 
 
 @dataclass(frozen=True)
-class Batch:
-    lq: Tensor
-    """(N, 3, P, P) float32 in [0, 1], rounded to 8 bits as a stored low-resolution file would be."""
-    gt: Tensor
-    """(N, 3, s·P, s·P) float32 in [0, 1]."""
+class DataPaths:
+    """Where the training data are."""
+
+    gt: Path
+    """Ground truth: a folder of photos, of clips or of videos, or an LMDB store."""
+    lq: Path | None = None
+    """Degraded counterparts by the same names, for "paired" data."""
+    cache: Path | None = None
+    """Where videos are kept decoded; `video_cache.default_cache()` otherwise."""
 
 
-def load_photos(folder: Path, *, exclude: tuple[str, ...] = (), minimum_px: int) -> dict[str, NDArray[np.uint8]]:
-    """All 8-bit RGB pictures below `folder` by name, decoded; smaller ones than `minimum_px` are left out.
+class FootageSource(Source, Protocol):
+    """A source, and the clips that it draws from."""
 
-    Raises:
-        InputError: for a damaged file, by name, or when nothing usable is there.
-    """
-    photos: dict[str, NDArray[np.uint8]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and is_image_name(p)):
-        name = path.relative_to(folder).as_posix()
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in exclude):
-            continue
-        pixels = read_pixels(path)
-        if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
-            log.warning("%s is not 8-bit RGB and is left out", name)
-        elif min(pixels.shape[:2]) < minimum_px:
-            log.warning("%s is smaller than %d px and is left out", name, minimum_px)
-        else:
-            photos[name] = np.ascontiguousarray(pixels)
-    if not photos:
-        raise InputError(folder, "no usable photographs (8-bit RGB) in it", "pass a folder of photos")
-    return photos
+    footage: FootageSet
 
 
-class PatchSampler:
-    """Draws the batch of any step. The draw depends on (seed, step) alone, so a resumed run sees what it would have seen.
+def source_for(
+    data: DataRecipe,
+    paths: DataPaths,
+    *,
+    scale: int,
+    budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    degradation: Degrade | None = None,
+) -> FootageSource:
+    """The source of the samples that `data` describes.
 
     Args:
-        photos: Decoded (H, W, 3) uint8 pictures.
-        patch_px: Side of the low-resolution patch.
+        scale: Of the network: ground-truth pixels per input pixel. Ignored for "motion".
+        budget_bytes: Memory for decoded pictures; see `stores.HeldStore`.
+        degradation: In place of the preset that `data.degradation` names.
+
+    Raises:
+        UsageError: if `paths` do not fit `data`.
+        InputError: naming the file, for damaged data, or when nothing usable is there.
     """
-
-    def __init__(self, photos: list[NDArray[np.uint8]], *, scale: int, patch_px: int, batch: int, seed: int) -> None:
-        self._scale, self._patch, self._batch, self._seed = scale, patch_px, batch, seed
-        self._side = (patch_px + 2 * _CONTEXT_PX) * scale
-        self._photos = [p for p in photos if min(p.shape[:2]) >= self._side]
-        if not self._photos:
-            raise ValueError(f"no picture holds a patch of {self._side} px")
-        area = np.array([p.shape[0] * p.shape[1] for p in self._photos], dtype=np.float64)
-        self._probability = area / area.sum()  # every pixel equally likely, whatever the size of its picture
-
-    def __call__(self, step: int) -> Batch:
-        rng = np.random.default_rng((self._seed, step))
-        s, context = self._scale, _CONTEXT_PX * self._scale
-        crops = np.empty((self._batch, self._side, self._side, 3), dtype=np.uint8)
-        for i, chosen in enumerate(rng.choice(len(self._photos), self._batch, p=self._probability)):
-            photo = self._photos[chosen]
-            # Multiples of the scale: the patch's grid is then that of the whole picture's low-resolution version.
-            top = int(rng.integers((photo.shape[0] - self._side) // s + 1)) * s
-            left = int(rng.integers((photo.shape[1] - self._side) // s + 1)) * s
-            crops[i] = photo[top : top + self._side, left : left + self._side]
-        gt = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
-        lq = px.matlab_bicubic_8bit(gt, s)[..., _CONTEXT_PX:-_CONTEXT_PX, _CONTEXT_PX:-_CONTEXT_PX].float()
-        gt = gt[..., context:-context, context:-context]
-        return _augment(Batch(lq / 255, gt / 255), rng)
+    footage = open_footage(data, paths, scale=scale, budget_bytes=budget_bytes)
+    if data.kind == "motion":
+        return MotionPairs(footage, data)
+    if data.low_quality == "degraded" and degradation is None:
+        assert data.degradation is not None  # DataRecipe sees to it
+        degradation = find_degradations(data.degradation, scale=scale)
+    return Patches(footage, data, scale=scale, degrade=degradation)
 
 
-def _augment(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Each sample flipped and rotated into one of the eight orientations of the square."""
-    lq, gt = [], []
-    for i, pose in enumerate(rng.integers(8, size=len(batch.lq))):
-        lq.append(_pose(batch.lq[i], int(pose)))
-        gt.append(_pose(batch.gt[i], int(pose)))
-    return Batch(torch.stack(lq), torch.stack(gt))
+def open_footage(data: DataRecipe, paths: DataPaths, *, scale: int, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> FootageSet:
+    """The pictures or clips that `data` takes of `paths`, kept in memory as far as they fit.
+
+    Raises:
+        As `source_for`.
+    """
+    if (data.low_quality == "paired") != (paths.lq is not None):
+        wanted = "needs a folder of inputs as well" if paths.lq is None else f"makes its inputs itself ({data.low_quality})"
+        raise UsageError("training data", f"the recipe {wanted}", "pass the inputs of paired data, and of no other")
+    if data.kind == "clips":
+        needed = (data.frames_read - 1) * min(data.intervals) + 1
+        footage = find_clips(paths.gt, exclude=data.exclude, minimum_frames=needed, cache=paths.cache)
+    else:
+        side = pair_side_px(data) if data.kind == "motion" else patch_side_px(data, scale=scale)
+        footage = find_photos(paths.gt, exclude=data.exclude, minimum_px=side)
+    if paths.lq is not None:
+        footage = with_inputs(footage, paths.lq, scale=scale)
+    return held(footage, budget_bytes=budget_bytes)
 
 
-def _pose(x: Tensor, pose: int) -> Tensor:
-    x = torch.rot90(x, pose % 4, (-2, -1))
-    return x.flip(-1) if pose >= 4 else x
+def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
+    """The set with its pictures in memory as far as they fit; degraded frames take their share of the budget."""
+    inputs_bytes = 0 if footage.input_store is None else budget_bytes // 5  # at ×2 they are a quarter of the truth's pixels
+    return dataclasses.replace(
+        footage,
+        store=_held(footage.store, budget_bytes - inputs_bytes),
+        input_store=None if footage.input_store is None else _held(footage.input_store, inputs_bytes),
+    )
 
 
-def pixel_total(photos: dict[str, NDArray[Any]]) -> int:
-    return sum(p.shape[0] * p.shape[1] for p in photos.values())
+def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
+    # Decoded videos are mapped files: the system keeps what is used, for all processes at once.
+    return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)

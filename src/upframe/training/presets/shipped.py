@@ -1,0 +1,267 @@
+"""Recipes that upframe's own weights are made with, for one small machine.
+
+Hours marked "estimated" were not run: they are single steps timed beside those of `photo-x2`, whose 57 minutes on two shared
+CPU cores are the measure. One GPU is many times faster.
+
+Data: photographs and clips under licences that let the weights be given away; share-alike files are left out so that no such
+term can be argued to follow into the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from upframe.training.presets.realbasicvsr import FROZEN_FLOW, GAN, PERCEPTUAL
+from upframe.training.presets.rlfn import CONTRASTIVE, single_stage, warm_started
+from upframe.training.recipe import (
+    PREVIOUS,
+    Cadence,
+    DataRecipe,
+    Discriminator,
+    LossTerm,
+    Optimiser,
+    Recipe,
+    Stage,
+)
+from upframe.training.schedule import Schedule
+
+SHARE_ALIKE = (
+    "cid22_*",
+    "lomiri_bridge_by_sander_klootwijk*",
+    "lomiri_dragonfly_by_bolly*",
+    "lomiri_kleiber_by_lukas_baubkus*",
+    "dog_phone*",
+)
+"""Patterns of the photographs and clips of our own training set that are under share-alike licences."""
+
+
+def _photo_stage(steps: int, *, patch_px: int = 48, batch: int = 16, learning_rate: float = 1e-3) -> Stage:
+    """L1 under one cosine, in bfloat16 with a float32 tail: what pays on CPUs with avx512_bf16 and on GPUs alike."""
+    return Stage(
+        name="main",
+        steps=steps,
+        data=DataRecipe(kind="photos", patch_px=patch_px, exclude=SHARE_ALIKE),
+        batch=batch,
+        optimiser=Optimiser(learning_rate=learning_rate, betas=(0.9, 0.99)),
+        schedule=Schedule("cosine", warmup_steps=200, final_learning_rate=1e-6),
+        ema_decay=0.999,
+        precision="bf16",
+        fp32_tail_steps=min(1000, steps),
+        channels_last=True,
+    )
+
+
+def photo_x2() -> Recipe:
+    """RLFN's NTIRE variant at ×2 for the shipped `photo-x2`.
+
+    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. The shipped weights took 57 minutes on two shared
+    CPU cores with avx512_bf16 (130 patches a second when undisturbed: 25 minutes). Reached: Set5-Y 37.39 dB.
+    """
+    return Recipe(name="photo-x2", model="rlfn-ntire-x2", stages=(_photo_stage(12_000),), protocol="sisr-y")
+
+
+def photo_x3() -> Recipe:
+    """RLFN's NTIRE variant at ×3, started from the ×2 weights (all but the upsampler).
+
+    Command: `upframe train photo-x3 --data PHOTOS --out runs/photo-x3 --set start_from=runs/photo-x2/last.pth`. Estimated: 70
+    minutes on two CPU cores. To reach: bicubic's Set5-Y plus 3 dB (33.4).
+    """
+    return Recipe(name="photo-x3", model="rlfn-ntire-x3", stages=(_photo_stage(16_000),), protocol="sisr-y")
+
+
+def photo_x4() -> Recipe:
+    """RLFN's NTIRE variant at ×4 for the shipped `photo-x4`, started from the ×2 weights (all but the upsampler).
+
+    Command: `upframe train photo-x4 --data PHOTOS --out runs/photo-x4 --set start_from=runs/photo-x2/last.pth`. The
+    shipped weights took 66 minutes on two shared CPU cores with avx512_bf16. Reached: Set5-Y 31.41 dB.
+    """
+    return Recipe(name="photo-x4", model="rlfn-ntire-x4", stages=(_photo_stage(16_000),), protocol="sisr-y")
+
+
+def _photo_vapsr(scale: int, steps: int) -> Recipe:
+    return Recipe(
+        name=f"photo-vapsr-x{scale}",
+        model="vapsr-s-x4",
+        model_options={} if scale == 4 else {"scale": scale},
+        stages=(_photo_stage(steps),),
+        protocol="sisr-y",
+    )
+
+
+def photo_vapsr_x2() -> Recipe:
+    """VapSR-S at ×2, a size its authors did not publish.
+
+    Command: `upframe train photo-vapsr-x2 --data PHOTOS --out runs/photo-vapsr-x2`. Estimated: 8 to 13 hours on two CPU
+    cores. To reach: `photo-x2` with half its parameters.
+    """
+    return _photo_vapsr(2, 16_000)
+
+
+def photo_vapsr_x3() -> Recipe:
+    """VapSR-S at ×3, started from the ×2 weights (all but the upsampler).
+
+    Command: `upframe train photo-vapsr-x3 --data PHOTOS --out runs/photo-vapsr-x3 --set
+    start_from=runs/photo-vapsr-x2/last.pth`. Estimated: 8 to 13 hours on two CPU cores. To reach: `photo-x3` with half
+    its parameters.
+    """
+    return _photo_vapsr(3, 16_000)
+
+
+def photo_vapsr_x4() -> Recipe:
+    """VapSR-S at ×4, started from the ×2 weights (all but the upsampler).
+
+    Command: `upframe train photo-vapsr-x4 --data PHOTOS --out runs/photo-vapsr-x4 --set
+    start_from=runs/photo-vapsr-x2/last.pth`. Estimated: 8 to 13 hours on two CPU cores. To reach: `photo-x4` with half
+    its parameters.
+    """
+    return _photo_vapsr(4, 16_000)
+
+
+def photo_real_x4() -> Recipe:
+    """RLFN's NTIRE variant at ×4 for photographs as they are found: blurred, noisy, compressed twice over. L1 only.
+
+    Command: `upframe train photo-real-x4 --data PHOTOS --out runs/photo-real-x4 --set start_from=runs/photo-x4/last.pth`.
+    Estimated: 5 hours on two CPU cores. To reach: on degraded copies of the test sets, more PSNR than `photo-x4`.
+    """
+    stage = _photo_stage(30_000, patch_px=64, learning_rate=5e-4)
+    data = replace(stage.data, low_quality="degraded", degradation="photo-mild")
+    return Recipe(name="photo-real-x4", model="rlfn-ntire-x4", stages=(replace(stage, data=data),), protocol="sisr-y")
+
+
+def flow() -> Recipe:
+    """A flow network of our own: SPyNet trained on photographs under random smooth motion, whose flow is known exactly.
+
+    Command: `upframe train flow --data PHOTOS --out runs/flow`. Estimated: 10 hours on two CPU cores. To
+    reach: on held-back motion, an endpoint error far below that of zero flow.
+    """
+    levels = replace(
+        _photo_stage(6_000, patch_px=96, batch=8, learning_rate=3e-4),
+        name="levels",
+        losses=(LossTerm("endpoint_error", options={"by_level": True}),),
+        data=DataRecipe(kind="motion", patch_px=96, exclude=SHARE_ALIKE),
+        # Flows are differences of pixel positions: eight bits of mantissa are too few.
+        precision="fp32",
+        fp32_tail_steps=0,
+    )
+    whole = replace(
+        levels,
+        name="whole",
+        steps=3_000,
+        losses=(LossTerm("endpoint_error"),),
+        optimiser=Optimiser(learning_rate=1e-4, betas=(0.9, 0.99)),
+        start_from=PREVIOUS,
+    )
+    return Recipe(name="flow", model="spynet", stages=(levels, whole))
+
+
+def _video_stage() -> Stage:
+    return Stage(
+        name="wogan",
+        steps=60_000,
+        losses=(LossTerm("l1"), LossTerm("l1", on="cleaned")),
+        data=DataRecipe(
+            kind="clips",
+            low_quality="degraded",
+            degradation="video-mild",
+            patch_px=64,
+            clip_frames=14,
+            mirrored=True,
+            exclude=SHARE_ALIKE,
+        ),
+        batch=4,
+        optimiser=Optimiser(learning_rate=2e-4, betas=(0.9, 0.99), groups=(FROZEN_FLOW,)),
+        schedule=Schedule("cosine", warmup_steps=500, final_learning_rate=1e-6),
+        ema_decay=0.999,
+        precision="bf16",
+        fp32_tail_steps=2000,
+    )
+
+
+def _video_recipe(name: str, *stages: Stage) -> Recipe:
+    options = {"channels": 32, "propagation_blocks": 5, "cleaning_blocks": 5}
+    return Recipe(name=name, model="realbasicvsr-x4", model_options=options, stages=stages, protocol="vid4-y")
+
+
+def video_real_x4() -> Recipe:
+    """A small RealBasicVSR (32 channels, 5 blocks a direction) with our own flow network; distortion only.
+
+    Command: `upframe train video-real-x4 --data CLIPS --out runs/video-real-x4 --set flow_weights=runs/flow/last.pth`.
+    For one GPU. To reach: on the Vid4 clips under `vid4-y`, more PSNR than the frame-wise `photo-x4`, and a
+    smaller warping error.
+    """
+    return _video_recipe("video-real-x4", _video_stage())
+
+
+def video_real_x4_gan() -> Recipe:
+    """`video-real-x4` and a second stage against a discriminator, with the perceptual loss.
+
+    Command: as `video-real-x4`, and `--set losses.perceptual.options.weights=VGG19.pth`. For one GPU. To reach: a
+    lower NIQE on real clips than `video-real-x4`.
+    """
+    first = _video_stage()
+    second = replace(
+        first,
+        name="gan",
+        steps=20_000,
+        losses=(*first.losses, replace(PERCEPTUAL, target="gt"), GAN),
+        optimiser=replace(first.optimiser, learning_rate=5e-5),
+        schedule=Schedule(),
+        discriminator=Discriminator(),
+        start_from=PREVIOUS,
+    )
+    return _video_recipe("video-real-x4-gan", first, second)
+
+
+# The tricks of RLFN at a size where three seeds can be afforded -----------------------------------------------------------
+def _trick(name: str, *stages: Stage) -> Recipe:
+    small = tuple(
+        replace(
+            stage,
+            data=replace(stage.data, patch_px=48, exclude=SHARE_ALIKE),
+            batch=16,
+            channels_last=True,
+            precision="bf16",
+        )
+        for stage in stages
+    )
+    return Recipe(name=name, model="rlfn-ntire-x4", stages=small, protocol="sisr-y", cadence=Cadence(validate_every=1000))
+
+
+TRICK_STEPS = 5000
+
+
+def _trick_stage(steps: int = TRICK_STEPS) -> Stage:
+    return single_stage(scale=4, steps=steps)
+
+
+def tricks_ws_1() -> Recipe:
+    """One warm start, 5000 steps a stage: `rlfn-x4-ws-1` made small.
+
+    Command: `upframe train tricks-ws-1 --data PHOTOS --out runs/ws-1-seed1 --set seed=1`, also with seeds 2 and 3.
+    Estimated: 90 minutes on two CPU cores. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
+    """
+    return _trick("tricks-ws-1", *warm_started(_trick_stage(), starts=1))
+
+
+def tricks_e2000() -> Recipe:
+    """One stage of twice the length: `rlfn-x4-e2000` made small.
+
+    Command: as `tricks-ws-1`.
+    """
+    return _trick("tricks-e2000", _trick_stage(2 * TRICK_STEPS))
+
+
+def tricks_clr() -> Recipe:
+    """The schedule restarts and Adam's state stays: `rlfn-x4-clr` made small.
+
+    Command: as `tricks-ws-1`.
+    """
+    return _trick("tricks-clr", *warm_started(_trick_stage(), starts=1, keep_optimiser=True))
+
+
+def tricks_contrastive() -> Recipe:
+    """`tricks-ws-1` with the contrastive loss in its last stage.
+
+    Command: as `tricks-ws-1`. To compare with it.
+    """
+    return _trick("tricks-contrastive", *warm_started(_trick_stage(), starts=1, last=CONTRASTIVE))

@@ -1,0 +1,275 @@
+"""The stages of a recipe: whether they can run, what each begins with, and how an interrupted one is taken up again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from upframe.checkpoints import recognise
+from upframe.errors import InputError, ModelError, UpframeError, UsageError
+from upframe.nets._flow import SPyNet, mm_names
+from upframe.spec import ModelSpec
+from upframe.training.discriminator import UNetDiscriminator
+from upframe.training.distributed import Ranks
+from upframe.training.guard import Guard
+from upframe.training.objective import Objective
+from upframe.training.optimiser import adopt_state, grouped, make_optimiser
+from upframe.training.recipe import PREVIOUS, Discriminator, Recipe, Stage, model_spec
+from upframe.training.run_folder import read_checkpoint
+from upframe.training.state import Adversary, Content, TrainState, detached_copy, restore, seed_all
+from upframe.weights_file import read
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that was found able to run here."""
+
+    recipe: Recipe
+    spec: ModelSpec
+    objectives: tuple[Objective, ...]
+    """Of each stage to be run."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those to be run."""
+        return self.recipe.stages[: len(self.objectives)]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the stages to be run."""
+        return sum(stage.steps for stage in self.stages)
+
+
+def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan:
+    """Look through every stage before the first one begins: files, sizes, names of parameters.
+
+    Args:
+        until: Name of the last stage to run.
+
+    Raises:
+        UsageError: a batch that cannot be divided, patches that the network does not take, a group without parameters, a
+            stage that does not exist.
+        ModelError: a weights file that a stage needs is not there; the message names the stage.
+    """
+    spec = model_spec(recipe)
+    names = [stage.name for stage in recipe.stages]
+    if until is not None and until not in names:
+        raise UsageError(f"--until {until}", f"{recipe.name} has no such stage", f"its stages are {', '.join(names)}")
+    stages = recipe.stages if until is None else recipe.stages[: names.index(until) + 1]
+    with torch.device("meta"):
+        network = spec.build()
+    if recipe.flow_weights is not None:
+        _need_file(recipe.flow_weights, what="the flow network's weights")
+        _flow_network(network, recipe)
+    objectives = []
+    for i, stage in enumerate(stages):
+        try:
+            ranks.share(stage.batch, accumulate=stage.accumulation)
+            _check_patch(stage, spec)
+            grouped(network, stage.optimiser)
+            starts = [stage.start_from] + ([] if stage.discriminator is None else [stage.discriminator.start_from])
+            for path in starts:
+                if path is not None and path != PREVIOUS:
+                    _need_file(path, what="what it starts from")
+            objectives.append(Objective(stage, spec))
+        except UpframeError as error:
+            happened = f"cannot run: {error.subject}: {error.happened}"
+            alone = f", or train only what comes before with --until {names[i - 1]}" if i else ""
+            raise type(error)(f"stage {stage.name}", happened, f"{error.advice}{alone}") from error
+    return Plan(recipe, spec, tuple(objectives))
+
+
+def _check_patch(stage: Stage, spec: ModelSpec) -> None:
+    fitting = spec.size.padded(stage.data.patch_px)
+    if fitting != stage.data.patch_px:
+        rule = f"{spec.size.minimum} px or more" + (f", multiples of {spec.size.multiple}" if spec.size.multiple > 1 else "")
+        raise UsageError(f"patch_px={stage.data.patch_px}", f"{spec.name} takes {rule}", f"use patch_px={fitting}")
+
+
+def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | None) -> TrainState:
+    """The state in which stage `index` begins.
+
+    Args:
+        before: The state in which the stage before it ended.
+
+    Raises:
+        ModelError: the weights to begin with do not fit.
+    """
+    recipe, stage = plan.recipe, plan.recipe.stages[index]
+    seed = recipe.seed + index
+    torch.manual_seed(seed)  # alike in all processes: they begin with the same weights
+    network = plan.spec.build()
+    given = _given(stage, before, network.state_dict().keys())
+    if given is not None:
+        _take_weights(network, given, spec=plan.spec)
+    if index == 0 and recipe.flow_weights is not None:
+        _take_flow_weights(_flow_network(network, recipe), Path(recipe.flow_weights))
+    state = _assembled(plan, index, network, ranks)
+    if before is not None:
+        state.step = state.stage_start = before.step
+        state.drawn = before.drawn
+    if given is not None:
+        state.trained_before = given.trained
+        if stage.keep_optimiser:
+            _take_optimiser(state, given)
+        if state.adversary is not None and stage.start_from == PREVIOUS and before is not None and before.adversary is not None:
+            assert stage.discriminator is not None
+            if stage.discriminator.start_from is None:
+                state.adversary.network.load_state_dict(before.adversary.network.state_dict())
+                if stage.keep_optimiser:
+                    moments = detached_copy(before.adversary.optimiser.state_dict())
+                    adopt_state(state.adversary.optimiser, moments, subject=given.name)
+    seed_all(seed, ranks)
+    return state
+
+
+def resume_stage(plan: Plan, content: Content, *, ranks: Ranks) -> TrainState:
+    """The state that a checkpoint of this recipe holds."""
+    state = _assembled(plan, content["stage"], plan.spec.build(), ranks)
+    restore(state, content, ranks)
+    return state
+
+
+# Assembling -----------------------------------------------------------------------------------------------------------
+def _assembled(plan: Plan, index: int, network: nn.Module, ranks: Ranks) -> TrainState:
+    stage = plan.recipe.stages[index]
+    _ask_checkpointing(network, stage, plan.spec)
+    network.train().to(ranks.device)
+    if stage.channels_last and plan.spec.window is None:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # absent from torch's stubs
+    ema = None
+    if stage.ema_decay is not None:
+        ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return TrainState(
+        network=network,
+        optimiser=make_optimiser(network, stage.optimiser),
+        ema=ema,
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=stage.precision == "fp16"),
+        guard=Guard(stage.guard),
+        adversary=None if stage.discriminator is None else _adversary(stage.discriminator, ranks),
+        stage=index,
+    )
+
+
+def _adversary(rules: Discriminator, ranks: Ranks) -> Adversary:
+    network = UNetDiscriminator(channels=rules.channels)
+    if rules.start_from is not None:
+        path = Path(rules.start_from)
+        try:
+            network.load_state_dict(read(path).state)
+        except RuntimeError as error:
+            raise ModelError(path, "holds no discriminator of this size", "check the file and channels") from error
+    network.train().to(ranks.device)
+    return Adversary(network, make_optimiser(network, rules.optimiser))
+
+
+def _ask_checkpointing(network: nn.Module, stage: Stage, spec: ModelSpec) -> None:
+    """Tell the network what to compute again in the backward pass, where the stage asks for it."""
+    asked = stage.activation_checkpointing
+    if asked is None:
+        return
+    offer = getattr(network, "checkpoint_activations", None)
+    if offer is None:
+        raise UsageError(f"stage {stage.name}", f"{spec.name} offers no activation checkpointing", "leave it out")
+    offer(attention=asked.attention, feed_forward=asked.feed_forward, except_stages=asked.except_stages)
+
+
+# What a stage begins with ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Given:
+    """Weights and what came with them."""
+
+    name: str
+    weights: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None
+    """Only where the optimiser is kept, so that the average goes on too."""
+    optimiser: Mapping[str, Any] | None
+    trained: int
+    """Steps they had been trained, as far as is known."""
+
+
+def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _Given | None:
+    """What `stage` begins with, under the network's `names`; None for fresh weights."""
+    if stage.start_from is None:
+        return None
+    if stage.start_from != PREVIOUS:
+        return _from_file(Path(stage.start_from), stage, names)
+    assert before is not None  # Recipe sees to it
+    trained = before.trained_before + before.stage_step
+    if not stage.keep_optimiser:
+        return _Given("the stage before", before.weights(), None, None, trained)
+    moments = detached_copy(before.optimiser.state_dict())
+    return _Given("the stage before", before.network.state_dict(), before.ema, moments, trained)
+
+
+def _from_file(path: Path, stage: Stage, names: Collection[str]) -> _Given:
+    """The weights in a file; where the optimiser is kept those of a checkpoint that were not averaged, with its state."""
+    if stage.keep_optimiser:
+        content = read_checkpoint(path)
+        return _Given(str(path), content["params"], content.get("params_ema"), content["optimiser"], _trained(content))
+    trained = 0
+    if not stage.schedule.reset_periods:
+        with suppress(InputError):  # other weights files do not say how long they were trained
+            trained = _trained(read_checkpoint(path))
+    file = read(path)
+    if file.value_range == "0-1" and not file.state.keys().isdisjoint(names):
+        return _Given(str(path), file.state, None, None, trained)  # ours; also of a network that `recognise` does not know
+    found = recognise(file.state, value_range=file.value_range, subject=path)  # brings it into our names and to [0, 1]
+    return _Given(str(path), found.state, None, None, trained)
+
+
+def _trained(content: Mapping[str, Any]) -> int:
+    return int(content["trained_before"] + content["step"] - content["stage_start"])
+
+
+def _take_weights(network: nn.Module, given: _Given, *, spec: ModelSpec) -> None:
+    """Take over every parameter whose name and shape fit; a network of another scale keeps its own upsampler."""
+    own = network.state_dict()
+    fitting = {name: value for name, value in given.weights.items() if name in own and value.shape == own[name].shape}
+    if len(fitting) < len(own) // 2:
+        happened = f"only {len(fitting)} of {len(own)} parameters fit {spec.name}"
+        raise ModelError(given.name, happened, "start from weights of the same family")
+    log.info("started from %s: %d of %d parameters", given.name, len(fitting), len(own))
+    network.load_state_dict({**own, **fitting})
+
+
+def _take_optimiser(state: TrainState, given: _Given) -> None:
+    if given.optimiser is None or any(name not in given.weights for name in state.network.state_dict()):
+        raise ModelError(given.name, "holds no optimiser for this network", "set keep_optimiser=false")
+    adopt_state(state.optimiser, given.optimiser, subject=given.name)
+    if state.ema is not None and given.ema is not None:
+        for name, value in given.ema.items():
+            state.ema[name].copy_(value)
+
+
+def _flow_network(network: nn.Module, recipe: Recipe) -> SPyNet:
+    found = next((module for module in network.modules() if isinstance(module, SPyNet)), None)
+    if found is None:
+        raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no flow network", "leave flow_weights out")
+    return found
+
+
+def _take_flow_weights(network: SPyNet, path: Path) -> None:
+    """Fill a flow network from a file that holds one, alone or inside a larger network, in either published layout."""
+    mark = "basic_module."
+    given = {mm_names(name[name.index(mark) :]): value for name, value in read(path).state.items() if mark in name}
+    own = network.state_dict()
+    wanted = {name: mm_names(name) for name in own if mark in name}
+    missing = [name for name, theirs in wanted.items() if theirs not in given or given[theirs].shape != own[name].shape]
+    if missing:
+        raise ModelError(path, f"holds no SPyNet: {missing[0]} is missing or of another shape", "pass a flow network's weights")
+    network.load_state_dict({**own, **{name: given[theirs] for name, theirs in wanted.items()}})
+
+
+def _need_file(text: str, *, what: str) -> None:
+    if not Path(text).is_file():
+        raise ModelError(text, f"{what} is not there", "check the path")
