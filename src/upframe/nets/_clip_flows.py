@@ -43,17 +43,18 @@ def clip_flows(spynet: SPyNet, clip: Tensor, *, distances: int, scales: int = 4)
         clip: (N, T, 3, H, W) RGB in [0, 1]; T > distances.
     """
     earlier, later = clip[:, :-1], clip[:, 1:]
-    backward, forward = [_pyramid(spynet, earlier, later, scales)], [_pyramid(spynet, later, earlier, scales)]
+    return composed(_pyramid(spynet, earlier, later, scales), _pyramid(spynet, later, earlier, scales), distances=distances)
+
+
+def composed(backward: tuple[Tensor, ...], forward: tuple[Tensor, ...], *, distances: int) -> ClipFlows:
+    """The flows of a clip from those between neighbouring frames, `backward[s]` and `forward[s]` as in `ClipFlows`."""
+    later, earlier = [backward], [forward]
     for step in range(1, distances):
-        backward.append(
-            tuple(_joined(far[:, :-1], near[:, step:]) for far, near in zip(backward[-1], backward[0], strict=True))
+        later.append(tuple(_joined(far[:, :-1], near[:, step:]) for far, near in zip(later[-1], backward, strict=True)))
+        earlier.append(
+            tuple(_joined(far[:, 1:], near[:, : near.shape[1] - step]) for far, near in zip(earlier[-1], forward, strict=True))
         )
-        forward.append(
-            tuple(
-                _joined(far[:, 1:], near[:, : near.shape[1] - step]) for far, near in zip(forward[-1], forward[0], strict=True)
-            )
-        )
-    return ClipFlows(tuple(backward), tuple(forward))
+    return ClipFlows(tuple(later), tuple(earlier))
 
 
 def _pyramid(spynet: SPyNet, references: Tensor, supports: Tensor, scales: int) -> tuple[Tensor, ...]:

@@ -108,10 +108,12 @@ class SPyNet(nn.Module):
         return [_resized(by_level[-1 - k], (h >> k, w >> k)) for k in range(scales)]
 
     def by_level(self, reference: Tensor, support: Tensor, flow: Tensor, *, spread_px: float = 0.3) -> list[Tensor]:
-        """What each level makes of the flow when the level before it was nearly right, finest first, as `pyramid` has them.
+        """What each level makes of the flow when the level before it was right in part, finest first, as `pyramid` has them.
 
         The paper trains one level after the other; with the true flow of the coarser level in place of what that level
-        makes of it, all can be trained at once. From the whole pyramid's error alone they do not begin to learn.
+        makes of it, all can be trained at once. From the whole pyramid's error alone they do not begin to learn. In half of
+        the samples a level is given a random share of that flow, from none to all: small motion shows in no coarse level,
+        so the finer ones have to be able to find it alone.
 
         Args:
             reference, support: (N, 3, H, W), sides multiples of 32.
@@ -126,8 +128,10 @@ class SPyNet(nn.Module):
             k = LEVELS - 1 - level
             given = torch.zeros_like(true[k])
             if level:
-                shifted = true[k + 1] + spread_px * torch.randn_like(true[k + 1][..., :1, :1])
-                given = 2 * F.interpolate(shifted, scale_factor=2, mode="bilinear", align_corners=True)
+                each = flow.new_empty(len(flow), 1, 1, 1)
+                share = torch.where(torch.rand_like(each) < 0.5, torch.rand_like(each), 1.0)
+                known = share * true[k + 1] + spread_px * torch.randn_like(true[k + 1][..., :1, :1])
+                given = 2 * F.interpolate(known, scale_factor=2, mode="bilinear", align_corners=True)
             warped = flow_warp(supports[k], given, padding="border")
             seen = torch.cat([references[k], warped, given], dim=1)
             made.append(given + network(seen.to(self.mean.dtype, memory_format=torch.channels_last)))
