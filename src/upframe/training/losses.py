@@ -71,8 +71,7 @@ class EndpointErrorLoss(nn.Module):
     """Mean length of the difference of two flows, in pixels.
 
     S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1. Supervision of the
-    coarser levels as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights: without it a pyramid does not
-    begin to learn, since the finest level's error says little about the coarsest level's flow.
+    coarser levels as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights.
     """
 
     def forward(self, prediction: Tensor, target: Tensor, *, coarser: Sequence[Tensor] = ()) -> Tensor:
