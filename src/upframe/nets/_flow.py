@@ -111,8 +111,8 @@ class SPyNet(nn.Module):
         """What each level makes of the flow when the level before it was right in part, finest first, as `pyramid` has them.
 
         The paper trains one level after the other; with the true flow of the coarser level in place of what that level
-        makes of it, all can be trained at once. In half of the samples a level is given a random share of that flow, from none to all: small motion shows in no coarse level,
-        so the finer ones have to be able to find it alone.
+        makes of it, all can be trained at once. In half of the samples a level is given a random share of that flow, from
+        none to all: small motion shows in no coarse level, so the finer ones have to be able to find it alone.
 
         Args:
             reference, support: (N, 3, H, W), sides multiples of 32.
