@@ -528,7 +528,7 @@ def test_instantiate_leaves_the_random_numbers_alone_and_needs_no_gradients() ->
 CARD = Card(
     name="photo-x4",
     arch="rlfn-ntire-x4",
-    parameters={"channels": 46, "blocks": 4},
+    parameters={"channels": 46, "blocks": 4, "block": "rlfb"},
     scale=4,
     trained_on="266 photographs – CC0",
     recipe="photo",
@@ -552,7 +552,7 @@ def test_a_card_survives_json() -> None:
         ({"scale": True}, "wrong type: scale"),
         ({"value_range": "0-65535"}, "wrong type: value_range"),
         ({"scores": {"sisr-y": 31.5}}, "wrong type: scores"),
-        ({"parameters": {"channels": "46"}}, "wrong type: parameters"),
+        ({"parameters": {"channels": [46]}}, "wrong type: parameters"),
         ({"notes": None}, "wrong type: notes"),
         ({"arch": ...}, "lacks the card entries arch"),
     ],

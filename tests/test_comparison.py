@@ -19,7 +19,7 @@ from peak import needs_proc
 from upframe import comparison
 from upframe.bench import Timing, count
 from upframe.comparison import Case, Compared, Comparison, Form, Limits, compare_with_plain, default_case, synthetic_clip
-from upframe.comparison_worker import Job, plain_form
+from upframe.comparison_worker import Job, Peak, plain_form
 from upframe.errors import UsageError
 from upframe.models import MODELS, Model
 from upframe.nets import realbasicvsr, rlfn, vsr_transformer
@@ -52,7 +52,26 @@ def test_the_five_systems_have_plain_forms() -> None:
     assert set(PLAIN) == {"RLFN", "VapSR", "BasicVSR", "RealBasicVSR", "VRT", "VSR-Transformer"}
 
 
+def test_what_is_otherwise_than_published_has_no_plain_form() -> None:
+    spec = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8, block="rfdb")
+    with pytest.raises(ValueError, match="the plain form of RLFN has no block"):
+        plain_form(spec, spec.build().state_dict())
+
+
 # What is measured -----------------------------------------------------------------------------------------------------
+@needs_proc
+def test_a_peak_is_what_was_added_since_and_not_what_was_there_before() -> None:
+    earlier = torch.ones(1 << 25)  # 128 MiB
+    held = torch.ones(1 << 23)
+    del earlier
+    peak = Peak("cpu")
+    block = torch.ones(1 << 24)
+    del block
+    added = peak.added_bytes()
+    assert added == pytest.approx(64 << 20, abs=8 << 20)  # the process's other memory moves a little, too
+    assert held.sum() == 1 << 23
+
+
 @pytest.fixture(scope="module")
 def measured() -> Comparison:
     """A network for photos and one for clips, both of unpublished sizes, on what is small and odd."""

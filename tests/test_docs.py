@@ -107,7 +107,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
         "data check",
         "data preview",
-        *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "lmdb")),
+        *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "pans", "lmdb")),
     )
     known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
     # Only what stands in code, on no line that runs another program, and behind torchrun's own flags.

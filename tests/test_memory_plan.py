@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -64,12 +65,17 @@ def calibration() -> ModuleType:
 def test_peak_memory_of_a_call_is_foretold_within_15_percent(
     calibration: ModuleType, model: str, parameters: str, shape: tuple[int, int, int], precision: Any, keep: Any
 ) -> None:
-    """Of the whole process, which is what has to fit; at shapes that no law was made from."""
+    """Of the whole process, which is what has to fit; at shapes that no law was made from.
+
+    The median of three processes: where the allocator leaves holes depends on where the kernel puts the heap, and equal calls
+    of these small processes differ by up to a fifth.
+    """
     spec = MODELS[model]
-    found = calibration.measure(model, shape, precision=precision, keep=keep, parameters=parameters)
-    foretold = memory_plan.call_bytes(spec, found.size, found.frames, precision=precision, keep=keep)
-    measured = found.held_bytes + found.added_bytes
-    assert found.held_bytes + foretold == pytest.approx(measured, rel=0.15)
+    found = [calibration.measure(model, shape, precision=precision, keep=keep, parameters=parameters) for _ in range(3)]
+    held = median(one.held_bytes for one in found)
+    measured = median(one.held_bytes + one.added_bytes for one in found)
+    foretold = memory_plan.call_bytes(spec, found[0].size, found[0].frames, precision=precision, keep=keep)
+    assert held + foretold == pytest.approx(measured, rel=0.15)
 
 
 def basicvsr() -> ModelSpec:
@@ -106,7 +112,7 @@ def test_what_a_process_holds_counts_what_is_in_use() -> None:
     block = torch.ones(1 << 23)
     held = memory_plan.process_bytes() - before
     assert held == pytest.approx(32 << 20, abs=4 << 20)  # code is loaded meanwhile, too
-    assert memory_plan.peak_bytes() >= memory_plan.process_bytes()
+    assert memory_plan.peak_bytes() >= memory_plan.resident_bytes() >= memory_plan.process_bytes()
     del block
     assert memory_plan.process_bytes() - before == pytest.approx(0, abs=4 << 20)
 

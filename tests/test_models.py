@@ -90,7 +90,16 @@ def test_no_two_models_answer_to_one_name() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "name"),
-    [(1, "photo-x2"), (1.5, "photo-x2"), (2, "photo-x2"), (2.01, "photo-x4"), (4, "photo-x4"), (7, "photo-x4")],
+    [
+        (1, "photo-x2"),
+        (1.5, "photo-x2"),
+        (2, "photo-x2"),
+        (2.01, "photo-x3"),
+        (3, "photo-x3"),
+        (3.2, "photo-x4"),
+        (4, "photo-x4"),
+        (7, "photo-x4"),
+    ],
 )
 def test_the_smallest_shipped_network_that_reaches_the_scale_is_the_default(scale: float, name: str) -> None:
     assert default_model(scale) == name
@@ -141,7 +150,7 @@ def test_a_card_names_the_model(tmp_path: Path) -> None:
     [
         ("photo", None, "photo-x4"),
         ("Photo", 2, "photo-x2"),
-        ("photo", 3, "photo-x4"),
+        ("photo", 3, "photo-x3"),
         ("photo", 8, "photo-x4"),
         ("PHOTO_X2", None, "photo-x2"),
         ("photo-x2", 4, "photo-x2"),

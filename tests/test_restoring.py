@@ -166,6 +166,15 @@ def test_the_plan_tells_window_tile_and_memory(upframe: Upframe, tmp_path: Path,
     assert row["window"] == 5
 
 
+def test_the_plan_of_a_part_counts_that_part(upframe: Upframe, tmp_path: Path, weights: dict[str, Path]) -> None:
+    source = make_clip(tmp_path / "in.mp4", films.Clip(pts=[3600 * i for i in range(100)]))
+    whole = upframe(source, "-m", weights["upscale"], "--dry-run", "--json").of("plan")
+    part = upframe(source, "-m", weights["upscale"], "--start", "1", "--end", "1.2", "--dry-run", "--json").of("plan")
+    assert (whole["frames"], part["frames"]) == (100, 5)
+    assert part["memory_bytes"] < whole["memory_bytes"]
+    assert part["file_bytes"] < whole["file_bytes"]
+
+
 # Official files -------------------------------------------------------------------------------------------------------
 NAMES = [name for name, spec in MODELS.items() if spec.family in ("VRT", "VSR-Transformer")]
 

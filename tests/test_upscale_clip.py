@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_whole_clip_is_what_the_network_makes_of_it(real: Model) -> None:
 def test_same_result_whether_features_are_kept_or_computed_again(real: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = moving(7, (32, 40))
     kept = made(real, clip, WHOLE)
-    monkeypatch.setattr(ClipUpscaler, "keep", lambda self, size, frames: "recompute")
+    choice = ClipUpscaler.choice
+    monkeypatch.setattr(ClipUpscaler, "choice", lambda *given: replace(choice(*given), keep="recompute"))
     np.testing.assert_array_equal(made(real, clip, WHOLE), kept)
 
 
@@ -179,12 +181,12 @@ def test_auto_never_asks_for_more_than_there_is(monkeypatch: pytest.MonkeyPatch)
     heavy = echo(memory=(Memory(per_px=10_000, feature_bytes=2),))
     monkeypatch.setattr("upframe.upscale_clip.available_memory_bytes", lambda: 1 << 30)
     up = ClipUpscaler(heavy)
-    height, width = up.tile_px((2000, 2000), 20)
+    height, width = up.choice((2000, 2000), 20).tile
     padded = (height + 2 * (16 + 8)) * (width + 2 * (16 + 8))
     assert padded * 10_000 <= 0.4 * 2**30
-    assert up.tile_px((100, 100), 20) == (100, 100)
-    assert up.keep((100, 100), 40) == "full"
-    assert up.keep((1000, 1000), 100) == "recompute"
+    assert up.choice((100, 100), 20).tile == (100, 100)
+    assert up.choice((100, 100), 40).keep == "full"
+    assert up.choice((1000, 1000), 100).keep == "recompute"
     assert 8 <= up.segment_frames((4000, 4000)) < up.segment_frames((500, 500)) <= 100
 
 
@@ -342,6 +344,11 @@ def test_frames_are_made_in_the_middle_between_two() -> None:
     found = np.stack(list(up.frames(clip, first=1, end=4)))
     expected = (np.stack(clip[1:4]).astype(np.float64) + np.stack(clip[2:5])) / 2
     assert np.abs(found - expected).max() <= 1  # rounding at 16 bits
+
+
+def test_a_window_for_frames_around_a_gap_is_refused() -> None:
+    with pytest.raises(UsageError, match="--window 6"):
+        ClipUpscaler(middle(), UpscaleOptions(window=6))
 
 
 def test_published_cutting_is_used_on_request_only() -> None:

@@ -20,8 +20,8 @@ class Card:
     """What users call it, for instance "photo-x4"."""
     arch: str
     """Name of the `ModelSpec` the weights belong to."""
-    parameters: dict[str, int] = field(default_factory=dict)
-    """The arguments the network was built with."""
+    parameters: dict[str, int | str] = field(default_factory=dict)
+    """The arguments the network was built with: numbers, truth values and words."""
     scale: int
     value_range: ValueRange = "0-1"
     """Range of the pixels the weights take and return."""
@@ -80,7 +80,7 @@ def _card_value_fits(key: str, value: object) -> bool:
     if key == "value_range":
         return value in ("0-1", "0-255")
     if key == "parameters":
-        return isinstance(value, dict) and all(type(number) is int for number in value.values())
+        return isinstance(value, dict) and all(isinstance(argument, int | str) for argument in value.values())
     if key == "scores":
         try:
             return all(

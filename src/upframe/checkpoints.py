@@ -43,7 +43,7 @@ class Recognised:
     """A spec of `nets.*.SPECS`, or one made for an unpublished size of the same architecture."""
     state: State
     """Complete parameters under the names of `spec.build()`, for pixels in [0, 1]."""
-    parameters: dict[str, int]
+    parameters: dict[str, int | str]
     """The arguments the network is built with."""
     found_range: ValueRange
     """Range of the pixels that the weights worked on as given."""
@@ -57,7 +57,7 @@ class Architecture:
     specs: tuple[ModelSpec, ...]
     rename: Callable[[str], str]
     """Other published parameter names to those of our module."""
-    configuration: Callable[[Mapping[str, tuple[int, ...]]], dict[str, int]]
+    configuration: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int | str]]
     """Shapes by name → the network's arguments; KeyError or ValueError for shapes of something else."""
     spec_for: Callable[..., ModelSpec]
     """The network's arguments → its spec."""
@@ -126,7 +126,7 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
             if architecture.fold_value_range is None:
                 raise ModelError(subject, f"is said to work on 0-255, which {architecture.family} does not", "correct its card")
             named = architecture.fold_value_range(named)
-        return Recognised(spec, named, parameters, found)
+        return Recognised(spec, named, dict(parameters), found)
     raise _refusal(state, subject, _nearest(state))
 
 

@@ -7,15 +7,14 @@ resident memory, kernels chosen and cached. The parent writes one JSON object a 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
+import inspect
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from upframe import checkpoints
 from upframe.engines import TorchEngine, TorchOptions, keep_freed_memory
+from upframe.memory_plan import forget_peak, peak_bytes, resident_bytes
 from upframe.models import MODELS, Model
 from upframe.nets.plain import PLAIN
 from upframe.spec import ModelSpec, Precision
@@ -62,15 +62,18 @@ def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
 
     Raises:
         KeyError: there is no plain form of this family.
+        ValueError: the network is no published one, and the plain form has not what it has.
     """
-    build = PLAIN[spec.family]
+    build, arguments = PLAIN[spec.family], _arguments(spec.family, state)
+    if others := sorted(arguments.keys() - inspect.signature(build).parameters.keys()):
+        raise ValueError(f"the plain form of {spec.family} has no {', '.join(others)}")
     with torch.device("meta"):
-        network = build(**_arguments(spec.family, state))
+        network = build(**arguments)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _arguments(family: str, state: dict[str, Tensor]) -> dict[str, Any]:
+def _arguments(family: str, state: dict[str, Tensor]) -> Mapping[str, Any]:
     architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == family)
     return architecture.configuration({name: tuple(value.shape) for name, value in state.items()})
 
@@ -119,18 +122,16 @@ class Peak:
             self._before: int | None = torch.cuda.memory_allocated(device)
             return
         _give_back_free_memory()
-        self._before = _status_bytes("VmRSS")
-        if self._before is not None:
-            with contextlib.suppress(OSError):  # some containers forbid it; then the peak of loading is a lower bound
-                Path("/proc/self/clear_refs").write_text("5")  # the peak so far was that of loading
+        # What is free and could not be given back counts as held: the peak has it too.
+        self._before = resident_bytes() or None
+        forget_peak()  # that of loading; some containers forbid it, and then it is a lower bound
 
     def added_bytes(self) -> int | None:
         if self._before is None:
             return None
         if self._device.startswith("cuda"):
             return int(torch.cuda.max_memory_allocated(self._device)) - self._before
-        peak = _status_bytes("VmHWM")
-        return None if peak is None else peak - self._before
+        return peak_bytes() - self._before
 
 
 def _give_back_free_memory() -> None:
@@ -139,13 +140,6 @@ def _give_back_free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
-
-
-def _status_bytes(field: str) -> int | None:
-    """A field of this process's status in bytes; None on systems without it."""
-    status = Path("/proc/self/status")
-    found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else None
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------

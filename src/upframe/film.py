@@ -406,7 +406,7 @@ class _Renderer:
             # A network with windows in time takes as many frames at once as it is told, whatever the segments.
             self.longest = clip.segment_frames(size) if model.spec.window.frames else longest or clip.segment_frames(size)
             self.context = model.spec.window.overlap if options.context is None else options.context
-            tile = tile or clip.tile_px(size, self.longest + 2 * self.context)
+            tile = tile or clip.choice(size, self.longest + 2 * self.context).tile
             clip.options = replace(clip.options, tile=tile)
             self._clip = clip
         engine = (self._single or self._clip).engine  # type: ignore[union-attr] # one of them is there

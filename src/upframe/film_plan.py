@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -142,11 +143,22 @@ def frame_name(number: int) -> str:
 
 
 # Estimates ------------------------------------------------------------------------------------------------------------
-def estimated_file_bytes(film: Film) -> int:
+def frames_taken(film: Film, options: FilmOptions) -> int | None:
+    """Frames of the input between `--start` and `--end`, as far as headers tell; None where they do not."""
+    whole, length = film.info.frames_estimate, _chosen_length(film.info, options)
+    if options.start is None and options.end is None:
+        return whole
+    if length is None:
+        return whole
+    taken = max(math.ceil(length * film.info.rate), 1)
+    return taken if whole is None else min(taken, whole)
+
+
+def estimated_file_bytes(film: Film, options: FilmOptions) -> int:
     """Rough size of the output, on the high side: 0.25 bits a pixel for delivery codecs, 12 for intermediate ones."""
     codec = "png" if film.plan is None else film.plan.codec
     bits = {"png": 14.0, "ffv1": 12.0, "prores": 4.0}.get(codec, 0.25)
-    frames = film.frames_estimate * (2 if film.is_doubled else 1)
+    frames = (frames_taken(film, options) or 1) * (2 if film.is_doubled else 1)
     return int(film.size[0] * film.size[1] * frames * bits / 8) + (1 << 20)
 
 
@@ -184,7 +196,7 @@ def _planned_clips(film: Film, model: Model, upscale: UpscaleOptions, options: F
     clip.options = replace(upscale, window=upscale.window or clip.window_frames(size))
     longest = options.segment_frames if options.segment_frames and not spec.window.frames else clip.segment_frames(size)
     context = spec.window.overlap if options.context is None else options.context
-    frames = min(longest + 2 * context, film.info.frames_estimate or sys.maxsize)  # where no header says, the worst
+    frames = min(longest + 2 * context, frames_taken(film, options) or sys.maxsize)  # where no header says, the worst
     choice = clip.choice(size, frames)
     cleaning = options.cleaning or spec.preparation
     peak = memory_plan.process_bytes()
@@ -205,9 +217,9 @@ def _passes(cleaning: Cleaning) -> int:
     return min(cleaning.max_passes, 1) if cleaning.threshold >= 255 else cleaning.max_passes
 
 
-def estimated_room_bytes(film: Film) -> int:
+def estimated_room_bytes(film: Film, options: FilmOptions) -> int:
     """Disk space that is still needed: for the segments and what they are joined to, less what is there already."""
-    return max((1 if film.plan is None else 2) * estimated_file_bytes(film) - kept_bytes(film.output), 0)
+    return max((1 if film.plan is None else 2) * estimated_file_bytes(film, options) - kept_bytes(film.output), 0)
 
 
 # Outputs that are there already ---------------------------------------------------------------------------------------

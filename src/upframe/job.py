@@ -210,7 +210,7 @@ def _render_film(
     cancel: threading.Event | None,
 ) -> tuple[Notice, ...]:
     """Make a film's output; returns the notices that only came up on the way."""
-    _check_room(item.output, film_plan.estimated_room_bytes(item.film))
+    _check_room(item.output, film_plan.estimated_room_bytes(item.film, options.film))
     told = 0.0
 
     def progress(at: FilmProgress) -> None:

@@ -368,11 +368,11 @@ def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[
     return row | {
         "input_size": list(film.info.size),
         "format": "png" if film.plan is None else f"{film.plan.container}, {film.plan.codec} {film.plan.pix_fmt}",
-        "frames": film.frames_estimate,
+        "frames": film_plan.frames_taken(film, options.film) or 1,
         "tile": list(rendering.tile),
         "window": rendering.window,
         "memory_bytes": rendering.memory_bytes,
-        "file_bytes": film_plan.estimated_file_bytes(film),
+        "file_bytes": film_plan.estimated_file_bytes(film, options.film),
     }
 
 

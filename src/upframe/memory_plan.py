@@ -30,9 +30,8 @@ from upframe.spec import Memory, ModelSpec, Precision
 FRAME_BYTES = 12  # of a pixel with three float32 channels
 CLEANING_BYTES = 1000  # a pixel that is cleaned at once
 CLEANING_PX = 1 << 20  # cleaned at once at most
-WAITING = (
-    2.5  # frames that wait, by the memory they take: they stay between what a call frees, which is left in holes. Measured
-)
+# Memory that a frame that waits takes for its own size, measured: it stays between what a call frees, which is left in holes.
+WAITING = 2.5
 TILE_STEP_PX = 32  # between the sides of tiles that are looked at
 
 
@@ -261,7 +260,12 @@ def finishing_bytes(made: tuple[int, int], size: tuple[int, int], *, queued: int
 
 def process_bytes() -> int:
     """What this process holds now: resident memory, less what its allocator keeps for reuse. 0 where it cannot be told."""
-    return max(_own_bytes("VmRSS") - _reusable_bytes(), 0)
+    return max(resident_bytes() - _reusable_bytes(), 0)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process, with what its allocator keeps for reuse; 0 where it cannot be told."""
+    return _own_bytes("VmRSS")
 
 
 def peak_bytes() -> int:

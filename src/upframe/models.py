@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -44,6 +45,7 @@ class Shipped:
 
 SHIPPED: dict[str, Shipped] = {
     "photo-x2": Shipped("photo_x2.safetensors", "rlfn-ntire-x2"),
+    "photo-x3": Shipped("photo_x3.safetensors", "rlfn-ntire-x3"),
     "photo-x4": Shipped("photo_x4.safetensors", "rlfn-ntire-x4"),
 }
 """Shipped models by name; `photo-xN` serve as the defaults."""
@@ -185,7 +187,8 @@ def load_or_untrained(name_or_path: str | Path, *, scale: int | None = None) -> 
 
 def default_model(scale: float) -> str:
     """The shipped model that serves an enlargement by `scale`: the smallest that reaches it, else the largest."""
-    by_scale = sorted(SHIPPED, key=lambda name: MODELS[SHIPPED[name].arch].scale)
+    names = [name for name in SHIPPED if re.fullmatch(r"photo-x\d+", name)]
+    by_scale = sorted(names, key=lambda name: MODELS[SHIPPED[name].arch].scale)
     return next((name for name in by_scale if MODELS[SHIPPED[name].arch].scale >= scale), by_scale[-1])
 
 

@@ -103,7 +103,8 @@ class Upscaler:
         self.reused = TileCount()
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         if model.spec.window is not None:
-            raise UsageError(model.spec.name, "a network for clips, not for single pictures", "pass an image network")
+            advice = "pass a video, or a folder of frames with --clip"
+            raise UsageError(model.spec.name, "a network for clips, not for single pictures", advice)
 
     def __enter__(self) -> Self:
         return self

@@ -135,9 +135,10 @@ class ClipUpscaler:
             made_frames = self._as_published(prepared, subject)
             frames = (tiling.blend(whole, scale, lambda _: next(made_frames)) for _ in range(end))
         else:
-            keep = self.keep((height, width), len(clip))
             window = choice.window if self.model.spec.window and self.model.spec.window.frames else None
-            streams = {tile: _TileInTime(self, prepared, tile, keep, window, begin, subject) for row in grid for tile in row}
+            streams = {
+                tile: _TileInTime(self, prepared, tile, choice.keep, window, begin, subject) for row in grid for tile in row
+            }
             frames = (tiling.blend(grid, scale, lambda tile: streams[tile].next()) for _ in range(begin, end))
         for number, bands in enumerate(frames, begin):
             if number < first:
@@ -234,14 +235,6 @@ class ClipUpscaler:
     @property
     def _cutting(self) -> memory_plan.Cutting:
         return memory_plan.Cutting(halo_px=self.halo_px, blend_px=self.options.blend, least_px=MIN_TILE_PX)
-
-    def tile_px(self, size: tuple[int, int], frames: int) -> tuple[int, int]:
-        """Core (height, width) of the tiles that frames of `size` are cut into, in a segment of `frames`."""
-        return self.choice(size, frames).tile
-
-    def keep(self, size: tuple[int, int], frames: int) -> Keep:
-        """Whether the features of a segment fit into memory whole, or are computed twice."""
-        return self.choice(size, frames).keep
 
     def window_frames(self, size: tuple[int, int]) -> int | None:
         """Frames that the network sees at once, in frames of `size`; None for one that takes the whole segment."""
@@ -375,6 +368,8 @@ def _check_options(spec: ModelSpec, options: UpscaleOptions) -> None:
         raise UsageError(spec.name, "has to be told how noisy the input is", "add --sigma, 0 to 255; 10 to 50 is usual")
     if not spec.takes_sigma and options.sigma is not None:
         raise UsageError("--sigma", f"is not taken by {spec.name}", "leave it out")
+    if spec.task == "interpolate" and options.window is not None:
+        raise UsageError(f"--window {options.window}", f"{spec.name} always looks at the frames around one gap", "leave it out")
     if options.as_published and spec.score_scheme is None:
         raise UsageError("--as-published", f"{spec.name} was measured on whole clips", "leave it out")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from conftest import make_photo
 from upframe.models import MODELS, count_parameters
 from upframe.nets import realbasicvsr
+from upframe.nets._flow import flow_warp
 from upframe.nets.clips import Keep
 from upframe.nets.realbasicvsr import BasicVSR, RealBasicVSR
 from upframe.pixels import to_unit
@@ -331,6 +332,101 @@ def test_large_frames_are_reconstructed_in_bands_with_the_same_result(monkeypatc
         bands = network(clip)
     assert {tuple(result.shape[-2:]) for result in seen["conv_last"]} == {(28, 32), (36, 32), (20, 32)}
     torch.testing.assert_close(bands, whole, atol=1e-6, rtol=0)
+
+
+# Recurrent cleaning (RB-23) -------------------------------------------------------------------------------------------
+def recurrent() -> RealBasicVSR:
+    """A small network whose cleaning runs through time and changes something."""
+    torch.manual_seed(0)
+    network = RealBasicVSR(channels=8, propagation_blocks=1, cleaning_blocks=1, recurrent_cleaning=True).eval()
+    nn.init.normal_(network.image_cleaning[1].weight, std=0.02)
+    return network.requires_grad_(False)
+
+
+def test_recurrent_cleaning_gives_features_on_along_the_flow() -> None:
+    network, clip = recurrent().double(), torch.rand(1, 3, 3, 12, 10, dtype=torch.float64)
+    blocks, last = network.image_cleaning
+    feature, residues = torch.zeros(1, 8, 12, 10, dtype=torch.float64), []
+    for i in range(3):
+        if i:
+            feature = flow_warp(feature, network.basicvsr.flow_network(clip[:, i], clip[:, i - 1]))
+        feature = blocks(torch.cat([clip[:, i], feature], dim=1))
+        residues.append(last(feature))
+    cleaned = network.prepare(clip, Cleaning(0, max_passes=1))
+    torch.testing.assert_close(cleaned.clip, clip + torch.stack(residues, dim=1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("changed", "seen"), [(0, [True, True, True]), (1, [False, True, True]), (2, [False, False, True])])
+def test_recurrent_cleaning_takes_noise_on_to_later_frames(changed: int, seen: list[bool]) -> None:
+    """Which is why the published network cleans every frame by itself."""
+    network, clip = recurrent(), torch.rand(1, 3, 3, 12, 10)
+    noisy = clip.clone()
+    noisy[:, changed] += 0.1
+    one, other = (network.prepare(given, Cleaning(0, max_passes=1)).clip - given for given in (clip, noisy))
+    assert (one != other).flatten(2).any(-1)[0].tolist() == seen
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_recurrent_cleaning_takes_as_many_passes_as_it_is_told(passes: int) -> None:
+    network, clip = recurrent(), torch.rand(1, 2, 3, 9, 9)
+    before = clip.clone()
+    expected = clip
+    for _ in range(passes):
+        expected = network.prepare(expected, Cleaning(0, max_passes=1)).clip
+    cleaned = network.prepare(clip, Cleaning(0, max_passes=passes))
+    assert cleaned.passes == passes
+    assert torch.equal(cleaned.clip, expected)
+    assert torch.equal(clip, before)
+
+
+def test_recurrent_cleaning_can_be_trained_and_is_found_in_the_shapes() -> None:
+    network = recurrent().requires_grad_(True)
+    network.basicvsr.flow_network.requires_grad_(False)
+    network(torch.rand(1, 3, 3, 9, 9)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == ("spynet." in name), name
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = realbasicvsr.realbasicvsr_configuration(shapes)
+    assert found == {"channels": 8, "propagation_blocks": 1, "cleaning_blocks": 1, "recurrent_cleaning": True}
+    spec = realbasicvsr.realbasicvsr_spec_for(**found)
+    assert spec.name == "realbasicvsr-c8b1r1-recurrent-x4"
+    assert spec.build().state_dict().keys() == shapes.keys()
+
+
+# Small ones with our own flow network ---------------------------------------------------------------------------------
+def small_with_own_flow(**how: Any) -> RealBasicVSR:
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "propagation_blocks": 1, "cleaning_blocks": 1, "reconstruction_channels": 4}
+    return RealBasicVSR(**sizes, flow="correlation", **how).eval()  # type: ignore[arg-type]
+
+
+def test_our_flow_network_and_a_narrow_reconstruction_are_found_in_the_shapes() -> None:
+    shapes = {name: tuple(value.shape) for name, value in small_with_own_flow().state_dict().items()}
+    assert not any("spynet" in name for name in shapes)
+    found = realbasicvsr.realbasicvsr_configuration(shapes)
+    assert (found["reconstruction_channels"], found["flow"]) == (4, "correlation")
+    spec = realbasicvsr.realbasicvsr_spec_for(**found)
+    assert (spec.name, spec.licence) == ("realbasicvsr-c8b1r1h4-cf-x4", "Apache-2.0")
+    assert {name: tuple(value.shape) for name, value in spec.build().state_dict().items()} == shapes
+    inner = {name.removeprefix("basicvsr."): shape for name, shape in shapes.items() if name.startswith("basicvsr.")}
+    plain = realbasicvsr.basicvsr_spec_for(**realbasicvsr.basicvsr_configuration(inner))
+    assert (plain.name, plain.family) == ("basicvsr-c8b1h4-cf-x4", "BasicVSR")
+    assert {name: tuple(value.shape) for name, value in plain.build().state_dict().items()} == inner
+
+
+def test_our_flow_network_stays_as_it_is_while_the_rest_is_trained() -> None:
+    network = small_with_own_flow()
+    network(torch.rand(1, 2, 3, 9, 12)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == ("correlation_flow." in name), name
+
+
+def test_cleaning_can_begin_idle() -> None:
+    clip = torch.rand(1, 2, 3, 9, 12)
+    with torch.no_grad():
+        idle, busy = (small_with_own_flow(idle_cleaning=which).prepare(clip) for which in (True, False))
+    assert torch.equal(idle.clip, clip) and idle.residues == (0.0,)
+    assert busy.residues[0] > 0
 
 
 # Claims of the specs ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from upframe import checkpoints
 from upframe.models import MODELS, OFFICIAL, count_parameters
 from upframe.nets import rlfn
-from upframe.nets.rlfn import RLFN
+from upframe.nets.rlfn import RFDB, RFDBR, RLFB, RLFN
 from upframe.spec import ModelSpec
 from upframe.tiling import Place, read_range
 from upframe.weights_file import read
@@ -131,11 +132,18 @@ def test_a_placed_map_of_the_whole_picture_is_the_interpolated_one(side: int) ->
     torch.testing.assert_close(placed, expected, atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_no_pixel_beyond_the_claimed_halo_has_influence(blocks: int) -> None:
+RFDB_ESA = {"esa_channels": 12, "esa_convs": 3}
+
+
+@pytest.mark.parametrize(("blocks", "ablations"), [(1, {}), (2, {}), (1, {"block": "rfdb", **RFDB_ESA})], ids=str)
+def test_no_pixel_beyond_the_claimed_halo_has_influence(blocks: int, ablations: dict[str, Any]) -> None:
     """Gradients of single output rows, over the whole height, where the stretching of the map differs most."""
     torch.manual_seed(0)
-    network = RLFN(channels=4, blocks=blocks, scale=1).double()
+    network = RLFN(channels=4, blocks=blocks, scale=1, **ablations).double()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if ".esa.conv3." in name:
+                parameter.abs_().add_(0.1)  # so that no ReLU in the group closes the way
     back, on = 0, 0
     height = 170  # 6n = H - 9 - 5: the largest stretch there is
     for row in range(0, height, 5):
@@ -143,17 +151,18 @@ def test_no_pixel_beyond_the_claimed_halo_has_influence(blocks: int) -> None:
         (gradient,) = torch.autograd.grad(network(picture)[..., row, :].sum(), picture)
         seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
         back, on = max(back, row - int(seen.min())), max(on, int(seen.max()) - row)
-    claimed = rlfn.spec_for(channels=4, blocks=blocks, scale=1, inner_channels=4).exact_halo_px
+    claimed = rlfn.spec_for(channels=4, blocks=blocks, scale=1, inner_channels=4, **ablations).exact_halo_px
     assert claimed is not None
     assert max(back, on) <= claimed
     assert max(back, on) > 0.75 * claimed  # not a wasteful claim either
 
 
-def test_tiles_with_the_exact_halo_equal_the_whole_picture() -> None:
+@pytest.mark.parametrize("ablations", [{}, {"block": "rfdb", **RFDB_ESA}, {"block": "rfdbr"}], ids=str)
+def test_tiles_with_the_exact_halo_equal_the_whole_picture(ablations: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    network = RLFN(channels=8, blocks=1, scale=2).eval().double()
+    network = RLFN(channels=8, blocks=1, scale=2, **ablations).eval().double()
     picture = torch.rand(1, 3, 30, 230, dtype=torch.float64)
-    halo = rlfn.receptive_radius(1)
+    halo = rlfn.receptive_radius(1, **ablations)
     with torch.inference_mode():
         whole = network(picture)
         for start, end in ((0, 60), (60, 130), (130, 230)):
@@ -174,3 +183,79 @@ def test_names_of_the_ntire_repository_map_to_ours_and_others_stay() -> None:
     assert rlfn.ntire_names("B3.esa.conv_f.weight") == "block_3.esa.conv_f.weight"
     for name in ("upsampler.0.weight", "block_1.c5.bias", "B.weight", "Bx.weight", "plain"):
         assert rlfn.ntire_names(name) == name
+
+
+# Blocks of the article's ablation (RL-17) -------------------------------------------------------------------------------
+BLOCKS = [
+    {"channels": 48, "block": "rfdb", **RFDB_ESA},
+    {"channels": 48, "block": "rfdbr", **RFDB_ESA},
+    {"channels": 52, "block": "rfdbr", "esa_channels": 16, "esa_convs": 3},
+]
+
+
+@pytest.mark.parametrize("arguments", BLOCKS, ids=lambda a: f"{a['block']}{a['channels']}")
+def test_other_blocks_are_recognised_from_their_weights(arguments: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        state = RLFN(blocks=2, scale=2, **arguments).state_dict()
+    found = rlfn.configuration({name: tuple(value.shape) for name, value in state.items()})
+    as_published = {"esa_channels": 16}
+    chosen = {name: value for name, value in arguments.items() if as_published.get(name) != value}
+    assert found == {"blocks": 2, "scale": 2, "inner_channels": arguments["channels"], "colours": 3, **chosen}
+    spec = rlfn.spec_for(**found)
+    assert spec.name.startswith(f"rlfn-c{arguments['channels']}b2-{arguments['block']}-esa")
+    assert checkpoints.recognise({name: torch.zeros(value.shape) for name, value in state.items()}).spec.name == spec.name
+
+
+def test_rfdb_is_that_of_the_network_it_comes_from() -> None:
+    """E-RFDN, the baseline of the NTIRE 2022 challenge, has 0.433 M parameters: four blocks with 50 channels between a 3×3
+    convolution from RGB, a 1×1 one that fuses the four, a 3×3 one, and one to 48 channels for the pixel shuffle."""
+    block = sum(parameter.numel() for parameter in RFDB(50, **RFDB_ESA).parameters())
+    around = (27 * 50 + 50) + (4 * 50 * 50 + 50) + (9 * 50 * 50 + 50) + (9 * 50 * 48 + 48)
+    assert round((4 * block + around) / 1e6, 3) == 0.433
+
+
+def test_rfdb_keeps_half_of_every_step_and_refines_the_rest() -> None:
+    torch.manual_seed(0)
+    block = RFDB(6, esa_channels=4, esa_convs=3).double().requires_grad_(False)
+    w = block.state_dict()
+    x = torch.randn(1, 6, 17, 19, dtype=torch.float64)
+    kept, y = [], x
+    for i in range(3):
+        kept.append(F.leaky_relu(F.conv2d(y, w[f"distil.{i}.weight"], w[f"distil.{i}.bias"]), 0.05))
+        y = F.leaky_relu(F.conv2d(y, w[f"refine.{i}.weight"], w[f"refine.{i}.bias"], padding=1) + y, 0.05)
+    kept.append(F.leaky_relu(F.conv2d(y, w["last.weight"], w["last.bias"], padding=1), 0.05))
+    assert [part.shape[1] for part in kept] == [3, 3, 3, 3]
+    expected = block.esa(F.conv2d(torch.cat(kept, 1), w["fuse.weight"], w["fuse.bias"]))
+    torch.testing.assert_close(block(x), expected, atol=1e-14, rtol=0)
+
+
+def test_rfdbr_differs_from_rlfb_in_where_it_adds() -> None:
+    """The same parameters; three additions instead of one."""
+    torch.manual_seed(0)
+    ours = RLFB(6, 6).double().requires_grad_(False)
+    other = RFDBR(6, esa_channels=16, esa_convs=1).double().requires_grad_(False)
+    names = {"refine.0": "c1_r", "refine.1": "c2_r", "refine.2": "c3_r", "fuse": "c5"}
+    state = ours.state_dict()
+    renamed = {name: name for name in other.state_dict()}
+    for new, old in names.items():
+        renamed |= {f"{new}.{part}": f"{old}.{part}" for part in ("weight", "bias")}
+    other.load_state_dict({name: state[old] for name, old in renamed.items()}, strict=True)
+    x = torch.randn(1, 6, 17, 19, dtype=torch.float64)
+    y = x
+    for conv in (ours.c1_r, ours.c2_r, ours.c3_r):
+        y = F.leaky_relu(conv(y) + y, 0.05)
+    torch.testing.assert_close(other(x), ours.esa(ours.c5(y)), atol=1e-14, rtol=0)
+    assert not torch.allclose(other(x), ours(x))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"block": "rfdb", "inner_channels": 8}, "no inner channels"),
+        ({"block": "rfd"}, "no block rfd"),
+        ({"esa_convs": 0}, "a convolution"),
+    ],
+)
+def test_arguments_that_make_no_block_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RLFN(channels=4, blocks=1, **wrong)

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import make_photo
+from upframe import checkpoints
+from upframe.errors import ModelError
 from upframe.nets import vsr_transformer
 from upframe.nets._position_code import PositionEncoding
 from upframe.nets._window_blend import Windows, windows_along
-from upframe.nets.vsr_transformer import Attention, FeedForward, Flows, VSRTransformer, WindowNorm
+from upframe.nets.vsr_transformer import Attention, FeedForward, Flows, PlainBlock, VSRTransformer, WindowNorm
 from upframe.pixels import to_unit
 
 DTYPES = [torch.float32, torch.float64]
@@ -140,7 +142,7 @@ def test_flows_equal_the_reference(golden: ModuleType, dtype: torch.dtype) -> No
 
 def whole_code(encoding: PositionEncoding, t: int, channels: int, size: tuple[int, int], side: int = 64) -> Tensor:
     """(T, C, H, W) in float64."""
-    summands = encoding(t, channels, Windows(size, side, OVERLAP), torch.float64, torch.device("cpu"))
+    summands = encoding(t, channels, Windows(size, side, min(OVERLAP, side - 1)), torch.float64, torch.device("cpu"))
     return sum(summands, torch.zeros(t, channels, *size, dtype=torch.float64))
 
 
@@ -296,6 +298,25 @@ def test_a_network_made_without_memory_gives_the_same() -> None:
 def test_arguments_that_do_not_divide_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must divide"):
         small(**wrong)
+
+
+@pytest.mark.parametrize("window_px", [8, OVERLAP])
+def test_windows_that_are_all_overlap_are_refused(window_px: int) -> None:
+    with pytest.raises(ValueError, match=f"window_px is {window_px}; windows overlap by {OVERLAP} px"):
+        small(window_px=window_px)
+    with pytest.raises(ValueError, match="cannot overlap"):
+        Windows((40, 40), window_px, OVERLAP)
+
+
+def test_the_smallest_windows_that_are_accepted_work() -> None:
+    network = small(window_px=24, depth=1)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 2, 3, 30, 24)).isfinite().all()
+
+
+def test_a_frame_smaller_than_a_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="40x30 is smaller than a window of 32 px"):
+        Windows((30, 40), 32, OVERLAP)
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
@@ -455,6 +476,112 @@ def test_bfloat16_keeps_flow_in_float32_and_stays_close() -> None:
     assert made.dtype == torch.bfloat16
     error = (made.float() - expected).square().mean().sqrt()
     assert error < 0.01 * expected.std()  # bfloat16 has 8 bits
+
+
+# Ablations (VT-16) ----------------------------------------------------------------------------------------------------
+ABLATIONS: list[tuple[dict[str, Any], str]] = [
+    ({"attention": False}, "vsrt-c8d2f5-blocks-x4"),
+    ({"flow": False}, "vsrt-c8d2f5-noflow-x4"),
+    ({"directions": "backward"}, "vsrt-c8d2f5-backward-x4"),
+    ({"directions": "forward", "flow": False}, "vsrt-c8d2f5-forward-noflow-x4"),
+    ({"attention": False, "directions": "none"}, "vsrt-c8d2f5-blocks-none-x4"),
+]
+
+
+@pytest.mark.parametrize(("ablations", "name"), ABLATIONS, ids=str)
+def test_ablations_are_found_in_the_shapes(ablations: dict[str, Any], name: str) -> None:
+    state = small(**ablations).state_dict()
+    found = vsr_transformer.configuration(shapes_of(state))
+    assert {key: found[key] for key in found if key in ("attention", "directions", "flow")} == ablations
+    spec = vsr_transformer.spec_for(**found)
+    assert spec.name == name
+    recognised = checkpoints.recognise(vsr_transformer.complete(state))
+    assert (recognised.spec.name, recognised.parameters) == (name, found)
+
+
+@pytest.mark.parametrize(("ablations", "name"), ABLATIONS, ids=str)
+def test_no_ablation_has_parameters_that_do_nothing(ablations: dict[str, Any], name: str) -> None:
+    network = small(depth=1, window_px=24, **ablations).requires_grad_(True)
+    network(torch.rand(1, 3, 3, 24, 24)).square().mean().backward()
+    without = [key for key, parameter in network.named_parameters() if parameter.grad is None]
+    assert not without
+    has_flow = any(key.startswith("spynet.") for key in network.state_dict())
+    assert has_flow == (ablations.get("flow", True) and ablations.get("directions") != "none")
+
+
+def test_weights_that_lack_their_flow_network_are_no_network_without_flow() -> None:
+    state = small().state_dict()
+    stripped = {name: value for name, value in state.items() if not name.startswith("spynet.")}
+    assert "flow" not in vsr_transformer.configuration(shapes_of(stripped))
+    with pytest.raises(ModelError, match="spynet"):
+        checkpoints.recognise(stripped)
+
+
+@pytest.mark.parametrize(
+    ("directions", "changed"),
+    [("both", {1, 2, 3}), ("backward", {1, 2}), ("forward", {2, 3}), ("none", {2})],
+)
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_feed_forward_sees_the_frames_it_is_to_see(directions: Any, changed: set[int], flow: bool) -> None:
+    """What becomes different when the third of five frames does: input and features, of which neighbours see the features."""
+    torch.manual_seed(0)
+    feed_forward = FeedForward(4, 1, slope=0.1, directions=directions, flow=flow).requires_grad_(False)
+    x, frames = torch.randn(5, 4, 9, 8), torch.rand(5, 3, 9, 8)
+    flows = (torch.rand(5, 2, 9, 8), torch.rand(5, 2, 9, 8)) if flow else None
+    before = feed_forward(x, frames, flows, 5)
+    x[2] += 1
+    frames[2] += 1
+    after = feed_forward(x, frames, flows, 5)
+    assert {i for i in range(5) if not torch.equal(before[i], after[i])} == changed
+
+
+def test_without_flow_features_are_taken_from_where_they_lie() -> None:
+    """As if nothing had moved."""
+    torch.manual_seed(0)
+    moving, still = FeedForward(4, 1, slope=0.1).double(), FeedForward(4, 1, slope=0.1, flow=False).double()
+    renamed = {name.removeprefix("unwarped_"): name for name in still.state_dict()}
+    still.load_state_dict({renamed[name]: value for name, value in moving.state_dict().items()}, strict=True)
+    x, frames = torch.randn(6, 4, 9, 8, dtype=torch.float64), torch.rand(6, 3, 9, 8, dtype=torch.float64)
+    zero = torch.zeros(6, 2, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(still(x, frames, None, 3), moving(x, frames, (zero, zero), 3), atol=1e-12, rtol=0)
+
+
+def test_without_attention_and_feed_forward_every_frame_is_by_itself() -> None:
+    network, clip = small(depth=1, window_px=24, attention=False, directions="none"), torch.rand(1, 3, 3, 24, 30)
+    changed = clip.clone()
+    changed[:, 1] = 0.5
+    with torch.inference_mode():
+        same = (network(clip) == network(changed)).flatten(2).all(-1)
+    assert same.tolist() == [[True, False, True]]
+
+
+def test_what_stands_in_for_attention_is_of_nearly_the_same_size() -> None:
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (PlainBlock(64), Attention(64, patch_px=8, heads=1))]
+    assert sizes == [73_856, 75_136]
+
+
+def test_without_a_position_code_nothing_is_added() -> None:
+    code = small(position="code", depth=1, window_px=24)
+    none = small(position="none", depth=1, window_px=24)
+    none.load_state_dict(code.state_dict(), strict=True)
+    assert whole_code(PositionEncoding(frames=5, variant="none"), 3, 4, (64, 80)).count_nonzero() == 0
+    clip = torch.rand(1, 2, 3, 24, 24)
+    with torch.inference_mode():
+        assert not torch.equal(none(clip), code(clip))
+
+
+@pytest.mark.parametrize("wrong", [{"directions": "sideways"}, {"position": "sines"}])
+def test_unknown_choices_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"sideways|sines"):
+        small(**wrong)
+
+
+def test_tiles_begin_where_a_window_of_their_own_size_does() -> None:
+    """A network with other windows has another grid."""
+    arguments = {"extract_blocks": 1, "reconstruct_blocks": 1, "feed_forward_blocks": 1}
+    spec = vsr_transformer.spec_for(channels=8, frames=5, depth=1, window_px=40, **arguments)
+    assert (spec.phase_px, spec.halo_px) == (24, 24)
+    assert (vsr_transformer.REDS.phase_px, vsr_transformer.REDS.halo_px) == (48, 48)
 
 
 # Weights and claims of the specs --------------------------------------------------------------------------------------

@@ -279,7 +279,12 @@ def test_unknown_models_and_options_are_answered_with_the_nearest() -> None:
         model_spec(replace(ONE, model_options={"chanels": 8}))
 
 
-def test_the_flow_network_can_be_trained_alone() -> None:
+def test_flow_networks_can_be_trained_alone() -> None:
     spec = model_spec(replace(ONE, model="spynet"))
     assert spec.scale == 1
     assert sum(p.numel() for p in spec.build().parameters()) == 6 * 240_050  # six levels, five convolutions 7×7 each
+    ours = model_spec(replace(ONE, model="correlation-flow", model_options={"channels": 8}))
+    assert (ours.scale, ours.licence) == (1, "Apache-2.0")
+    assert ours.build().get_submodule("features").get_submodule("0").weight.shape == (8, 3, 3, 3)
+    with pytest.raises(UsageError, match="Did you mean channels"):
+        model_spec(replace(ONE, model="correlation-flow", model_options={"chanels": 8}))

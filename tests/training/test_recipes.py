@@ -65,8 +65,8 @@ def test_every_recipe_names_a_network_protocol_and_degradations_there_are(name: 
         for group in stage.optimiser.groups:
             assert any(part in parameter for part in group.names for parameter in names), (stage.name, group)
         assert stage.data.degradation is None or stage.data.degradation in DEGRADATIONS
-        assert (stage.data.kind == "motion") == (one.model == recipe.FLOW_NETWORK)
-    assert (one.protocol is None) == (one.model == recipe.FLOW_NETWORK)
+        assert (stage.data.kind == "motion") == (one.model in recipe.FLOW_NETWORKS)
+    assert (one.protocol is None) == (one.model in recipe.FLOW_NETWORKS)
     assert one.protocol is None or one.protocol in PROTOCOLS
 
 

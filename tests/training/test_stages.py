@@ -151,10 +151,10 @@ def test_a_file_that_a_later_stage_needs_is_missed_before_the_first_begins(tmp_p
 
 
 # Flow networks ----------------------------------------------------------------------------------------------------------
-def _motion(steps: int) -> Recipe:
+def _motion(steps: int, model: str = "spynet") -> Recipe:
     data = DataRecipe(kind="motion", patch_px=32)
     stage = replace(STAGE, steps=steps, data=data, losses=(LossTerm("endpoint_error"),))
-    return Recipe("toy-flow", "spynet", (stage,), cadence=Cadence(log_every=2))
+    return Recipe("toy-flow", model, (stage,), cadence=Cadence(log_every=2))
 
 
 class _Pairs:
@@ -180,6 +180,20 @@ def test_a_flow_network_is_trained_and_goes_into_a_video_network(tmp_path: Path)
     second = train(again, data=lambda stage: Noise(scale=4, frames=2), out=tmp_path / "again")
     inner = "basicvsr.spynet.basic_module.0.basic_module.0.conv.weight"
     assert torch.equal(second.network.state_dict()[inner], video.network.state_dict()[inner])
+
+
+def test_our_own_flow_network_goes_into_a_video_network_that_was_built_with_one(tmp_path: Path) -> None:
+    flow = train(_motion(2, "correlation-flow"), data=lambda stage: _Pairs(), out=tmp_path / "flow")  # type: ignore[arg-type,return-value]
+    stage = replace(STAGE, steps=1, data=DataRecipe(kind="clips", clip_frames=2, patch_px=16))
+    weights = str(tmp_path / "flow" / "last.pth")
+    options = {**CLEANER, "flow": "correlation", "reconstruction_channels": 8}
+    recipe = recipe_of(stage, model="realbasicvsr-x4", model_options=options, flow_weights=weights)
+    video = train(recipe, data=lambda stage: Noise(scale=4, frames=2), out=tmp_path / "video")
+    assert flow.ema is not None
+    for name, value in video.network.get_submodule("basicvsr.correlation_flow").state_dict().items():
+        assert torch.equal(value, flow.ema[name]), name
+    with pytest.raises(ModelError, match="holds no SPyNet"):  # of the other kind
+        train(replace(recipe, model_options=CLEANER), data=lambda stage: Noise(scale=4, frames=2), out=tmp_path / "spynet")
 
 
 def test_a_file_without_a_flow_network_is_refused(tmp_path: Path) -> None:

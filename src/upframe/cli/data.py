@@ -237,6 +237,39 @@ def prepare_sub_images(
     return _carry_out(plan, preparing, reporting)
 
 
+@prepare_app.command(name="pans")
+def prepare_pans(
+    folder: Path,
+    out: Path,
+    *,
+    frames: int = 12,
+    size: int = 288,
+    per_photo: int = 2,
+    speed: float = 6.0,
+    seed: int = 0,
+    preparing: Preparing = Preparing(),
+    reporting: Reporting = Reporting(),
+) -> int:
+    """Make sharp clips of a camera that moves over photographs.
+
+    Args:
+        folder: Folder of photographs.
+        out: Folder to make.
+        frames: Frames of each clip.
+        size: Side of the frames.
+        per_photo: Clips of each photograph.
+        speed: Fastest motion, in pixels a frame.
+        seed: Equal seeds make equal clips.
+    """
+
+    def plan() -> Preparation:
+        from upframe.training.prepare.pans import prepare_pans
+
+        return prepare_pans(folder, out, frames=frames, size_px=size, per_photo=per_photo, speed_px=speed, seed=seed)
+
+    return _carry_out(plan, preparing, reporting)
+
+
 @prepare_app.command(name="lmdb")
 def prepare_lmdb(folder: Path, out: Path, *, preparing: Preparing = Preparing(), reporting: Reporting = Reporting()) -> int:
     """Put a folder of PNG files into an LMDB store that other frameworks read as well.

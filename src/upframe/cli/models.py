@@ -30,7 +30,7 @@ def models_list(*, reporting: Reporting = Reporting()) -> int:
             print_line(json.dumps(row))
         else:
             print_line(
-                f"{entry.name:16} x{entry.scale}  {entry.params / 1e3:6.1f} K  {entry.family:6} {state:15} "
+                f"{entry.name:21} x{entry.scale}  {entry.params / 1e3:8.1f} K  {entry.family:15} {state:15} "
                 f"{entry.licence or '-':12} {', '.join(entry.aliases)}"
             )
     return 0
@@ -47,17 +47,22 @@ def models_info(model: str, *, reporting: Reporting = Reporting()) -> int:
     from upframe.models import info
 
     found = info(model)
+    window = found.spec.window
     rows: dict[str, object] = {
         "name": found.name,
         "network": found.spec.name,
         "family": found.spec.family,
         "paper": found.spec.paper,
+        "task": found.spec.task,
         "scale": found.spec.scale,
         "parameters": found.params,
         "precisions": list(found.spec.precisions),
         "tiling": found.spec.tiling,
         "halo_px": found.spec.halo_px,
         "exact_halo_px": found.spec.exact_halo_px,
+        "frames_at_once": None if window is None else window.frames or "a whole shot",
+        "frames_shared": None if window is None else window.overlap,
+        "licence": found.spec.licence if found.card is None else None,  # a card has its own
         "weights": found.source,
         "sha256": found.sha256,
     }

@@ -107,35 +107,6 @@ class SPyNet(nn.Module):
         by_level = self._levels(reference, support)
         return [_resized(by_level[-1 - k], (h >> k, w >> k)) for k in range(scales)]
 
-    def by_level(self, reference: Tensor, support: Tensor, flow: Tensor, *, spread_px: float = 0.3) -> list[Tensor]:
-        """What each level makes of the flow when the level before it was right in part, finest first, as `pyramid` has them.
-
-        The paper trains one level after the other; with the true flow of the coarser level in place of what that level
-        makes of it, all can be trained at once. In half of the samples a level is given a random share of that flow, from
-        none to all: small motion shows in no coarse level, so the finer ones have to be able to find it alone.
-
-        Args:
-            reference, support: (N, 3, H, W), sides multiples of 32.
-            flow: (N, 2, H, W) the true one, in pixels.
-            spread_px: Standard deviation of a shift that is added to what a level is given, in pixels of the level before.
-        """
-        h, w = reference.shape[-2:]
-        references, supports = self._image_pyramid(reference, (h, w)), self._image_pyramid(support, (h, w))
-        true = [flow if k == 0 else F.avg_pool2d(flow, 2**k) / 2**k for k in range(LEVELS)]
-        made = []
-        for level, network in enumerate(self.basic_module):
-            k = LEVELS - 1 - level
-            given = torch.zeros_like(true[k])
-            if level:
-                each = flow.new_empty(len(flow), 1, 1, 1)
-                share = torch.where(torch.rand_like(each) < 0.5, torch.rand_like(each), 1.0)
-                known = share * true[k + 1] + spread_px * torch.randn_like(true[k + 1][..., :1, :1])
-                given = 2 * F.interpolate(known, scale_factor=2, mode="bilinear", align_corners=True)
-            warped = flow_warp(supports[k], given, padding="border")
-            seen = torch.cat([references[k], warped, given], dim=1)
-            made.append(given + network(seen.to(self.mean.dtype, memory_format=torch.channels_last)))
-        return made[::-1]
-
     def _levels(self, reference: Tensor, support: Tensor) -> list[Tensor]:
         """Flows of all levels, coarsest first, for the frames resized to multiples of 32."""
         h, w = (-(-side // MULTIPLE) * MULTIPLE for side in reference.shape[-2:])

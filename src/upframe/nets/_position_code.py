@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from upframe.nets._window_blend import Windows
 
-PositionCode = Literal["code", "paper"]
-Summands = tuple[Tensor, Tensor, Tensor]
+PositionCode = Literal["code", "paper", "none"]
+Summands = tuple[Tensor, ...]
 
 
 class _Frequencies(nn.Module):
@@ -33,16 +33,23 @@ class PositionEncoding(nn.Module):
         variant: "code" as released: every frame takes the sines of one frequency along one of the axes channel, row and
             column, so the first third of the frames is marked by channel, and so on. Frames past the end of that list
             begin it anew. "paper": every channel takes the sines of one frequency along one of the axes frame, row and
-            column, a third of the channels for each (with 10000 where a misprint says 1000).
+            column, a third of the channels for each (with 10000 where a misprint says 1000). "none": nothing is added.
+
+    Raises:
+        ValueError: there is no such variant.
     """
 
     def __init__(self, *, frames: int, variant: PositionCode) -> None:
         super().__init__()
+        if variant not in get_args(PositionCode):
+            raise ValueError(f"there is no position code {variant}, only {', '.join(get_args(PositionCode))}")
         self.frames, self.variant = frames, variant
         self.penc = _Frequencies(frames)
 
     def forward(self, t: int, channels: int, windows: Windows, dtype: torch.dtype, device: torch.device) -> Summands:
-        """The code as three summands to be broadcast over each other, of (T, C, H, W)."""
+        """The code as three summands to be broadcast over each other, of (T, C, H, W), or none."""
+        if self.variant == "none":
+            return ()
         if self.variant == "code":
             return _code_by_frame(t, channels, windows, self.frames, dtype, device)
         return _code_by_channel(t, channels, windows, dtype, device)

@@ -52,13 +52,23 @@ def windows_along(length: int, side: int, overlap: int) -> Axis:
 
 @dataclass(frozen=True)
 class Windows:
-    """Square windows over a frame."""
+    """Square windows over a frame.
+
+    Raises:
+        ValueError: the frame is smaller than a window, or windows overlap by as much as they are long.
+    """
 
     size: tuple[int, int]
     """(height, width) of the frame; neither is below `side`."""
     side: int
     overlap: int
     """Pixels that neighbouring windows share at least."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < self.side:
+            raise ValueError(f"windows of {self.side} px cannot overlap by {self.overlap} px")
+        if min(self.size) < self.side:
+            raise ValueError(f"a frame of {self.size[1]}x{self.size[0]} is smaller than a window of {self.side} px")
 
     @property
     def axes(self) -> tuple[Axis, Axis]:

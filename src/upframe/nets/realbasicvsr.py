@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upframe.nets._correlation_flow import CorrelationFlow
 from upframe.nets._flow import SPyNet, flow_warp, mm_names, with_normalisation
 from upframe.nets._layers import ResidualBlocks, conv1x1, conv3x3
 from upframe.nets.clips import Cleaned, Keep
@@ -33,6 +35,9 @@ BASICVSR_PAPER = (
     "https://arxiv.org/abs/2012.02181"
 )
 REALBASICVSR_PAPER = "Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022, https://arxiv.org/abs/2111.12704"
+FlowKind = Literal["spynet", "correlation"]
+
+OFFICIAL_LICENCE = "Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution"
 SCALE = 4
 SLOPE = 0.1  # of every LeakyReLU here
 FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
@@ -60,19 +65,33 @@ class BasicVSR(nn.Module):
 
     Args:
         blocks: Residual blocks in each of the two propagation branches.
+        reconstruction_channels: At four times the size, where most of the arithmetic of a network with few blocks is.
+        flow: What finds the motion. "spynet" as published; "correlation" is our own, which the weights we ship have.
     """
 
-    def __init__(self, *, channels: int = 64, blocks: int = 30) -> None:
+    def __init__(
+        self, *, channels: int = 64, blocks: int = 30, reconstruction_channels: int = 64, flow: FlowKind = "spynet"
+    ) -> None:
         super().__init__()
         self.channels = channels
-        self.spynet = SPyNet()
+        if flow == "spynet":
+            self.spynet = SPyNet()
+        else:
+            self.correlation_flow = CorrelationFlow()
         self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
         self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
         self.fusion = conv1x1(2 * channels, channels)
         self.upsample1 = Upsample(channels, channels)
-        self.upsample2 = Upsample(channels, 64)
-        self.conv_hr = conv3x3(64, 64)
-        self.conv_last = conv3x3(64, 3)
+        self.upsample2 = Upsample(channels, reconstruction_channels)
+        self.conv_hr = conv3x3(reconstruction_channels, reconstruction_channels)
+        self.conv_last = conv3x3(reconstruction_channels, 3)
+
+    @property
+    def flow_network(self) -> SPyNet | CorrelationFlow:
+        """The one there is."""
+        found = self.get_submodule("spynet" if hasattr(self, "spynet") else "correlation_flow")
+        assert isinstance(found, SPyNet | CorrelationFlow)
+        return found
 
     def forward(self, clip: Tensor, *, keep: Keep = "full") -> Tensor:
         """The enlarged clip; `keep` is for inference, with gradients only "full" saves anything."""
@@ -114,7 +133,7 @@ class BasicVSR(nn.Module):
         for start in range(0, len(references), at_once):
             part = slice(start, start + at_once)
             pairs = (torch.stack(frames[part], dim=1).flatten(0, 1) for frames in (references, supports))
-            flows += self.spynet(*pairs).unflatten(0, (n, -1)).unbind(1)
+            flows += self.flow_network(*pairs).unflatten(0, (n, -1)).unbind(1)
         return flows
 
     def _backward_features(self, frames: list[Tensor], flows: list[Tensor], keep: Keep) -> Iterator[Tensor]:
@@ -188,14 +207,37 @@ class RealBasicVSR(nn.Module):
     `prepare` whole frames once, then call with `prepared=True`.
 
     The flow network is frozen from the start; gradients still pass through it to the cleaning network.
+
+    Args:
+        recurrent_cleaning: Whether the cleaning network is given its features of the frame before as well, warped along the
+            flow, as propagation has them: the paper's counter-example, in which noise travels on. Whole frames at once.
+        idle_cleaning: Whether fresh weights leave frames as they are, so that the rest can be trained before the cleaning.
     """
 
-    def __init__(self, *, channels: int = 64, propagation_blocks: int = 20, cleaning_blocks: int = 20) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        propagation_blocks: int = 20,
+        cleaning_blocks: int = 20,
+        reconstruction_channels: int = 64,
+        flow: FlowKind = "spynet",
+        recurrent_cleaning: bool = False,
+        idle_cleaning: bool = False,
+    ) -> None:
         super().__init__()
+        self.recurrent_cleaning = recurrent_cleaning
         self.cleaning_radius_px = 2 * cleaning_blocks + 2
-        self.image_cleaning = nn.Sequential(ResidualBlocks(3, channels, cleaning_blocks, slope=SLOPE), conv3x3(channels, 3))
-        self.basicvsr = BasicVSR(channels=channels, blocks=propagation_blocks)
-        self.basicvsr.spynet.requires_grad_(False)
+        residue = conv3x3(channels, 3)
+        if idle_cleaning:
+            nn.init.zeros_(residue.weight)
+            nn.init.zeros_(residue.bias)  # type: ignore[arg-type]
+        given = 3 + channels if recurrent_cleaning else 3
+        self.image_cleaning = nn.Sequential(ResidualBlocks(given, channels, cleaning_blocks, slope=SLOPE), residue)
+        self.basicvsr = BasicVSR(
+            channels=channels, blocks=propagation_blocks, reconstruction_channels=reconstruction_channels, flow=flow
+        )
+        self.basicvsr.flow_network.requires_grad_(False)
 
     def forward(self, clip: Tensor, *, prepared: bool = False, keep: Keep = "full") -> Tensor:
         """The enlarged clip; cleaned as released (one pass) unless it comes from `prepare`."""
@@ -219,7 +261,12 @@ class RealBasicVSR(nn.Module):
         residues: list[float] = []
         cleaned = clip
         for _ in range(options.max_passes if options.strength else 0):
-            residue = self._residue(cleaned, max_px or CLEANING_PX) if options.sequential else self._residue_at_once(cleaned)
+            if self.recurrent_cleaning:
+                residue = self._residue_in_time(cleaned)
+            else:
+                residue = (
+                    self._residue(cleaned, max_px or CLEANING_PX) if options.sequential else self._residue_at_once(cleaned)
+                )
             cleaned = cleaned + residue
             residues.append(255 * _mean_abs(residue))
             if residues[-1] < options.threshold:
@@ -248,6 +295,18 @@ class RealBasicVSR(nn.Module):
             frames.append(torch.cat(bands, dim=2))
         return torch.stack(frames, dim=1)
 
+    def _residue_in_time(self, clip: Tensor) -> Tensor:
+        """What recurrent cleaning adds to the clip."""
+        frames = list(clip.unbind(1))
+        flows = self.basicvsr._flows(frames[1:], frames[:-1])
+        blocks, last = self.image_cleaning
+        feature: Tensor | None = None
+        residues = []
+        for i, frame in enumerate(frames):
+            feature = self.basicvsr._step(blocks, frame, feature, flows[i - 1] if i else None)
+            residues.append(last(feature))
+        return torch.stack(residues, dim=1)
+
 
 def _mean_abs(residue: Tensor) -> float:
     return float(residue.detach().abs().mean(dtype=torch.promote_types(residue.dtype, torch.float32)))
@@ -269,27 +328,39 @@ def realbasicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return with_normalisation(state, "basicvsr.spynet.")
 
 
-def basicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def basicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The arguments of `BasicVSR` that parameters of these shapes were made with.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
     """
     channels = shapes["backward_resblocks.main.0.weight"][0]
-    return {"channels": channels, "blocks": _blocks(shapes, "backward_resblocks.")}
+    return {"channels": channels, "blocks": _blocks(shapes, "backward_resblocks."), **_rest(shapes, "")}
 
 
-def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The arguments of `RealBasicVSR` that parameters of these shapes were made with.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
     """
+    is_recurrent = shapes["image_cleaning.0.main.0.weight"][1] > 3
     return {
         "channels": shapes["basicvsr.backward_resblocks.main.0.weight"][0],
         "propagation_blocks": _blocks(shapes, "basicvsr.backward_resblocks."),
         "cleaning_blocks": _blocks(shapes, "image_cleaning.0."),
+        **_rest(shapes, "basicvsr."),
+        **({"recurrent_cleaning": True} if is_recurrent else {}),
     }
+
+
+def _rest(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+    """What differs from the published networks."""
+    reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
+    rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
+    if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):
+        rest["flow"] = "correlation"
+    return rest
 
 
 def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
@@ -297,27 +368,39 @@ def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
 
 
 # Specs ----------------------------------------------------------------------------------------------------------------
-def basicvsr_spec_for(*, channels: int, blocks: int) -> ModelSpec:
+def basicvsr_spec_for(*, channels: int, blocks: int, **rest: Any) -> ModelSpec:
     """The published spec of this size, or one made for it, named for instance `basicvsr-c32b10-x4`."""
-    if (channels, blocks) == (64, 30):
+    if (channels, blocks) == (64, 30) and not rest:
         return BASICVSR
-    return _spec(f"basicvsr-c{channels}b{blocks}-x{SCALE}", "BasicVSR", partial(BasicVSR, channels=channels, blocks=blocks))
+    build = partial(BasicVSR, channels=channels, blocks=blocks, **rest)
+    return _spec(f"basicvsr-c{channels}b{blocks}{_suffix(**rest)}-x{SCALE}", "BasicVSR", build, licence=_licence(**rest))
 
 
-def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int) -> ModelSpec:
+def _suffix(*, reconstruction_channels: int = 64, flow: FlowKind = "spynet", recurrent_cleaning: bool = False) -> str:
+    width = f"h{reconstruction_channels}" if reconstruction_channels != 64 else ""
+    return width + ("-cf" if flow == "correlation" else "") + ("-recurrent" if recurrent_cleaning else "")
+
+
+def _licence(*, flow: FlowKind = "spynet", **_: Any) -> str:
+    return OFFICIAL_LICENCE if flow == "spynet" else "Apache-2.0"
+
+
+def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int, **rest: Any) -> ModelSpec:
     """The published spec of this size, or one made for it, named for instance `realbasicvsr-c32b10r5-x4`."""
-    if (channels, propagation_blocks, cleaning_blocks) == (64, 20, 20):
+    sizes: dict[str, Any] = {"channels": channels, "propagation_blocks": propagation_blocks, "cleaning_blocks": cleaning_blocks}
+    if tuple(sizes.values()) == (64, 20, 20) and not rest:
         return REALBASICVSR
-    build = partial(RealBasicVSR, channels=channels, propagation_blocks=propagation_blocks, cleaning_blocks=cleaning_blocks)
-    name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}-x{SCALE}"
-    return _spec(name, "RealBasicVSR", build)
+    name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}{_suffix(**rest)}-x{SCALE}"
+    return _spec(name, "RealBasicVSR", partial(RealBasicVSR, **sizes, **rest), licence=_licence(**rest))
 
 
 # Measured with 64 channels; the number of blocks makes no difference. The reconstruction, at 16 times the pixels, takes most.
 MEMORY = (Memory(fixed=48e6, per_px=7800, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 8200)),)
 
 
-def _spec(name: str, family: str, build: Callable[[], nn.Module], *, aliases: tuple[str, ...] = ()) -> ModelSpec:
+def _spec(
+    name: str, family: str, build: Callable[[], nn.Module], *, aliases: tuple[str, ...] = (), licence: str = OFFICIAL_LICENCE
+) -> ModelSpec:
     cleans = family == "RealBasicVSR"
     return ModelSpec(
         name=name,
@@ -334,7 +417,7 @@ def _spec(name: str, family: str, build: Callable[[], nn.Module], *, aliases: tu
         preparation=Cleaning() if cleans else None,
         streams=True,
         paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,
-        licence="Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution",
+        licence=licence,
         aliases=aliases,
     )
 

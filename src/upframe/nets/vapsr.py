@@ -5,8 +5,9 @@ Vast-Receptive-Field Attention", ECCV Workshops 2022, https://arxiv.org/abs/2210
 Official weights: zhoumumu/VapSR; the repository states no licence, so they are loaded from the user's file and never
 shipped. This module is written from the paper and numeric fixtures.
 
-Differences from the official code: none in what is computed. Correctness: every tensor of the reference in float32 and
-float64, and the published Set5/Set14/BSD100 scores.
+Differences from the official code: none in what is computed; the arguments in `Ablations` also make the networks that
+the article came from (`training/presets/vapsr.py` has its steps as recipes). Correctness: every tensor of the reference in
+float32 and float64, and the published Set5/Set14/BSD100 scores.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Any, TypedDict, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,17 +26,46 @@ from upframe.spec import ModelSpec
 PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, ECCVW 2022, https://arxiv.org/abs/2210.05960"
 
 
-class VastAttention(nn.Module):
-    """Pixel attention over 17×17: point-wise, then 5×5 depth-wise, then 5×5 depth-wise with dilation 3 (paper, §3.2)."""
+class Ablations(TypedDict, total=False):
+    """What a network may have otherwise than the published ones; explained at `VapSR`."""
 
-    def __init__(self, channels: int) -> None:
+    projection_px: int
+    dense_px: int
+    dilated_px: int
+    attention_last: bool
+    pixel_norm: bool
+    one_shuffle: bool
+
+
+class VastAttention(nn.Module):
+    """Pixel attention over 17×17: point-wise, then 5×5 depth-wise, then 5×5 depth-wise with dilation 3 (paper, §3.2).
+
+    Args:
+        dilated_px: Side of the dilated kernel.
+    """
+
+    def __init__(self, channels: int, *, dilated_px: int = 5) -> None:
         super().__init__()
         self.pointwise = conv1x1(channels, channels)
         self.depthwise = DepthwiseConv2d(channels, 5)
-        self.depthwise_dilated = DepthwiseConv2d(channels, 5, dilation=3)
+        self.depthwise_dilated = DepthwiseConv2d(channels, dilated_px, dilation=3)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.depthwise_dilated(self.depthwise(self.pointwise(x)))  # type: ignore[no-any-return]
+
+
+class DenseAttention(nn.Module):
+    """Pixel attention whose map one convolution makes, from `kernel_px`×`kernel_px` pixels: where the article starts.
+
+    Without a bias: only so do the parameters come to the printed numbers.
+    """
+
+    def __init__(self, channels: int, kernel_px: int) -> None:
+        super().__init__()
+        self.dense = nn.Conv2d(channels, channels, kernel_px, padding=kernel_px // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.dense(x)  # type: ignore[no-any-return]
 
 
 class PixelNorm(nn.LayerNorm):
@@ -45,25 +76,53 @@ class PixelNorm(nn.LayerNorm):
 
 
 class VAB(nn.Module):
-    """Vast-receptive-field attention block."""
+    """Vast-receptive-field attention block; the arguments are explained at `VapSR`."""
 
-    def __init__(self, channels: int, attention_channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        attention_channels: int,
+        *,
+        projection_px: int = 1,
+        dense_px: int = 0,
+        dilated_px: int = 5,
+        attention_last: bool = False,
+        pixel_norm: bool = True,
+    ) -> None:
         super().__init__()
-        self.proj_1 = conv1x1(channels, attention_channels)
-        self.atten_branch = VastAttention(attention_channels)
-        self.proj_2 = conv1x1(attention_channels, channels)
-        self.pixel_norm = PixelNorm(channels)
+        self.proj_1 = _projection(channels, attention_channels, projection_px)
+        width = channels if attention_last else attention_channels
+        attention = DenseAttention(width, dense_px) if dense_px else VastAttention(width, dilated_px=dilated_px)
+        self.atten_branch = nn.Identity() if attention_last else attention
+        self.proj_2 = _projection(attention_channels, channels, projection_px)
+        # Under another name, so that weights tell where the attention sits.
+        self.last_atten_branch = attention if attention_last else nn.Identity()
+        self.pixel_norm = PixelNorm(channels) if pixel_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.proj_2(self.atten_branch(F.gelu(self.proj_1(x))))
+        y = self.last_atten_branch(self.proj_2(self.atten_branch(F.gelu(self.proj_1(x)))))
         return self.pixel_norm(y + x)  # type: ignore[no-any-return]
+
+
+def _projection(channels_in: int, channels_out: int, kernel_px: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, kernel_px, padding=kernel_px // 2)
 
 
 class VapSR(nn.Module):
     """(N, C, H, W) → (N, C, scale·H, scale·W), any size ≥ 1.
 
     Args:
+        attention_channels: Between the two projections of a block, where the attention is.
         groups: Groups of the one trailing convolution `conv_body` (2 in VapSR-S).
+        projection_px: Side of the projections' kernels; 3 before the article made everything dense small.
+        dense_px: Side of one dense convolution that makes the attention's map; 0 is the decomposed form, 1 pixel attention.
+        dilated_px: Side of the dilated kernel of the decomposed form.
+        attention_last: Whether the attention comes behind the second projection instead of between the two.
+        pixel_norm: Whether blocks end in a pixel normalisation.
+        one_shuffle: Whether the picture is made by one convolution and one pixel shuffle.
+
+    Raises:
+        ValueError: the side of a kernel is even, or another than the published one is asked of what is not there.
     """
 
     def __init__(
@@ -75,12 +134,34 @@ class VapSR(nn.Module):
         scale: int = 4,
         groups: int = 1,
         colours: int = 3,
+        projection_px: int = 1,
+        dense_px: int = 0,
+        dilated_px: int = 5,
+        attention_last: bool = False,
+        pixel_norm: bool = True,
+        one_shuffle: bool = False,
     ) -> None:
         super().__init__()
+        if any(side < 1 or side % 2 == 0 for side in (projection_px, dense_px or 1, dilated_px)):
+            raise ValueError(f"kernels have odd sides, not all of {projection_px}, {dense_px} and {dilated_px} px")
+        if dense_px and dilated_px != 5:
+            raise ValueError("a dense attention has no dilated kernel")
+        block = partial(
+            VAB,
+            channels,
+            attention_channels,
+            projection_px=projection_px,
+            dense_px=dense_px,
+            dilated_px=dilated_px,
+            attention_last=attention_last,
+            pixel_norm=pixel_norm,
+        )
         self.conv_first = conv3x3(colours, channels)
-        self.body = nn.Sequential(*(VAB(channels, attention_channels) for _ in range(blocks)))
+        self.body = nn.Sequential(*(block() for _ in range(blocks)))
         self.conv_body = conv3x3(channels, channels, groups=groups)
-        if scale == 4:  # two shuffles with 16 channels between them, as in EDSR but narrower
+        if one_shuffle:
+            self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
+        elif scale == 4:  # two shuffles with 16 channels between them, as in EDSR but narrower
             self.upsampler = nn.Sequential(
                 conv3x3(channels, 64),
                 nn.PixelShuffle(2),
@@ -101,17 +182,21 @@ class VapSR(nn.Module):
         return self.upsampler(self.conv_body(self.body(head)) + head)  # type: ignore[no-any-return]
 
 
-def receptive_radius(blocks: int) -> int:
+def receptive_radius(blocks: int, **ablations: Unpack[Ablations]) -> int:
     """Input pixels beyond a tile that can change its result, exactly.
 
     2 + 2·3 for the two 5×5 convolutions of a block, and 1 for each of the four 3×3 convolutions around the body. In the
     ×4 upsampler the second of these works on twice the size, but the pixel it reaches still lies in the next input pixel.
     """
-    return 8 * blocks + 4
+    dense_px = ablations.get("dense_px", 0)
+    attention = dense_px // 2 if dense_px else 2 + 3 * (ablations.get("dilated_px", 5) // 2)
+    projections = 2 * (ablations.get("projection_px", 1) // 2)
+    around = 3 if ablations.get("one_shuffle") else 4
+    return (projections + attention) * blocks + around
 
 
-def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The arguments of `VapSR` that parameters of these shapes were made with.
+def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of `VapSR` that parameters of these shapes were made with; of `Ablations` only those that say something.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -121,10 +206,11 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     channels_per_group = shapes["conv_body.weight"][1]
     if channels % channels_per_group:
         raise ValueError(f"{channels} channels do not divide into groups of {channels_per_group}")
+    ablations = _ablations(shapes)
     if "upsampler.3.weight" in shapes:
         scale = 4
     else:
-        outputs = shapes["upsampler.2.weight"][0]
+        outputs = shapes["upsampler.0.weight" if ablations.get("one_shuffle") else "upsampler.2.weight"][0]
         scale = math.isqrt(outputs // colours)
         if scale < 1 or colours * scale**2 != outputs:
             raise ValueError(f"{outputs} output channels are no square number of {colours}")
@@ -135,28 +221,78 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         "scale": scale,
         "groups": channels // channels_per_group,
         "colours": colours,
+        **ablations,
     }
 
 
+def _ablations(shapes: Mapping[str, tuple[int, ...]]) -> Ablations:
+    """What parameters of these shapes have otherwise than published ones."""
+    found: Ablations = {}
+    if (projection_px := shapes["body.0.proj_1.weight"][-1]) != 1:
+        found["projection_px"] = projection_px
+    at = "atten_branch"
+    if any(".last_atten_branch." in name for name in shapes):
+        found["attention_last"] = True
+        at = "last_atten_branch"
+    if f"body.0.{at}.dense.weight" in shapes:
+        found["dense_px"] = shapes[f"body.0.{at}.dense.weight"][-1]
+    elif (dilated_px := shapes[f"body.0.{at}.depthwise_dilated.weight"][-1]) != 5:
+        found["dilated_px"] = dilated_px
+    if not any(".pixel_norm." in name for name in shapes):
+        found["pixel_norm"] = False
+    if not any(name.startswith(("upsampler.2.", "upsampler.3.")) for name in shapes):
+        found["one_shuffle"] = True
+    return found
+
+
 def spec_for(
-    *, channels: int, attention_channels: int, blocks: int, scale: int, groups: int = 1, colours: int = 3
+    *,
+    channels: int,
+    attention_channels: int,
+    blocks: int,
+    scale: int,
+    groups: int = 1,
+    colours: int = 3,
+    **ablations: Unpack[Ablations],
 ) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `vapsr-c24a32b4-x3`."""
+    """The published spec of this size, or one made for it, named for instance `vapsr-c24a32b4-x3`.
+
+    Args:
+        ablations: As `configuration` finds them: none that are as published.
+    """
     size = (channels, attention_channels, blocks, groups)
     for spec in SPECS:
-        if _SIZES[spec.name] == size and spec.scale == scale and colours == 3:
+        if _SIZES[spec.name] == size and spec.scale == scale and colours == 3 and not ablations:
             return spec
     grouped = "" if groups == 1 else f"g{groups}"
     gray = {1: "-gray", 3: ""}.get(colours, f"-{colours}ch")
-    name = f"vapsr-c{channels}a{attention_channels}b{blocks}{grouped}{gray}-x{scale}"
-    return _spec(name, size, scale, colours=colours)
+    name = f"vapsr-c{channels}a{attention_channels}b{blocks}{grouped}{gray}{_marks(ablations)}-x{scale}"
+    return _spec(name, size, scale, colours=colours, ablations=ablations)
+
+
+def _marks(ablations: Ablations) -> str:
+    """What `ablations` add to a name, for instance "-k9-nonorm"."""
+    given: Mapping[str, Any] = ablations
+    sides = (f"-{mark}{given[key]}" for key, mark in _SIDES.items() if key in given)
+    return "".join((*sides, *(f"-{mark}" for key, mark in _CHOICES.items() if key in given)))
+
+
+_SIDES = {"projection_px": "p", "dense_px": "k", "dilated_px": "d"}
+_CHOICES = {"attention_last": "last", "pixel_norm": "nonorm", "one_shuffle": "light"}
 
 
 def _spec(
-    name: str, size: tuple[int, int, int, int], scale: int, *, colours: int = 3, aliases: tuple[str, ...] = ()
+    name: str,
+    size: tuple[int, int, int, int],
+    scale: int,
+    *,
+    colours: int = 3,
+    aliases: tuple[str, ...] = (),
+    ablations: Ablations | None = None,
 ) -> ModelSpec:
     channels, attention_channels, blocks, groups = size
-    exact_halo_px = receptive_radius(blocks)
+    ablations = ablations or {}
+    exact_halo_px = receptive_radius(blocks, **ablations)
     return ModelSpec(
         name=name,
         family="VapSR",
@@ -168,6 +304,7 @@ def _spec(
             scale=scale,
             groups=groups,
             colours=colours,
+            **ablations,
         ),
         scale=scale,
         halo_px=min(16, exact_halo_px),

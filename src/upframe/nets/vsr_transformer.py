@@ -10,28 +10,32 @@ Differences from the official code: any size and any number of frames instead of
 and attention, which the published weights tie to 64×64, work in windows of that size that overlap and are blended inside
 every layer, while flow, convolutions and the feed-forward see the whole frame. Memory is therefore linear in the size.
 At 64×64 there is one window, and the result is that of the official code. The 3-D position code of the paper is there
-beside that of the code, and the paper's slope of the activations.
+beside that of the code, and the paper's slope of the activations; `attention`, `directions`, `flow` and `position` also make
+the networks of the paper's ablations.
 Correctness: every tensor of the reference, gradients included, in float32 and float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import cast
+from typing import Unpack, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from upframe.nets._flow import SPyNet, flow_warp, mm_names, with_normalisation
+from upframe.nets._flow import SPyNet, flow_warp
 from upframe.nets._layers import ResidualBlock, ResidualBlocks, conv1x1, conv3x3
-from upframe.nets._position_code import PositionCode, PositionEncoding, frequencies, sines_per_axis
+from upframe.nets._position_code import PositionCode, PositionEncoding
+from upframe.nets._vsrt_weights import BRANCHES, Ablations, Directions, complete, configuration, parameter_name
 from upframe.nets._window_blend import Windows
 from upframe.pixels import mirror_pad
 from upframe.published_tiling import Run, mirrored_windows, vsrt_crops
 from upframe.spec import Chunk, Memory, ModelSpec, Window
+
+__all__ = ["SPECS", "VSRTransformer", "complete", "configuration", "parameter_name", "spec_for"]
 
 PAPER = "Video Super-Resolution Transformer, 2021, https://arxiv.org/abs/2106.06847"
 SCALE = 4
@@ -114,39 +118,64 @@ class Attention(nn.Module):
         return x.permute(0, 2, 3, 5, 4, 6, 1, 7).reshape(n * t, side, side, heads * features // (p * p))
 
 
+class PlainBlock(nn.Module):
+    """A residual block in place of attention, with almost as many parameters: (N·T, C, H, W) → the same.
+
+    Each frame sees itself alone.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = ResidualBlock(channels)
+
+    def forward(self, x: Tensor, t: int, windows: Windows) -> Tensor:
+        return _by_frames(x, FEATURE_PX, lambda part: self.block(x[part]))
+
+
 class FeedForward(nn.Module):
     """Bidirectional optical-flow-based feed-forward (BOFF): (N·T, C, H, W) → the same.
 
     Each frame sees the features of the one after it and of the one before it, warped to where its own lie.
+
+    Args:
+        directions, flow: As `VSRTransformer`.
     """
 
-    def __init__(self, channels: int, blocks: int, *, slope: float) -> None:
+    def __init__(self, channels: int, blocks: int, *, slope: float, directions: Directions = "both", flow: bool = True) -> None:
         super().__init__()
         self.slope = slope
-        self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=slope)
-        self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=slope)
-        self.fusion = conv1x1(2 * channels, channels)
+        # Parameters have the published names only if they do what is published: weights tell what they are for.
+        moves = "" if flow or directions == "none" else "unwarped_"
+        self.branches = {side: f"{moves}{side}_resblocks" for side in BRANCHES[directions]}
+        for name in self.branches.values():
+            self.add_module(name, ResidualBlocks(channels + 3, channels, blocks, slope=slope))
+        self.fusion = conv1x1(len(self.branches) * channels, channels)
 
-    def forward(self, x: Tensor, frames: Tensor, flows: tuple[Tensor, Tensor], t: int) -> Tensor:
+    def forward(self, x: Tensor, frames: Tensor, flows: tuple[Tensor, Tensor] | None, t: int) -> Tensor:
         """What is to be added to `x`.
 
         Args:
             frames: (N·T, 3, H, W) the input frames.
             flows: From each frame to the one before it and to the one after it, or to itself at the ends of the clip;
-                (N·T, 2, H, W) each.
+                (N·T, 2, H, W) each. None: features are taken from where they lie.
         """
-        before = [i - 1 if i % t else i for i in range(len(x))]
-        after = [i + 1 if (i + 1) % t else i for i in range(len(x))]
+        sources = {
+            "backward": [i + 1 if (i + 1) % t else i for i in range(len(x))],
+            "forward": [i - 1 if i % t else i for i in range(len(x))],
+            "own": list(range(len(x))),
+        }
+        flow_of = {} if flows is None else {"forward": flows[0], "backward": flows[1]}
 
-        def branch(blocks: nn.Module, neighbours: list[int], flow: Tensor, part: slice) -> Tensor:
-            warped = flow_warp(x[neighbours[part]], flow[part])
-            given = torch.cat([frames[part], warped], dim=1).contiguous(memory_format=torch.channels_last)
-            return blocks(given)  # type: ignore[no-any-return]
+        def branch(side: str, part: slice) -> Tensor:
+            seen = x[sources[side][part]]
+            if side in flow_of:
+                seen = flow_warp(seen, flow_of[side][part])
+            given = torch.cat([frames[part], seen], dim=1).contiguous(memory_format=torch.channels_last)
+            return self.get_submodule(self.branches[side])(given)  # type: ignore[no-any-return]
 
         def added(part: slice) -> Tensor:
-            backward = branch(self.backward_resblocks, after, flows[1], part)
-            forward = branch(self.forward_resblocks, before, flows[0], part)
-            return F.leaky_relu_(self.fusion(torch.cat([backward, forward], dim=1)), self.slope)
+            made = torch.cat([branch(side, part) for side in self.branches], dim=1)
+            return F.leaky_relu_(self.fusion(made), self.slope)
 
         return _by_frames(x, FEATURE_PX, added)
 
@@ -239,12 +268,19 @@ class VSRTransformer(nn.Module):
         depth: Layers, each an attention and a feed-forward.
         heads: Must divide `channels`.
         patch_px: Side of a token; must divide `window_px`.
-        window_px: Side of the patches that the network is trained on.
+        window_px: Side of the patches that the network is trained on; more than `OVERLAP_PX`.
         extract_blocks: Residual blocks before the layers.
         reconstruct_blocks: Residual blocks after them.
         feed_forward_blocks: Residual blocks in each branch of a feed-forward.
         position: As `PositionEncoding`; changes no parameter.
         slope: Of all LeakyReLUs: 0.1 as released, 0.01 in the paper.
+        attention: Whether layers begin with attention; else with a residual block, which sees one frame.
+        directions: Whose features a feed-forward sees beside the input frame: those of the frames after and before it, of the
+            one after it ("backward" in time), of the one before it, or its own.
+        flow: Whether those are warped; without, and where nobody's are, there is no flow network.
+
+    Raises:
+        ValueError: numbers that do not divide, windows that are too small, unknown directions or position codes.
 
     Attributes:
         checkpointing: Whether training computes what is inside a layer a second time instead of keeping it.
@@ -264,22 +300,29 @@ class VSRTransformer(nn.Module):
         feed_forward_blocks: int = FEED_FORWARD_BLOCKS,
         position: PositionCode = "code",
         slope: float = 0.1,
+        attention: bool = True,
+        directions: Directions = "both",
+        flow: bool = True,
     ) -> None:
         super().__init__()
         if channels % heads or window_px % patch_px:
             raise ValueError(f"{heads} heads must divide {channels} channels, and {patch_px} px {window_px} px")
+        if window_px <= OVERLAP_PX:
+            raise ValueError(f"window_px is {window_px}; windows overlap by {OVERLAP_PX} px, so use more")
+        if directions not in BRANCHES:
+            raise ValueError(f"directions is {directions}; use {', '.join(BRANCHES)}")
         self.channels, self.window_px, self.slope = channels, window_px, slope
         self.checkpointing = False
         self.conv_first = conv3x3(3, channels)
         self.feature_extraction = nn.Sequential(*(ResidualBlock(channels) for _ in range(extract_blocks)))
-        self.spynet = Flows()
+        self.spynet = Flows() if flow and directions != "none" else None
         self.pos_embedding = PositionEncoding(frames=frames, variant=position)
         layers = nn.ModuleList()
         for _ in range(depth):
-            attention = Attention(channels, patch_px=patch_px, heads=heads)
-            feed_forward = FeedForward(channels, feed_forward_blocks, slope=slope)
+            mixing = Attention(channels, patch_px=patch_px, heads=heads) if attention else PlainBlock(channels)
+            feed_forward = FeedForward(channels, feed_forward_blocks, slope=slope, directions=directions, flow=flow)
             norms = (WindowNorm(channels, window_px) for _ in range(2))
-            layers.append(nn.ModuleList(map(_Residual, norms, (attention, feed_forward))))
+            layers.append(nn.ModuleList(map(_Residual, norms, (mixing, feed_forward))))
         self.transformer = _Layers(layers)
         self.reconstruction = nn.Sequential(*(ResidualBlock(channels) for _ in range(reconstruct_blocks)))
         self.upconv1 = conv3x3(channels, channels * 4)
@@ -300,8 +343,10 @@ class VSRTransformer(nn.Module):
             clip = mirror_pad(clip, bottom=max(side - h, 0), right=max(side - w, 0))
         windows = Windows((clip.shape[-2], clip.shape[-1]), side, OVERLAP_PX)
         frames = clip.flatten(0, 1)
-        flow_before, flow_after = self.spynet(clip)
-        flows = (flow_before.flatten(0, 1), flow_after.flatten(0, 1))
+        flows: tuple[Tensor, Tensor] | None = None
+        if self.spynet is not None:
+            flow_before, flow_after = self.spynet(clip)
+            flows = (flow_before.flatten(0, 1), flow_after.flatten(0, 1))
         x = _by_frames(frames, FEATURE_PX, lambda part: self._run(self._extracted, frames[part]))
         for summand in self.pos_embedding(t, self.channels, windows, x.dtype, x.device):
             x = _added(x.view(n, t, *x.shape[1:]), summand).flatten(0, 1)
@@ -348,53 +393,6 @@ class VSRTransformer(nn.Module):
         return module(*given)
 
 
-# Weights --------------------------------------------------------------------------------------------------------------
-def parameter_name(name: str) -> str:
-    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
-    return mm_names(name) if name.startswith("spynet.") else name
-
-
-def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants that the network keeps among its weights, where they are left out."""
-    completed = with_normalisation(state, "spynet.spynet.")
-    depth = _count(state, "transformer.layers.", ".0.fn.norm.weight")
-    if depth:
-        completed.setdefault("pos_embedding.penc.inv_freq", frequencies(sines_per_axis(_frames(depth))).float())
-    return completed
-
-
-def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The arguments of `VSRTransformer` that parameters of these shapes were made with.
-
-    Heads and the side of a token leave no trace in them; they are taken to be the published ones. So is the number of
-    frames, of which only sixths show.
-
-    Raises:
-        KeyError: a parameter that it has to look at is absent.
-    """
-    depth = _count(shapes, "transformer.layers.", ".0.fn.norm.weight")
-    (frequencies,) = shapes["pos_embedding.penc.inv_freq"]
-    frames = _frames(depth)
-    return {
-        "channels": shapes["conv_first.weight"][0],
-        "frames": frames if sines_per_axis(frames) == 2 * frequencies else 6 * frequencies - 1,
-        "depth": depth,
-        "window_px": shapes["transformer.layers.0.0.fn.norm.weight"][-1],
-        "extract_blocks": _count(shapes, "feature_extraction.", ".conv1.weight"),
-        "reconstruct_blocks": _count(shapes, "reconstruction.", ".conv1.weight"),
-        "feed_forward_blocks": _count(shapes, "transformer.layers.0.1.fn.fn.backward_resblocks.main.2.", ".conv1.weight"),
-    }
-
-
-def _frames(depth: int) -> int:
-    """Published networks have as many layers as frames: five on REDS, seven on Vimeo-90K."""
-    return 7 if depth == 7 else 5
-
-
-def _count(names: Iterable[str], start: str, end: str) -> int:
-    return sum(name.startswith(start) and name.endswith(end) for name in names)
-
-
 # Specs ----------------------------------------------------------------------------------------------------------------
 def spec_for(
     *,
@@ -405,13 +403,19 @@ def spec_for(
     extract_blocks: int,
     reconstruct_blocks: int,
     feed_forward_blocks: int,
+    **ablations: Unpack[Ablations],
 ) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `vsrt-c16d2-x4`."""
+    """The published spec of this size, or one made for it, named for instance `vsrt-c16d2f5-x4`.
+
+    Args:
+        ablations: As `configuration` finds them: none that are as published.
+    """
     arguments = (channels, frames, depth, window_px, extract_blocks, reconstruct_blocks, feed_forward_blocks)
-    if arguments == (64, 5, 5, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
-        return REDS
-    if arguments == (64, 7, 7, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
-        return VIMEO
+    if not ablations:
+        if arguments == (64, 5, 5, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
+            return REDS
+        if arguments == (64, 7, 7, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
+            return VIMEO
     build = partial(
         VSRTransformer,
         channels=channels,
@@ -421,8 +425,17 @@ def spec_for(
         extract_blocks=extract_blocks,
         reconstruct_blocks=reconstruct_blocks,
         feed_forward_blocks=feed_forward_blocks,
+        **ablations,
     )
-    return _spec(f"vsrt-c{channels}d{depth}f{frames}-x{SCALE}", build, frames=frames)
+    name = f"vsrt-c{channels}d{depth}f{frames}{_marks(ablations)}-x{SCALE}"
+    return _spec(name, build, frames=frames, window_px=window_px)
+
+
+def _marks(ablations: Ablations) -> str:
+    """What `ablations` add to a name, for instance "-blocks-backward-noflow"."""
+    directions = ablations.get("directions")
+    marks = ["" if ablations.get("attention", True) else "-blocks", f"-{directions}" if directions else ""]
+    return "".join((*marks, "" if ablations.get("flow", True) else "-noflow"))
 
 
 def as_published(clip: Tensor, run: Run, *, frames: int) -> Iterator[Tensor]:
@@ -432,7 +445,14 @@ def as_published(clip: Tensor, run: Run, *, frames: int) -> Iterator[Tensor]:
         yield vsrt_crops(clip[:, list(window)], run, scale=SCALE)
 
 
-def _spec(name: str, build: Callable[[], nn.Module], *, frames: int, aliases: tuple[str, ...] = ()) -> ModelSpec:
+def _spec(
+    name: str,
+    build: Callable[[], nn.Module],
+    *,
+    frames: int,
+    window_px: int = WINDOW_PX,
+    aliases: tuple[str, ...] = (),
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         family="VSR-Transformer",
@@ -440,13 +460,13 @@ def _spec(name: str, build: Callable[[], nn.Module], *, frames: int, aliases: tu
         scale=SCALE,
         # A window's step. A small trained network on Vid4 leaves 2 code values at most where tiles meet and 0.2 on average
         # (root mean square); 16 px do better where windows of tile and picture happen to end together, worse elsewhere.
-        halo_px=WINDOW_PX - OVERLAP_PX,
+        halo_px=window_px - OVERLAP_PX,
         exact_halo_px=None,  # a value depends on all of its window, and so through the layers on the whole frame
         tiling="approximate",
-        phase_px=WINDOW_PX - OVERLAP_PX,  # so that a tile's windows are those of the picture
+        phase_px=window_px - OVERLAP_PX,  # so that a tile's windows are those of the picture
         memory=(  # measured with 64 channels; the number of layers and blocks makes no difference
-            Memory(fixed=59e6, per_px_frame=1120, chunk=Chunk(FEATURE_PX, "frames", 1390)),
-            Memory("bf16", fixed=66e6, per_px_frame=454, chunk=Chunk(FEATURE_PX, "frames", 70)),
+            Memory(fixed=75e6, per_px_frame=1120, chunk=Chunk(FEATURE_PX, "frames", 1390)),
+            Memory("bf16", fixed=62e6, per_px_frame=560, chunk=Chunk(FEATURE_PX, "frames", 70)),
         ),
         # The outermost frames have one neighbour only; blended over two frames, they weigh a third. Attention has them see
         # all others of their window: in a small network they lose less than 0.01 dB.

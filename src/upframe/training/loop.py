@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from upframe.training.distributed import FirstProcessError, Ranks, joined
 from upframe.training.guard import DivergedError
 from upframe.training.leaks import Frames
 from upframe.training.loader import Loader, WorkerKind
-from upframe.training.recipe import Recipe, Stage
+from upframe.training.recipe import DataRecipe, Recipe, Stage
 from upframe.training.report import Clock, Progress, TensorBoard, as_row, make_report
 from upframe.training.run_folder import LAST, RunFolder
 from upframe.training.samples import Batch, Source
@@ -132,6 +132,13 @@ class _Sources:
         self._plan, self._held_out, self._ranks = plan, held_out, ranks
         self._data = DataPaths(data) if isinstance(data, Path) else data
         self._last: tuple[Stage, Source] | None = None
+        self._checked: list[DataRecipe] = []
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Open the data of each stage, so that what is wrong with those of the last is not found out after days."""
+        if isinstance(self._data, DataPaths):
+            for stage in reversed(stages):  # those of the first stay open
+                self(stage)
 
     def __call__(self, stage: Stage) -> Source:
         if not isinstance(self._data, DataPaths):
@@ -139,11 +146,13 @@ class _Sources:
         if self._last is None or self._last[0].data != stage.data:
             paths = self._data
             source = self._ranks.together(lambda: source_for(stage.data, paths, scale=self._plan.spec.scale))
-            self._ranks.on_first(lambda: self._check(source))
+            if stage.data not in self._checked:
+                self._ranks.on_first(lambda: self._refuse_leaks(source))
+                self._checked.append(stage.data)
             self._last = (stage, source)
         return self._last[1]
 
-    def _check(self, source: FootageSource) -> None:
+    def _refuse_leaks(self, source: FootageSource) -> None:
         log.info("stage data: %d pictures or clips", len(source.footage.clips))
         if self._held_out is not None:
             refuse_leaks(source.footage, self._held_out)
@@ -171,6 +180,8 @@ class _Run:
             state = resume_stage(self.plan, content, ranks=self.ranks)
             self._snapshot = content.get("snapshot")
             log.info("going on from step %d", state.step)
+        ended = state.stage_step == self.plan.stages[state.stage].steps
+        self.sources.check(self.plan.stages[state.stage + ended :])
         if self.ranks.is_first:
             self.folder.write_recipe(self.plan.recipe.to_json())
             facts = {"step": state.step, "seed": self.plan.recipe.seed, "processes": self.ranks.world}
@@ -209,7 +220,7 @@ class _Run:
     def _run_stage(self, state: TrainState, stage: Stage, stepper: Stepper) -> bool:
         """Train to the end of the stage; True if the run is to stop before that."""
         end = state.stage_start + stage.steps
-        last = min(end, self.wishes.stop_after or end)
+        last = end if self.wishes.stop_after is None else min(end, self.wishes.stop_after)
         self._validate(state, stage, again=False)  # a run may have been stopped between a checkpoint and its validation
         if state.step >= last:
             return state.step < end
@@ -257,7 +268,8 @@ class _Run:
         if state.step % cadence.checkpoint_every == 0 or state.step == last or validates or gradients.stop:
             start = time.perf_counter()
             self._save(state, stage)
-            self._validate(state, stage, again=True)
+            if not gradients.stop:  # whoever wants it to stop need not wait for the scores: they are taken when it goes on
+                self._validate(state, stage, again=True)
             self._clock.pause(time.perf_counter() - start)
         if gradients.stop:
             advice = "the same command goes on from there"

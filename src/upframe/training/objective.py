@@ -27,22 +27,18 @@ class Generator(nn.Module):
     Args:
         cleans: Whether the network is to give its cleaned clip too, which its spec's `preparation` makes possible.
         views: Whether a sample is two views of a scene that the network takes one by one, as flow networks do.
-        by_level: Whether each level of a flow network is given the true flow of the level before it.
     """
 
-    def __init__(self, network: nn.Module, *, cleans: bool, views: bool, by_level: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, cleans: bool, views: bool) -> None:
         super().__init__()
         self.network = network
-        self._cleans, self._views, self._by_level = cleans, views, by_level
+        self._cleans, self._views = cleans, views
 
-    def forward(self, lq: Tensor, gt: Tensor) -> Raw:
+    def forward(self, lq: Tensor) -> Raw:
         """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, the cleaned clip (N, T, 3, h, w) if it is asked for, and of
-        a flow network the flows of its coarser levels. Only training by level looks at `gt`."""
-        if self._by_level:
-            finest, *coarser = self.network.by_level(lq[:, 0], lq[:, 1], gt)  # type: ignore[operator] # SPyNet
-            return finest, None, tuple(coarser)
+        a flow network the flows of its coarser levels."""
         if self._views:
-            finest, *coarser = self.network.pyramid(lq[:, 0], lq[:, 1], scales=LEVELS)  # type: ignore[operator] # SPyNet
+            finest, *coarser = self.network.pyramid(lq[:, 0], lq[:, 1], scales=LEVELS)  # type: ignore[operator] # flow networks
             return finest, None, tuple(coarser)
         if not self._cleans:
             return self.network(lq), None, ()
@@ -75,7 +71,6 @@ class Objective(nn.Module):
         self.terms = dict(zip(_names(stage.losses), stage.losses, strict=True))
         self.losses = nn.ModuleDict({name: build_loss(term) for name, term in self.terms.items()})
         self.losses.requires_grad_(False)
-        self.by_level = any(term.kind == "endpoint_error" and bool(term.options.get("by_level")) for term in stage.losses)
         self.cleans = any(term.on == "cleaned" for term in stage.losses)
         self._sharpening, self._scale = stage.sharpening, spec.scale
         if self.cleans and spec.preparation is None:

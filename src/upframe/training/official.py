@@ -83,6 +83,14 @@ _E2000: Facts = {
     "steps": Fact(2_000_000, f"RL-12: {_RLFN_ARTICLE}: twice the epochs"),
     "schedule.every": Fact(400_000, f"RL-12: {_RLFN_ARTICLE}: halved every 400 000"),
 }
+_BLOCKS = f"RL-17: {_RLFN_ARTICLE}: RFDB, RFDBR48, RFDBR52, RLFB"
+
+
+def _rlfn_block(**options: int | str) -> dict[str, Fact]:
+    facts = {f"model_options.{name}": Fact(value, _BLOCKS) for name, value in options.items()}
+    return {**_rlfn(_X4, stages=1), **facts}
+
+
 _VGG: Facts = {"losses.contrastive.options.extractor": Fact("vgg19", f"RL-15: {_RLFN_ARTICLE}, layers as AECR-Net and CSD")}
 
 
@@ -108,6 +116,14 @@ def _vapsr(file: str, *, patch_px: int, batch: int, milestones: tuple[int, ...] 
             "data.transpose": Fact(True, f"VA-13: {source}: use_rot"),
         },
     )
+
+
+_VAPSR_X4 = _vapsr("VapSR_X4.yml", patch_px=48, batch=64)
+
+
+def _vapsr_step(**options: int | bool) -> Facts:
+    source = "VA-14: Zhou et al., ECCVW 2022, steps of the design; sizes inferred from the printed parameters"
+    return {**_VAPSR_X4, **{f"model_options.{name}": Fact(value, source) for name, value in options.items()}}
 
 
 # RealBasicVSR ---------------------------------------------------------------------------------------------------------
@@ -336,6 +352,7 @@ def _vsrt_reds(frames: int) -> dict[str, Fact]:
     return _vsrt(frames=frames, batch=32, steps=1_200_000, reverse=True, source=f"{_YML}, REDS", **_REDS_RESTARTS)
 
 
+_VSRT_ABLATIONS = "VT-16: Cao et al., arXiv 2106.06847: without flow, without STCSA, without BOFF"
 _VSRT_PAPER = {
     **_vsrt(frames=5, batch=16, steps=600_000, reverse=False, source="Cao et al., arXiv 2106.06847"),
     "model_options.slope": Fact(0.01, "VT-6: Cao et al., arXiv 2106.06847, appendix table; the code has 0.1"),
@@ -352,15 +369,27 @@ OFFICIAL: Mapping[str, Facts] = {
     "rlfn-x4-e2000": _rlfn(_X4, stages=1, length=_E2000),
     "rlfn-x4-clr": _rlfn(_X4, stages=2, last=_CLR),
     "rlfn-x4-vgg": _rlfn(_X4, stages=3, last=_VGG),
+    "rlfn-x4-rfdb": _rlfn_block(block="rfdb"),
+    "rlfn-x4-rfdbr48": _rlfn_block(block="rfdbr", channels=48),
+    "rlfn-x4-rfdbr52": _rlfn_block(block="rfdbr", channels=52, esa_channels=16),
     "vapsr-x2": _vapsr("VapSR_X2.yml", patch_px=48, batch=64, milestones=(60_000, 1_000_000), gamma=0.7),
     "vapsr-x3": _vapsr("VapSR_X3.yml", patch_px=48, batch=64),
-    "vapsr-x4": _vapsr("VapSR_X4.yml", patch_px=48, batch=64),
+    "vapsr-x4": _VAPSR_X4,
     "vapsr-s-x4": _vapsr("*.yml (S)", patch_px=64, batch=192),
+    "vapsr-x4-pixel-attention": _vapsr_step(dense_px=1, attention_last=True, pixel_norm=False),
+    "vapsr-x4-large-kernel": _vapsr_step(dense_px=9, attention_last=True, pixel_norm=False),
+    "vapsr-x4-separable": _vapsr_step(attention_last=True, pixel_norm=False),
+    "vapsr-x4-pixel-norm": _vapsr_step(attention_last=True),
+    "vapsr-x4-attention-inside": _vapsr_step(),
     "realbasicvsr-x4": _realbasicvsr(_CODE_LOSS),
     "realbasicvsr-x4-paper": _realbasicvsr(_PAPER_LOSS),
     "realbasicvsr-x4-wogan": _stage("wogan", {**_WOGAN_FACTS, **_CODE_LOSS}),
     "realbasicvsr-x4-no-cleaning-loss": _without_cleaning_loss(_realbasicvsr(_CODE_LOSS)),
     "realbasicvsr-x4-no-cleaning": _without_cleaning_loss(_realbasicvsr(_CODE_LOSS)),
+    "realbasicvsr-x4-recurrent-cleaning": {
+        **_realbasicvsr(_CODE_LOSS),
+        "model_options.recurrent_cleaning": Fact(True, "RB-23: Chan et al., CVPR 2022"),
+    },
     "realbasicvsr-x4-b48-l10": _sweep(48, 10, "480 frames a step"),
     "realbasicvsr-x4-b24-l20": _sweep(24, 20, "480 frames a step"),
     "realbasicvsr-x4-b16-l10": _sweep(16, 10, "16 clips a step"),
@@ -379,6 +408,9 @@ OFFICIAL: Mapping[str, Facts] = {
     "vsrt-reds": _vsrt_reds(5),
     "vsrt-reds-frames-3": _vsrt_reds(3),
     "vsrt-reds-frames-7": _vsrt_reds(7),
+    "vsrt-reds-no-flow": {**_vsrt_reds(5), "model_options.flow": Fact(False, _VSRT_ABLATIONS)},
+    "vsrt-reds-no-attention": {**_vsrt_reds(5), "model_options.attention": Fact(False, _VSRT_ABLATIONS)},
+    "vsrt-reds-no-boff": {**_vsrt_reds(5), "model_options.directions": Fact("none", _VSRT_ABLATIONS)},
     "vsrt-reds-paper": _VSRT_PAPER,
     "vsrt-vimeo": _vsrt(frames=7, batch=16, steps=1_200_000, reverse=True, source=f"{_YML}, Vimeo", **_VIMEO_RESTARTS),
 }

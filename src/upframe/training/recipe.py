@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -32,7 +32,7 @@ LossKind = Literal["l1", "charbonnier", "contrastive", "perceptual", "gan", "end
 DataKind = Literal["photos", "clips", "motion"]
 LowQuality = Literal["bicubic", "bd", "paired", "degraded"]
 
-FLOW_NETWORK = "spynet"
+FLOW_NETWORKS = ("correlation-flow", "spynet")
 """What `Recipe.model` says to train the flow network that the video networks contain, alone."""
 PREVIOUS = "previous"
 """What `Stage.start_from` says to begin with the weights that the stage before it ended with."""
@@ -44,7 +44,7 @@ LOSS_OPTIONS: Mapping[LossKind, Mapping[str, type]] = {
     "contrastive": {"extractor": str, "channels": int, "layer_weights": tuple, "eps": float, "seed": int, "weights": str},
     "perceptual": {"layers": tuple, "layer_weights": tuple, "weights": str},
     "gan": {},
-    "endpoint_error": {"by_level": bool},
+    "endpoint_error": {},
 }
 
 
@@ -340,7 +340,7 @@ class Recipe:
     name: str
     """What messages call it."""
     model: str
-    """Name in `MODELS`, or "spynet": the flow network alone, on "motion"."""
+    """Name in `MODELS`, or "correlation-flow" or "spynet": a flow network alone, on "motion"."""
     stages: tuple[Stage, ...]
     """One after the other."""
     model_options: Mapping[str, Scalar] = field(default_factory=dict)
@@ -410,10 +410,14 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     Raises:
         UsageError: for an unknown model, or options that the network does not take.
     """
-    from upframe.models import MODELS  # brings torch, which reading and listing recipes does not need
+    # These bring torch, which reading and listing recipes does not need.
+    import torch
 
-    if recipe.model == FLOW_NETWORK:
-        return _flow_spec()
+    from upframe.checkpoints import ARCHITECTURES
+    from upframe.models import MODELS
+
+    if recipe.model in FLOW_NETWORKS:
+        return _flow_spec(recipe)
     if recipe.model not in MODELS:
         raise UsageError(
             f"recipe {recipe.name}",
@@ -424,24 +428,38 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     if not recipe.model_options:
         return spec
     fields.check_arguments(spec.build, recipe.model_options, subject=f"recipe {recipe.name}")
-    scale = recipe.model_options.get("scale", spec.scale)
-    if not isinstance(scale, int):
-        raise UsageError(f"recipe {recipe.name}", f"scale is {scale}", "use a whole number")
-    return dataclasses.replace(spec, scale=scale, build=partial(spec.build, **recipe.model_options))
+    build = partial(spec.build, **recipe.model_options)
+    architecture = next(one for one in ARCHITECTURES if one.family == spec.family)
+    try:
+        with torch.device("meta"):
+            shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+        made = architecture.spec_for(**architecture.configuration(shapes))
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        happened = f"{recipe.model} cannot be built with its model_options ({error})"
+        raise UsageError(f"recipe {recipe.name}", happened, "change them") from error
+    return dataclasses.replace(made, build=build)  # which also has what leaves no trace in the parameters
 
 
-def _flow_spec() -> ModelSpec:
-    """SPyNet as a model: it takes two pictures and gives a flow of their size, so it enlarges nothing and has no tiles."""
+def _flow_spec(recipe: Recipe) -> ModelSpec:
+    """A flow network as a model: two pictures go in and a flow of their size comes out, nothing is enlarged or tiled."""
+    from upframe.nets._correlation_flow import CorrelationFlow
     from upframe.nets._flow import SPyNet
 
+    is_ours = recipe.model == "correlation-flow"
+    build: Callable[..., Any] = CorrelationFlow if is_ours else SPyNet
+    fields.check_arguments(build, recipe.model_options, subject=f"recipe {recipe.name}")
     return ModelSpec(
-        name=FLOW_NETWORK,
-        family="SPyNet",
-        build=SPyNet,
+        name=recipe.model,
+        family=(CorrelationFlow if is_ours else SPyNet).__name__,
+        build=partial(build, **recipe.model_options),
         scale=1,
         halo_px=0,
         exact_halo_px=None,
         tiling="never",
-        paper="Ranjan, Black: Optical Flow Estimation using a Spatial Pyramid Network, CVPR 2017, arXiv 1611.00850",
-        licence="non-commercial research only, no redistribution",
+        paper=(
+            "Sun et al.: PWC-Net, CVPR 2018, arXiv 1709.02371"
+            if is_ours
+            else "Ranjan, Black: Optical Flow Estimation using a Spatial Pyramid Network, CVPR 2017, arXiv 1611.00850"
+        ),
+        licence="Apache-2.0" if is_ours else "non-commercial research only, no redistribution",
     )

@@ -7,21 +7,23 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from upframe.checkpoints import recognise
 from upframe.errors import InputError, ModelError, UpframeError, UsageError
+from upframe.nets._correlation_flow import CorrelationFlow
 from upframe.nets._flow import SPyNet, mm_names
+from upframe.nets.clips import Checkpoints
 from upframe.spec import ModelSpec
 from upframe.training.discriminator import UNetDiscriminator
 from upframe.training.distributed import Ranks
 from upframe.training.guard import Guard
 from upframe.training.objective import Objective
 from upframe.training.optimiser import adopt_state, grouped, make_optimiser
-from upframe.training.recipe import PREVIOUS, Discriminator, Recipe, Stage, model_spec
+from upframe.training.recipe import FLOW_NETWORKS, PREVIOUS, Discriminator, Recipe, Stage, model_spec
 from upframe.training.run_folder import read_checkpoint
 from upframe.training.state import Adversary, Content, TrainState, detached_copy, restore, seed_all
 from upframe.weights_file import read
@@ -49,6 +51,9 @@ class Plan:
         return sum(stage.steps for stage in self.stages)
 
 
+FlowNetwork = SPyNet | CorrelationFlow
+
+
 def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan:
     """Look through every stage before the first one begins: files, sizes, names of parameters.
 
@@ -56,11 +61,12 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
         until: Name of the last stage to run.
 
     Raises:
-        UsageError: a batch that cannot be divided, patches that the network does not take, a group without parameters, a
-            stage that does not exist.
+        UsageError: a batch that cannot be divided, patches or clips that the network does not take, a group without
+            parameters, activations that cannot be computed again, a stage that does not exist.
         ModelError: a weights file that a stage needs is not there; the message names the stage.
     """
     spec = model_spec(recipe)
+    _check_task(recipe, spec)
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
         raise UsageError(f"--until {until}", f"{recipe.name} has no such stage", f"its stages are {', '.join(names)}")
@@ -74,12 +80,13 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
     for i, stage in enumerate(stages):
         try:
             ranks.share(stage.batch, accumulate=stage.accumulation)
-            _check_patch(stage, spec)
+            _check_sample(stage, spec)
+            _ask_checkpointing(network, stage, spec)
             grouped(network, stage.optimiser)
-            starts = [stage.start_from] + ([] if stage.discriminator is None else [stage.discriminator.start_from])
-            for path in starts:
-                if path is not None and path != PREVIOUS:
-                    _need_file(path, what="what it starts from")
+            if stage.start_from is not None and stage.start_from != PREVIOUS:
+                _need_file(stage.start_from, what="what it starts from")
+            if stage.discriminator is not None and stage.discriminator.start_from is not None:
+                _need_file(stage.discriminator.start_from, what="what its discriminator starts from")
             objectives.append(Objective(stage, spec))
         except UpframeError as error:
             happened = f"cannot run: {error.subject}: {error.happened}"
@@ -88,11 +95,25 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
     return Plan(recipe, spec, tuple(objectives))
 
 
-def _check_patch(stage: Stage, spec: ModelSpec) -> None:
-    fitting = spec.size.padded(stage.data.patch_px)
-    if fitting != stage.data.patch_px:
+def _check_task(recipe: Recipe, spec: ModelSpec) -> None:
+    """Samples are a clip or picture and the same, better and perhaps larger: no noise level, no frame in between."""
+    if spec.takes_sigma or spec.task == "interpolate":
+        lacking = "is told how noisy its input is" if spec.takes_sigma else "makes frames between those it is given"
+        raise UsageError(f"recipe {recipe.name}", f"{spec.name} {lacking}, which no data here do", "train another network")
+
+
+def _check_sample(stage: Stage, spec: ModelSpec) -> None:
+    data = stage.data
+    kind = "motion" if spec.name in FLOW_NETWORKS else "photos" if spec.window is None else "clips"
+    if data.kind != kind:
+        raise UsageError(f"data.kind={data.kind}", f"{spec.name} is trained on {kind}", f"use data.kind={kind}")
+    fitting = spec.size.padded(data.patch_px)
+    if fitting != data.patch_px:
         rule = f"{spec.size.minimum} px or more" + (f", multiples of {spec.size.multiple}" if spec.size.multiple > 1 else "")
-        raise UsageError(f"patch_px={stage.data.patch_px}", f"{spec.name} takes {rule}", f"use patch_px={fitting}")
+        raise UsageError(f"patch_px={data.patch_px}", f"{spec.name} takes {rule}", f"use patch_px={fitting}")
+    if spec.window is not None and data.clip_frames < spec.window.minimum:
+        least = spec.window.minimum
+        raise UsageError(f"clip_frames={data.clip_frames}", f"{spec.name} takes {least} or more", f"use clip_frames={least}")
 
 
 def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | None) -> TrainState:
@@ -177,10 +198,14 @@ def _ask_checkpointing(network: nn.Module, stage: Stage, spec: ModelSpec) -> Non
     asked = stage.activation_checkpointing
     if asked is None:
         return
-    offer = getattr(network, "checkpoint_activations", None)
-    if offer is None:
-        raise UsageError(f"stage {stage.name}", f"{spec.name} offers no activation checkpointing", "leave it out")
-    offer(attention=asked.attention, feed_forward=asked.feed_forward, except_stages=asked.except_stages)
+    if not hasattr(network, "checkpoint_activations"):
+        raise UsageError("activation_checkpointing", f"{spec.name} offers none", "leave it out")
+    try:
+        cast("Checkpoints", network).checkpoint_activations(
+            attention=asked.attention, feed_forward=asked.feed_forward, except_stages=asked.except_stages
+        )
+    except ValueError as error:
+        raise UsageError("activation_checkpointing", str(error), "change it") from error
 
 
 # What a stage begins with ---------------------------------------------------------------------------------------------
@@ -251,22 +276,34 @@ def _take_optimiser(state: TrainState, given: _Given) -> None:
             state.ema[name].copy_(value)
 
 
-def _flow_network(network: nn.Module, recipe: Recipe) -> SPyNet:
-    found = next((module for module in network.modules() if isinstance(module, SPyNet)), None)
+def _flow_network(network: nn.Module, recipe: Recipe) -> FlowNetwork:
+    found = next((module for module in network.modules() if isinstance(module, SPyNet | CorrelationFlow)), None)
     if found is None:
         raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no flow network", "leave flow_weights out")
     return found
 
 
-def _take_flow_weights(network: SPyNet, path: Path) -> None:
-    """Fill a flow network from a file that holds one, alone or inside a larger network, in either published layout."""
-    mark = "basic_module."
-    given = {mm_names(name[name.index(mark) :]): value for name, value in read(path).state.items() if mark in name}
+def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
+    """Fill a flow network from a file that holds one of its kind, alone or inside a larger network.
+
+    A SPyNet may be in either published layout.
+    """
+    mark = "basic_module." if isinstance(network, SPyNet) else "sharpness"
+    state = read(path).state
+    prefixes = {name[: name.index(mark)] for name in state if mark in name}
+    given = {
+        mm_names(name.removeprefix(prefix)): value
+        for prefix in prefixes
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
     own = network.state_dict()
-    wanted = {name: mm_names(name) for name in own if mark in name}
+    # The constants of SPyNet are left out by some files.
+    wanted = {name: mm_names(name) for name in own if name not in ("mean", "std")}
     missing = [name for name, theirs in wanted.items() if theirs not in given or given[theirs].shape != own[name].shape]
     if missing:
-        raise ModelError(path, f"holds no SPyNet: {missing[0]} is missing or of another shape", "pass a flow network's weights")
+        kind = type(network).__name__
+        raise ModelError(path, f"holds no {kind}: {missing[0]} is missing or of another shape", "pass a flow network's weights")
     network.load_state_dict({**own, **{name: given[theirs] for name, theirs in wanted.items()}})
 
 

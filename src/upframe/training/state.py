@@ -137,6 +137,9 @@ def restore(state: TrainState, content: Content, ranks: Ranks) -> None:
 def roll_back(state: TrainState, snapshot: Content, ranks: Ranks) -> None:
     """As `restore`, but what the guard learnt stays: its count and the lower rate; and batches already drawn stay drawn."""
     guard, drawn = state.guard.state_dict(), state.drawn
+    if state.scaler.is_enabled():
+        # It has seen the bad step's gradients and would take them for those of the next; only `update` makes it forget them.
+        state.scaler.update(state.scaler.get_scale())
     restore(state, snapshot, ranks)
     state.guard.load_state_dict({**guard, "recent": snapshot["guard"]["recent"]})
     state.drawn = drawn

@@ -44,9 +44,7 @@ class Stepper:
     def __init__(self, state: TrainState, stage: Stage, spec: ModelSpec, objective: Objective, ranks: Ranks) -> None:
         self.state, self.stage, self.objective, self.ranks = state, stage, objective, ranks
         self._channels_last = stage.channels_last and spec.window is None and stage.data.kind != "motion"  # of pictures
-        self._generator = Generator(
-            state.network, cleans=objective.cleans, views=stage.data.kind == "motion", by_level=objective.by_level
-        )
+        self._generator = Generator(state.network, cleans=objective.cleans, views=stage.data.kind == "motion")
         if stage.compile:
             self._generator.compile()
         self._wrapped: nn.Module | None = None
@@ -94,7 +92,7 @@ class Stepper:
         """Add one part's losses to `sums` and its gradients to the network's; returns the output without its history."""
         parts = self.stage.accumulation
         with self._autocast():
-            raw = network(part.lq, part.gt)
+            raw = network(part.lq)
         outputs = in_float32(raw)
         judge = None if self.state.adversary is None else self.state.adversary.network
         loss, values = self.objective(outputs, part, discriminator=judge, parts=parts * self.ranks.world)

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 
 from upframe.clipsets import find_clip_set
 from upframe.engines import TorchOptions
+from upframe.errors import UsageError
+from upframe.evaluation import ClipUpscaler as EnlargesClips
 from upframe.evaluation import evaluate
-from upframe.models import load
+from upframe.models import Model, load
 from upframe.protocols import protocol_named
-from upframe.testsets import find_test_sets, read_rgb8
+from upframe.testsets import RGB8, find_test_sets, read_rgb8
 from upframe.upscale import UpscaleOptions
+from upframe.upscale_clip import ClipUpscaler
 
 KEPT_SHEETS = 10
 """Validations whose contact sheets are kept."""
@@ -41,21 +45,29 @@ def validator(
 
     Returns:
         A function of (weights file, step) that gives {set: {"psnr": dB, "ssim": ...}}.
+
+    Raises:
+        UsageError: `datasets` for a protocol on clips, which names its set.
     """
     rule = protocol_named(protocol)
+    if rule.clips is not None and datasets is not None:
+        raise UsageError("--datasets", f"{protocol} is taken on {rule.clips.dataset} alone", "leave it out")
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
     options = UpscaleOptions(tile="off", torch=TorchOptions(device=device))
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
+        model = load(weights)
+        window = model.spec.window
         with tempfile.TemporaryDirectory() as scratch:
             result = evaluate(
-                [load(weights)],
+                [model],
                 protocol=protocol,
                 data=data,
                 datasets=datasets,
                 save_images=Path(scratch) if shows else None,
                 contact_sheet=shows,
                 options=options,
+                clip_upscaler=None if window is None or window.frames is None else partial(_in_windows, options),
             )
             if shows and sheets is not None:
                 _keep_sheets(Path(scratch), sheets, step)
@@ -63,6 +75,16 @@ def validator(
         return {d.name: {m: result.mean(label, d.name, m) for m in result.metrics} for d in result.datasets}
 
     return validate
+
+
+def _in_windows(options: UpscaleOptions, model: Model) -> EnlargesClips:
+    """Runs a network that takes some frames at a time, as `upframe upscale` does."""
+    upscaler = ClipUpscaler(model, options)
+
+    def enlarged(frames: Sequence[RGB8]) -> Iterator[RGB8]:
+        yield from upscaler.frames(frames)  # uint8, as these are
+
+    return enlarged
 
 
 def _keep_sheets(made: Path, kept: Path, step: int) -> None:

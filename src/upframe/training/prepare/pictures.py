@@ -70,7 +70,7 @@ def reduce_folder(source: Path, out: Path, *, scale: int, reduction: Reduction =
         reduction: "bicubic" is MATLAB's on 8 bits; "bd" a Gaussian blur of 1.6 px and every `scale`-th pixel.
         suffix: Added to the names: "x4" makes `0001x4.png` of `0001.png`.
     """
-    files = _pictures(source)
+    files = pictures_below(source)
     require_apart(source, out)
     targets = {path: _png(out, name, suffix) for name, path in files.items()}
     return Preparation(
@@ -114,7 +114,7 @@ def cut_folder(source: Path, out: Path, *, cut: Cut, of_clips: bool = False) -> 
     Raises:
         InputError: if a picture is smaller than a sub-image.
     """
-    files = _pictures(source)
+    files = pictures_below(source)
     require_apart(source, out)
     items = [_cut_item(path, name, out, cut=cut, of_clips=of_clips) for name, path in files.items()]
     return Preparation(
@@ -150,7 +150,12 @@ def _write_cuts(source: Path, cuts: Sequence[tuple[tuple[int, int], Path]], size
         write_pixels(target, np.ascontiguousarray(picture[top : top + size_px, left : left + size_px]))
 
 
-def _pictures(source: Path) -> dict[str, Path]:
+def pictures_below(source: Path) -> dict[str, Path]:
+    """Pictures below a folder by their name in it.
+
+    Raises:
+        InputError: if there are none, or two that differ in their ending only.
+    """
     require_folder(source, advice="pass a folder of pictures")
     files = {path.relative_to(source).as_posix(): path for path in iter_files(source, recursive=True)}
     if not files:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from upframe.training.fields import Scalar
 from upframe.training.presets.vrt import REDS4
 from upframe.training.recipe import PREVIOUS, DataRecipe, LossTerm, Optimiser, ParameterGroup, Recipe, Stage
 from upframe.training.schedule import Schedule
@@ -37,7 +38,7 @@ def _vimeo() -> DataRecipe:
     return DataRecipe(kind="clips", low_quality="paired", patch_px=64, clip_frames=7, time_reversal=True)
 
 
-def _stages(data: DataRecipe, *, batch: int, steps: int, schedule: Schedule) -> tuple[Stage, Stage]:
+def _stages(data: DataRecipe, *, batch: int, steps: int, schedule: Schedule, has_flow: bool = True) -> tuple[Stage, Stage]:
     main = Stage(
         name="main",
         steps=steps,
@@ -54,7 +55,7 @@ def _stages(data: DataRecipe, *, batch: int, steps: int, schedule: Schedule) -> 
         main,
         name="warmup",
         steps=WARMUP_STEPS,
-        optimiser=replace(main.optimiser, groups=(still,)),
+        optimiser=replace(main.optimiser, groups=(still,) if has_flow else ()),
         schedule=Schedule("constant", warmup_steps=2000),
         start_from=None,
     )
@@ -113,12 +114,35 @@ def vsrt_reds_frames_7() -> Recipe:
     return _with_frames(7)
 
 
+def vsrt_reds_no_flow() -> Recipe:
+    """`vsrt-reds` without flow: a feed-forward sees its neighbours' features where they lie.
+
+    Command: `upframe train vsrt-reds-no-flow --data REDS/train_sharp --data-lq REDS/train_sharp_bicubic/X4 --out
+    runs/vsrt-no-flow`. To reach: less than `vsrt-reds`.
+    """
+    return _ablated("vsrt-reds-no-flow", {"flow": False}, has_flow=False)
+
+
+def vsrt_reds_no_attention() -> Recipe:
+    """`vsrt-reds` without attention: a residual block of nearly as many parameters is in the place of each.
+
+    Command: as `vsrt-reds`. To reach: less than it.
+    """
+    return _ablated("vsrt-reds-no-attention", {"attention": False})
+
+
+def vsrt_reds_no_boff() -> Recipe:
+    """`vsrt-reds` with feed-forwards that see one frame, so that only attention joins frames; there is no flow network.
+
+    Command: as `vsrt-reds-no-flow`. To reach: less than `vsrt-reds`.
+    """
+    return _ablated("vsrt-reds-no-boff", {"directions": "none"}, has_flow=False)
+
+
 def _with_frames(frames: int) -> Recipe:
-    stages = _stages(_reds(frames), batch=32, steps=1_200_000, schedule=REDS_SCHEDULE)
-    return Recipe(
-        name=f"vsrt-reds-frames-{frames}",
-        model="vsrt-reds-x4",
-        model_options={"frames": frames},
-        stages=stages,
-        protocol="reds4-rgb",
-    )
+    return _ablated(f"vsrt-reds-frames-{frames}", {"frames": frames}, frames=frames)
+
+
+def _ablated(name: str, options: dict[str, Scalar], *, frames: int = 5, has_flow: bool = True) -> Recipe:
+    stages = _stages(_reds(frames), batch=32, steps=1_200_000, schedule=REDS_SCHEDULE, has_flow=has_flow)
+    return Recipe(name=name, model="vsrt-reds-x4", model_options=options, stages=stages, protocol="reds4-rgb")
