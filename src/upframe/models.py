@@ -47,6 +47,7 @@ SHIPPED: dict[str, Shipped] = {
     "photo-x2": Shipped("photo_x2.safetensors", "rlfn-ntire-x2"),
     "photo-x3": Shipped("photo_x3.safetensors", "rlfn-ntire-x3"),
     "photo-x4": Shipped("photo_x4.safetensors", "rlfn-ntire-x4"),
+    "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4"),
 }
 """Shipped models by name; `photo-xN` serve as the defaults."""
 

@@ -23,6 +23,16 @@ def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
     return weight * factor
 
 
+def added(mine: Tensor, other: Tensor) -> Tensor:
+    """`mine + other`, written into `mine`, which nobody else holds, unless its gradient needs what is there."""
+    return mine + other if torch.is_grad_enabled() else mine.add_(other)
+
+
+def multiplied(mine: Tensor, other: Tensor) -> Tensor:
+    """`mine * other`, likewise."""
+    return mine * other if torch.is_grad_enabled() else mine.mul_(other)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))), without normalisation."""
 

@@ -390,6 +390,13 @@ def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_bl
     sizes: dict[str, Any] = {"channels": channels, "propagation_blocks": propagation_blocks, "cleaning_blocks": cleaning_blocks}
     if tuple(sizes.values()) == (64, 20, 20) and not rest:
         return REALBASICVSR
+    if {**sizes, **rest} == OUR_SIZE:
+        return OURS
+    return _realbasicvsr_spec(sizes, rest)
+
+
+def _realbasicvsr_spec(sizes: Mapping[str, Any], rest: Mapping[str, Any]) -> ModelSpec:
+    channels, propagation_blocks, cleaning_blocks = sizes.values()
     name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}{_suffix(**rest)}-x{SCALE}"
     return _spec(name, "RealBasicVSR", partial(RealBasicVSR, **sizes, **rest), licence=_licence(**rest))
 
@@ -424,4 +431,9 @@ def _spec(
 
 BASICVSR = _spec("basicvsr-x4", "BasicVSR", BasicVSR, aliases=("BasicVSR_x4", "BasicVSR", "basicvsr_reds4"))
 REALBASICVSR = _spec("realbasicvsr-x4", "RealBasicVSR", RealBasicVSR, aliases=("RealBasicVSR_x4", "RealBasicVSR"))
-SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR)
+_OUR_SIZES = {"channels": 32, "propagation_blocks": 6, "cleaning_blocks": 4}
+_OUR_REST = {"reconstruction_channels": 24, "flow": "correlation"}
+OUR_SIZE: dict[str, Any] = {**_OUR_SIZES, **_OUR_REST}
+OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST)
+"""The size of the weights that we ship."""
+SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR, OURS)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import conv1x1, conv3x3, multiply_input_by
+from upframe.nets._layers import added, conv1x1, conv3x3, multiplied, multiply_input_by
 from upframe.spec import ModelSpec, SizeRule
 from upframe.tiling import Place
 
@@ -66,8 +66,8 @@ class ESA(nn.Module):
             spread = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
         else:
             spread = _spread_in_place(coarse, x.shape[-2:], place)
-        gate: Tensor = self.conv4(spread + self.conv_f(reduced)).sigmoid()
-        return x * gate
+        gate: Tensor = self.conv4(self.conv_f(reduced).add_(spread)).sigmoid_()
+        return multiplied(gate, x)
 
 
 def _spread_in_place(coarse: Tensor, size: Sequence[int], place: Place) -> Tensor:
@@ -112,7 +112,7 @@ class RLFB(nn.Module):
     def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
         y = self.activation(self.c1_r(x))
         y = self.activation(self.c2_r(y))
-        y = self.activation(self.c3_r(y)) + x
+        y = added(self.activation(self.c3_r(y)), x)
         return self.esa(self.c5(y), place)  # type: ignore[no-any-return]
 
 
@@ -209,7 +209,7 @@ class RLFN(nn.Module):
         y = head
         for i in range(1, self.blocks + 1):
             y = self.get_submodule(f"block_{i}")(y, place)
-        return self.upsampler(self.conv_2(y) + head)  # type: ignore[no-any-return]
+        return self.upsampler(self.conv_2(y).add_(head))  # type: ignore[no-any-return]
 
 
 def fold_value_range(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from typing import Any, TypedDict, Unpack
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import DepthwiseConv2d, conv1x1, conv3x3
+from upframe.nets._layers import DepthwiseConv2d, conv1x1, conv3x3, multiplied
 from upframe.spec import ModelSpec
 
 PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, ECCVW 2022, https://arxiv.org/abs/2210.05960"
@@ -51,7 +51,7 @@ class VastAttention(nn.Module):
         self.depthwise_dilated = DepthwiseConv2d(channels, dilated_px, dilation=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.depthwise_dilated(self.depthwise(self.pointwise(x)))  # type: ignore[no-any-return]
+        return multiplied(self.depthwise_dilated(self.depthwise(self.pointwise(x))), x)
 
 
 class DenseAttention(nn.Module):
@@ -101,7 +101,7 @@ class VAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.last_atten_branch(self.proj_2(self.atten_branch(F.gelu(self.proj_1(x)))))
-        return self.pixel_norm(y + x)  # type: ignore[no-any-return]
+        return self.pixel_norm(y.add_(x))  # type: ignore[no-any-return]
 
 
 def _projection(channels_in: int, channels_out: int, kernel_px: int) -> nn.Conv2d:
@@ -179,7 +179,7 @@ class VapSR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         head = self.conv_first(x)
-        return self.upsampler(self.conv_body(self.body(head)) + head)  # type: ignore[no-any-return]
+        return self.upsampler(self.conv_body(self.body(head)).add_(head))  # type: ignore[no-any-return]
 
 
 def receptive_radius(blocks: int, **ablations: Unpack[Ablations]) -> int:
