@@ -89,6 +89,14 @@ def test_after_a_roll_back_the_run_is_the_one_that_never_saw_the_bad_batches(tmp
     assert_same(tensors(state), tensors(other))
 
 
+def test_in_float16_too_a_bad_batch_is_undone(tmp_path: Path) -> None:
+    """The loss scaler has looked at the bad gradients when the run goes back; the next ones are not theirs."""
+    half = recipe_of(replace(STAGE, precision="fp16"))
+    state = train(half, data=_poisoned(6, value=math.nan), out=tmp_path)
+    assert (state.step, state.drawn, state.guard.rollbacks) == (12, 15, 1)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors(state).values())
+
+
 @pytest.mark.parametrize("stop", [5, 6, 7, 9])
 def test_an_interruption_changes_nothing_about_a_roll_back(tmp_path: Path, stop: int) -> None:
     """Also right before it, when the state to go back to is older than the checkpoint."""

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from upframe.errors import UsageError
-from upframe.training.fields import value_at
+from upframe.models import MODELS
+from upframe.nets._vrt_stages import Block
+from upframe.training.fields import Scalar, value_at
 from upframe.training.recipe import (
     DataRecipe,
     Discriminator,
@@ -270,6 +272,23 @@ def test_model_options_change_the_network_and_its_scale() -> None:
     network = spec.build()
     assert {name.split(".")[1] for name, _ in network.named_parameters() if name.startswith("body.")} == {"0"}
     assert network(torch.rand(1, 3, 8, 10)).shape == (1, 3, 16, 20)
+
+
+def test_model_options_change_what_the_network_takes() -> None:
+    """Windows of 8 px at an eighth of the size need 64 px, windows of 4 half as much; one block reaches less far than four."""
+    small = model_spec(replace(ONE, model="vrt-reds6-x4", model_options={"window_px": 4, "stochastic_depth": 0.0}))
+    assert (MODELS["vrt-reds6-x4"].size.minimum, small.size.minimum) == (64, 32)
+    with torch.device("meta"):
+        network = small.build()
+    assert all(block.drop == 0 for block in network.modules() if isinstance(block, Block))  # leaves no trace in parameters
+    one = model_spec(replace(ONE, model_options={"blocks": 1})).exact_halo_px
+    assert one is not None and one < (MODELS[ONE.model].exact_halo_px or 0)
+
+
+@pytest.mark.parametrize(("model", "options"), [("vrt-reds6-x4", {"scale": 5}), ("vapsr-s-x4", {"blocks": "two"})])
+def test_options_that_make_no_network_are_refused(model: str, options: dict[str, Scalar]) -> None:
+    with pytest.raises(UsageError, match=rf"recipe one: {model} cannot be built with its model_options \(.+\)"):
+        model_spec(replace(ONE, model=model, model_options=options))
 
 
 def test_unknown_models_and_options_are_answered_with_the_nearest() -> None:

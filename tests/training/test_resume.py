@@ -144,7 +144,12 @@ def test_random_generators_go_on_where_they_were(tmp_path: Path) -> None:
 
 
 # Damaged --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "gone"])
+def _entry(archive: bytes, number: int) -> int:
+    """Where the entry of a tensor stands in the list of contents at the end of a checkpoint."""
+    return archive.rindex(b"PK\x01\x02", 0, archive.rindex(b"/data/%d" % number))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "folder", "compressed", "empty", "gone"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,6 +161,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     elif damage == "bit":
         at = content.index(read_checkpoint(last)["params"]["conv_1.weight"].numpy().tobytes()[:64])
         content[at + 3] ^= 1  # the sign or the highest bits of one weight: it still loads
+        last.write_bytes(content)
+    elif damage == "folder":
+        content[_entry(bytes(content), 0) + 38] ^= 0x10  # an attribute that no checksum covers: torch would read nothing
+        last.write_bytes(content)
+    elif damage == "compressed":
+        content[_entry(bytes(content), 0) + 10] ^= 8
         last.write_bytes(content)
     elif damage == "empty":
         last.write_bytes(b"")
@@ -188,16 +199,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0.0, 0.5, 0.99])
+def test_a_checkpoint_that_finds_no_room_leaves_the_last_one_and_says_so(tmp_path: Path, room: float) -> None:
+    """Files may not grow beyond so much of a checkpoint: a full disk is met in the same places, and told in other words."""
+    resource = pytest.importorskip("resource")
     train(RECIPE, data=_noise, out=tmp_path, stop_after=5)
     before = (tmp_path / "last.pth").read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
-        train(RECIPE, data=_noise, out=tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(int(room * len(before)), 8192), hard))  # the log needs some, too
+    try:
+        with pytest.raises(OutputError, match=r"last\.pth: cannot be written \(File too large\)"):
+            train(RECIPE, data=_noise, out=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "last.pth").read_bytes() == before
     assert sorted(p.name for p in tmp_path.glob(".*")) == []  # nothing half-written is left
 

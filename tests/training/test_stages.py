@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,11 @@ from toys import CLEANER, RECIPE, STAGE, Noise, assert_same, log_of, recipe_of, 
 from upframe.errors import ModelError, UsageError
 from upframe.models import load
 from upframe.nets._flow import SPyNet
+from upframe.training.distributed import Ranks
 from upframe.training.loop import TrainState, train
 from upframe.training.recipe import (
     PREVIOUS,
+    ActivationCheckpointing,
     Cadence,
     DataRecipe,
     LossTerm,
@@ -25,8 +26,10 @@ from upframe.training.recipe import (
     SpikeGuard,
     Stage,
 )
+from upframe.training.recipes import find_recipe
 from upframe.training.run_folder import read_checkpoint
 from upframe.training.schedule import Schedule
+from upframe.training.stages import begin_stage, make_plan
 
 FIRST = replace(STAGE, name="first", steps=6)
 SECOND = replace(STAGE, name="second", steps=4, start_from=PREVIOUS)
@@ -206,10 +209,45 @@ def test_a_file_without_a_flow_network_is_refused(tmp_path: Path) -> None:
         _trained(replace(RECIPE, flow_weights=str(tmp_path / "a" / "last.pth")), tmp_path / "c")
 
 
-def test_activation_checkpointing_is_asked_of_networks_that_offer_it(tmp_path: Path) -> None:
-    from upframe.training.recipe import ActivationCheckpointing
+# What a network does not take ---------------------------------------------------------------------------------------------
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
-    stage = replace(STAGE, activation_checkpointing=ActivationCheckpointing(attention=True))
-    with pytest.raises(UsageError, match="offers no activation checkpointing"):
-        _trained(recipe_of(stage), tmp_path)
-    assert json.loads(recipe_of(stage).to_json())["stages"][0]["activation_checkpointing"]["attention"] is True
+
+def test_activation_checkpointing_is_asked_of_networks_that_offer_it() -> None:
+    asked = ActivationCheckpointing(attention=True)
+    with pytest.raises(
+        UsageError, match=r"stage only: cannot run: activation_checkpointing: rlfn.* offers none\. Leave it out"
+    ):
+        make_plan(recipe_of(replace(STAGE, activation_checkpointing=asked)), ranks=ALONE)
+    toy = find_recipe("toy-vrt")
+    (stage,) = toy.stages
+    assert stage.activation_checkpointing == asked
+    state = begin_stage(make_plan(toy, ranks=ALONE), 0, ranks=ALONE, before=None)
+    assert state.network.checkpointing == "attention"
+    alone = replace(stage, activation_checkpointing=ActivationCheckpointing(feed_forward=True))
+    with pytest.raises(UsageError, match=r"stage main: cannot run: activation_checkpointing: VRT keeps .* unless"):
+        make_plan(replace(toy, stages=(alone,)), ranks=ALONE)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "refusal"),
+    [
+        ("toy-vapsr", {"data.kind": "clips"}, r"data\.kind=clips: vapsr.* is trained on photos\. Use data\.kind=photos"),
+        ("toy-vsrt", {"data.kind": "photos", "clip_frames": "1"}, r"data\.kind=photos: vsrt.* is trained on clips"),
+        ("flow", {"data.kind": "photos"}, r"data\.kind=photos: .* is trained on motion"),
+        ("toy-vrt", {"clip_frames": "1"}, r"clip_frames=1: vrt.* takes 2 or more\. Use clip_frames=2"),
+        ("toy-vrt", {"patch_px": "36"}, r"patch_px=36: vrt.* takes 32 px or more, multiples of 8\. Use patch_px=40"),
+        ("toy-vrt", {"model": "vrt-denoise-davis", "model_options": "{}"}, "vrt-denoise-davis is told how noisy its input is"),
+        ("toy-vrt", {"model": "vrt-interpolate-vimeo", "model_options": "{}"}, "makes frames between those it is given"),
+    ],
+)
+def test_data_that_a_network_is_not_trained_on_are_refused(recipe: str, changes: dict[str, str], refusal: str) -> None:
+    with pytest.raises(UsageError, match=refusal):
+        make_plan(find_recipe(recipe).override(changes), ranks=ALONE)
+
+
+def test_a_discriminator_starts_from_a_file_and_not_by_word() -> None:
+    """That of the stage before comes along by itself."""
+    toy = find_recipe("toy-realbasicvsr").override({"stages.gan.discriminator.start_from": PREVIOUS})
+    with pytest.raises(ModelError, match="stage gan: cannot run: previous: what its discriminator starts from is not there"):
+        make_plan(toy, ranks=ALONE)

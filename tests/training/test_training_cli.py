@@ -1,4 +1,4 @@
-"""`upframe train`: from a folder of photographs to a checkpoint that `upframe` takes at once, and stopped by signals."""
+"""`upframe train`: from a folder of photographs to scores and curves, refusals, and stopped by signals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_from_photographs_to_an_upscaled_picture(upframe: Upframe, photos: Path, test_set: Path, tmp_path: Path) -> None:
+def test_from_photographs_to_scores_sheets_and_curves(upframe: Upframe, photos: Path, test_set: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ("train", "toy-rlfn", "--data", photos, "--out", run, *SMALL, "--validate-on", test_set)
     result = upframe(*arguments, "--json")
@@ -50,8 +50,6 @@ def test_from_photographs_to_an_upscaled_picture(upframe: Upframe, photos: Path,
     assert sheets == ["step-00000003_Toy_x2.png", "step-00000006_Toy_x2.png"]
     assert read_pixels(run / "validation" / sheets[0]).shape[2] == 3
     assert {"contrastive", "l1"} == log_of(run)[-2]["terms"].keys()
-    enlarged = upframe("upscale", photos / "0.png", "-m", run / "last.pth", "-o", tmp_path / "out.png")
-    assert enlarged.code == 0 and read_pixels(tmp_path / "out.png").shape == (192, 200, 3)
     # Once more: there is nothing left to do.
     before = (run / "last.pth").read_bytes()
     assert upframe(*arguments).code == 0
@@ -100,6 +98,13 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
     result = upframe("train", *arguments, "--data", photos, "--out", tmp_path / "run")
     assert result.code == code and message in result.err
     assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+def test_sets_of_a_protocol_that_names_its_own_are_refused_before_anything_is_trained(upframe: Upframe, tmp_path: Path) -> None:
+    arguments = ("--data", tmp_path, "--validate-on", tmp_path, "--datasets", "Vid4", "--out", tmp_path / "run")
+    result = upframe("train", "toy-vsrt", *arguments)
+    assert result.code == 2 and "--datasets: vid4-y is taken on Vid4 alone" in result.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_is_asked_for_by_name_when_it_is_absent(upframe: Upframe, photos: Path, tmp_path: Path) -> None:

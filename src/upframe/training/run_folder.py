@@ -264,10 +264,14 @@ def _written(content: Mapping[str, Any], path: Path) -> Path:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch's archive writer turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise OSError(getattr(error, "errno", None) or 0, getattr(error, "strerror", None) or str(error)) from error
+        if isinstance(error, OSError):
+            raise
+        # torch's archive writer says in words of its own that a disk is full, while it deals with what the system said.
+        said = error.__context__
+        raise said if isinstance(said, OSError) else OSError(0, str(error)) from error
     return part
 
 

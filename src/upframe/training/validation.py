@@ -47,11 +47,14 @@ def validator(
         A function of (weights file, step) that gives {set: {"psnr": dB, "ssim": ...}}.
 
     Raises:
-        UsageError: `datasets` for a protocol on clips, which names its set.
+        UsageError: `datasets` for a protocol on clips, which names its set; a protocol that asks for more than test sets.
     """
     rule = protocol_named(protocol)
     if rule.clips is not None and datasets is not None:
         raise UsageError("--datasets", f"{protocol} is taken on {rule.clips.dataset} alone", "leave it out")
+    if "niqe" in rule.metrics:
+        happened = f"{protocol} compares with a model of pristine pictures, which training is not given"
+        raise UsageError("--validate-on", happened, "leave it out, and score with upframe evaluate --niqe-params")
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
     options = UpscaleOptions(tile="off", torch=TorchOptions(device=device))
 
