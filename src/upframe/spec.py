@@ -149,6 +149,9 @@ class ModelSpec:
     """Colour channels in and out."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """Precisions proven to stay within their stated error."""
+    bf16_loss_db: float | None = None
+    """PSNR on Y that bfloat16 costs on Set5, in dB, measured with the official weights, or with ours where there are none;
+    None where it was not measured, and then bfloat16 is never chosen by itself."""
     activation_bytes_per_px: int = 0
     """Measured peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures; for
     memory estimates."""

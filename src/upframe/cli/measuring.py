@@ -34,6 +34,9 @@ def evaluate(
     scale: Annotated[int | None, Parameter(alias="-s")] = None,
     limit: int | None = None,
     niqe_params: Path | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Annotated[str, Parameter(alias="-d")] = "auto",
+    threads: int | None = None,
     save_images: Path | None = None,
     contact_sheet: Annotated[bool, Parameter(negative="")] = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -52,6 +55,9 @@ def evaluate(
         scale: Scale for bicubic, and for models of several scales.
         limit: Take only the first images or clips of each set.
         niqe_params: Pristine model for NIQE (videolq-3frame): the authors' niqe_pris_params.npz or one of your own.
+        precision: Arithmetic of the networks; published scores are taken in fp32.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads.
         save_images: Folder for the enlarged pictures.
         contact_sheet: Also save a sheet of input, results and ground truth there; of a clip its middle frame.
         out: Folder for results.json and results.md.
@@ -59,8 +65,9 @@ def evaluate(
         overwrite: Let save_images be a folder with content.
     """
     reporting.start()
-    from upframe.engines import keep_freed_memory
+    from upframe.engines import TorchOptions, keep_freed_memory
     from upframe.evaluation import evaluate as run_evaluation
+    from upframe.upscale import UpscaleOptions
 
     keep_freed_memory()
     if contact_sheet and save_images is None:
@@ -75,6 +82,7 @@ def evaluate(
         contact_sheet=contact_sheet,
         limit=limit,
         overwrite=overwrite,
+        options=UpscaleOptions(tile="off", engine=TorchOptions(device_name(device), precision, threads)),
         niqe_params=niqe_params,
         on_event=_scoring_display(reporting),
     )

@@ -196,7 +196,7 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
         tile=tile_size(computing.tile, overlap=computing.overlap),
         halo=computing.halo,
         blend=computing.overlap,
-        torch=TorchOptions(
+        engine=TorchOptions(
             device=device_name(computing.device),
             precision="fp32" if computing.fp32 else computing.precision,
             threads=computing.threads,
@@ -221,8 +221,8 @@ def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
         window = f", {row['window']} frames at once" if row.get("window") else ""
         print_line(
             f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
-            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile_width}x{tile_height}{window}; about "
-            f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"
+            f"{item.size[1]}x{item.size[0]}{frames} ({what}; {row['precision']}; "
+            f"tile {tile_width}x{tile_height}{window}; about {row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"
         )
         for notice in item.notices:
             print_line(f"  note: {notice.message} [{notice.id}]")

@@ -44,7 +44,7 @@ def validator(
     """
     rule = protocol_named(protocol)
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
-    options = UpscaleOptions(tile="off", torch=TorchOptions(device=device))
+    options = UpscaleOptions(tile="off", engine=TorchOptions(device=device, precision="fp32"))
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:
