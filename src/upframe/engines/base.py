@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upframe.engines.machine import has_fast_bf16
 from upframe.errors import UsageError
+from upframe.pixels import mirror_pad
 from upframe.spec import ModelSpec, Precision
 from upframe.tiling import Place
 
@@ -41,6 +42,12 @@ class Engine(Protocol):
     def in_float32(self) -> Engine:
         """An engine for the same network in float32; itself if it is one."""
         ...
+
+
+def padded(x: Tensor, spec: ModelSpec) -> Tensor:
+    """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
+    h, w = x.shape[-2:]
+    return mirror_pad(x, bottom=spec.size.padded(h) - h, right=spec.size.padded(w) - w)
 
 
 def choose_precision(spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device) -> Precision:

@@ -12,12 +12,11 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from upframe.engines.base import Engine, choose_precision, is_out_of_memory
+from upframe.engines.base import Engine, choose_precision, is_out_of_memory, padded
 from upframe.engines.machine import pick_device
 from upframe.errors import OutOfMemoryError
 from upframe.models import Model
 from upframe.nets.clips import Cleaned, Keep, Prepares, Streams
-from upframe.pixels import mirror_pad
 from upframe.spec import Cleaning, Precision
 from upframe.tiling import Place
 
@@ -79,10 +78,10 @@ class TorchEngine:
         with self._running(h, w):
             if self.spec.window is None:
                 # A frame-wise network takes frames as a batch, (N*T, C, H, W).
-                frames = self._padded(clip.flatten(0, 1)).to(self.device, self._dtype)
+                frames = padded(clip.flatten(0, 1), self.spec).to(self.device, self._dtype)
                 out: Tensor = self._network(frames.contiguous(memory_format=torch.channels_last), **facts).float().cpu()
             else:
-                whole = self._padded_in_time(self._padded(clip)).to(self.device, self._dtype)
+                whole = self._padded_in_time(padded(clip, self.spec)).to(self.device, self._dtype)
                 out = self._network(whole, **facts)[:, :t].float().cpu()
         s = self.spec.scale
         return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
@@ -134,7 +133,7 @@ class TorchEngine:
                 yield from self(part, prepared=True).unbind(1)
             return
         with self._running(h, w):
-            frames = cast("Streams", self._network).stream(self._padded(clip).to(self.device, self._dtype), keep=keep)
+            frames = cast("Streams", self._network).stream(padded(clip, self.spec).to(self.device, self._dtype), keep=keep)
         for _ in range(t):
             with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
                 out = next(frames)[..., : h * s, : w * s].float().cpu()
@@ -149,11 +148,6 @@ class TorchEngine:
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
-        h, w = x.shape[-2:]
-        return mirror_pad(x, bottom=self.spec.size.padded(h) - h, right=self.spec.size.padded(w) - w)
 
     def _padded_in_time(self, clip: Tensor) -> Tensor:
         """(N, T, ...) mirrored at its end, last frame included, to a length that the network accepts and likes."""

@@ -219,6 +219,7 @@ def _spec(name: str, size: tuple[int, int, int], scale: int, *, colours: int = 3
         takes_place=True,
         precisions=("fp32", "bf16"),
         bf16_loss_db=_BF16_LOSS_DB.get(name),
+        exports=True,
         paper=PAPER,
         licence="Apache-2.0",
         size=SizeRule(minimum=15),  # (15 - 3) // 2 + 1 = 7, the side of the pooling window

@@ -176,6 +176,7 @@ def _spec(
         tiling="exact",
         precisions=("fp32", "bf16"),
         bf16_loss_db=_BF16_LOSS_DB.get(name),
+        exports=True,
         paper=PAPER,
         licence="none stated",
         channels=colours,
