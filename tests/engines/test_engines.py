@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from conftest import Upframe, make_photo
+from nearest import repeated
 from upframe.engines import (
     CompileOptions,
     GraphEngine,
@@ -29,7 +32,7 @@ from upframe.engines import (
 from upframe.engines.compiled import Compiled
 from upframe.engines.graphs import Run, trace
 from upframe.errors import ResourceError, UsageError
-from upframe.media.images import write_pixels
+from upframe.media.images import read_pixels, write_pixels
 from upframe.models import Model, load
 from upframe.nets import realbasicvsr, vapsr
 from upframe.spec import ModelSpec, Precision
@@ -210,6 +213,43 @@ def test_small_frames_run_in_torch_and_one_line_says_so(model: Model, tmp_path: 
             assert torch.equal(engine(clip), TorchEngine(model)(clip))
     assert backend.made == 0
     assert [record.message for record in caplog.records] == ["--engine compile: frames below 32 px a side run in torch"]
+
+
+def test_a_photo_through_an_engine_is_that_of_torch(
+    tmp_path: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    try:
+        onnx_runtime.library()
+    except UsageError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path / "cache"))
+    photo = make_photo(70, 90)
+    write_pixels(tmp_path / "a.png", photo)
+    command = ["upscale", tmp_path / "a.png", "-m", weights, "-o", tmp_path / "b.png", "--engine", "onnx", "--tile", 48]
+    done = upframe(*command, "--json").of("done")
+    assert (done["engine"], done["precision"]) == ("onnx", "fp32")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(photo, 2))
+
+
+def test_a_card_and_a_score_of_an_engine(
+    tmp_path: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    try:
+        onnx_runtime.library()
+    except UsageError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path / "cache"))
+    card = upframe("bench", weights, "--engine", "onnx", "--size", "48x40", "--runs", 1, "--json")
+    assert json.loads(card.out)["environment"]["engine"] == "onnx"
+    (tmp_path / "sets" / "Mini" / "HR").mkdir(parents=True)
+    write_pixels(tmp_path / "sets" / "Mini" / "HR" / "one.png", make_photo(80, 96))
+    scored = [
+        json.loads(upframe("evaluate", weights, "--data", tmp_path / "sets", "--engine", engine, "--json").out)
+        for engine in ("torch", "onnx")
+    ]
+    assert [one["environment"]["engine"] for one in scored] == ["torch", "onnx"]
+    first, second = (one["scores"][0]["scores"] for one in scored)
+    assert first == pytest.approx(second, abs=1e-4)  # 8-bit outputs of an exact network
 
 
 def test_planning_compiles_nothing(tmp_path: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch) -> None:
