@@ -63,7 +63,7 @@ def engine_options(
     """The options of the engine of that name.
 
     "auto" is torch: it starts at once, runs everything everywhere, and no other engine was measured to be faster by more
-    than the minute that it takes to compile is worth to most jobs (docs/speed.md).
+    than a few per cent (docs/speed.md).
 
     Raises:
         UsageError: for a name that is no engine, or a device that it does not run on.
