@@ -53,7 +53,7 @@ def validator(
     if rule.clips is not None and datasets is not None:
         raise UsageError("--datasets", f"{protocol} is taken on {rule.clips.dataset} alone", "leave it out")
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
-    options = UpscaleOptions(tile="off", torch=TorchOptions(device=device))
+    options = UpscaleOptions(tile="off", engine=TorchOptions(device=device, precision="fp32"))
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
         model = load(weights)
