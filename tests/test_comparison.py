@@ -20,6 +20,7 @@ from upframe import comparison
 from upframe.bench import Timing, count
 from upframe.comparison import Case, Compared, Comparison, Form, Limits, compare_with_plain, default_case, synthetic_clip
 from upframe.comparison_worker import Job, Peak, plain_form
+from upframe.engines import onnx_runtime
 from upframe.errors import UsageError
 from upframe.models import MODELS, Model
 from upframe.nets import realbasicvsr, rlfn, vsr_transformer
@@ -38,7 +39,7 @@ def untrained(spec: ModelSpec) -> Model:
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
-@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.family in PLAIN])
+@pytest.mark.parametrize("name", [n for n, spec in MODELS.items() if spec.family in PLAIN and spec is not realbasicvsr.OURS])
 def test_every_published_network_has_a_plain_form_that_takes_its_weights(name: str) -> None:
     """Names and shapes, one for one."""
     with torch.device("meta"):
@@ -214,6 +215,25 @@ def test_the_synthetic_clip_moves_and_is_the_same_everywhere() -> None:
     assert (clip[:, 1:] - clip[:, :-1]).abs().mean() > 0.01
 
 
+def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        onnx_runtime.library()
+    except UsageError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path))
+    engines = ["torch", "onnx"]
+    (one,) = compare_with_plain([untrained(TINY_RLFN)], size=(40, 48), repeats=1, threads=1, engines=engines).compared
+    assert [form.name for form in one.forms] == ["plain fp32", "ours fp32", "ours bf16", "onnx fp32"]
+    last = one.forms[-1]
+    assert last.error is None and last.max_difference is not None
+    assert last.max_difference < 1e-5  # sums in another order
+
+
+def test_an_engine_that_cannot_run_a_network_is_refused_before_any_process_starts() -> None:
+    with pytest.raises(UsageError, match="network for clips"):
+        compare_with_plain([untrained(TINY_CLIP)], engines=["compile"])
+
+
 # Misuse and the command line ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -244,6 +264,10 @@ def test_bench_compare_prints_json(upframe: Upframe, tmp_path: Path) -> None:
     assert told == json.loads(out.read_text())
     assert [form["form"] for form in told["compared"][0]["forms"]] == ["plain fp32", "ours fp32"]
     assert told["compared"][0]["input_size"] == [24, 20]
+
+
+def test_a_card_is_of_one_engine(upframe: Upframe) -> None:
+    assert "--compare" in upframe("bench", "rlfn-ntire-x4", "--engine", "torch", "compile").err
 
 
 def test_frames_are_for_comparisons(upframe: Upframe) -> None:

@@ -101,6 +101,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "evaluate",
         "compare",
         "bench",
+        "export",
         "train",
         "train plot",
         "train difference-map",

@@ -492,7 +492,7 @@ def test_device_and_precision_are_checked_before_any_work(
 ) -> None:
     for name in ("a.png", "b.png"):
         picture(tmp_path / name)
-    options = replace(options, upscale=UpscaleOptions(torch=torch_options))
+    options = replace(options, upscale=UpscaleOptions(engine=torch_options))
     planned = plan([tmp_path], None, options)
     events: list[Event] = []
     with pytest.raises(error):

@@ -231,7 +231,7 @@ def test_each_kind_of_network_has_its_own_upscaler() -> None:
     with pytest.raises(UsageError, match="does not clean"):
         ClipUpscaler(echo(), cleaning=Cleaning())
     with pytest.raises(UsageError, match="not proven"):
-        ClipUpscaler(echo(), UpscaleOptions(torch=TorchOptions(precision="fp16")))
+        ClipUpscaler(echo(), UpscaleOptions(engine=TorchOptions(precision="fp16")))
 
 
 # Cleaning -------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from upframe.engines import pick_device
+from upframe.engines import GraphEngine, engine_options, make_engine, pick_device
 from upframe.environment import environment
 from upframe.errors import UsageError
 from upframe.models import Model
@@ -263,8 +263,9 @@ class Bench:
             max(len(card.model), *(len(value) for _, value in table)) for card, table in zip(self.cards, tables, strict=True)
         ]
         machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {self.environment['threads']} threads"
+        how = f"{self.environment['precision']}, {self.environment.get('engine', 'torch')}"
         lines = [
-            f"Input 3x{height}x{width}, {self.environment['precision']}, {runs} runs in turns on {self.environment['device']}"
+            f"Input 3x{height}x{width}, {how}, {runs} runs in turns on {self.environment['device']}"
             f" ({machine}), torch {self.environment['torch']}",
             "",
             " ".join([" " * first, *(f"{card.model:>{w}}" for card, w in zip(self.cards, widths, strict=True))]),
@@ -310,6 +311,7 @@ def bench(
     warmup: int = 2,
     device: str = "cpu",
     precision: Precision = "fp32",
+    engine: str = "torch",
     on_event: Callable[[str, int, int], None] | None = None,
 ) -> Bench:
     """Count and time `models` on one random picture.
@@ -320,6 +322,7 @@ def bench(
     Args:
         size: (height, width) of the input.
         device: As `engines.pick_device` takes it.
+        engine: What runs the networks, by its name; the counts are those of the network in torch.
         repeats: Timed passes per model.
         warmup: Passes before them that are not timed.
         on_event: Called after every pass with the model's name, passes done and passes in all.
@@ -344,6 +347,7 @@ def bench(
                 f"sides must be {model.spec.size.minimum} or more and multiples of {model.spec.size.multiple}",
             )
     dtype = DTYPES[precision]
+    compiled = [_compiled(model, engine, device=device, precision=precision) for model in models]
     shapes = [(1, model.spec.channels, *size) for model in models]
     costs = [count(model.network, shape, dtype=dtype) for model, shape in zip(models, shapes, strict=True)]
     networks = [copy.deepcopy(model.network).to(device=device, dtype=dtype).eval() for model in models]
@@ -352,6 +356,7 @@ def bench(
         torch.rand(shape, generator=generator).to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         for shape in shapes
     ]
+    passes = [network if own is None else own for network, own in zip(networks, compiled, strict=True)]
     peaks = [
         _cuda_peak(*pair, device=device) if device.startswith("cuda") else None for pair in zip(networks, inputs, strict=True)
     ]
@@ -359,8 +364,8 @@ def bench(
     times: list[list[float]] = [[] for _ in models]
     total, done = len(models) * (warmup + repeats), 0
     for turn in range(warmup + repeats):
-        for model, network, x, runs in zip(models, networks, inputs, times, strict=True):
-            elapsed = _time_once(network, x, device=device)
+        for model, run, x, runs in zip(models, passes, inputs, times, strict=True):
+            elapsed = _time_once(run, x, device=device)
             if turn >= warmup:
                 runs.append(elapsed)
             done += 1
@@ -381,10 +386,20 @@ def bench(
         )
         for model, cost, runs, peak in zip(models, costs, times, peaks, strict=True)
     )
-    return Bench(cards=cards, environment=environment(device=device, precision=precision))
+    return Bench(cards=cards, environment={**environment(device=device, precision=precision), "engine": engine})
 
 
-def _time_once(network: nn.Module, x: Tensor, *, device: str) -> float:
+def _compiled(model: Model, engine: str, *, device: str, precision: Precision) -> Callable[[Tensor], Tensor] | None:
+    """One pass of an engine other than torch, compiled here and now; None for torch."""
+    if engine == "torch":
+        return None
+    made = make_engine(model, engine_options(engine, device=device, precision=precision))
+    assert isinstance(made, GraphEngine)
+    made.load()
+    return lambda x: made(x[:, None])
+
+
+def _time_once(network: Callable[[Tensor], Tensor], x: Tensor, *, device: str) -> float:
     """Seconds of one forward pass, waiting for the device before and after."""
     on_cuda = device.startswith("cuda")
     with torch.inference_mode():

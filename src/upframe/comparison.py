@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from upframe.bench import Timing, count
 from upframe.comparison_worker import Job, plain_form
-from upframe.engines import pick_device
+from upframe.engines import BACKENDS, engine_options, make_engine, pick_device
 from upframe.environment import environment
 from upframe.errors import UsageError
 from upframe.models import Model
@@ -82,7 +82,7 @@ class Form:
     """One form of a network, and what came of it."""
 
     name: str
-    """"plain fp32", "ours fp32" or "ours bf16"."""
+    """"plain fp32"; "ours fp32" or "ours bf16" in torch; or the engine and its precision, "compile bf16"."""
     precision: Precision
     timing: Timing | None = None
     """None when the form failed."""
@@ -255,6 +255,7 @@ def compare_with_plain(
     frames: int | None = None,
     repeats: int = REPEATS,
     precisions: Sequence[Precision] = ("fp32", "bf16"),
+    engines: Sequence[str] = ("torch",),
     device: str = "cpu",
     threads: int | None = None,
     clip: Tensor | None = None,
@@ -267,13 +268,14 @@ def compare_with_plain(
         frames: Of a clip; networks for single frames take one unless more are asked.
         repeats: Timed rounds, after one that is not timed.
         precisions: In which ours run, where they are proven.
+        engines: That run ours, by their names; those other than torch are left out of precisions they do not compute in.
         device: As `engines.pick_device` takes it.
         threads: CPU threads; None leaves torch's choice.
         clip: (1, T, C, H, W) in [0, 1] to run on instead of a synthetic one; fixes `size` and `frames`.
         on_event: Called after every pass with its model and form, passes done and passes in all.
 
     Raises:
-        UsageError: for no model, one without a plain form, no repeat, or a size or precision that a model cannot take.
+        UsageError: for no model, one without a plain form, no repeat, or a size, precision or engine that a model cannot take.
         ResourceError: when the device is not there.
     """
     if not models:
@@ -285,11 +287,7 @@ def compare_with_plain(
     if clip is not None:
         frames, size = clip.shape[1], (clip.shape[3], clip.shape[4])
     cases = [_case(model.spec, frames, size) for model in models]
-    own = [[p for p in precisions if p in model.spec.precisions] for model in models]
-    for model, each in zip(models, own, strict=True):
-        if not each:
-            proven = ", ".join(model.spec.precisions)
-            raise UsageError(f"--precision {' '.join(precisions)}", f"not proven for {model.name}", f"choose from {proven}")
+    own = [_forms(model, engines, precisions, device) for model in models]
     total = (repeats + 1) * sum(1 + len(each) for each in own)
     done = 0
 
@@ -313,6 +311,31 @@ def compare_with_plain(
     return Comparison(compared, limits, about)
 
 
+def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision], device: str) -> list[_Form]:
+    """What of ours runs beside the plain form."""
+    proven = [p for p in precisions if p in model.spec.precisions]
+    if not proven:
+        able = ", ".join(model.spec.precisions)
+        raise UsageError(f"--precision {' '.join(precisions)}", f"not proven for {model.name}", f"choose from {able}")
+    chosen: list[_Form] = []
+    for engine in engines:
+        if engine in BACKENDS:  # what cannot run at all is refused before any work
+            make_engine(model, engine_options(engine, device=device))
+        computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
+        shown = engine if engine in BACKENDS else "ours"
+        chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form of a network to be run."""
+
+    name: str
+    precision: Precision
+    engine: str = "torch"
+
+
 def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> Case:
     if spec.family not in PLAIN:
         raise UsageError(spec.name, f"there is no plain form of {spec.family}", f"compare one of {', '.join(PLAIN)}")
@@ -329,7 +352,7 @@ def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> 
 def _compare(
     model: Model,
     case: Case,
-    precisions: Sequence[Precision],
+    own: Sequence[_Form],
     repeats: int,
     place: tuple[str, int],
     clip: Tensor | None,
@@ -348,32 +371,42 @@ def _compare(
         safetensors.torch.save_file({k: v.clone() for k, v in state.items()}, Path(folder) / "weights.safetensors")
         safetensors.torch.save_file({"clip": clip.contiguous()}, Path(folder) / "input.safetensors")
 
-        def worker(name: str, precision: Precision) -> _Worker:
-            kind = "plain" if name.startswith("plain") else "ours"
-            files = {"folder": folder, "weights": "weights.safetensors", "output": f"{name}.safetensors"}
-            job = Job(kind, device, threads, precision, spec.family, spec.name, **files, sigma=sigma)  # type: ignore[arg-type]
+        def worker(form: _Form) -> _Worker:
+            job = Job(
+                "plain" if form.name.startswith("plain") else "ours",
+                device,
+                threads,
+                form.precision,
+                spec.family,
+                spec.name,
+                folder=folder,
+                weights="weights.safetensors",
+                output=f"{form.name}.safetensors",
+                sigma=sigma,
+                engine=form.engine,
+            )
             return running.enter_context(_Worker(job))
 
-        names: list[tuple[str, Precision]] = [("plain fp32", "fp32"), *((f"ours {p}", p) for p in precisions)]
-        workers = [worker(*each) for each in names]
+        asked = [_Form("plain fp32", "fp32"), *own]
+        workers = [worker(form) for form in asked]
         for each in workers:
             each.ask()  # ready, or failed to load
         for _ in range(1 + repeats):
-            for (name, _), each in zip(names, workers, strict=True):
+            for form, each in zip(asked, workers, strict=True):
                 each.ask("run")
-                passed(f"{model.name}, {name}")
+                passed(f"{model.name}, {form.name}")
             meter.ask("run")
         forms: list[Form] = []
         plain_out: Tensor | None = None
-        for (name, precision), each in zip(names, workers, strict=True):
+        for form, each in zip(asked, workers, strict=True):
             answer = each.ask("finish")
             if each.error is not None:
-                forms.append(Form(name, precision, error=each.error))
+                forms.append(Form(form.name, form.precision, error=each.error))
                 continue
             runs = [answer["seconds"] for answer in each.answers if "seconds" in answer][1:]
-            out = safetensors.torch.load_file(Path(folder) / f"{name}.safetensors")["out"]
+            out = safetensors.torch.load_file(Path(folder) / f"{form.name}.safetensors")["out"]
             difference, psnr = (None, None) if plain_out is None else _difference(out, plain_out)
-            forms.append(Form(name, precision, Timing(tuple(runs)), answer["added_bytes"], difference, psnr))
+            forms.append(Form(form.name, form.precision, Timing(tuple(runs)), answer["added_bytes"], difference, psnr))
             if each is workers[0]:
                 plain_out = out
     flops = None if forms[0].timing is None else 2 * _macs(spec, state, case, sigma)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import checkpoints
-from upframe.engines import TorchEngine, TorchOptions, keep_freed_memory
+from upframe.engines import GraphEngine, TorchEngine, TorchOptions, engine_options, keep_freed_memory, make_engine
 from upframe.memory_plan import forget_peak, peak_bytes, resident_bytes
 from upframe.models import MODELS, Model
 from upframe.nets.plain import PLAIN
@@ -51,6 +51,8 @@ class Job:
     weights: str = ""
     output: str = ""
     sigma: float | None = None
+    engine: str = "torch"
+    """As `--engine` calls it, for "ours"."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -92,11 +94,14 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
         architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == job.family)
         spec = architecture.spec_for(**_arguments(job.family, state))
     if job.kind == "ours":
-        engine = TorchEngine(
-            Model(spec, checkpoints.instantiate(spec, state), None, "", ""),
-            TorchOptions(job.device, job.precision, job.threads),
-        )
-        return lambda clip: engine(clip, **facts)
+        model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
+        if job.engine == "torch":
+            ours = TorchEngine(model, TorchOptions(job.device, job.precision, job.threads))
+            return lambda clip: ours(clip, **facts)
+        compiled = make_engine(model, engine_options(job.engine, precision=job.precision, threads=job.threads))
+        if isinstance(compiled, GraphEngine):
+            compiled.load()  # now, so that neither time nor memory of compiling counts
+        return compiled
     network = plain_form(spec, state).to(job.device)
     by_frame = spec.window is None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from upframe import models as model_registry
 from upframe import pixels
 from upframe.clipsets import find_clip_set, load_clip
-from upframe.engines import TorchEngine, pick_device
+from upframe.engines import exact, make_clip_engine, pick_device
 from upframe.environment import environment
 from upframe.errors import InputError, OutputError, UsageError
 from upframe.media import images, sheet
@@ -104,7 +104,7 @@ class _Contender:
 
 def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
     """Runs a network on all frames of a clip at once, as published scores of recurrent networks are taken."""
-    engine = TorchEngine(model, options.torch)
+    engine = make_clip_engine(model, options.engine)
 
     def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
         clip = torch.stack([pixels.to_unit(frame) for frame in frames])[None]  # (1, T, C, H, W)
@@ -145,7 +145,7 @@ def evaluate(
         contact_sheet: Also write `<set>_x<scale>_sheet.png` there: bicubic | models | HR; of a clip its middle frame.
         limit: Use only the first so many images or clips of each set; the data digest tells such results apart.
         overwrite: Allow `save_images` to be a folder with content.
-        options: How to run the networks; by default whole images, in float32.
+        options: How to run the networks; by default whole images. A precision that is left to "auto" is float32 here.
         niqe_params: The pristine model, or its file, for protocols with NIQE.
         flow: Finds motion for protocols that follow it; by default `LucasKanade`.
         clip_upscaler: How to run a network that takes clips; by default all frames at once.
@@ -160,6 +160,7 @@ def evaluate(
     if save_images is not None:
         _check_folder(save_images, overwrite=overwrite)
     used = options if options is not None else UpscaleOptions(tile="off")
+    used = replace(used, engine=exact(used.engine))  # what others compare with must not depend on the machine
     scale, contenders = _contenders(models, scale=scale, options=used, rule=rule, clip_upscaler=clip_upscaler)
     judge = Judge(rule, scale, pristine_model(niqe_params), flow if flow is not None else LucasKanade())
     sets = _test_sets(rule, data, scale=scale, datasets=datasets, limit=limit)
@@ -173,10 +174,8 @@ def evaluate(
         models=tuple(c.record for c in contenders),
         scores=tuple(run.scores),
         environment={
-            **environment(
-                device=str(pick_device(used.torch.device)),
-                precision="fp32" if used.torch.precision == "auto" else used.torch.precision,
-            ),
+            **environment(device=str(pick_device(used.engine.device)), precision=used.engine.precision),
+            "engine": used.engine.name,
             "tile": str(used.tile),
         },
         basis=judge.basis,

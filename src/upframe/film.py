@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe import __version__
-from upframe.engines import pick_device
 from upframe.errors import Cancelled, InputError, Notice, OutputError, UsageError, VerifyError
 from upframe.film_plan import FRAMES_AHEAD, Film, FilmOptions, check_place, frame_name, open_folder, probe_film
 from upframe.media.images import part_path, probe
@@ -43,6 +42,7 @@ from upframe.pipeline import WriteBehind, read_ahead
 from upframe.retiming import doubled
 from upframe.segments import Segment, plan_segments
 from upframe.shots import CutFinder, find_cuts, thumbnail
+from upframe.spec import Precision
 from upframe.upscale import UpscaleOptions, Upscaler
 from upframe.upscale_clip import ClipUpscaler
 from upframe.workfolder import WorkFolder, recorded_key
@@ -75,6 +75,9 @@ class FilmReport:
     """Frames that an interrupted run had left."""
     segments: int
     seconds: float
+    engine: str
+    """As `--engine` calls it."""
+    precision: Precision
     notices: tuple[Notice, ...]
     cleaning_passes: tuple[int, ...]
     """Of each segment rendered in this run."""
@@ -143,6 +146,8 @@ def render(
         resumed=resumed,
         segments=len(segments),
         seconds=time.perf_counter() - began,
+        engine=renderer.engine,
+        precision=renderer.precision,
         notices=tuple(notices.told),
         cleaning_passes=tuple(renderer.passes),
         tiles_reused=renderer.reused,
@@ -410,7 +415,7 @@ class _Renderer:
             clip.options = replace(clip.options, tile=tile)
             self._clip = clip
         engine = (self._single or self._clip).engine  # type: ignore[union-attr] # one of them is there
-        self.precision, self.device = engine.precision, pick_device(upscale.torch.device).type
+        self.engine, self.precision, self.device = engine.name, engine.precision, engine.device.type
         self.sigma, self.as_published = upscale.sigma, upscale.as_published
         self.asked = {
             "tile_asked": _plain(upscale.tile),
@@ -539,6 +544,7 @@ def _key(
         "frames": [reel.chosen.start, reel.chosen.stop],
         "model": model.sha256,
         "size": list(film.size),
+        "engine": renderer.engine,
         "precision": renderer.precision,
         "device": renderer.device,
         **renderer.asked,

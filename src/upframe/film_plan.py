@@ -16,7 +16,7 @@ from upframe.media.formats import format_of_name
 from upframe.media.images import probe
 from upframe.media.video import DEFAULT_RATE, FrameFolder, VideoInfo, VideoPlan, codec_named, cut_short, plan_video, probe_video
 from upframe.models import Model
-from upframe.spec import Cleaning
+from upframe.spec import Cleaning, Precision
 from upframe.upscale import UpscaleOptions, Upscaler
 from upframe.upscale_clip import ClipUpscaler
 from upframe.workfolder import kept_bytes
@@ -166,6 +166,9 @@ def estimated_file_bytes(film: Film, options: FilmOptions) -> int:
 class Rendering:
     """How a film is going to be rendered in the memory there is now."""
 
+    engine: str
+    """As `--engine` calls it."""
+    precision: Precision
     tile: tuple[int, int]
     """Core (height, width) of the tiles that frames are cut into."""
     window: int | None
@@ -185,7 +188,9 @@ def planned_rendering(film: Film, model: Model, upscale: UpscaleOptions, options
     margin = 2 * (single.halo_px + upscale.blend)
     tile_px = min(core[0] + margin, height) * min(core[1] + margin, width)
     kept = 12 * model.spec.scale**2 * height * width  # tiles of the last frame, in float32
-    return Rendering(core, None, in_flight + tile_px * model.spec.activation_bytes_per_px + kept)
+    return Rendering(
+        single.engine.name, single.engine.precision, core, None, in_flight + tile_px * model.spec.activation_bytes_per_px + kept
+    )
 
 
 def _planned_clips(film: Film, model: Model, upscale: UpscaleOptions, options: FilmOptions) -> Rendering:
@@ -209,7 +214,7 @@ def _planned_clips(film: Film, model: Model, upscale: UpscaleOptions, options: F
         queued=FRAMES_AHEAD,
         encoder_frames=0 if film.plan is None else min(ENCODER_FRAMES, frames),
     )
-    return Rendering(choice.tile, min(choice.window, frames), peak)
+    return Rendering(clip.engine.name, clip.engine.precision, choice.tile, min(choice.window, frames), peak)
 
 
 def _passes(cleaning: Cleaning) -> int:

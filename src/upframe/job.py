@@ -45,6 +45,7 @@ from upframe.job_plan import (
 )
 from upframe.media.images import ImageSink
 from upframe.models import Model
+from upframe.spec import Precision
 from upframe.upscale import Upscaler
 from upframe.workfolder import remove_leftover
 
@@ -132,7 +133,7 @@ def run(
     return Report(tuple(outcomes), time.perf_counter() - began)
 
 
-def _run_item(item: Item | FilmItem, make: Callable[[], tuple[Notice, ...]], tell: Callable[[Event], None]) -> Outcome:
+def _run_item(item: Item | FilmItem, make: Callable[[], Made], tell: Callable[[Event], None]) -> Outcome:
     if item.skip:
         if isinstance(item, FilmItem):
             remove_leftover(item.output)
@@ -144,7 +145,7 @@ def _run_item(item: Item | FilmItem, make: Callable[[], tuple[Notice, ...]], tel
         tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
     failure: UpframeError
     try:
-        late = make()
+        made = make()
     except (Cancelled, BrokenPipeError):  # the user's wish, or nobody listens to us any more
         raise
     except UpframeError as error:
@@ -160,15 +161,30 @@ def _run_item(item: Item | FilmItem, make: Callable[[], tuple[Notice, ...]], tel
         failure.__cause__ = error
     else:
         seconds = time.perf_counter() - start
-        tell(Event("done", item.input, {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}))
-        return Outcome(item.input, "written", item.output, None, item.notices + late, seconds, item.size, item.model)
+        done = {"output": str(item.output), "size": list(item.size), "seconds": round(seconds, 3)}
+        tell(Event("done", item.input, {**done, "engine": made.engine, "precision": made.precision}))
+        notices = item.notices + made.notices
+        return Outcome(
+            item.input, "written", item.output, None, notices, seconds, item.size, item.model, made.engine, made.precision
+        )
     log.debug("%s", item.input, exc_info=failure)
     tell(Event("failed", item.input, error_data(failure)))
     return Outcome(item.input, "failed", error=failure, notices=item.notices)
 
 
-def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> tuple[Notice, ...]:
-    """Make one output file; returns the notices that only came up on the way.
+@dataclass(frozen=True)
+class Made:
+    """How an output came about."""
+
+    engine: str
+    """As `--engine` calls it."""
+    precision: Precision
+    notices: tuple[Notice, ...]
+    """Those that only came up on the way."""
+
+
+def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event], None]) -> Made:
+    """Make one output file.
 
     Raises:
         UpframeError: of any kind; nothing is left at the output's name that was not there before.
@@ -199,7 +215,7 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
                 tell(Event("notice", item.input, {"id": notice.id, "message": notice.message}))
                 if options.strict:
                     raise notice.as_error()
-    return late
+    return Made(up.engine.name, up.engine.precision, late)
 
 
 def _render_film(
@@ -208,8 +224,8 @@ def _render_film(
     options: JobOptions,
     tell: Callable[[Event], None],
     cancel: threading.Event | None,
-) -> tuple[Notice, ...]:
-    """Make a film's output; returns the notices that only came up on the way."""
+) -> Made:
+    """Make a film's output."""
     _check_room(item.output, film_plan.estimated_room_bytes(item.film, options.film))
     told = 0.0
 
@@ -242,7 +258,7 @@ def _render_film(
         "tiles_reused": round(report.tiles_reused, 4),
     }
     tell(Event("film", item.input, data))
-    return tuple(n for n in report.notices if n not in item.notices)
+    return Made(report.engine, report.precision, tuple(n for n in report.notices if n not in item.notices))
 
 
 @contextlib.contextmanager

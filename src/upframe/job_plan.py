@@ -37,7 +37,7 @@ from upframe.media.images import (
 from upframe.media.video import container_named, is_video_name
 from upframe.models import DEFAULT_SCALE, Model, default_model, load
 from upframe.naming import Found, Target
-from upframe.spec import Task
+from upframe.spec import Precision, Task
 from upframe.upscale import UpscaleOptions, Upscaler
 
 MADE: Mapping[Task, str] = {
@@ -144,6 +144,9 @@ class Outcome:
     seconds: float = 0.0
     size: tuple[int, int] | None = None
     model: str | None = None
+    engine: str | None = None
+    """What ran the network, as `--engine` calls it; None where nothing ran."""
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,8 @@ def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[
             "input_size": list(item.info.size),
             "format": item.plan.format,
             "frames": item.frames,
+            "engine": up.engine.name,
+            "precision": up.engine.precision,
             "tile": list(up.tile_px(item.info.size)),
             "window": None,
             "memory_bytes": estimated_memory_bytes(item, up),
@@ -369,6 +374,8 @@ def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[
         "input_size": list(film.info.size),
         "format": "png" if film.plan is None else f"{film.plan.container}, {film.plan.codec} {film.plan.pix_fmt}",
         "frames": film_plan.frames_taken(film, options.film) or 1,
+        "engine": rendering.engine,
+        "precision": rendering.precision,
         "tile": list(rendering.tile),
         "window": rendering.window,
         "memory_bytes": rendering.memory_bytes,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from upframe import pixels as px
 from upframe import tiling
-from upframe.engines import Engine, TorchEngine, TorchOptions, available_memory_bytes
+from upframe.engines import Engine, EngineOptions, TorchOptions, available_memory_bytes, make_engine
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.frames import Pixels
 from upframe.models import Model
@@ -47,7 +47,8 @@ class UpscaleOptions:
     """Input pixels of context around a tile; None takes the model's measured default."""
     blend: int = BLEND_PX
     """Input pixels over which neighbouring tiles are blended, on each side of their border."""
-    torch: TorchOptions = TorchOptions()
+    engine: EngineOptions = TorchOptions()
+    """What runs the network, and how."""
     window: int | None = None
     """Frames that a network with windows in time takes at once; None chooses from the memory available."""
     sigma: float | None = None
@@ -77,7 +78,7 @@ class Upscaler:
 
     Args:
         model: From `models.load`.
-        engine: Replaces the torch engine made from `options`.
+        engine: Replaces the engine made from `options`.
         on_tile: Called after each tile with (tiles done, tiles in all) of the picture at hand.
         cancel: When set, the next tile raises `Cancelled`.
         reuse: Whether a tile whose input, halo included, is that of the same tile of the last picture is taken over
@@ -96,7 +97,7 @@ class Upscaler:
     ) -> None:
         self.model = model
         self.options = options or UpscaleOptions()
-        self.engine: Engine = engine or TorchEngine(model, self.options.torch)
+        self.engine: Engine = engine or make_engine(model, self.options.engine)
         self.notices: list[Notice] = []
         self.on_tile = on_tile
         self.cancel = cancel

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from upframe import memory_plan, tiling
 from upframe import pixels as px
-from upframe.engines import TorchEngine, available_memory_bytes
+from upframe.engines import TorchEngine, available_memory_bytes, make_clip_engine
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.frames import Pixels
 from upframe.models import Model
@@ -57,7 +57,7 @@ class ClipUpscaler:
         self.model = model
         self.options = options or UpscaleOptions()
         _check_options(model.spec, self.options)
-        self.engine = engine or TorchEngine(model, self.options.torch)
+        self.engine = engine or make_clip_engine(model, self.options.engine)
         self.cleaning = cleaning
         self.notices: list[Notice] = []
         self.passes: list[int] = []

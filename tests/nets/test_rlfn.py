@@ -128,7 +128,8 @@ def test_a_placed_map_of_the_whole_picture_is_the_interpolated_one(side: int) ->
     """Independent of our weights: torch's own bilinear interpolation, in float64."""
     coarse = torch.rand(1, 16, rlfn._pooled_side(side), rlfn._pooled_side(33), dtype=torch.float64)
     expected = F.interpolate(coarse, size=(side, 33), mode="bilinear", align_corners=False)
-    placed = rlfn._spread_in_place(coarse, (side, 33), Place((0, 0), (side, 33)))
+    down, across = rlfn.spread_in_place((side, 33), Place((0, 0), (side, 33)))
+    placed = down @ coarse @ across.T
     torch.testing.assert_close(placed, expected, atol=1e-13, rtol=0)
 
 

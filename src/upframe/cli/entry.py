@@ -18,6 +18,7 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     data,
     data_preview,
     difference_map,
+    exporting,
     measuring,
     models,
     restoring,

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from upframe.cli.output import print_line, read_text, write_text
 from upframe.cli.parser import (
+    EngineName,
     Reporting,
     app,
     device_name,
@@ -34,6 +35,10 @@ def evaluate(
     scale: Annotated[int | None, Parameter(alias="-s")] = None,
     limit: int | None = None,
     niqe_params: Path | None = None,
+    engine: EngineName = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Annotated[str, Parameter(alias="-d")] = "auto",
+    threads: int | None = None,
     save_images: Path | None = None,
     contact_sheet: Annotated[bool, Parameter(negative="")] = False,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -52,6 +57,10 @@ def evaluate(
         scale: Scale for bicubic, and for models of several scales.
         limit: Take only the first images or clips of each set.
         niqe_params: Pristine model for NIQE (videolq-3frame): the authors' niqe_pris_params.npz or one of your own.
+        engine: What runs the networks: torch, compile, openvino or onnx; auto is torch.
+        precision: Arithmetic of the networks; published scores are taken in fp32.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threads: CPU threads.
         save_images: Folder for the enlarged pictures.
         contact_sheet: Also save a sheet of input, results and ground truth there; of a clip its middle frame.
         out: Folder for results.json and results.md.
@@ -59,8 +68,9 @@ def evaluate(
         overwrite: Let save_images be a folder with content.
     """
     reporting.start()
-    from upframe.engines import keep_freed_memory
+    from upframe.engines import engine_options, keep_freed_memory
     from upframe.evaluation import evaluate as run_evaluation
+    from upframe.upscale import UpscaleOptions
 
     keep_freed_memory()
     if contact_sheet and save_images is None:
@@ -75,6 +85,10 @@ def evaluate(
         contact_sheet=contact_sheet,
         limit=limit,
         overwrite=overwrite,
+        options=UpscaleOptions(
+            tile="off",
+            engine=engine_options(engine, device=device_name(device), precision=precision, threads=threads),
+        ),
         niqe_params=niqe_params,
         on_event=_scoring_display(reporting),
     )
@@ -127,6 +141,7 @@ def bench(
     *,
     size: str | None = None,
     repeats: Annotated[int | None, Parameter(alias="--runs")] = None,
+    engine: Annotated[list[EngineName] | None, Parameter(negative="", consume_multiple=True)] = None,
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     device: Annotated[str, Parameter(alias="-d")] = "cpu",
     threads: int | None = None,
@@ -141,6 +156,7 @@ def bench(
         models: Names (weights are not needed) or weights files.
         size: Input size, WIDTHxHEIGHT; 256x256, with --compare 320x180 for photos and 64x64 for clips.
         repeats: Timed passes per model; 10, with --compare 5.
+        engine: What runs the networks: torch, compile, openvino or onnx; with --compare one or more, which take turns.
         precision: Arithmetic of the networks: fp32; with --compare fp32 and bf16.
         device: cpu, cuda, cuda:N or mps.
         threads: CPU threads.
@@ -163,6 +179,9 @@ def bench(
     found = re.fullmatch(r"(\d+)[xX×](\d+)", size) if size is not None else None
     if size is not None and not found:
         raise UsageError(f"--size {size}", "must be WIDTHxHEIGHT")
+    engines = list(dict.fromkeys("torch" if name == "auto" else name for name in engine or ["torch"]))
+    if len(engines) > 1 and not with_plain:
+        raise UsageError("--engine", "is one engine without --compare", "add --compare, or name one")
     height_width = (int(found[2]), int(found[1])) if found else None
     result: Bench | Comparison
     if with_plain:
@@ -172,6 +191,7 @@ def bench(
             frames=frames,
             repeats=ROUNDS if repeats is None else repeats,
             precisions=("fp32", "bf16") if precision is None else (precision,),
+            engines=engines,
             device=device_name(device),
             threads=threads,
         )
@@ -185,6 +205,7 @@ def bench(
             repeats=REPEATS if repeats is None else repeats,
             device=device_name(device),
             precision=precision or "fp32",
+            engine=engines[0],
         )
     print_line(result.to_json() if reporting.json else result.to_text())
     if out is not None:

@@ -115,7 +115,8 @@ def _sentence(event: Event) -> str | None:
     name = one_line(str(event.input))
     if event.event == "done":
         height, width = event.data["size"]
-        return f"{name} -> {one_line(event.data['output'])} ({width}x{height}, {event.data['seconds']:.1f} s)"
+        how = f"{width}x{height}, {event.data['precision']}, {event.data['seconds']:.1f} s"
+        return f"{name} -> {one_line(event.data['output'])} ({how})"
     if event.event == "skipped":
         return f"{name}: {one_line(event.data['output'])} is there already and verified, skipped (-y redoes it)"
     if event.event == "notice":

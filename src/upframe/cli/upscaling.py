@@ -180,7 +180,7 @@ def _job_options(
 
 
 def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
-    from upframe.engines import TorchOptions
+    from upframe.engines import engine_options
     from upframe.upscale import UpscaleOptions
 
     if computing.fp32 and computing.precision not in ("auto", "fp32"):
@@ -196,7 +196,8 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
         tile=tile_size(computing.tile, overlap=computing.overlap),
         halo=computing.halo,
         blend=computing.overlap,
-        torch=TorchOptions(
+        engine=engine_options(
+            computing.engine,
             device=device_name(computing.device),
             precision="fp32" if computing.fp32 else computing.precision,
             threads=computing.threads,
@@ -219,10 +220,11 @@ def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
         frames = f", {row['frames']} frames" if row["frames"] > 1 else ""
         (height, width), (tile_height, tile_width) = row["input_size"], row["tile"]
         window = f", {row['window']} frames at once" if row.get("window") else ""
+        how = f"{what}; {row['engine']}, {row['precision']}; tile {tile_width}x{tile_height}{window}"
+        memory, disk = (f"{row[key] / 2**20:.{digits}f} MiB" for key, digits in (("memory_bytes", 0), ("file_bytes", 1)))
         print_line(
             f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
-            f"{item.size[1]}x{item.size[0]}{frames} ({what}; tile {tile_width}x{tile_height}{window}; about "
-            f"{row['memory_bytes'] / 2**20:.0f} MiB of memory, {row['file_bytes'] / 2**20:.1f} MiB on disk)"
+            f"{item.size[1]}x{item.size[0]}{frames} ({how}; about {memory} of memory, {disk} on disk)"
         )
         for notice in item.notices:
             print_line(f"  note: {notice.message} [{notice.id}]")

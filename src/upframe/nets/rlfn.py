@@ -59,27 +59,37 @@ class ESA(nn.Module):
         self.conv3 = group[0] if convs == 1 else nn.Sequential(*group)
         self.conv4 = conv1x1(reduced, channels)
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         reduced = self.conv1(x)
         coarse = self.conv3(F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3))
-        if place is None:
-            spread = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        if spread is None:
+            wide = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
         else:
-            spread = _spread_in_place(coarse, x.shape[-2:], place)
-        gate: Tensor = self.conv4(self.conv_f(reduced).add_(spread)).sigmoid_()
+            down, across = spread
+            if torch.compiler.is_exporting():  # what _pooled_side promises is beyond a tracer that knows sizes as symbols
+                torch._check(down.shape[1] == coarse.shape[2])  # type: ignore[no-untyped-call] # torch left it unannotated
+                torch._check(across.shape[1] == coarse.shape[3])  # type: ignore[no-untyped-call]
+            wide = down.to(coarse) @ coarse @ across.to(coarse).T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
+        gate: Tensor = self.conv4(self.conv_f(reduced).add_(wide)).sigmoid_()
         return multiplied(gate, x)
 
 
-def _spread_in_place(coarse: Tensor, size: Sequence[int], place: Place) -> Tensor:
-    """What `F.interpolate` makes of the whole picture's pooled map, for the part that a tile of `size` covers.
+Spread = tuple[Tensor, Tensor]
+"""Weights (h, cells) and (w, cells') of ESA's pooled cells in each row and column of pixels."""
+
+
+def spread_in_place(size: Sequence[int], place: Place) -> Spread:
+    """What makes `F.interpolate` of the whole picture's pooled map, for the part that a tile of `size` covers; float64.
 
     The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over all of it; so
     where a cell lands depends on the whole picture. Knowing that, a tile that begins at a multiple of six has the very
     same cells, and only lacks those beyond its halo.
     """
-    down = _spread_weights(size[0], coarse.shape[2], place.origin[0], place.size[0]).to(coarse)
-    across = _spread_weights(size[1], coarse.shape[3], place.origin[1], place.size[1]).to(coarse)
-    return down @ coarse @ across.T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
+    down, across = (
+        _spread_weights(side, _pooled_side(side), origin, whole)
+        for side, origin, whole in zip(size, place.origin, place.size, strict=True)
+    )
+    return down, across
 
 
 def _spread_weights(side: int, cells_here: int, origin: int, whole: int) -> Tensor:
@@ -109,11 +119,11 @@ class RLFB(nn.Module):
         self.esa = ESA(channels, reduced=esa_channels, convs=esa_convs)
         self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         y = self.activation(self.c1_r(x))
         y = self.activation(self.c2_r(y))
         y = added(self.activation(self.c3_r(y)), x)
-        return self.esa(self.c5(y), place)  # type: ignore[no-any-return]
+        return self.esa(self.c5(y), spread)  # type: ignore[no-any-return]
 
 
 class RFDB(nn.Module):
@@ -135,13 +145,13 @@ class RFDB(nn.Module):
         self.fuse = conv1x1(4 * kept, channels)
         self.esa = ESA(channels, reduced=esa_channels, convs=esa_convs)
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         parts = []
         for distil, refine in zip(self.distil, self.refine, strict=True):
             parts.append(F.leaky_relu_(distil(x), SLOPE))
             x = F.leaky_relu_(refine(x) + x, SLOPE)
         parts.append(F.leaky_relu_(self.last(x), SLOPE))
-        return self.esa(self.fuse(torch.cat(parts, dim=1)), place)  # type: ignore[no-any-return]
+        return self.esa(self.fuse(torch.cat(parts, dim=1)), spread)  # type: ignore[no-any-return]
 
 
 class RFDBR(nn.Module):
@@ -153,10 +163,10 @@ class RFDBR(nn.Module):
         self.fuse = conv1x1(channels, channels)
         self.esa = ESA(channels, reduced=esa_channels, convs=esa_convs)
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         for refine in self.refine:
             x = F.leaky_relu_(refine(x) + x, SLOPE)
-        return self.esa(self.fuse(x), place)  # type: ignore[no-any-return]
+        return self.esa(self.fuse(x), spread)  # type: ignore[no-any-return]
 
 
 class RLFN(nn.Module):
@@ -203,12 +213,17 @@ class RLFN(nn.Module):
         self.conv_2 = conv3x3(channels, channels)
         self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
 
-    def forward(self, x: Tensor, place: Place | None = None) -> Tensor:
-        """Run on `x`; `place` says where it lies when it is a tile of a larger picture."""
+    def place_tensors(self, size: Sequence[int], place: Place) -> Spread:
+        """What `forward` takes for the `place` of a tile of `size` (height, width)."""
+        return spread_in_place(size, place)
+
+    def forward(self, x: Tensor, place: Place | Spread | None = None) -> Tensor:
+        """Run on `x`; `place` says where it lies when it is a tile of a larger picture, as such or as `place_tensors`."""
+        spread = self.place_tensors(x.shape[-2:], place) if isinstance(place, Place) else place
         head = self.conv_1(x)
         y = head
         for i in range(1, self.blocks + 1):
-            y = self.get_submodule(f"block_{i}")(y, place)
+            y = self.get_submodule(f"block_{i}")(y, spread)
         return self.upsampler(self.conv_2(y).add_(head))  # type: ignore[no-any-return]
 
 
@@ -354,6 +369,8 @@ def _spec(
         phase_px=GRID_PX,
         takes_place=True,
         precisions=("fp32", "bf16"),
+        bf16_loss_db=_BF16_LOSS_DB.get(name),
+        exports=True,
         paper=PAPER,
         licence="Apache-2.0",
         size=SizeRule(minimum=15),  # (15 - 3) // 2 + 1 = 7, the side of the pooling window
@@ -366,6 +383,15 @@ _SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside
     "rlfn": (52, 6, 52),
     "rlfn-s": (48, 6, 48),
     "rlfn-ntire": (46, 4, 48),  # the challenge entry: pruned from 48 channels
+}
+
+_BF16_LOSS_DB = {  # Set5, sisr-y, rounded up; of the official weights, of rlfn-ntire-x2 those that ship as photo-x2
+    "rlfn-x2": 0.028,
+    "rlfn-x4": 0.007,
+    "rlfn-s-x2": 0.048,
+    "rlfn-s-x4": 0.016,
+    "rlfn-ntire-x2": 0.006,
+    "rlfn-ntire-x4": 0.014,
 }
 
 SPECS: tuple[ModelSpec, ...] = tuple(

@@ -312,6 +312,8 @@ def _spec(
         exact_halo_px=exact_halo_px,
         tiling="exact",
         precisions=("fp32", "bf16"),
+        bf16_loss_db=_BF16_LOSS_DB.get(name),
+        exports=True,
         paper=PAPER,
         licence="none stated",
         channels=colours,
@@ -324,6 +326,13 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {  # channels, channels of the at
     "vapsr-x3": (48, 64, 20, 1),
     "vapsr-x4": (48, 64, 21, 1),
     "vapsr-s-x4": (32, 64, 11, 2),
+}
+
+_BF16_LOSS_DB = {  # Set5, sisr-y, official weights, rounded up
+    "vapsr-x2": 0.016,
+    "vapsr-x3": 0.009,
+    "vapsr-x4": 0.005,
+    "vapsr-s-x4": 0.007,
 }
 
 SPECS: tuple[ModelSpec, ...] = (

@@ -1,29 +1,23 @@
-"""Engines run a network: clip in, clip out, with device, precision and memory faults hidden.
-
-Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N, T, C, s·H, s·W) float32 on the CPU.
-"""
+"""TorchEngine: plain torch, operation by operation. It runs every network on every device, and starts at once."""
 
 from __future__ import annotations
 
 import copy
-import ctypes
 import logging
-import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from upframe.errors import OutOfMemoryError, ResourceError, UsageError
+from upframe.engines.base import Engine, choose_precision, is_out_of_memory, padded
+from upframe.engines.machine import pick_device
+from upframe.errors import OutOfMemoryError
 from upframe.models import Model
 from upframe.nets.clips import Cleaned, Keep, Prepares, Streams
-from upframe.pixels import mirror_pad
-from upframe.spec import Cleaning, ModelSpec, Precision
+from upframe.spec import Cleaning, Precision
 from upframe.tiling import Place
 
 log = logging.getLogger(__name__)
@@ -35,49 +29,26 @@ MIN_PREPARE_PX = 1 << 14  # of a frame; preparing fewer at once frees no memory 
 class TorchOptions:
     """How torch runs a network."""
 
+    name: ClassVar[str] = "torch"
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"."""
     precision: Precision | Literal["auto"] = "auto"
-    """"auto" is float32: other precisions are chosen by the user until their speed and loss are measured here."""
+    """"auto" is bfloat16 on CPUs that have it, for networks that lose next to nothing by it, else float32."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
 
 
-class Engine(Protocol):
-    """Something that runs one network."""
-
-    spec: ModelSpec
-    precision: Precision
-
-    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
-        """Run the network on (N, T, C, H, W) in [0, 1].
-
-        Args:
-            place: Where the clip lies in a larger picture; None when it is the whole. Only networks whose spec says
-                `takes_place` look at it.
-
-        Raises:
-            OutOfMemoryError: when this clip does not fit; a smaller one may.
-        """
-        ...
-
-    def in_float32(self) -> Engine:
-        """An engine for the same network in float32; itself if it is one."""
-        ...
-
-
 class TorchEngine:
     """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16."""
+
+    name = TorchOptions.name
 
     def __init__(self, model: Model, options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.spec = model.spec
         self.options = options
         self.device = pick_device(options.device)
-        self.precision: Precision = "fp32" if options.precision == "auto" else options.precision
-        if self.precision not in model.spec.precisions:
-            proven = ", ".join(model.spec.precisions)
-            raise UsageError(f"--precision {self.precision}", f"not proven for {model.spec.name}", f"choose from {proven}")
+        self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
         if options.threads:
             torch.set_num_threads(options.threads)
         self._model = model
@@ -107,10 +78,10 @@ class TorchEngine:
         with self._running(h, w):
             if self.spec.window is None:
                 # A frame-wise network takes frames as a batch, (N*T, C, H, W).
-                frames = self._padded(clip.flatten(0, 1)).to(self.device, self._dtype)
+                frames = padded(clip.flatten(0, 1), self.spec).to(self.device, self._dtype)
                 out: Tensor = self._network(frames.contiguous(memory_format=torch.channels_last), **facts).float().cpu()
             else:
-                whole = self._padded_in_time(self._padded(clip)).to(self.device, self._dtype)
+                whole = self._padded_in_time(padded(clip, self.spec)).to(self.device, self._dtype)
                 out = self._network(whole, **facts)[:, :t].float().cpu()
         s = self.spec.scale
         return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
@@ -162,7 +133,7 @@ class TorchEngine:
                 yield from self(part, prepared=True).unbind(1)
             return
         with self._running(h, w):
-            frames = cast("Streams", self._network).stream(self._padded(clip).to(self.device, self._dtype), keep=keep)
+            frames = cast("Streams", self._network).stream(padded(clip, self.spec).to(self.device, self._dtype), keep=keep)
         for _ in range(t):
             with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
                 out = next(frames)[..., : h * s, : w * s].float().cpu()
@@ -177,11 +148,6 @@ class TorchEngine:
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
-        h, w = x.shape[-2:]
-        return mirror_pad(x, bottom=self.spec.size.padded(h) - h, right=self.spec.size.padded(w) - w)
 
     def _padded_in_time(self, clip: Tensor) -> Tensor:
         """(N, T, ...) mirrored at its end, last frame included, to a length that the network accepts and likes."""
@@ -215,76 +181,3 @@ class TorchEngine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return OutOfMemoryError(f"{self.spec.name} on {self.device}", f"a tile of {w}x{h} px did not fit into memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    signs = r"can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
-    return isinstance(error, RuntimeError) and re.search(signs, str(error), re.IGNORECASE) is not None
-
-
-def pick_device(name: str) -> torch.device:
-    """The device `name` means here.
-
-    Raises:
-        UsageError: for a name that is no device.
-        ResourceError: when the device named is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise UsageError(f"--device {name}", "no such device", "use auto, cpu, cuda, cuda:N or mps")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ResourceError(f"--device {name}", f"{count} CUDA devices are usable", "use --device cpu or check the driver")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError("--device mps", "not available on this machine", "use --device cpu")
-    return device
-
-
-def available_memory_bytes() -> int:
-    """Bytes this process may still take: the least of free memory, the control group's and the address-space limit."""
-    limits = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
-        if found:
-            limits.append(int(found[1]) * 1024)
-    group, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if group.exists() and used.exists() and group.read_text().strip().isdigit():
-        limits.append(int(group.read_text()) - int(used.read_text()))
-    limits += _address_space_left()
-    return max(min(limits), 0) if limits else 4 << 30  # other systems: assume a small machine
-
-
-def _address_space_left() -> list[int]:
-    """Bytes left under RLIMIT_AS, if there is such a limit here."""
-    statm = Path("/proc/self/statm")
-    if sys.platform == "win32" or not statm.exists():
-        return []
-    import resource  # absent on Windows
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft == resource.RLIM_INFINITY:
-        return []
-    return [soft - int(statm.read_text().split()[0]) * resource.getpagesize()]
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks instead of returning each to the kernel and faulting its pages in again.
-
-    At 360×640 that costs plain torch two thirds of its time. It changes the whole process, so the command line calls it
-    and the library does not. Elsewhere than on glibc it does nothing.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")  # an OSError on systems without it
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        log.debug("no glibc here; the allocator is left as it is")

@@ -1,0 +1,108 @@
+"""Engines run a network: clip in, clip out, with device, precision and memory faults hidden.
+
+Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N, T, C, s·H, s·W) float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from upframe.engines.base import BF16_LOSS_DB, Engine, choose_precision, is_out_of_memory
+from upframe.engines.compiled import Compiled, CompileOptions
+from upframe.engines.eager import MIN_PREPARE_PX, TorchEngine, TorchOptions
+from upframe.engines.graphs import Backend, GraphEngine
+from upframe.engines.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
+from upframe.engines.onnx_runtime import Onnx, OnnxOptions
+from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
+from upframe.errors import UsageError
+from upframe.models import Model
+from upframe.spec import Precision
+
+__all__ = [
+    "BACKENDS",
+    "BF16_LOSS_DB",
+    "ENGINES",
+    "MIN_PREPARE_PX",
+    "CompileOptions",
+    "Engine",
+    "EngineOptions",
+    "GraphEngine",
+    "OnnxOptions",
+    "OpenVinoOptions",
+    "TorchEngine",
+    "TorchOptions",
+    "available_memory_bytes",
+    "choose_precision",
+    "engine_options",
+    "exact",
+    "has_fast_bf16",
+    "is_out_of_memory",
+    "keep_freed_memory",
+    "make_clip_engine",
+    "make_engine",
+    "pick_device",
+]
+
+EngineOptions = TorchOptions | CompileOptions | OpenVinoOptions | OnnxOptions
+
+ENGINES = ("auto", "torch", "compile", "openvino", "onnx")
+"""What `--engine` may be."""
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
+"""What executes the graphs of engines other than torch."""
+
+
+def engine_options(
+    engine: str, *, device: str = "auto", precision: Precision | Literal["auto"] = "auto", threads: int | None = None
+) -> EngineOptions:
+    """The options of the engine of that name.
+
+    "auto" is torch: it starts at once, runs everything everywhere, and no other engine was measured to be faster by more
+    than a few per cent (docs/speed.md).
+
+    Raises:
+        UsageError: for a name that is no engine, or a device that it does not run on.
+    """
+    if engine in ("auto", "torch"):
+        return TorchOptions(device, precision, threads)
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--engine {engine}", f"runs on the CPU, not on {device}", "use --engine torch")
+    for kind in (CompileOptions, OpenVinoOptions, OnnxOptions):
+        if engine == kind.name:
+            return kind(precision, threads)
+    raise UsageError(f"--engine {engine}", "no such engine", f"use one of {', '.join(ENGINES)}")
+
+
+def make_engine(model: Model, options: EngineOptions) -> Engine:
+    """The engine that these options are for.
+
+    Raises:
+        UsageError: for a device, precision or engine that the model cannot be run with, or an extra that is missing.
+        ResourceError: for a device that is not there.
+    """
+    if isinstance(options, TorchOptions):
+        return TorchEngine(model, options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return GraphEngine(model, options, BACKENDS[options.name]())
+
+
+def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
+    """`make_engine` for networks that take clips, which run in torch.
+
+    Raises:
+        UsageError: besides, for any other engine.
+    """
+    if not isinstance(options, TorchOptions):
+        raise UsageError(f"--engine {options.name}", f"{model.spec.name} is a network for clips", "use --engine torch")
+    return TorchEngine(model, options)
+
+
+def exact(options: EngineOptions) -> EngineOptions:
+    """`options` with float32 in place of a precision chosen by itself, for scores that others compare with."""
+    return replace(options, precision="fp32") if options.precision == "auto" else options

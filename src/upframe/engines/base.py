@@ -1,0 +1,75 @@
+"""What every engine promises, and what they decide alike: precision, and what counts as lack of memory."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from upframe.engines.machine import has_fast_bf16
+from upframe.errors import UsageError
+from upframe.pixels import mirror_pad
+from upframe.spec import ModelSpec, Precision
+from upframe.tiling import Place
+
+BF16_LOSS_DB = 0.015
+"""Most that bfloat16 may cost on Set5 to be chosen by "auto"."""
+
+
+class Engine(Protocol):
+    """Something that runs one network."""
+
+    name: str
+    """What `--engine` calls it."""
+    spec: ModelSpec
+    device: torch.device
+    precision: Precision
+
+    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
+        """Run the network on (N, T, C, H, W) in [0, 1].
+
+        Args:
+            place: Where the clip lies in a larger picture; None when it is the whole. Only networks whose spec says
+                `takes_place` look at it.
+
+        Raises:
+            OutOfMemoryError: when this clip does not fit; a smaller one may.
+        """
+        ...
+
+    def in_float32(self) -> Engine:
+        """An engine for the same network in float32; itself if it is one."""
+        ...
+
+
+def padded(x: Tensor, spec: ModelSpec) -> Tensor:
+    """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
+    h, w = x.shape[-2:]
+    return mirror_pad(x, bottom=spec.size.padded(h) - h, right=spec.size.padded(w) - w)
+
+
+def choose_precision(spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision a network runs in.
+
+    "auto" is bfloat16 where the CPU multiplies it by itself and the network is known to lose at most `BF16_LOSS_DB`, else
+    float32.
+
+    Raises:
+        UsageError: for a precision in which the network was not proven.
+    """
+    if asked == "auto":
+        is_cheap = spec.bf16_loss_db is not None and spec.bf16_loss_db <= BF16_LOSS_DB
+        return "bf16" if is_cheap and device.type == "cpu" and has_fast_bf16() else "fp32"
+    if asked not in spec.precisions:
+        raise UsageError(f"--precision {asked}", f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+    return asked
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = r"can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
+    return isinstance(error, RuntimeError) and re.search(signs, str(error), re.IGNORECASE) is not None

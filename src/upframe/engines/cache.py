@@ -1,0 +1,85 @@
+"""Compiled networks are kept in a folder of the user's, under a name made of everything they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from upframe import __version__
+from upframe.engines.machine import cpu_flags
+from upframe.environment import processor_name
+
+log = logging.getLogger(__name__)
+
+FOLDER_VARIABLE = "UPFRAME_CACHE"
+"""Environment variable that names the folder for compiled networks."""
+
+_NETS = Path(__file__).parents[1] / "nets"
+
+
+def default_folder() -> Path:
+    """Where compiled networks are kept: $UPFRAME_CACHE, or the place the system has for such things."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "upframe" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "upframe"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "upframe"
+
+
+def key(network: nn.Module, facts: Mapping[str, object]) -> str:
+    """A digest of the network's code and weights, of upframe's version, of the CPU, and of `facts`."""
+    digest = hashlib.sha256()
+    machine = [__version__, processor_name(), sorted(cpu_flags())]
+    digest.update(json.dumps([machine, sorted(facts.items())], default=str).encode())
+    own = sys.modules[type(network).__module__].__file__
+    for source in sorted({*_NETS.glob("*.py"), *([Path(own)] if own else [])}):
+        digest.update(source.read_bytes())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def kept(folder: Path | None, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` within the cache, filled by `make` unless it is there.
+
+    `make` gets an empty folder, which appears under its name only when it is whole; of two processes that make the same
+    one the first wins. Where the cache cannot be written the result lives as long as the process, and that is logged.
+    What is loaded from here is run, so the cache is a folder that only its owner can read and write.
+    """
+    root = folder or default_folder()
+    place = root / name
+    if place.is_dir():
+        return place
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=root))
+    except OSError as error:
+        log.warning("%s: compiled networks cannot be kept there (%s); set $%s", root, error.strerror, FOLDER_VARIABLE)
+        scratch = Path(tempfile.mkdtemp(prefix="upframe-"))
+        place = scratch / name
+        place.mkdir()
+        make(place)
+        return place
+    try:
+        make(scratch)
+        try:
+            scratch.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return place

@@ -1,0 +1,201 @@
+"""Engines that run a network as one graph, made once ahead of time: what they share whatever executes the graph.
+
+A graph takes one frame (1, C, H, W), channels-last, of any size from `LEAST_SIDE` up. For a network whose result depends
+on where a tile lies it takes the tensors of `TakesPlace.place_tensors` besides, so tiles are as exact as in torch.
+Smaller frames, which tracers treat as special cases, run in torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from upframe.engines import cache
+from upframe.engines.base import Engine, choose_precision, is_out_of_memory, padded
+from upframe.engines.eager import TorchEngine, TorchOptions
+from upframe.errors import OutOfMemoryError, UsageError
+from upframe.models import Model
+from upframe.nets.tiles import TakesPlace
+from upframe.spec import ModelSpec, Precision
+from upframe.tiling import Place
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+log = logging.getLogger(__name__)
+
+LEAST_SIDE = 32  # shorter sides meet special cases of tracers: RLFN pools fewer than 21 px to a single cell
+MOST_SIDE = 1 << 16
+_EXAMPLE = (64, 80)  # of no consequence, but for its sides being unlike
+
+Run = Callable[[Sequence[Tensor]], Tensor]
+"""One frame and, for some networks, its place: what `inputs` gives. Returns (1, C, s·H, s·W)."""
+
+
+class Options(Protocol):
+    """What the options of these engines have in common."""
+
+    name: ClassVar[str]
+
+    @property
+    def precision(self) -> Precision | Literal["auto"]: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def cache(self) -> Path | None: ...
+
+
+class Backend(Protocol):
+    """Makes artefacts of networks, and executes them."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that it can compute in on this machine."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Of what artefacts depend on.
+
+        Raises:
+            UsageError: when a library is missing.
+        """
+        ...
+
+    def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
+        """Write the artefact of a float32 network into an empty folder.
+
+        Raises:
+            ResourceError: when something that it takes is not on this machine.
+        """
+        ...
+
+    def load(self, folder: Path, precision: Precision, threads: int) -> Run:
+        """The artefact in `folder`, ready to run."""
+        ...
+
+
+class GraphEngine:
+    """Runs a network's graph on the CPU. The graph is made, or taken from the cache, when the first frame comes."""
+
+    def __init__(self, model: Model, options: Options, backend: Backend) -> None:
+        """Raises `UsageError` for what cannot be run this way; nothing is compiled yet."""
+        self.name = options.name
+        self.spec = model.spec
+        self.device = torch.device("cpu")
+        if not model.spec.exports:
+            kind = "a network for clips" if model.spec.window is not None else "not proven to export"
+            raise UsageError(f"--engine {self.name}", f"{model.spec.name} is {kind}", "use --engine torch")
+        self._versions = backend.versions()
+        self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
+        if self.precision not in backend.precisions:
+            if options.precision != "auto":
+                able = ", ".join(backend.precisions)
+                raise UsageError(f"--precision {self.precision}", f"--engine {self.name} computes in {able} here")
+            self.precision = "fp32"
+        self._model, self._options, self._backend = model, options, backend
+        self._torch = TorchEngine(model, TorchOptions("cpu", self.precision, options.threads))
+        self._run: Run | None = None
+        self._told = False
+
+    def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
+        n, t, _, h, w = clip.shape
+        if min(h, w) < LEAST_SIDE:
+            if not self._told:
+                log.warning("--engine %s: frames below %d px a side run in torch", self.name, LEAST_SIDE)
+                self._told = True
+            return self._torch(clip, place)
+        run = self.load()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        try:
+            with torch.inference_mode():
+                frames = torch.split(padded(clip.flatten(0, 1), self.spec), 1)
+                made = [run(inputs(self._model.network, self.spec, x, place, dtype)).float() for x in frames]
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(self.spec.name, f"a tile of {w}x{h} px did not fit into memory") from error
+            raise
+        s = self.spec.scale
+        out = torch.cat(made)[..., : h * s, : w * s]
+        return out.reshape(n, t, out.shape[-3], h * s, w * s)
+
+    def in_float32(self) -> Engine:
+        return self if self.precision == "fp32" else self._torch.in_float32()
+
+    def load(self) -> Run:
+        """The graph, compiled if it is not in the cache. The first frame does it otherwise."""
+        if self._run is None:
+            self._run = self._loaded()
+        return self._run
+
+    def _loaded(self) -> Run:
+        threads = torch.get_num_threads()
+        facts = {**self._versions, "engine": self.name, "precision": self.precision, "threads": threads}
+        name = f"{self.name}-{self.spec.name}-{self.precision}-{cache.key(self._model.network, facts)}"
+
+        def make(folder: Path) -> None:
+            log.warning("--engine %s: %s is compiled once for this machine, which takes a while", self.name, self.spec.name)
+            self._backend.make(self._model.network, self.spec, self.precision, folder)
+
+        return self._backend.load(cache.kept(self._options.cache, name, make), self.precision, threads)
+
+
+def inputs(
+    network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
+    """What a graph takes for one frame (1, C, H, W)."""
+    given = [frame.to(dtype).contiguous(memory_format=torch.channels_last)]
+    if spec.takes_place:
+        h, w = frame.shape[-2:]
+        tensors = cast("TakesPlace", network).place_tensors((h, w), place or Place((0, 0), (h, w)))
+        given += [tensor.to(dtype) for tensor in tensors]
+    return tuple(given)
+
+
+class _Frame(nn.Module):
+    """The network with everything it takes as tensors."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, *place: Tensor) -> Tensor:
+        return self.network(frame, place) if place else self.network(frame)  # type: ignore[no-any-return]
+
+
+def trace(
+    network: nn.Module, spec: ModelSpec, *, dtype: torch.dtype = torch.float32, with_place: bool = True
+) -> ExportedProgram:
+    """The graph of a network for any height and width.
+
+    Args:
+        network: With parameters of `dtype`.
+        with_place: Whether the graph takes the place of a tile, if the network does; else a frame is the whole picture.
+    """
+    from torch.export import Dim, export  # not at the top: most runs trace nothing
+
+    example = inputs(network, spec, torch.rand(1, spec.channels, *_EXAMPLE), None, dtype)
+    size = {2: Dim("height", min=LEAST_SIDE, max=MOST_SIDE), 3: Dim("width", min=LEAST_SIDE, max=MOST_SIDE)}
+    shapes: dict[str, Any] = {"frame": size}
+    if spec.takes_place and with_place:
+        shapes["place"] = tuple(dict.fromkeys(range(tensor.dim()), Dim.AUTO) for tensor in example[1:])
+    else:
+        example = example[:1]
+    with torch.no_grad():
+        return export(
+            _Frame(network).eval(),
+            example,
+            dynamic_shapes=shapes,
+            # How long the place's tensors are follows from the size by divisions that guards cannot express.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def missing(engine: str, extra: str, error: Exception) -> UsageError:
+    """The one line for a library that is not there, or does not load."""
+    found = f"needs the extra {extra}" if isinstance(error, ImportError) else f"the extra {extra} does not load ({error})"
+    return UsageError(engine, found, f'install it with: pip install "upframe[{extra}]"')

@@ -1,0 +1,91 @@
+"""`--engine openvino`: Intel's runtime, for any x86 and ARM CPU. Needs the extra `openvino`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from upframe.engines.graphs import Run, missing, trace
+from upframe.engines.machine import has_fast_bf16
+from upframe.spec import ModelSpec, Precision
+
+_FILE = "network.xml"
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """How OpenVINO runs a network."""
+
+    name: ClassVar[str] = "openvino"
+    device: ClassVar[str] = "cpu"
+    precision: Precision | Literal["auto"] = "auto"
+    """As in `TorchOptions`."""
+    threads: int | None = None
+    """CPU threads; None leaves torch's choice."""
+    cache: Path | None = None
+    """Folder for artefacts; None is the user's (`cache.default_folder`)."""
+
+
+def library(asked_by: str = "--engine openvino") -> Any:
+    """The library.
+
+    Raises:
+        UsageError: when it is missing or does not load.
+    """
+    # On import OpenVINO tells its makers so, over the network; without this package it has a silent stand-in.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None is how to say "not to be found"
+    try:
+        import openvino
+    except Exception as error:  # a library for another system raises what it likes
+        raise missing(asked_by, "openvino", error) from error
+    return openvino
+
+
+def converted(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> Any:
+    """The network, float32, as OpenVINO's own kind of model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter, on torch's internals
+        return library().convert_model(trace(network, spec, with_place=with_place))
+
+
+def runner(model: Any, precision: Precision, threads: int) -> Run:
+    """A model, or the path of one, ready to run."""
+    hints = {
+        # Without it OpenVINO takes bfloat16 wherever the CPU has it, at an error of 3e-3.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = library().Core().compile_model(model, "CPU", hints)
+
+    def run(given: Sequence[Tensor]) -> Tensor:
+        # Graphs take float32; what is computed within is the hint's business.
+        return torch.from_numpy(compiled([tensor.float().contiguous().numpy() for tensor in given])[0].copy())
+
+    return run
+
+
+class OpenVino:
+    """A `graphs.Backend`."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        return ("fp32", "bf16") if has_fast_bf16() else ("fp32",)  # elsewhere it would compute in float32 without a word
+
+    def versions(self) -> dict[str, str]:
+        library()
+        return {"torch": torch.__version__, "openvino": metadata.version("openvino")}
+
+    def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
+        library().save_model(converted(network, spec), folder / _FILE, compress_to_fp16=False)
+
+    def load(self, folder: Path, precision: Precision, threads: int) -> Run:
+        return runner(folder / _FILE, precision, threads)
