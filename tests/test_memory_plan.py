@@ -121,7 +121,7 @@ assert memory_plan.peak_bytes() >= memory_plan.resident_bytes() >= memory_plan.p
 del block
 print(held, memory_plan.process_bytes() - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     held, left = map(int, done.stdout.split())
     assert held == pytest.approx(32 << 20, abs=4 << 20)  # code is loaded meanwhile, too
     assert left == pytest.approx(0, abs=4 << 20)

@@ -184,7 +184,7 @@ def video_x4() -> Recipe:
 
     Data: the clips, and `upframe data prepare pans PHOTOS PANS --per-photo 4 --speed 8` beside them in one folder. Command:
     `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.
-    To reach: more PSNR than `photo-x4` on the Vid4 clips, and a smaller warping error.
+    Reached: on the Vid4 parts 26.84 dB where `photo-x4` has 27.00, warping error 0.00054 (0.00066).
     """
     stage = _video_stage("clean", 4_400, learning_rate=7e-4, groups=(OWN_FLOW, NO_CLEANING))
     return Recipe(name="video-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(stage,), protocol="vid4-y")
@@ -201,7 +201,8 @@ def video_real_x4() -> Recipe:
     """`video-x4` made fit for degraded videos, its cleaning network trained along; distortion only.
 
     Command: `upframe train video-real-x4 --data CLIPS --out runs/video-real-x4 --set start_from=runs/video-x4/last.pth`.
-    One CPU core. To reach: more PSNR on degraded clips than `photo-real-x4` frame by frame, and a smaller warping error.
+    Half an hour of one CPU core. Reached: on the Vid4 parts 26.32 dB where `photo-real-x4` has 26.38 frame by frame, warping
+    error 0.00033 (0.00035).
     """
     return Recipe(
         name="video-real-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(_real_stage(),), protocol="vid4-y"
@@ -261,7 +262,7 @@ def tricks_ws_1() -> Recipe:
     """One warm start, 1500 steps a stage of a small RLFN (24 channels, 3 blocks): `rlfn-x4-ws-1` made small.
 
     Command: `upframe train tricks-ws-1 --data PHOTOS --out runs/ws-1-seed1 --set seed=1`, also with seeds 2 and 3.
-    Estimated: 90 minutes on two CPU cores. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
+    Two minutes of an undisturbed CPU core. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
     """
     return _trick("tricks-ws-1", *warm_started(_trick_stage(), starts=1))
 
