@@ -38,7 +38,7 @@ SYSTEMS = (
     System("toy-rlfn", "photos", 2, "l1", 0.5, 2.8),
     System("toy-vapsr", "photos", 2, "l1", 0.5, 3.0),
     System("toy-realbasicvsr", "clips", 4, "l1", 0.9, 1.3, ("steps=15", "patch_px=16")),
-    System("toy-vrt", "clips", 2, "charbonnier", 0.42, 0.7, ("steps=20", "batch=2", "frozen_until=10", "periods=20")),
+    System("toy-vrt", "clips", 2, "charbonnier", 0.54, 1.5, ("steps=20", "batch=2", "frozen_until=10", "periods=20")),
     System(
         *("toy-vsrt", "clips", 4, "charbonnier", 0.53, 1.0),
         ("stages.warmup.steps=10", "stages.main.steps=20", "batch=2", "periods=10,10"),

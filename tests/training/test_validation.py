@@ -12,6 +12,7 @@ from toys import RECIPE
 
 from conftest import make_photo
 from films import make_frames
+from upframe.engines import TorchOptions
 from upframe.errors import UsageError
 from upframe.media.images import read_pixels, write_pixels
 from upframe.models import load
@@ -43,7 +44,9 @@ def test_a_network_with_windows_in_time_is_scored_as_it_enlarges_films(tmp_path:
     torch.manual_seed(0)
     torch.save({"params": spec.build().state_dict()}, tmp_path / "vsrt.pth")
     small = [matlab_bicubic_8bit(torch.from_numpy(frame).permute(2, 0, 1), 4).permute(1, 2, 0).numpy() for frame in truth]
-    made = ClipUpscaler(load(tmp_path / "vsrt.pth"), UpscaleOptions(tile="off")).frames(small)
+    made = ClipUpscaler(load(tmp_path / "vsrt.pth"), UpscaleOptions(tile="off", engine=TorchOptions(precision="fp32"))).frames(
+        small
+    )
     scores = [
         10 * math.log10(255**2 / np.mean((_luma(ours) - _luma(true)) ** 2)) for ours, true in zip(made, truth, strict=True)
     ]

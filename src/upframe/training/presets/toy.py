@@ -37,7 +37,7 @@ def toy_rlfn() -> Recipe:
     """RLFN with 16 channels and 2 blocks at ×2 in two stages, the second warm started and with the contrastive loss.
 
     Command: `upframe train toy-rlfn --data PHOTOS --out runs/toy-rlfn`. One CPU core, under a minute. Reached: L1
-    from 0.21 (mean of the first 20 steps) to 0.033 (of the last).
+    from 0.216 (mean of the first 20 steps) to 0.037 (of the last), 28.24 dB on photographs that were held back.
     """
     stages = warm_started(_photo_stage(STEPS // 2), starts=1, last=CONTRASTIVE)
     options = {"channels": 16, "inner_channels": 16, "blocks": 2}
@@ -48,7 +48,7 @@ def toy_vapsr() -> Recipe:
     """VapSR with 16 channels and 2 blocks at ×2.
 
     Command: `upframe train toy-vapsr --data PHOTOS --out runs/toy-vapsr`. One CPU core, under a minute. Reached: L1 from
-    0.27 (mean of the first 20 steps) to 0.032 (of the last).
+    0.243 (mean of the first 20 steps) to 0.035 (of the last), 28.47 dB on photographs that were held back.
     """
     options = {"channels": 16, "attention_channels": 16, "blocks": 2}
     return Recipe(
@@ -65,7 +65,7 @@ def toy_realbasicvsr() -> Recipe:
     """RealBasicVSR with 8 channels and 1 block a part, both stages, the second without the perceptual loss.
 
     Command: `upframe train toy-realbasicvsr --data CLIPS --out runs/toy-rbv`. One CPU core, some minutes. Reached: both
-    L1 losses together from 0.096 (mean of the first 20 steps) to 0.063 at the end of the first stage.
+    L1 losses together from 0.158 (mean of the first 20 steps) to 0.129 (of the last), held-back clips from 21.41 to 25.19 dB.
     """
     base = wogan_stage(batch=2, clip_frames=4)
     data = replace(base.data, patch_px=32)
@@ -94,8 +94,8 @@ def toy_vrt() -> Recipe:
 
     Blocks are not skipped at random, which keeps long trainings from learning by heart and makes short ones noisy.
 
-    Command: `upframe train toy-vrt --data CLIPS --out runs/toy-vrt`. One CPU core, some minutes. To reach: a lower loss at
-    the end than at the beginning.
+    Command: `upframe train toy-vrt --data CLIPS --out runs/toy-vrt`. One CPU core, some minutes. Reached: the loss from
+    0.0210 (mean of the first 20 steps) to 0.0179 (of the last), held-back clips from 30.52 to 31.92 dB.
     """
     full = vrt_001()
     (stage,) = full.stages
@@ -129,8 +129,8 @@ def toy_vrt() -> Recipe:
 def toy_vsrt() -> Recipe:
     """VSR-Transformer with 16 channels, one layer and windows of 32 px: 40 steps of warm-up, then two periods.
 
-    Command: `upframe train toy-vsrt --data CLIPS --out runs/toy-vsrt`. One CPU core, some minutes. To reach: a lower loss at
-    the end than at the beginning.
+    Command: `upframe train toy-vsrt --data CLIPS --out runs/toy-vsrt`. One CPU core, some minutes. Reached: the loss from
+    40 800 (mean of the first 20 steps) to 31 500 (of the last), held-back clips from 24.90 to 27.76 dB.
     """
     full = vsrt_reds()
     warmup, main = (
