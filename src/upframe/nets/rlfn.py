@@ -385,12 +385,13 @@ _SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside
     "rlfn-ntire": (46, 4, 48),  # the challenge entry: pruned from 48 channels
 }
 
-_BF16_LOSS_DB = {  # Set5, sisr-y, rounded up; of the official weights, of rlfn-ntire-x2 those that ship as photo-x2
+_BF16_LOSS_DB = {  # Set5, sisr-y, rounded up; of the official weights, where there are none of ours: photo-x2 and photo-x3
     "rlfn-x2": 0.028,
     "rlfn-x4": 0.007,
     "rlfn-s-x2": 0.048,
     "rlfn-s-x4": 0.016,
     "rlfn-ntire-x2": 0.006,
+    "rlfn-ntire-x3": 0.0,
     "rlfn-ntire-x4": 0.014,
 }
 
