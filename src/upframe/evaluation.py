@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from upframe import models as model_registry
-from upframe import pixels
+from upframe import pixels, upscale_clip
 from upframe.clipsets import find_clip_set, load_clip
 from upframe.engines import exact, make_clip_engine, pick_device
 from upframe.environment import environment
@@ -110,6 +110,16 @@ def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
         clip = torch.stack([pixels.to_unit(frame) for frame in frames])[None]  # (1, T, C, H, W)
         for out in engine.stream(engine.prepare(clip).clip):  # one frame at a time: a clip in float32 is gigabytes
             yield pixels.from_unit(out[0], np.uint8)
+
+    return upscale
+
+
+def _in_windows(model: Model, options: UpscaleOptions) -> ClipUpscaler:
+    """Runs a network that takes some frames at a time in windows, as films are."""
+    upscaler = upscale_clip.ClipUpscaler(model, options)
+
+    def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
+        yield from upscaler.frames(frames)  # uint8, as these are
 
     return upscale
 
@@ -335,9 +345,7 @@ def _contender(
         raise UsageError(model.name, "takes clips, not single images", f"use a protocol on clips: {', '.join(CLIP_PROTOCOLS)}")
     if clip_upscaler is not None:
         return _Contender(record, None, clip_upscaler(model))
-    if window.frames is not None:
-        raise UsageError(model.name, f"takes {window.frames} frames at a time, not whole clips", "pass clip_upscaler")
-    return _Contender(record, None, _whole_clip(model, options))
+    return _Contender(record, None, (_whole_clip if window.frames is None else _in_windows)(model, options))
 
 
 def _label(model: Model, taken: set[str]) -> str:

@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 from upframe.clipsets import find_clip_set
 from upframe.engines import TorchOptions
 from upframe.errors import UsageError
-from upframe.evaluation import ClipUpscaler as EnlargesClips
 from upframe.evaluation import evaluate
-from upframe.models import Model, load
+from upframe.models import load
 from upframe.protocols import protocol_named
-from upframe.testsets import RGB8, find_test_sets, read_rgb8
+from upframe.testsets import find_test_sets, read_rgb8
 from upframe.upscale import UpscaleOptions
-from upframe.upscale_clip import ClipUpscaler
 
 KEPT_SHEETS = 10
 """Validations whose contact sheets are kept."""
@@ -60,7 +57,6 @@ def validator(
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
         model = load(weights)
-        window = model.spec.window
         with tempfile.TemporaryDirectory() as scratch:
             result = evaluate(
                 [model],
@@ -70,7 +66,6 @@ def validator(
                 save_images=Path(scratch) if shows else None,
                 contact_sheet=shows,
                 options=options,
-                clip_upscaler=None if window is None or window.frames is None else partial(_in_windows, options),
             )
             if shows and sheets is not None:
                 _keep_sheets(Path(scratch), sheets, step)
@@ -78,16 +73,6 @@ def validator(
         return {d.name: {m: result.mean(label, d.name, m) for m in result.metrics} for d in result.datasets}
 
     return validate
-
-
-def _in_windows(options: UpscaleOptions, model: Model) -> EnlargesClips:
-    """Runs a network that takes some frames at a time, as `upframe upscale` does."""
-    upscaler = ClipUpscaler(model, options)
-
-    def enlarged(frames: Sequence[RGB8]) -> Iterator[RGB8]:
-        yield from upscaler.frames(frames)  # uint8, as these are
-
-    return enlarged
 
 
 def _keep_sheets(made: Path, kept: Path, step: int) -> None:
