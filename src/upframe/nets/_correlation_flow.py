@@ -6,8 +6,9 @@ CVPR 2018, https://arxiv.org/abs/1709.02371, for the pyramid of warped features 
 https://arxiv.org/abs/1904.05290, for one set of weights at all scales. Ours are the soft maximum that a scale starts from,
 the number of scales that follows from the size, and weights that may be given away, which those of SPyNet may not.
 
-SPyNet has to learn matching from nothing; correlation matches before it has learnt anything, so this network needs some
-hundred steps of training where SPyNet needs tens of thousands, and a fifth of the arithmetic.
+SPyNet has to learn matching from nothing; correlation matches before it has learnt anything. Trained alike, on motion of 3 px,
+SPyNet had the error of zero flow after 1,000 steps, this network less than that after 50 and a fifth of it after 2,000. A
+pixel and scale take it 66 thousand multiplications, SPyNet 240.
 """
 
 from __future__ import annotations

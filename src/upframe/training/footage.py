@@ -193,6 +193,8 @@ def _from_files(folder: Path, exclude: Sequence[str], cache: Path | None) -> tup
         return _from_folders(root, {name: root / name for name in read_list(listing) if not _matches(name, exclude)})
     videos = _videos(folder, exclude)
     if videos:
+        if any(True for _ in iter_files(folder, recursive=True)):
+            log.warning("%s holds videos and pictures; only the videos are taken", folder)
         held = cache or default_cache()
         arrays = ArrayStore({name: decoded_video(path, cache=held) for name, path in videos.items()})
         return arrays, _grouped(arrays.names(), subject=folder)

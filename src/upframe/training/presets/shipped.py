@@ -182,7 +182,7 @@ def video_x4() -> Recipe:
     """A small RealBasicVSR (32 channels, 6 blocks a direction) with our own flow network, for clean videos: cleaning is left
     as it was made, which is none.
 
-    Data: the clips, and `upframe data prepare pans PHOTOS PANS --per-photo 4 --speed 8` beside them in one folder. Command:
+    Command:
     `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.
     Reached: on the Vid4 parts 26.84 dB where `photo-x4` has 27.00, warping error 0.00054 (0.00066).
     """
