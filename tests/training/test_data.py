@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conftest import make_photo
+from films import make_clip
 from upframe.clipsets import blur_and_subsample_8bit
 from upframe.errors import InputError, UsageError
 from upframe.media.images import write_pixels
@@ -282,6 +283,17 @@ def test_faulty_clips_are_named(tmp_path: Path) -> None:
     _numbered_clip(tmp_path / "brief" / "000", 2)
     with pytest.raises(InputError, match="no clip of 3 frames"):
         source_for(CLIPS, DataPaths(tmp_path / "brief"), scale=2)
+
+
+def test_pictures_beside_videos_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "clips").mkdir()
+    make_clip(tmp_path / "clips" / "film.mp4")
+    assert len(find_clips(tmp_path / "clips", cache=tmp_path / "cache").clips) == 1
+    assert not caplog.records
+    (tmp_path / "clips" / "000").mkdir()
+    write_pixels(tmp_path / "clips" / "000" / "0.png", make_photo(8, 8))
+    assert len(find_clips(tmp_path / "clips", cache=tmp_path / "cache").clips) == 1
+    assert "only the videos are taken" in caplog.text
 
 
 def test_videos_are_decoded_once_and_exactly(tmp_path: Path) -> None:
