@@ -10,18 +10,20 @@ from upframe.nets._layers import DepthwiseConv2d
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (5, 3)])
+@pytest.mark.parametrize("channels", [6, 48])  # sums, and blocks of 16
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_depthwise_convolution_and_its_gradients_are_torchs(
-    kernel: int, dilation: int, memory_format: torch.memory_format
+    kernel: int, dilation: int, channels: int, memory_format: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    ours = DepthwiseConv2d(6, kernel, dilation=dilation)
-    theirs = nn.Conv2d(6, 6, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=6)
+    c = channels
+    ours = DepthwiseConv2d(c, kernel, dilation=dilation)
+    theirs = nn.Conv2d(c, c, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=c)
     theirs.load_state_dict(ours.state_dict())
-    weights = torch.randn(2, 6, 11, 9)
+    weights = torch.randn(2, c, 11, 9)
     found = []
     for layer in (ours, theirs):
-        x = torch.randn(2, 6, 11, 9, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=memory_format)
+        x = torch.randn(2, c, 11, 9, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=memory_format)
         x.requires_grad_()
         made = layer(x)
         (made * weights).sum().backward()
@@ -51,10 +53,11 @@ def test_depthwise_gradients_by_finite_differences(dilation: int) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (5, 3)])
-def test_depthwise_gradients_in_bfloat16_are_close(kernel: int, dilation: int) -> None:
+@pytest.mark.parametrize("channels", [8, 32])
+def test_depthwise_gradients_in_bfloat16_are_close(kernel: int, dilation: int, channels: int) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConv2d(8, kernel, dilation=dilation)
-    x = torch.randn(2, 8, 24, 20)
+    layer = DepthwiseConv2d(channels, kernel, dilation=dilation)
+    x = torch.randn(2, channels, 24, 20)
     layer(x).square().sum().backward()
     exact = layer.weight.grad.clone()
     layer.zero_grad()

@@ -20,6 +20,7 @@ from upframe.clipsets import blur_and_subsample_8bit
 from upframe.errors import InputError, UsageError
 from upframe.media.images import write_pixels
 from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
+from upframe.testsets import read_rgb8
 from upframe.training.data import DataPaths, source_for
 from upframe.training.footage import find_clips, find_photos
 from upframe.training.motion import smooth_flow
@@ -285,15 +286,59 @@ def test_faulty_clips_are_named(tmp_path: Path) -> None:
         source_for(CLIPS, DataPaths(tmp_path / "brief"), scale=2)
 
 
-def test_pictures_beside_videos_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "clips").mkdir()
-    make_clip(tmp_path / "clips" / "film.mp4")
-    assert len(find_clips(tmp_path / "clips", cache=tmp_path / "cache").clips) == 1
+def test_videos_and_folders_of_frames_are_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips, cache = tmp_path / "clips", tmp_path / "cache"
+    clips.mkdir()
+    make_clip(clips / "film.mp4")
+    alone = find_clips(clips, cache=cache)
+    _numbered_clip(clips / "000", 3, size=(64, 64))
+    mixed = find_clips(clips, cache=cache)
     assert not caplog.records
-    (tmp_path / "clips" / "000").mkdir()
-    write_pixels(tmp_path / "clips" / "000" / "0.png", make_photo(8, 8))
-    assert len(find_clips(tmp_path / "clips", cache=tmp_path / "cache").clips) == 1
-    assert "only the videos are taken" in caplog.text
+    assert sorted(clip.name for clip in mixed.clips) == ["000", "film.mp4"]
+    by_name = {clip.name: clip for clip in mixed.clips}
+    film = by_name["film.mp4"].frames
+    assert film == alone.clips[0].frames
+    np.testing.assert_array_equal(mixed.store.read(film[1]), alone.store.read(film[1]))
+    np.testing.assert_array_equal(mixed.store.read("000/00000001.png"), read_rgb8(clips / "000" / "00000001.png"))
+    source = source_for(replace(CLIPS, patch_px=16), DataPaths(clips, cache=cache), scale=2)
+    made = {source(np.random.default_rng(seed)).gt.numpy().tobytes() for seed in range(4)}
+    assert len(made) == 4
+    assert pickle.loads(pickle.dumps(mixed.store)).size(film[0]) == mixed.store.size(film[0])
+    write_pixels(clips / "poster.png", make_photo(8, 8))
+    assert len(find_clips(clips, cache=cache).clips) == 2
+    assert "pictures that lie beside videos are no clip" in caplog.text
+
+
+def test_reduced_photographs_are_taken_as_well(tmp_path: Path) -> None:
+    photo = make_photo(131, 97)
+    write_pixels(tmp_path / "a.png", photo)
+    write_pixels(tmp_path / "small.png", make_photo(60, 60))
+    recipe = DataRecipe(patch_px=12, reductions=(1, 2))
+    source = source_for(recipe, DataPaths(tmp_path), scale=2)
+    assert sorted(clip.name for clip in source.footage.clips) == ["a.png", "a.png@2", "small.png"]  # 30 px hold no patch
+    half = torch.from_numpy(photo[:130, :96]).permute(2, 0, 1)
+    expected = matlab_bicubic_8bit(half, 2).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(source.footage.store.read("a.png@2"), expected)
+    assert source.footage.store.size("a.png@2") == (65, 48)
+    with pytest.raises(InputError, match="no photograph reduced by"):
+        source_for(replace(recipe, reductions=(8,)), DataPaths(tmp_path), scale=2)
+    with pytest.raises(UsageError, match="reductions are of single photographs"):
+        DataRecipe(kind="clips", reductions=(2,))
+
+
+def test_of_several_draws_the_one_with_most_detail_is_taken(tmp_path: Path) -> None:
+    flat = np.full((128, 512, 3), 90, np.uint8)
+    flat[:, 256:] = np.random.default_rng(0).integers(0, 256, (128, 256, 3))
+    write_pixels(tmp_path / "half.png", flat)
+    shares = []
+    for draws in (1, 4):
+        source = source_for(DataRecipe(patch_px=12, draws=draws), DataPaths(tmp_path), scale=2)
+        stds = [float(source(np.random.default_rng(seed)).gt.std()) for seed in range(200)]
+        shares.append(sum(std < 1e-3 for std in stds) / len(stds))
+    # A patch of 36 px with its context lies in the flat half with probability 0.46: all four with 0.046. Of 200 patches,
+    # that is 92 ± 7 and 9 ± 3.
+    assert 0.35 < shares[0] < 0.57
+    assert shares[1] < 0.11
 
 
 def test_videos_are_decoded_once_and_exactly(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from typing import Protocol
 
 from upframe.errors import UsageError
 from upframe.training.degrade import find_degradations
-from upframe.training.footage import FootageSet, find_clips, find_photos, with_inputs
+from upframe.training.footage import FootageSet, find_clips, find_photos, with_inputs, with_reductions
 from upframe.training.leaks import refuse_leaks
 from upframe.training.loader import Loader, WorkerKind
 from upframe.training.motion import MotionPairs, pair_side_px
 from upframe.training.patches import Degrade, Patches, patch_side_px
 from upframe.training.recipe import DataRecipe
 from upframe.training.samples import Batch, Sample, Source
-from upframe.training.stores import DEFAULT_BUDGET_BYTES, ArrayStore, FrameStore, HeldStore
+from upframe.training.stores import DEFAULT_BUDGET_BYTES, ArrayStore, FrameStore, HeldStore, JoinedStore
 
 __all__ = [
     "Batch",
@@ -101,6 +101,8 @@ def open_footage(data: DataRecipe, paths: DataPaths, *, scale: int, budget_bytes
     else:
         side = pair_side_px(data) if data.kind == "motion" else patch_side_px(data, scale=scale)
         footage = find_photos(paths.gt, exclude=data.exclude, minimum_px=side)
+        if data.reductions != (1,):
+            footage = with_reductions(footage, data.reductions, minimum_px=side)
     if paths.lq is not None:
         footage = with_inputs(footage, paths.lq, scale=scale)
     return held(footage, budget_bytes=budget_bytes)
@@ -118,4 +120,6 @@ def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
 
 def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
     # Decoded videos are mapped files: the system keeps what is used, for all processes at once.
+    if isinstance(store, JoinedStore) and any(isinstance(part, ArrayStore) for part in store.stores):
+        return JoinedStore([_held(part, budget_bytes) for part in store.stores])  # only one of them is held
     return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)

@@ -22,7 +22,7 @@ from upframe.frames import MediaInfo
 from upframe.media.images import iter_files, natural_key, probe
 from upframe.media.video import is_video_name
 from upframe.training.lmdb_store import LmdbStore, is_lmdb
-from upframe.training.stores import ArrayStore, FileStore, FrameStore
+from upframe.training.stores import ArrayStore, FileStore, FrameStore, JoinedStore, ReducedStore
 from upframe.training.video_cache import decoded_video, default_cache
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
 
 
 def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int = 1, cache: Path | None = None) -> FootageSet:
-    """Each clip below `folder`, or in an LMDB store: folders of numbered frames, Vimeo-90K's training clips, or videos.
+    """Each clip below `folder`, or in an LMDB store: folders of numbered frames and videos, or Vimeo-90K's training clips.
 
     Clips of fewer than `minimum_frames` frames are left out with a warning.
 
@@ -119,6 +119,24 @@ def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int
         advice = "pass a folder of clips (folders of numbered frames), of videos, or an LMDB store"
         raise InputError(folder, f"no clip of {minimum_frames} frames or more in it", advice)
     return FootageSet(store, tuple(usable))
+
+
+def with_reductions(found: FootageSet, factors: Sequence[int], *, minimum_px: int = 1) -> FootageSet:
+    """The pictures reduced by each of the factors; 1 stands for themselves. Too small ones are left out.
+
+    Raises:
+        InputError: if none is left.
+    """
+    stores: list[FrameStore] = []
+    usable = []
+    for factor in factors:
+        store = found.store if factor == 1 else ReducedStore(found.store, factor)
+        stores.append(store)
+        names = [clip.name if factor == 1 else f"{clip.name}@{factor}" for clip in found.clips]
+        usable += [Footage(name, (name,)) for name in names if min(store.size(name)) >= minimum_px]
+    if not usable:
+        raise InputError("training data", f"no photograph reduced by {factors} has {minimum_px} px", "reduce by less")
+    return FootageSet(stores[0] if len(stores) == 1 else JoinedStore(stores), tuple(usable))
 
 
 def with_inputs(found: FootageSet, folder: Path, *, scale: int) -> FootageSet:
@@ -192,15 +210,18 @@ def _from_files(folder: Path, exclude: Sequence[str], cache: Path | None) -> tup
         root = folder / "sequences" if (folder / "sequences").is_dir() else folder
         return _from_folders(root, {name: root / name for name in read_list(listing) if not _matches(name, exclude)})
     videos = _videos(folder, exclude)
-    if videos:
-        if any(True for _ in iter_files(folder, recursive=True)):
-            log.warning("%s holds videos and pictures; only the videos are taken", folder)
-        held = cache or default_cache()
-        arrays = ArrayStore({name: decoded_video(path, cache=held) for name, path in videos.items()})
-        return arrays, _grouped(arrays.names(), subject=folder)
     below = {path.parent for path in iter_files(folder, recursive=True)}
+    if videos and folder in below:
+        log.warning("%s: pictures that lie beside videos are no clip and are left out", folder)
+        below -= {folder}
     named = {path.relative_to(folder).as_posix(): path for path in sorted(below, key=lambda p: (natural_key(str(p)), p))}
-    return _from_folders(folder, {name: path for name, path in named.items() if not _matches(name, exclude)})
+    frames, clips = _from_folders(folder, {name: path for name, path in named.items() if not _matches(name, exclude)})
+    if not videos:
+        return frames, clips
+    held = cache or default_cache()
+    arrays = ArrayStore({name: decoded_video(path, cache=held) for name, path in videos.items()})
+    clips = _grouped(arrays.names(), subject=folder) | clips  # a video's name has a suffix, so no folder is called so
+    return (JoinedStore([arrays, frames]) if named else arrays), clips
 
 
 def _videos(folder: Path, exclude: Sequence[str]) -> dict[str, Path]:

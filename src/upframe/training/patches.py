@@ -65,10 +65,9 @@ class Patches:
 
     def __call__(self, rng: np.random.Generator, /) -> Sample:
         data = self._data
-        clip = self._clips[int(np.searchsorted(self._share, rng.random(), side="right"))]
-        order = self._draw_frames(clip, rng)
-        gt_codes, top, left = self._crop(clip, order, rng)
-        pose = tuple(bool(drawn < 0.5) for drawn in rng.random(3))
+        drawn = [self._draw(rng) for _ in range(data.draws)]
+        clip, order, gt_codes, top, left = drawn[0] if len(drawn) == 1 else max(drawn, key=lambda place: _detail(place[2][0]))
+        pose = tuple(bool(number < 0.5) for number in rng.random(3))
         pose = (pose[0] and data.hflip, pose[1] and data.vflip, pose[2] and data.transpose)
         gt = gt_codes.float() / 255
         if self._degrade is not None:
@@ -92,6 +91,12 @@ class Patches:
         return True
 
     # Drawing ----------------------------------------------------------------------------------------------------------
+    def _draw(self, rng: np.random.Generator) -> tuple[Footage, list[int], Tensor, int, int]:
+        """A clip, positions in it, and the ground truth there with its place."""
+        clip = self._clips[int(np.searchsorted(self._share, rng.random(), side="right"))]
+        order = self._draw_frames(clip, rng)
+        return clip, order, *self._crop(clip, order, rng)
+
     def _draw_frames(self, clip: Footage, rng: np.random.Generator) -> list[int]:
         """Positions of the frames that are read, in the order in which they are shown."""
         data, count = self._data, len(clip.frames)
@@ -154,6 +159,12 @@ def patch_side_px(data: DataRecipe, *, scale: int) -> int:
 
 def _stacked(frames: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+
+
+def _detail(codes: Tensor) -> float:
+    """How much neighbouring pixels of a (3, H, W) picture differ, on average."""
+    green = codes[1].float()
+    return float((green[1:] - green[:-1]).abs().mean() + (green[:, 1:] - green[:, :-1]).abs().mean())
 
 
 def _posed(x: Tensor, hflip: bool, vflip: bool, transpose: bool) -> Tensor:

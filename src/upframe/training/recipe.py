@@ -188,15 +188,26 @@ class DataRecipe:
     """Whether clips are reversed in time with probability ½."""
     exclude: tuple[str, ...] = ()
     """Glob patterns of photos, or of clips, to leave out."""
+    reductions: tuple[int, ...] = (1,)
+    """Whole factors by which photos are reduced before patches are cut: (1, 2) takes each as it is and at half its size,
+    where the same scene is crisper. For "bicubic", "bd" and "degraded" photos."""
+    draws: int = 1
+    """Places that are drawn for each patch; the one whose ground truth has the most detail is taken, since flat sky teaches
+    little. Not for "motion"."""
     degradation: str | None = None
     """Name of a preset of `degrade.py`, for "degraded"."""
 
     def __post_init__(self) -> None:
-        _check_least(self, 1, "patch_px", "clip_frames")
+        _check_least(self, 1, "patch_px", "clip_frames", "draws")
         _check(bool(self.intervals) and min(self.intervals) >= 1, "data", f"intervals are {self.intervals}", "use 1 or more")
         advice = "name a preset for degraded data, and none for other data"
         _check((self.low_quality == "degraded") == (self.degradation is not None), "data", "degradation does not fit", advice)
         _check(self.kind == "clips" or self.clip_frames == 1, "data", "photos have one frame", "use clip_frames=1")
+        reductions = self.reductions
+        _check(bool(reductions) and min(reductions) >= 1, "data", f"reductions are {reductions}", "use 1 or more")
+        plain = self.kind == "photos" and self.low_quality != "paired"
+        _check(reductions == (1,) or plain, "data", "reductions are of single photographs", "leave reductions at 1")
+        _check(self.draws == 1 or self.kind != "motion", "data", "motion takes the first draw", "leave draws at 1")
         odd = self.mirrored and self.clip_frames % 2 == 1
         _check(not odd, "data", f"{self.clip_frames} frames cannot be a mirrored half", "use an even clip_frames")
 

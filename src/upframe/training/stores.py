@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+import torch
 
 from upframe.errors import InputError, OutputError
 from upframe.media.decoder import Decoder, Reading
@@ -23,6 +24,7 @@ from upframe.media.formats import SNIFF_BYTES, sniff
 from upframe.media.images import probe
 from upframe.media.pillow import PillowDecoder
 from upframe.media.png import PngDecoder
+from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
 from upframe.testsets import RGB8, read_rgb8
 
 try:
@@ -115,6 +117,49 @@ class ArrayStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_clips": self._clips, "_maps": {}}  # mapped again by whoever receives it; a pickled map is a copy
+
+
+class JoinedStore:
+    """Several stores as one.
+
+    Args:
+        stores: Without a key that two of them have.
+    """
+
+    def __init__(self, stores: Sequence[FrameStore]) -> None:
+        self.stores = tuple(stores)
+        self._of = {key: store for store in self.stores for key in store.names()}
+
+    def names(self) -> Sequence[str]:
+        return list(self._of)
+
+    def size(self, key: str) -> tuple[int, int]:
+        return self._of[key].size(key)
+
+    def read(self, key: str) -> RGB8:
+        return self._of[key].read(key)
+
+
+class ReducedStore:
+    """The pictures of another store, `factor` times smaller: MATLAB's bicubic reduction, the edge cropped to a multiple.
+
+    The key of picture `name` is `name@2` at half the size.
+    """
+
+    def __init__(self, store: FrameStore, factor: int) -> None:
+        self._store, self._factor = store, factor
+
+    def names(self) -> Sequence[str]:
+        return [f"{key}@{self._factor}" for key in self._store.names()]
+
+    def size(self, key: str) -> tuple[int, int]:
+        height, width = self._store.size(key.rpartition("@")[0])
+        return height // self._factor, width // self._factor
+
+    def read(self, key: str) -> RGB8:
+        pixels = torch.from_numpy(self._store.read(key.rpartition("@")[0])).permute(2, 0, 1)
+        reduced = matlab_bicubic_8bit(crop_to_multiple(pixels, self._factor).float(), self._factor)
+        return np.ascontiguousarray(reduced.permute(1, 2, 0).numpy())
 
 
 class HeldStore:

@@ -81,11 +81,13 @@ def photo_x4() -> Recipe:
 
 
 def _photo_vapsr(scale: int, steps: int) -> Recipe:
+    stage = replace(_photo_stage(steps), fp32_tail_steps=200)
+    data = replace(stage.data, reductions=(1, 2), draws=2)
     return Recipe(
         name=f"photo-vapsr-x{scale}",
         model="vapsr-s-x4",
         model_options={} if scale == 4 else {"scale": scale},
-        stages=(_photo_stage(steps),),
+        stages=(replace(stage, data=data),),
         protocol="sisr-y",
     )
 
