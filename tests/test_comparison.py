@@ -221,7 +221,7 @@ def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: P
     except UsageError as error:
         pytest.skip(str(error))
     monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path))
-    engines = ["torch", "onnx"]
+    engines = ["auto", "onnx"]
     (one,) = compare_with_plain([untrained(TINY_RLFN)], size=(40, 48), repeats=1, threads=1, engines=engines).compared
     assert [form.name for form in one.forms] == ["plain fp32", "ours fp32", "ours bf16", "onnx fp32"]
     last = one.forms[-1]

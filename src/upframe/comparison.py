@@ -82,7 +82,7 @@ class Form:
     """One form of a network, and what came of it."""
 
     name: str
-    """"plain fp32"; "ours fp32" or "ours bf16" in torch; or the engine and its precision, "compile bf16"."""
+    """"plain fp32"; "ours fp32" or "ours bf16", as they run by default; or the engine and its precision, "compile bf16"."""
     precision: Precision
     timing: Timing | None = None
     """None when the form failed."""
@@ -255,7 +255,7 @@ def compare_with_plain(
     frames: int | None = None,
     repeats: int = REPEATS,
     precisions: Sequence[Precision] = ("fp32", "bf16"),
-    engines: Sequence[str] = ("torch",),
+    engines: Sequence[str] = ("auto",),
     device: str = "cpu",
     threads: int | None = None,
     clip: Tensor | None = None,
@@ -268,7 +268,7 @@ def compare_with_plain(
         frames: Of a clip; networks for single frames take one unless more are asked.
         repeats: Timed rounds, after one that is not timed.
         precisions: In which ours run, where they are proven.
-        engines: That run ours, by their names; those other than torch are left out of precisions they do not compute in.
+        engines: That run ours, by their names; backends of graphs are left out of precisions they do not compute in.
         device: As `engines.pick_device` takes it.
         threads: CPU threads; None leaves torch's choice.
         clip: (1, T, C, H, W) in [0, 1] to run on instead of a synthetic one; fixes `size` and `frames`.
@@ -322,7 +322,7 @@ def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision]
         if engine in BACKENDS:  # what cannot run at all is refused before any work
             make_engine(model, engine_options(engine, device=device))
         computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
-        shown = engine if engine in BACKENDS else "ours"
+        shown = "ours" if engine == "auto" else engine
         chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]
     return chosen
 
@@ -333,7 +333,7 @@ class _Form:
 
     name: str
     precision: Precision
-    engine: str = "torch"
+    engine: str = "auto"
 
 
 def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> Case:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import checkpoints
-from upframe.engines import GraphEngine, TorchEngine, TorchOptions, engine_options, keep_freed_memory, make_engine
+from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine
 from upframe.memory_plan import forget_peak, peak_bytes, resident_bytes
 from upframe.models import MODELS, Model
 from upframe.nets.plain import PLAIN
@@ -95,13 +95,13 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
         spec = architecture.spec_for(**_arguments(job.family, state))
     if job.kind == "ours":
         model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
-        if job.engine == "torch":
-            ours = TorchEngine(model, TorchOptions(job.device, job.precision, job.threads))
+        options = engine_options(job.engine, device=job.device, precision=job.precision, threads=job.threads)
+        ours = make_engine(model, options)
+        if isinstance(ours, TorchEngine):
             return lambda clip: ours(clip, **facts)
-        compiled = make_engine(model, engine_options(job.engine, precision=job.precision, threads=job.threads))
-        if isinstance(compiled, GraphEngine):
-            compiled.load()  # now, so that neither time nor memory of compiling counts
-        return compiled
+        assert isinstance(ours, GraphEngine)
+        ours.load()  # now, so that neither time nor memory of compiling counts
+        return ours
     network = plain_form(spec, state).to(job.device)
     by_frame = spec.window is None
 

@@ -91,6 +91,11 @@ class _Contender:
     """Enlarges single frames; None for a network that takes clips."""
     upscale_clip: ClipUpscaler | None = None
 
+    @property
+    def engine(self) -> str | None:
+        """Of networks on single frames: the others run in torch."""
+        return self.upscale.engine.name if isinstance(self.upscale, Upscaler) else None
+
     def run(self, sample: Sample, *, mirrored: bool) -> list[RGB8]:
         """The scored frames of a sample, enlarged. A network on single frames is spared the others."""
         if self.upscale is not None:
@@ -185,7 +190,7 @@ def evaluate(
         scores=tuple(run.scores),
         environment={
             **environment(device=str(pick_device(used.engine.device)), precision=used.engine.precision),
-            "engine": used.engine.name,
+            "engine": ", ".join(sorted({c.engine for c in contenders if c.engine} or {used.engine.name})),
             "tile": str(used.tile),
         },
         basis=judge.basis,

@@ -18,6 +18,7 @@ from upframe.engines import (
     OpenVinoOptions,
     TorchEngine,
     TorchOptions,
+    engine_options,
     has_fast_bf16,
     make_engine,
 )
@@ -34,6 +35,10 @@ SMALL: dict[str, ModelSpec] = {
     "VapSR": vapsr.spec_for(channels=8, attention_channels=12, blocks=1, scale=4, groups=2),
 }
 """A small network of each family; sizes of layers are all that sets the published ones apart."""
+
+FUSED = "VapSR_S"
+KERNELS = {FUSED: vapsr.spec_for(channels=32, attention_channels=64, blocks=1, scale=4, groups=2)}
+"""The least network that has kernels."""
 
 ENGINES: dict[str, tuple[Any, Precision]] = {
     "torch-bf16": (TorchOptions, "bf16"),
@@ -53,13 +58,23 @@ SIZES = [(1, 1), (1, 70), (LEAST_SIDE - 1, 33), (LEAST_SIDE, LEAST_SIDE), (33, 4
 
 def small(family: str) -> Model:
     torch.manual_seed(7)
-    spec = SMALL[family]
+    spec = (SMALL | KERNELS)[family]
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
-@pytest.fixture(scope="module", params=[f"{family}-{engine}" for family in SMALL for engine in ENGINES])
+CASES = [f"{family}-{engine}" for family in SMALL for engine in ENGINES] + [f"{FUSED}-native-{p}" for p in ("fp32", "bf16")]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Model]:
     family, _, name = request.param.partition("-")
+    if family == FUSED:
+        made = make_engine(
+            small(family), engine_options("native", device="cpu", precision=name.removeprefix("native-"), threads=1)
+        )
+        if made.name != "native":
+            pytest.skip("upframe's kernels are not built here")
+        return made, small(family)
     options, precision = ENGINES[name]
     if options is CompileOptions and not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler here")

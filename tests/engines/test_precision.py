@@ -50,8 +50,8 @@ def test_what_is_asked_for_is_taken_on_any_cpu(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_exact_replaces_only_what_would_be_chosen_by_itself() -> None:
-    assert exact(TorchOptions(threads=3)) == TorchOptions(precision="fp32", threads=3)
-    assert exact(TorchOptions(precision="bf16")) == TorchOptions(precision="bf16")
+    assert exact(TorchOptions(threads=3)) == TorchOptions(precision="fp32", threads=3, fused=False)
+    assert exact(TorchOptions(precision="bf16", fused=True)) == TorchOptions(precision="bf16", fused=True)
 
 
 def test_losses_are_stated_only_for_precisions_that_are_proven() -> None:

@@ -57,7 +57,7 @@ def evaluate(
         scale: Scale for bicubic, and for models of several scales.
         limit: Take only the first images or clips of each set.
         niqe_params: Pristine model for NIQE (videolq-3frame): the authors' niqe_pris_params.npz or one of your own.
-        engine: What runs the networks: torch, compile, openvino or onnx; auto is torch.
+        engine: What runs the networks: torch, native, compile, openvino or onnx; auto is torch here.
         precision: Arithmetic of the networks; published scores are taken in fp32.
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads.
@@ -156,7 +156,7 @@ def bench(
         models: Names (weights are not needed) or weights files.
         size: Input size, WIDTHxHEIGHT; 256x256, with --compare 320x180 for photos and 64x64 for clips.
         repeats: Timed passes per model; 10, with --compare 5.
-        engine: What runs the networks: torch, compile, openvino or onnx; with --compare one or more, which take turns.
+        engine: What runs the networks, as `upframe upscale` has it; with --compare one or more, which take turns.
         precision: Arithmetic of the networks: fp32; with --compare fp32 and bf16.
         device: cpu, cuda, cuda:N or mps.
         threads: CPU threads.
@@ -179,7 +179,7 @@ def bench(
     found = re.fullmatch(r"(\d+)[xX×](\d+)", size) if size is not None else None
     if size is not None and not found:
         raise UsageError(f"--size {size}", "must be WIDTHxHEIGHT")
-    engines = list(dict.fromkeys("torch" if name == "auto" else name for name in engine or ["torch"]))
+    engines = list(dict.fromkeys(engine or ["auto"]))
     if len(engines) > 1 and not with_plain:
         raise UsageError("--engine", "is one engine without --compare", "add --compare, or name one")
     height_width = (int(found[2]), int(found[1])) if found else None

@@ -33,7 +33,7 @@ Exit codes:
 SIZE = Group.create_ordered("Output size", help="Give at most one; the network's own scale otherwise.")
 OUTPUT = Group.create_ordered("Output")
 INPUT = Group.create_ordered("Input")
-EngineName = Literal["auto", "torch", "compile", "openvino", "onnx"]
+EngineName = Literal["auto", "torch", "native", "compile", "openvino", "onnx"]
 PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
 VIDEO = Group.create_ordered("Video")
@@ -161,7 +161,7 @@ class Computing:
     device: Annotated[str, Parameter(alias=["-d", "-g", "--gpu-id"], allow_leading_hyphen=True, group=COMPUTE)] = "auto"
     "auto, cpu, cuda, cuda:N or mps; a bare number means cuda:N, -1 means cpu."
     engine: Annotated[EngineName, Parameter(group=COMPUTE)] = "auto"
-    "What runs the network: torch, compile (once, then kept), or openvino or onnx with their extra; auto is torch."
+    "What runs the network: torch, native (our kernels), compile, openvino or onnx; auto is native where it fits, else torch."
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=COMPUTE)] = "auto"
     "Arithmetic of the network; auto is bf16 where it is fast and loses next to nothing, else fp32."
     fp32: Annotated[bool, Parameter(negative="", group=COMPUTE)] = False

@@ -5,6 +5,7 @@ Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -16,11 +17,14 @@ from upframe.engines.compiled import Compiled, CompileOptions
 from upframe.engines.eager import MIN_PREPARE_PX, TorchEngine, TorchOptions
 from upframe.engines.graphs import Backend, GraphEngine
 from upframe.engines.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
+from upframe.engines.native import NativeEngine, obstacle
 from upframe.engines.onnx_runtime import Onnx, OnnxOptions
 from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
 from upframe.errors import UsageError
 from upframe.models import Model
 from upframe.spec import Precision
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "BACKENDS",
@@ -31,6 +35,7 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "GraphEngine",
+    "NativeEngine",
     "OnnxOptions",
     "OpenVinoOptions",
     "TorchEngine",
@@ -49,9 +54,11 @@ __all__ = [
 
 EngineOptions = TorchOptions | CompileOptions | OpenVinoOptions | OnnxOptions
 
-ENGINES = ("auto", "torch", "compile", "openvino", "onnx")
+ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx")
 """What `--engine` may be."""
 
+
+_FUSED = {"auto": None, "native": True, "torch": False}
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
 """What executes the graphs of engines other than torch."""
@@ -62,14 +69,14 @@ def engine_options(
 ) -> EngineOptions:
     """The options of the engine of that name.
 
-    "auto" is torch: it starts at once, runs everything everywhere, and no other engine was measured to be faster by more
-    than a few per cent (docs/speed.md).
+    "auto" is torch, which starts at once and runs everything everywhere, with upframe's own kernels for what they were
+    written for. "native" is the same, saying so where the kernels cannot be used; "torch" is torch alone.
 
     Raises:
         UsageError: for a name that is no engine, or a device that it does not run on.
     """
-    if engine in ("auto", "torch"):
-        return TorchOptions(device, precision, threads)
+    if engine in _FUSED:
+        return TorchOptions(device, precision, threads, fused=_FUSED[engine])
     if device not in ("auto", "cpu"):
         raise UsageError(f"--engine {engine}", f"runs on the CPU, not on {device}", "use --engine torch")
     for kind in (CompileOptions, OpenVinoOptions, OnnxOptions):
@@ -86,7 +93,10 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
         ResourceError: for a device that is not there.
     """
     if isinstance(options, TorchOptions):
-        return TorchEngine(model, options)
+        hindered = "was not asked for" if options.fused is False else obstacle(model, options)
+        if options.fused and hindered:
+            log.warning("--engine native %s; torch runs %s", hindered, model.spec.name)
+        return TorchEngine(model, options) if hindered else NativeEngine(model, options)
     if options.threads:
         torch.set_num_threads(options.threads)
     return GraphEngine(model, options, BACKENDS[options.name]())
@@ -100,9 +110,12 @@ def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
     """
     if not isinstance(options, TorchOptions):
         raise UsageError(f"--engine {options.name}", f"{model.spec.name} is a network for clips", "use --engine torch")
+    if options.fused:
+        log.warning("--engine native has no kernels for %s; torch runs it", model.spec.name)
     return TorchEngine(model, options)
 
 
 def exact(options: EngineOptions) -> EngineOptions:
-    """`options` with float32 in place of a precision chosen by itself, for scores that others compare with."""
-    return replace(options, precision="fp32") if options.precision == "auto" else options
+    """`options` with float32 and torch in place of what is chosen by itself, for scores that others compare with."""
+    options = replace(options, precision="fp32") if options.precision == "auto" else options
+    return replace(options, fused=False) if isinstance(options, TorchOptions) and options.fused is None else options

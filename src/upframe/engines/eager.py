@@ -36,12 +36,15 @@ class TorchOptions:
     """"auto" is bfloat16 on CPUs that have it, for networks that lose next to nothing by it, else float32."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
+    fused: bool | None = None
+    """Whether `make_engine` lets upframe's own kernels run what they were written for (native.py): None where they are
+    there and fit, True as well, saying so where they do not, False never."""
 
 
 class TorchEngine:
     """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16."""
 
-    name = TorchOptions.name
+    name: str = TorchOptions.name
 
     def __init__(self, model: Model, options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()

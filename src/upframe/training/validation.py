@@ -53,7 +53,7 @@ def validator(
         happened = f"{protocol} compares with a model of pristine pictures, which training is not given"
         raise UsageError("--validate-on", happened, "leave it out, and score with upframe evaluate --niqe-params")
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
-    options = UpscaleOptions(tile="off", engine=TorchOptions(device=device, precision="fp32"))
+    options = UpscaleOptions(tile="off", engine=TorchOptions(device=device, precision="fp32", fused=False))
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
         model = load(weights)

@@ -1,0 +1,61 @@
+"""Compiles upframe's kernels when it is installed, if there is a compiler for them; without, the package is pure Python.
+
+Set UPFRAME_KERNELS=0 to leave them out, CXX to name a compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path("src/upframe/engines/native_kernels")
+SOURCES = ("vapsr.cpp",)
+LIBRARY = "libupframe_kernels.so"
+# Whether the CPU has these instructions is asked before the library is loaded (engines/native.py).
+FLAGS = (
+    *("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-mfma"),
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+)
+
+
+class Kernels(BuildHookInterface[Any]):
+    """Adds the compiled library to a wheel, or lays it beside its source for an editable install."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        made = self._compile()
+        if made is None:
+            return
+        build_data["artifacts"].append(made.relative_to(self.root).as_posix())
+        build_data["pure_python"] = False
+        build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+    def _compile(self) -> Path | None:
+        made = Path(self.root) / FOLDER / LIBRARY
+        made.unlink(missing_ok=True)  # of another version, maybe
+        compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++", "c++") if c and shutil.which(c)), None)
+        wanted = os.environ.get("UPFRAME_KERNELS") != "0" and sys.platform == "linux" and platform.machine() == "x86_64"
+        if not wanted or compiler is None:
+            return None
+        sources = [str(Path(self.root) / FOLDER / name) for name in SOURCES]
+        part = made.with_suffix(".part")
+        command = [compiler, *FLAGS, *sources, "-o", str(part)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            self.app.display_warning(f"{compiler} does not compile upframe's kernels; it works without, slower")
+            self.app.display_debug(done.stderr)
+            part.unlink(missing_ok=True)
+            return None
+        part.replace(made)
+        return made
