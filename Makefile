@@ -8,7 +8,7 @@ DEMO      ?= demo-out
 .PHONY: demo test check bench clean
 .DEFAULT_GOAL := test
 
-$(VENV)/.ok: pyproject.toml constraints.txt hatch_build.py $(wildcard src/upframe/engines/native_kernels/*.cpp)
+$(VENV)/.ok: pyproject.toml constraints.txt hatch_build.py $(wildcard src/upframe/kernels/*.cpp src/upframe/kernels/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "upframe needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -16,10 +16,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("src/upframe/engines/native_kernels")
-SOURCES = ("vapsr.cpp",)
+FOLDER = Path("src/upframe/kernels")
+SOURCES = ("vapsr.cpp", "pixels.cpp")
 LIBRARY = "libupframe_kernels.so"
-# Whether the CPU has these instructions is asked before the library is loaded (engines/native.py).
+# Whether the CPU has these instructions is asked before the library is loaded (kernels/__init__.py).
 FLAGS = (
     *("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-mfma"),
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),

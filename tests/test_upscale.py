@@ -280,14 +280,14 @@ def test_auto_tiles_follow_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) 
     model = untrained("rlfn-ntire-x4")
     up = Upscaler(model)
     monkeypatch.setattr("upframe.upscale.available_memory_bytes", lambda: 16 << 30)
-    assert up.tile_px((400, 500)) == (400, 500)
-    assert up.tile_px((2250, 1000)) == (256, 256)
-    rows, columns = up.tile_px((2250, 3000))  # flatter, so that a row of tiles stays within 64 MiB of output
-    assert columns == 256
-    assert 16 <= rows * 4 * 3000 * 4 * 3 * 4 <= 64 << 20
+    assert up.tile_px((1000, 1000)) == (1000, 1000)
+    assert up.tile_px((2250, 1000)) == (384, 384)
+    rows, columns = up.tile_px((2250, 3000))  # flatter, so that a row of tiles stays within 128 MiB of output
+    assert columns == 384
+    assert 16 <= rows * 4 * 3000 * 4 * 3 * 4 <= 128 << 20
     monkeypatch.setattr("upframe.upscale.available_memory_bytes", lambda: 200 << 20)
     side = up.tile_px((2250, 3000))[0]
-    assert 16 <= side < 256
+    assert 16 <= side < 384
     assert (side + 2 * (up.halo_px + up.options.blend)) ** 2 * model.spec.activation_bytes_per_px <= 0.4 * (200 << 20)
 
 

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upframe.kernels import library
+
 Kernel = Literal["cubic", "lanczos3"]
 
 FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
@@ -49,6 +51,11 @@ def from_unit(unit: Tensor, dtype: np.dtype[Any] | type) -> NDArray[Any]:
     rows = unit.permute(1, 2, 0)
     if kind.name == "float32":
         return np.ascontiguousarray(rows.to(torch.float32).numpy())
+    kernels = library()
+    if kind.name == "uint8" and kernels is not None and unit.dtype == torch.float32 and unit.device.type == "cpu":
+        made = np.empty(rows.shape, np.uint8)
+        kernels.upframe_codes8(unit.data_ptr(), *unit.stride(), *unit.shape, made.ctypes.data)
+        return made
     code = (rows.to(torch.float32) * FULL_SCALE[kind.name]).round_().clamp_(0, FULL_SCALE[kind.name])
     if kind.name == "uint8":
         return np.ascontiguousarray(code.to(torch.uint8).numpy())

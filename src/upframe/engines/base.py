@@ -50,6 +50,15 @@ def padded(x: Tensor, spec: ModelSpec) -> Tensor:
     return mirror_pad(x, bottom=spec.size.padded(h) - h, right=spec.size.padded(w) - w)
 
 
+def channels_last(x: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """(N, C, H, W) of that type and place, and with the strides of the layout to the letter.
+
+    A single picture out of an (H, W, C) array passes for channels-last whatever its stride along N, and torch leaves it so.
+    Its convolutions, however, then run as if it were planar, all through the network, at half the speed.
+    """
+    return torch.empty(x.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(x)
+
+
 def choose_precision(spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device) -> Precision:
     """The precision a network runs in.
 

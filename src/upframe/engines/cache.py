@@ -15,8 +15,8 @@ from pathlib import Path
 from torch import nn
 
 from upframe import __version__
-from upframe.engines.machine import cpu_flags
 from upframe.environment import processor_name
+from upframe.kernels import cpu_flags
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from upframe.engines.base import Engine, choose_precision, is_out_of_memory, padded
+from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.machine import pick_device
 from upframe.errors import OutOfMemoryError
 from upframe.models import Model
@@ -81,8 +81,8 @@ class TorchEngine:
         with self._running(h, w):
             if self.spec.window is None:
                 # A frame-wise network takes frames as a batch, (N*T, C, H, W).
-                frames = padded(clip.flatten(0, 1), self.spec).to(self.device, self._dtype)
-                out: Tensor = self._network(frames.contiguous(memory_format=torch.channels_last), **facts).float().cpu()
+                frames = channels_last(padded(clip.flatten(0, 1), self.spec), self._dtype, self.device)
+                out: Tensor = self._network(frames, **facts).float().cpu()
             else:
                 whole = self._padded_in_time(padded(clip, self.spec)).to(self.device, self._dtype)
                 out = self._network(whole, **facts)[:, :t].float().cpu()

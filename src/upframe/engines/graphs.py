@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from upframe.engines import cache
-from upframe.engines.base import Engine, choose_precision, is_out_of_memory, padded
+from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.errors import OutOfMemoryError, UsageError
 from upframe.models import Model
@@ -148,7 +148,7 @@ def inputs(
     network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
     """What a graph takes for one frame (1, C, H, W)."""
-    given = [frame.to(dtype).contiguous(memory_format=torch.channels_last)]
+    given = [channels_last(frame, dtype)]
     if spec.takes_place:
         h, w = frame.shape[-2:]
         tensors = cast("TakesPlace", network).place_tensors((h, w), place or Place((0, 0), (h, w)))

@@ -6,12 +6,12 @@ import ctypes
 import logging
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 import torch
 
 from upframe.errors import ResourceError, UsageError
+from upframe.kernels import cpu_flags
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +79,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         log.debug("no glibc here; the allocator is left as it is")
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """What the CPU says it can do, in the words of Linux; empty on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
 
 
 def has_fast_bf16() -> bool:

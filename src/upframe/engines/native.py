@@ -1,19 +1,11 @@
-"""The part that is compiled: upframe's own kernels, which run what torch is slow at on CPUs.
-
-So far that is VapSR's blocks. The kernels are one C++ file, compiled when upframe is installed where a compiler is at hand
-(`hatch_build.py`); without them everything works, in torch.
-"""
+"""Torch with upframe's own kernels for the parts they were written for: so far VapSR's blocks (kernels/vapsr.cpp)."""
 
 from __future__ import annotations
 
 import copy
-import ctypes
-import logging
 import math
 import weakref
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,47 +14,19 @@ from torch import Tensor, nn
 
 from upframe.engines.base import Engine, choose_precision
 from upframe.engines.eager import TorchEngine, TorchOptions
-from upframe.engines.machine import cpu_flags, pick_device
+from upframe.engines.machine import pick_device
+from upframe.kernels import NEEDS, cpu_flags, library
 from upframe.models import Model
 from upframe.nets.vapsr import VAB, PixelNorm, VapSR, VastAttention
 from upframe.spec import Precision
 
-log = logging.getLogger(__name__)
-
-LIBRARY = Path(__file__).parent / "native_kernels" / "libupframe_kernels.so"
-VERSION = 1
-"""Of the kernels' interface; raised together with that in the C++ file."""
-
 _FLAGS: dict[Precision, frozenset[str]] = {
-    "fp32": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
-    "bf16": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}),
+    "fp32": NEEDS,
+    "bf16": NEEDS | {"avx512_bf16"},
 }
 _CHANNELS = (32, 48)
 _ATTENTION_CHANNELS = 64
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The kernels; None where they were not built, are of another version, or cannot be loaded."""
-    if not LIBRARY.is_file():
-        return None
-    try:
-        loaded = ctypes.CDLL(str(LIBRARY))
-        version: int = loaded.upframe_kernels_version()
-    except (OSError, AttributeError) as error:
-        log.info("%s does not load (%s)", LIBRARY.name, error)
-        return None
-    if version != VERSION:
-        log.info("%s is of version %d and not %d; reinstall upframe", LIBRARY.name, version, VERSION)
-        return None
-    loaded.upframe_vapsr_make.restype = ctypes.c_void_p
-    loaded.upframe_vapsr_make.argtypes = [ctypes.c_int] * 4 + [ctypes.c_void_p] * 2
-    loaded.upframe_vapsr_run.restype = ctypes.c_int
-    loaded.upframe_vapsr_run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int] * 4
-    loaded.upframe_vapsr_free.restype = None
-    loaded.upframe_vapsr_free.argtypes = [ctypes.c_void_p]
-    return loaded
 
 
 def obstacle(model: Model, options: TorchOptions) -> str | None:

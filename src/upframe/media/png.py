@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from upframe.frames import Frame, MediaInfo, Pixels
+from upframe.kernels import library
 from upframe.media.decoder import Reading
 from upframe.media.metadata import Metadata, raw_profile
 
@@ -420,7 +421,7 @@ def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) ->
     """Undo PNG row filters (PNG 9.2).
 
     Args:
-        coded: (rows, 1 + bytes): the filter type of each row, 0 to 4, then its filtered bytes.
+        coded: (rows, 1 + bytes): the filter type of each row, 0 to 4 (the caller has looked), then its filtered bytes.
         bpp: Bytes per pixel, at least 1.
         previous: The unfiltered row before the first, (bytes,).
 
@@ -428,6 +429,12 @@ def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) ->
         (rows, bytes), a new array.
     """
     kinds, data = coded[:, 0], coded[:, 1:]
+    kernels = library()
+    if kernels is not None:
+        coded, previous = np.ascontiguousarray(coded), np.ascontiguousarray(previous)
+        plain = np.empty(data.shape, np.uint8)
+        kernels.upframe_png_unfilter(coded.ctypes.data, previous.ctypes.data, *data.shape, bpp, plain.ctypes.data)
+        return plain
     if kinds.max(initial=0) > 2:
         return _unfilter_wavefront(kinds, data, bpp, previous)
     out = data.copy()

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upframe.frames import Pixels
+from upframe.kernels import library
 from upframe.media.metadata import Metadata, exif_for_size, xmp_for_size
 from upframe.media.png import SIGNATURE, XMP_KEYWORD
 
+try:
+    from isal import isal_zlib
+except ImportError:  # no build of it for this machine
+    isal_zlib = None  # type: ignore[assignment]
+
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-_LEVEL = 4  # of zlib. A 4K photo: 1 takes 0.74 s, 4 takes 1.06 s and is 11 % smaller, 6 takes 1.9 s for 6 % more
+# A 4K photo, one thread: isal's level 2 takes 0.06 s; zlib's 1 takes 0.23 s for 5 % more bytes, 4 0.37 s for 3 % fewer, 6 1.8 s
+# for 7 % fewer.
+_ISAL_LEVEL, _ZLIB_LEVEL = 2, 4
 _CHUNK_BYTES = 1 << 18
-_ROWS = 64  # filtered at a time; bounds the working memory
+_PART_BYTES = 1 << 19  # of rows that are compressed at a time, by themselves; a part begins without a dictionary
+_THREADS = min(4, os.cpu_count() or 1)
+_RAW_DEFLATE, _MEMORY_LEVEL = -15, 9
+_ZLIB_HEADER = b"\x78\x5e"
+_LAST_BLOCK = b"\x03\x00"  # an empty one, marked as the last (RFC 1951, 3.2.6)
 
 
 class Writable(Protocol):
@@ -32,7 +47,8 @@ class Writable(Protocol):
 class PngWriter:
     """Writes one PNG, or an animation of `frames` frames.
 
-    Holds a band of rows and a chunk of compressed bytes, never a picture.
+    Holds a few parts of rows and a chunk of compressed bytes, never a picture. Parts are filtered and compressed by several
+    threads, while whoever makes the bands makes the next: a band must not change after it was handed over.
     """
 
     def __init__(self, out: Writable, metadata: Metadata, *, frames: int = 1, animated: bool = False) -> None:
@@ -54,17 +70,16 @@ class PngWriter:
             self._chunk(b"fcTL", struct.pack(">IIIIIHHBB", self._sequence, size[1], size[0], 0, 0, number, scale, 0, 0))
             self._sequence += 1
         pixel_bytes = channels * dtype.itemsize
-        deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, 15, 9, zlib.Z_DEFAULT_STRATEGY)
-        held = bytearray()
-        previous = np.zeros(size[1] * pixel_bytes, np.uint8)
-        for band in bands:
-            for rows in _as_bytes(band):
-                held += deflate.compress(filter_rows(rows, previous, pixel_bytes))
-                previous = rows[-1]
-                if len(held) >= _CHUNK_BYTES:
-                    self._data(held)
-                    held.clear()
-        self._data(held + deflate.flush())
+        row_bytes = size[1] * pixel_bytes
+        held, checksum = bytearray(_ZLIB_HEADER), 1
+        threads = _THREADS if size[0] * row_bytes > _PART_BYTES else 0
+        for part in _deflated_parts(bands, row_bytes, pixel_bytes, threads=threads):
+            held += part.deflated
+            checksum = _adler32_combined(checksum, part.checksum, part.length)
+            if len(held) >= _CHUNK_BYTES:
+                self._data(held)
+                held.clear()
+        self._data(held + _LAST_BLOCK + struct.pack(">I", checksum))
         self._written += 1
 
     def finish(self) -> None:
@@ -120,17 +135,76 @@ class PngWriter:
         self._out.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(name))))
 
 
-def _as_bytes(band: Pixels) -> Iterator[NDArray[np.uint8]]:
-    """A band as (rows, bytes) in network byte order, a few rows at a time."""
-    for top in range(0, len(band), _ROWS):
-        rows = np.ascontiguousarray(band[top : top + _ROWS])
+class _Part(NamedTuple):
+    """Some rows, compressed by themselves to whole bytes."""
+
+    deflated: bytes
+    checksum: int
+    """Adler-32 of what was compressed, of `length` bytes."""
+    length: int
+
+
+def _deflated_parts(bands: Iterable[Pixels], row_bytes: int, pixel_bytes: int, *, threads: int) -> Iterator[_Part]:
+    """The parts of a picture in order; with `threads` 0 they are made here."""
+    above = np.zeros(row_bytes, np.uint8)
+    if threads == 0:
+        for rows in _parts(bands, row_bytes):
+            yield _deflated(rows, above, pixel_bytes)
+            above = rows[-1]
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="upframe-png") as pool:
+        waiting: deque[Future[_Part]] = deque()
+        for rows in _parts(bands, row_bytes):
+            waiting.append(pool.submit(_deflated, rows, above, pixel_bytes))
+            above = rows[-1]
+            while waiting and (len(waiting) > 2 * threads or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _parts(bands: Iterable[Pixels], row_bytes: int) -> Iterator[NDArray[np.uint8]]:
+    """The rows as (rows, bytes) in network byte order, always as many at a time, however high the bands are."""
+    count = max(1, _PART_BYTES // row_bytes)
+    held: list[NDArray[np.uint8]] = []
+    lacking = count
+    for band in bands:
+        rows = np.ascontiguousarray(band)
         if rows.dtype.itemsize == 2:
             rows = rows.astype(">u2")
-        yield rows.reshape(len(rows), -1).view(np.uint8)
+        coded = rows.reshape(len(rows), -1).view(np.uint8)
+        while len(coded):
+            held.append(coded[:lacking])
+            coded = coded[lacking:]
+            lacking -= len(held[-1])
+            if lacking == 0:
+                yield held[0] if len(held) == 1 else np.concatenate(held)
+                held, lacking = [], count
+    if held:
+        yield np.concatenate(held)
 
 
-def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> bytes:
-    """Rows (n, bytes) with the best of the filters Sub, Up and Paeth for each, ready to be compressed.
+def _deflated(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> _Part:
+    filtered = filter_rows(rows, above, pixel_bytes)
+    if isal_zlib is not None:
+        deflate = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, _RAW_DEFLATE)
+    else:
+        deflate = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, _RAW_DEFLATE, _MEMORY_LEVEL)
+    # To whole bytes, so that parts can be put side by side.
+    made = deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return _Part(made, zlib.adler32(filtered.data), filtered.size)
+
+
+def _adler32_combined(first: int, second: int, length: int) -> int:
+    """Adler-32 of two strings one after the other, from those of both and the length of the second (RFC 1950, 8.2)."""
+    base = 65521
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
+    return high % base << 16 | low % base
+
+
+def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
+    """Rows (n, bytes) with the best of the filters Sub, Up and Paeth for each, ready to be compressed: (n, 1 + bytes).
 
     The choice is the usual heuristic, the smallest sum of absolute differences (PNG 12.7). Filter None is left out: on
     photos it never wins, and flat rows compress well under any.
@@ -138,6 +212,17 @@ def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: 
     Args:
         above: The row before the first, zeros at the top of the picture.
     """
+    kernels = library()
+    if kernels is not None:
+        rows, above = np.ascontiguousarray(rows), np.ascontiguousarray(above)
+        made = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+        if kernels.upframe_png_filter(rows.ctypes.data, above.ctypes.data, *rows.shape, pixel_bytes, made.ctypes.data):
+            raise MemoryError("not enough memory for a row of a PNG")
+        return made
+    return _filtered_in_numpy(rows, above, pixel_bytes)
+
+
+def _filtered_in_numpy(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
     count, length = rows.shape
     out = np.empty((3, count, length + 1), np.uint8)
     up = np.empty_like(rows)
@@ -156,7 +241,7 @@ def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: 
         np.subtract(rows, guess, out=out[i, :, 1:])
     cost = np.abs(out[:, :, 1:].view(np.int8).astype(np.int16)).sum(2, dtype=np.int64)
     best: NDArray[np.uint8] = out[np.argmin(cost, axis=0), np.arange(count)]
-    return best.tobytes()
+    return best
 
 
 def _delay(duration: Fraction) -> tuple[int, int]:

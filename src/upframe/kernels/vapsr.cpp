@@ -15,6 +15,8 @@
 // Two forms, the same code: float32, and bfloat16 products with float32 sums, sums and the maps between blocks in float32.
 // Needs AVX-512 (F, BW, DQ, VL), and AVX512_BF16 for the second form; the caller looks before this is loaded.
 
+#include "kernels.h"
+
 #include <immintrin.h>
 
 #include <algorithm>
@@ -552,8 +554,6 @@ class BlocksOf final : public Blocks {
 
 }  // namespace
 
-#define UPFRAME_API extern "C" __attribute__((visibility("default")))
-
 // Blocks of these weights, or null: out of memory, or a size that is not built. Weights are those of `Block`, in its order,
 // float32, block after block; `gelu` holds degree + 1 rows of 16 coefficients, degree 5 in float32 and 3 in bfloat16.
 UPFRAME_API void* upframe_vapsr_make(int channels, int attention_channels, int blocks, int is_bf16, const float* weights,
@@ -584,6 +584,3 @@ UPFRAME_API int upframe_vapsr_run(const void* blocks, const void* x, void* out, 
 }
 
 UPFRAME_API void upframe_vapsr_free(void* blocks) { delete static_cast<Blocks*>(blocks); }
-
-// Of this interface; `VERSION` in native.py.
-UPFRAME_API int upframe_kernels_version() { return 1; }

@@ -1,0 +1,62 @@
+"""The part that is compiled: C++ for what numpy and torch are slow at on CPUs, optional everywhere.
+
+`hatch_build.py` compiles it when upframe is installed and a compiler is at hand; `library()` is None elsewhere, and whoever
+calls it has another way. What is computed here and what that other way makes are the same, to rounding where floats are summed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+from functools import cache
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+LIBRARY = Path(__file__).parent / "libupframe_kernels.so"
+VERSION = 2
+"""Of the interface; raised together with that in kernels.h."""
+NEEDS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+"""CPU flags without which nothing of it can run."""
+
+_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
+    "upframe_vapsr_make": (_POINTER, [_INT, _INT, _INT, _INT, _POINTER, _POINTER]),
+    "upframe_vapsr_run": (_INT, [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT]),
+    "upframe_vapsr_free": (None, [_POINTER]),
+    "upframe_png_filter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
+    "upframe_png_unfilter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
+    "upframe_codes8": (None, [_POINTER, *[_LONG] * 6, _POINTER]),
+}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU says it can do, in the words of Linux; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels; None where they were not built, cannot run on this CPU, are of another version, or do not load."""
+    if not LIBRARY.is_file() or not cpu_flags() >= NEEDS:
+        return None
+    try:
+        loaded = ctypes.CDLL(str(LIBRARY))
+        version: int = loaded.upframe_kernels_version()
+    except (OSError, AttributeError) as error:
+        log.info("%s does not load (%s)", LIBRARY.name, error)
+        return None
+    if version != VERSION:
+        log.info("%s is of version %d and not %d; reinstall upframe", LIBRARY.name, version, VERSION)
+        return None
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
