@@ -55,6 +55,7 @@ def calibration() -> ModuleType:
     [
         ("basicvsr-x4", '{"blocks": 1}', (7, 72, 104), "fp32", "full"),
         ("basicvsr-x4", '{"blocks": 1}', (14, 96, 80), "fp32", "recompute"),
+        ("basicvsr-x4", '{"blocks": 1}', (4, 176, 208), "bf16", "full"),
         ("vsrt-reds-x4", VSRT_SHALLOW, (4, 80, 104), "fp32", "full"),
         ("vsrt-reds-x4", VSRT_SHALLOW, (6, 72, 96), "bf16", "full"),
         ("vrt-reds6-x4", SHALLOW, (4, 64, 88), "fp32", "full"),

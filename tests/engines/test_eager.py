@@ -153,3 +153,27 @@ def test_realbasicvsr_runs_prepared_in_parts_and_whole(keep: Keep) -> None:
     tolerance = 1 / 2 / 255 if keep == "half" else 0  # half a code value
     torch.testing.assert_close(streamed, expected, atol=tolerance, rtol=0)
     assert torch.equal(engine(clip), engine(engine.prepare(clip).clip, prepared=True))
+
+
+class Weighing(Recursive):
+    """With a weight, so that it has a precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        assert (clip.dtype, self.weight.dtype) == (torch.float32, torch.bfloat16)
+        return super().stream(clip, keep=keep)
+
+
+def test_in_half_precision_networks_for_clips_are_given_float32() -> None:
+    """1/3 is not rounded on its way through."""
+    engine, _ = toy(precisions=("fp32", "bf16"))
+    model = Model(engine.spec, Weighing(), None, "toy", "")
+    reduced = TorchEngine(model, TorchOptions(device="cpu", precision="bf16"))
+    clip = torch.full((1, 1, 3, 2, 2), 1 / 3)
+    prepared = reduced.prepare(clip).clip
+    assert torch.equal(prepared, clip + clip.mean())
+    assert torch.equal(reduced(prepared, prepared=True), torch.full((1, 1, 3, 4, 4), float(prepared[0, 0, 0, 0, 0])))
+    assert torch.equal(next(reduced.stream(prepared))[None], reduced(prepared, prepared=True))

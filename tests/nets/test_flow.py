@@ -62,6 +62,42 @@ def test_half_precision_still_finds_far_pixels(dtype: torch.dtype) -> None:
     torch.testing.assert_close(warped[..., :-1], x[..., 1:], atol=4e-3, rtol=0)  # half a step of bfloat16 below 1
 
 
+# Positions of `grid_sample` go from -1 to 1 and back, which in float32 costs some 1e-5 of a pixel at these sizes.
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-4), (torch.float64, 1e-12), (torch.bfloat16, 2**-8)], ids=str)
+@pytest.mark.parametrize("far", [0.6, 5.0, 400.0])
+def test_many_channels_are_warped_as_few_are(dtype: torch.dtype, atol: float, far: float) -> None:
+    """Which is another computation: here features lie channels-last, and there each channel is a picture."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 20, 11, 13, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+    flow = far * (2 * torch.rand(2, 2, 11, 13, generator=generator) - 1)
+    flow[:, :, 5] = flow[:, :, 5].round()  # whole pixels, where a neighbour weighs nothing
+    before = x.clone()
+    with torch.inference_mode():
+        warped = flow_warp(x, flow)
+        expected = torch.cat([flow_warp(part, flow) for part in x.split(5, dim=1)], dim=1)
+    assert warped.dtype == dtype and warped.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(warped, expected, atol=atol, rtol=0)
+    assert torch.equal(x, before)
+
+
+def test_many_channels_by_whole_pixels_are_the_very_pixels() -> None:
+    x = torch.rand(1, 16, 9, 12).contiguous(memory_format=torch.channels_last)
+    warped = flow_warp(x, constant_flow(2, -1, (9, 12)))
+    expected = torch.zeros_like(x)
+    expected[..., 1:, :-2] = x[..., :-1, 2:]
+    assert torch.equal(warped, expected)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_a_flow_out_of_this_world_reads_nothing_that_is_not_there(wrong: float) -> None:
+    x, flow = torch.rand(1, 16, 5, 6).contiguous(memory_format=torch.channels_last), torch.zeros(1, 2, 5, 6)
+    flow[0, 0, 2, 3] = wrong
+    warped = flow_warp(x, flow)
+    assert not (warped[0, :, 2, 3] > 0).any()  # nothing, or no number
+    warped[0, :, 2, 3] = x[0, :, 2, 3]
+    assert torch.equal(warped, x)
+
+
 def test_gradients_reach_frame_and_flow() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(1, 2, 4, 5, dtype=torch.float64, generator=generator, requires_grad=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from upframe.nets._layers import DepthwiseConv2d
+from upframe.nets._layers import DepthwiseConv2d, NarrowConv2d, ResidualBlocks, conv3x3, convolved, convolved_onto
+
+# float32: sums in another order. bfloat16: results around 1, rounded once and not twice, 2^-8 at most apart.
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (5, 3)])
@@ -76,3 +80,67 @@ def test_depthwise_convolution_takes_gradients_of_what_is_wanted_only() -> None:
     layer(x).sum().backward()
     assert x.grad is not None
     assert layer.weight.grad is None
+
+
+# Convolutions with what follows them ----------------------------------------------------------------------------------
+def of_numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [*CLOSE, torch.float64], ids=str)
+@pytest.mark.parametrize("slope", [0, 0.1])
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_convolution_and_its_activation_are_torchs(dtype: torch.dtype, slope: float, inference: bool) -> None:
+    torch.manual_seed(0)
+    conv, x = conv3x3(5, 7).to(dtype), of_numbers(2, 5, 9, 11).to(dtype)
+    before = x.clone()
+    with torch.inference_mode(inference):
+        made = convolved(conv, x, slope=slope)
+        added = convolved_onto(conv, x, made.clone())
+        expected = F.leaky_relu(conv(x), slope)
+        torch.testing.assert_close(added, conv(x) + made, atol=CLOSE.get(dtype, 1e-12), rtol=0)
+    torch.testing.assert_close(made, expected, atol=CLOSE.get(dtype, 1e-12), rtol=0)
+    assert torch.equal(x, before)
+
+
+def test_a_convolution_with_its_activation_can_be_trained_and_runs_under_autocast() -> None:
+    torch.manual_seed(0)
+    conv, x = conv3x3(5, 7), of_numbers(2, 5, 9, 11)
+    found = []
+    for run in (lambda: convolved(conv, x, slope=0.1), lambda: F.leaky_relu(conv(x), 0.1)):
+        conv.zero_grad()
+        run().square().sum().backward()
+        found.append(conv.weight.grad.clone())  # type: ignore[union-attr]
+    torch.testing.assert_close(*found)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        made = convolved(conv, x, slope=0.1)
+        assert convolved_onto(conv, x, made.clone()).dtype == made.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("inference", [False, True])
+def test_residual_blocks_are_what_they_say_and_leave_their_input_alone(dtype: torch.dtype, inference: bool) -> None:
+    torch.manual_seed(0)
+    branch, x = ResidualBlocks(5, 8, 3, slope=0.1).to(dtype), of_numbers(2, 5, 9, 11).to(dtype)
+    before = x.clone()
+    with torch.inference_mode(inference):
+        made = branch(x)
+        expected = F.leaky_relu(branch.main[0](x), 0.1)
+        for block in branch.main[2]:
+            expected = expected + block.conv2(F.relu(block.conv1(expected)))
+    torch.testing.assert_close(made, expected, atol=3 * CLOSE[dtype], rtol=0)  # three blocks
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [*CLOSE, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [(8, 10), (9, 10), (8, 11), (2, 2), (1, 1)])
+def test_a_narrow_convolution_is_torchs(size: tuple[int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ours, theirs = NarrowConv2d(6, 3).to(dtype), conv3x3(6, 3).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    x = of_numbers(2, 6, *size).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs(x), atol=CLOSE.get(dtype, 1e-12), rtol=0)
+    ours(x).sum().backward()
+    theirs(x).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)

@@ -42,7 +42,10 @@ class TorchOptions:
 
 
 class TorchEngine:
-    """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16."""
+    """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16.
+
+    In half precision a network for clips is given float32 all the same, and reduces what bears it: flow and pixels do not.
+    """
 
     name: str = TorchOptions.name
 
@@ -84,7 +87,7 @@ class TorchEngine:
                 frames = channels_last(padded(clip.flatten(0, 1), self.spec), self._dtype, self.device)
                 out: Tensor = self._network(frames, **facts).float().cpu()
             else:
-                whole = self._padded_in_time(padded(clip, self.spec)).to(self.device, self._dtype)
+                whole = self._padded_in_time(padded(clip, self.spec)).to(self.device)
                 out = self._network(whole, **facts)[:, :t].float().cpu()
         s = self.spec.scale
         return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
@@ -112,7 +115,7 @@ class TorchEngine:
         while True:
             try:
                 with self._running(h, w):
-                    done = network.prepare(clip.to(self.device, self._dtype), options, max_px=max_px)
+                    done = network.prepare(clip.to(self.device), options, max_px=max_px)
                     return replace(done, clip=done.clip.float().cpu())
             except OutOfMemoryError:
                 max_px = (max_px or h * w) // 2
@@ -136,7 +139,7 @@ class TorchEngine:
                 yield from self(part, prepared=True).unbind(1)
             return
         with self._running(h, w):
-            frames = cast("Streams", self._network).stream(padded(clip, self.spec).to(self.device, self._dtype), keep=keep)
+            frames = cast("Streams", self._network).stream(padded(clip, self.spec).to(self.device), keep=keep)
         for _ in range(t):
             with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
                 out = next(frames)[..., : h * s, : w * s].float().cpu()

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.nets._flow import MEAN, STD, flow_warp
-from upframe.nets._layers import conv3x3
+from upframe.nets._layers import conv3x3, convolved
 
 SLOPE = 0.1
 COARSEST_PX = 8  # the shorter side of the coarsest scale is this long or less than twice as long
@@ -84,7 +84,8 @@ class CorrelationFlow(nn.Module):
             if i:
                 h, w = ref.shape[-2:]
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)[..., :h, :w]
-            flow = flow + self._residual(self.features(ref), self.features(supp), flow)
+            seen, sought = (_through(self.features, frames.to(self.sharpness.dtype)) for frames in (ref, supp))
+            flow = flow + self._residual(seen, sought, flow)
             flows.append(flow)
         return flows[::-1][:scales]
 
@@ -98,16 +99,29 @@ class CorrelationFlow(nn.Module):
 
     def _residual(self, reference: Tensor, support: Tensor, flow: Tensor) -> Tensor:
         """What is to be added to the flow, from the features of both frames."""
-        reference = F.normalize(reference, dim=1)
-        warped = F.normalize(flow_warp(support, flow, padding="border"), dim=1)
+        reference = _normalised(reference)
+        warped = _normalised(flow_warp(support, flow, padding="border"))
         steps = range(-self.radius_px, self.radius_px + 1)
         matches: Tensor = _Matches.apply(reference, warped, self.radius_px)  # type: ignore[no-untyped-call]
         shares = (self.sharpness * matches.to(flow.dtype)).softmax(dim=1)
         offsets = torch.tensor([(dx, dy) for dy in steps for dx in steps], dtype=flow.dtype, device=flow.device)
         guess = torch.einsum("nphw,pc->nchw", shares, offsets)
-        seen = torch.cat([matches, reference, flow.to(matches.dtype)], dim=1)
-        refined: Tensor = guess + self.decoder(seen).to(flow.dtype)
+        seen = torch.cat([matches, reference, flow.to(matches.dtype)], dim=1).contiguous(memory_format=torch.channels_last)
+        refined: Tensor = guess + _through(self.decoder, seen).to(flow.dtype)
         return refined
+
+
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """What convolutions make of `x`, with a LeakyReLU after each but the last, applied on the way."""
+    *before, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+    for conv in before:
+        x = convolved(conv, x, slope=SLOPE)
+    return last(x)  # type: ignore[no-any-return]
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """`x` (N, C, H, W) with vectors of length 1 at each pixel; sums over what lies side by side take a third of the time."""
+    return F.normalize(x.permute(0, 2, 3, 1).contiguous(), dim=-1).permute(0, 3, 1, 2)
 
 
 class _Matches(torch.autograd.Function):

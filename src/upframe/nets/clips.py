@@ -1,6 +1,8 @@
 """What a network for clips may offer besides its forward pass, so that engines can use it without knowing which it is.
 
 A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`.
+
+Clips are float32 whatever the precision of a network's parameters: it reduces what bears it, and returns float32.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ Keep = Literal["full", "half", "recompute"]
 * "recompute": those of one frame in √T are held and the others computed a second time, √T at once. Memory for about
   2·√T of them, the very same result, and the work of the first pass twice.
 * "half": all are held in float16 in the host's memory, so at half the size of float32 and none of it on the device. Each
-  is rounded only once, on the way to its frame: the recurrence itself runs on unrounded ones.
+  is rounded only once, on the way to its frame: the recurrence itself runs on unrounded ones. Of a network in half
+  precision they stay as they are.
 """
 
 

@@ -9,8 +9,9 @@ and numeric fixtures.
 
 Differences from the official code: cleaning never writes into the caller's tensor, and cleaning frame by frame can be
 trained through; large frames are cleaned and reconstructed in bands of rows, which changes rounding at most; the
-features that wait for their turn can be recomputed or kept in half precision, so a long clip need not hold them all.
-Correctness: every tensor of the reference, gradients included, in float32 and float64.
+features that wait for their turn can be recomputed or kept in half precision, so a long clip need not hold them all. With
+parameters in half precision features are, too; pixels, flow and positions stay float32.
+Correctness: every tensor of the reference, gradients included, in float32 and float64; for bfloat16 see docs/speed.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from upframe.nets._correlation_flow import CorrelationFlow
 from upframe.nets._flow import SPyNet, flow_warp, mm_names, with_normalisation
-from upframe.nets._layers import ResidualBlocks, conv1x1, conv3x3
+from upframe.nets._layers import NarrowConv2d, ResidualBlocks, conv1x1, conv3x3, convolved
 from upframe.nets.clips import Cleaned, Keep
 from upframe.spec import Chunk, Cleaning, Memory, ModelSpec, Window
 
@@ -43,7 +44,8 @@ SLOPE = 0.1  # of every LeakyReLU here
 FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 # Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
 CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
-RECONSTRUCTION_PX = 1 << 16  # nine kilobytes each, at 16 times the pixels; bands overlap by 4 rows
+RECONSTRUCTION_PX = 1 << 14  # nine kilobytes each, at 16 times the pixels; bands of 45 rows cost 3 % more than the whole
+LEAST_ROWS = 8  # of such a band
 
 
 class Upsample(nn.Module):
@@ -53,8 +55,20 @@ class Upsample(nn.Module):
         super().__init__()
         self.upsample_conv = conv3x3(channels_in, channels_out * 4)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.upsample_conv(x), 2)
+    def forward(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
+        """(N, C, H, W) → (N, C', 2H, 2W), or of its rows those from the input's rows `kept`."""
+        if torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
+            return F.pixel_shuffle(self.upsample_conv(x)[:, :, kept], 2)
+        # The four pixels that are made of one shall lie one after the other in memory, not each channel of the four: then the
+        # shuffle moves whole rows of channels, in half the time.
+        conv = self.upsample_conv
+        c = conv.out_channels // 4
+        weight = conv.weight.view(c, 4, *conv.weight.shape[1:]).transpose(0, 1).flatten(0, 1)
+        bias = None if conv.bias is None else conv.bias.view(c, 4).t().flatten()
+        made = F.conv2d(x, weight, bias, padding=1)[:, :, kept].permute(0, 2, 3, 1)
+        n, h, w, _ = made.shape
+        pixels = made.view(n, h, w, 2, 2, c).transpose(2, 3)  # (N, H, 2, W, 2, C')
+        return pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
 
 class BasicVSR(nn.Module):
@@ -84,7 +98,7 @@ class BasicVSR(nn.Module):
         self.upsample1 = Upsample(channels, channels)
         self.upsample2 = Upsample(channels, reconstruction_channels)
         self.conv_hr = conv3x3(reconstruction_channels, reconstruction_channels)
-        self.conv_last = conv3x3(reconstruction_channels, 3)
+        self.conv_last = NarrowConv2d(reconstruction_channels, 3)
 
     @property
     def flow_network(self) -> SPyNet | CorrelationFlow:
@@ -93,24 +107,29 @@ class BasicVSR(nn.Module):
         assert isinstance(found, SPyNet | CorrelationFlow)
         return found
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters, in which features are kept and convolved."""
+        dtype: torch.dtype = self.fusion.weight.dtype
+        return dtype
+
     def forward(self, clip: Tensor, *, keep: Keep = "full") -> Tensor:
-        """The enlarged clip; `keep` is for inference, with gradients only "full" saves anything."""
+        """The enlarged clip, in float32 at least; `keep` is for inference, with gradients only "full" saves anything."""
         n, t, c, h, w = clip.shape
         frames = self.stream(clip, keep=keep)
         if torch.is_grad_enabled():
             return torch.stack(list(frames), dim=1)
-        out = clip.new_empty(n, t, c, SCALE * h, SCALE * w)  # stacking would hold everything twice
-        for i, frame in enumerate(frames):
+        out = torch.empty((n, t, c, SCALE * h, SCALE * w), dtype=_exact(clip.dtype), device=clip.device)
+        for i, frame in enumerate(frames):  # stacking would hold everything twice
             out[:, i] = frame
         return out
 
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
-        """The enlarged frames (N, 3, 4H, 4W) one after the other, none of them held here.
+        """The enlarged frames (N, 3, 4H, 4W) one after the other, none of them held here, in float32 at least.
 
         Gradient and inference modes are those in force while the iterator is advanced.
         """
-        t = clip.shape[1]
-        frames = [clip[:, i] for i in range(t)]
+        frames = list(clip.to(_exact(clip.dtype)).unbind(1))
         backward_flows = self._flows(frames[:-1], frames[1:])
         waiting = self._backward_features(frames, backward_flows, keep)
         mirrored = _is_mirrored(clip)  # then frame i lies at t - 1 - i too, and the flows as well
@@ -146,7 +165,7 @@ class BasicVSR(nn.Module):
         for i in reversed(range(t)):
             feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
             if i < block:
-                held.append(feature.to("cpu", torch.float16) if keep == "half" else feature)
+                held.append(_halved(feature) if keep == "half" else feature)
             elif i % block == 0:
                 checkpoints[i] = feature
         for start in range(0, t, block):
@@ -157,40 +176,56 @@ class BasicVSR(nn.Module):
                     feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
                     held.append(feature)
                 held.append(checkpoints.pop(start))
+            feature = None  # what waits is held once, and given away
             while held:
-                yield held.pop().to(frames[0].device, frames[0].dtype)
+                yield held.pop().to(frames[0].device, self.dtype)
 
     def _step(self, branch: nn.Module, frame: Tensor, feature: Tensor | None, flow: Tensor | None) -> Tensor:
         """The feature of `frame` from that of its neighbour; `flow` leads from `frame` to the neighbour."""
         if feature is None or flow is None:
             n, _, h, w = frame.shape
-            warped = frame.new_zeros(n, self.channels, h, w)
+            warped = frame.new_zeros(n, self.channels, h, w, dtype=self.dtype).contiguous(memory_format=torch.channels_last)
         else:
             warped = flow_warp(feature, flow)
-        return branch(torch.cat([frame, warped], dim=1))  # type: ignore[no-any-return]
+        # Where both are channels-last, so is the whole.
+        return branch(torch.cat([frame.to(self.dtype, memory_format=torch.channels_last), warped], dim=1))  # type: ignore[no-any-return]
 
     def _reconstructed(self, frame: Tensor, backward_feature: Tensor, forward_feature: Tensor) -> Tensor:
         """The enlarged frame (N, 3, 4H, 4W), in bands of rows where it is large."""
         h, w = frame.shape[-2:]
-        both = torch.cat([backward_feature, forward_feature], dim=1)
         base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        if h * w <= RECONSTRUCTION_PX:
-            return base.add_(self._detail(both))
-        rows = max(1, RECONSTRUCTION_PX // w)
+        rows = max(LEAST_ROWS, math.ceil(h / math.ceil(h * w / RECONSTRUCTION_PX)))  # bands of the same size
         for top in range(0, h, rows):
-            # Four 3×3 convolutions at 1, 2, 4 and 4 times the size reach 1 + 1/2 + 1/4 + 1/4 = 2 rows.
-            first, last = max(top - 2, 0), min(top + rows + 2, h)
-            detail = self._detail(both[:, :, first:last])
-            made = slice(SCALE * top, SCALE * min(top + rows, h))
-            base[:, :, made].add_(detail[:, :, made.start - SCALE * first : made.stop - SCALE * first])
+            band = slice(top, min(top + rows, h))
+            base[:, :, SCALE * band.start : SCALE * band.stop].add_(self._detail(backward_feature, forward_feature, band))
         return base
 
-    def _detail(self, both: Tensor) -> Tensor:
-        """What is added to the bilinear enlargement, from the features of both branches."""
-        x = F.leaky_relu_(self.fusion(both), SLOPE)
-        x = F.leaky_relu_(self.upsample1(x), SLOPE)
-        x = F.leaky_relu_(self.upsample2(x), SLOPE)
-        return self.conv_last(F.leaky_relu_(self.conv_hr(x), SLOPE))  # type: ignore[no-any-return]
+    def _detail(self, backward_feature: Tensor, forward_feature: Tensor, band: slice) -> Tensor:
+        """What is added to the bilinear enlargement of a band of rows, from the features of both branches.
+
+        Convolutions at 1, 2, 4 and 4 times the size look one row further each. Two rows around the band serve them all; of
+        these, and then of what is made of them, each leaves the outermost behind, which has seen a border that is none.
+        """
+        above, below = min(2, band.start), min(2, backward_feature.shape[2] - band.stop)
+        seen = slice(band.start - above, band.stop + below)
+        x = torch.cat([backward_feature[:, :, seen], forward_feature[:, :, seen]], dim=1)
+        x = F.leaky_relu_(self.fusion(x), SLOPE)
+        # A row at most is kept of each side, which is two rows once enlarged.
+        x = F.leaky_relu_(self.upsample1(x, kept=slice(max(above - 1, 0), x.shape[2] - max(below - 1, 0))), SLOPE)
+        above, below = min(above, 1), min(below, 1)
+        x = F.leaky_relu_(self.upsample2(x, kept=slice(above, x.shape[2] - below)), SLOPE)
+        detail: Tensor = self.conv_last(convolved(self.conv_hr, x, slope=SLOPE))
+        return detail[:, :, 2 * above : detail.shape[2] - 2 * below]
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """In which pixels and flow are kept: half precision has no room for either."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _halved(feature: Tensor) -> Tensor:
+    """In the host's memory at two bytes a value; those in half precision already are as they are."""
+    return feature.to("cpu", torch.float16 if feature.element_size() > 2 else feature.dtype)
 
 
 def _is_mirrored(clip: Tensor) -> bool:
@@ -259,7 +294,7 @@ class RealBasicVSR(nn.Module):
         """
         options = options or Cleaning()
         residues: list[float] = []
-        cleaned = clip
+        cleaned = clip  # pixels stay in float32; in half precision only the residue is computed
         for _ in range(options.max_passes if options.strength else 0):
             if self.recurrent_cleaning:
                 residue = self._residue_in_time(cleaned)
@@ -267,16 +302,19 @@ class RealBasicVSR(nn.Module):
                 residue = (
                     self._residue(cleaned, max_px or CLEANING_PX) if options.sequential else self._residue_at_once(cleaned)
                 )
-            cleaned = cleaned + residue
+            cleaned = cleaned.to(_exact(clip.dtype)) + residue
             residues.append(255 * _mean_abs(residue))
             if residues[-1] < options.threshold:
                 break
         if 0 < options.strength < 1:
-            cleaned = torch.lerp(clip, cleaned, options.strength)
+            cleaned = torch.lerp(clip.to(cleaned.dtype), cleaned, options.strength)
         return Cleaned(cleaned, len(residues), tuple(residues))
 
     def _residue_at_once(self, clip: Tensor) -> Tensor:
-        return self.image_cleaning(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])  # type: ignore[no-any-return]
+        return self._residue_of(clip.flatten(0, 1)).view(clip.shape)
+
+    def _residue_of(self, frames: Tensor) -> Tensor:
+        return self.image_cleaning(frames.to(self.basicvsr.dtype))  # type: ignore[no-any-return]
 
     def _residue(self, clip: Tensor, max_px: int) -> Tensor:
         """What cleaning adds to the clip, computed frame by frame, in bands of rows where frames are large."""
@@ -284,13 +322,13 @@ class RealBasicVSR(nn.Module):
         halo = self.cleaning_radius_px
         rows = max(halo, max_px // w)
         if h <= rows + halo:
-            return torch.stack([self.image_cleaning(clip[:, i]) for i in range(clip.shape[1])], dim=1)
+            return torch.stack([self._residue_of(clip[:, i]) for i in range(clip.shape[1])], dim=1)
         frames = []
         for i in range(clip.shape[1]):
             bands = []
             for top in range(0, h, rows):
                 first, last = max(top - halo, 0), min(top + rows + halo, h)
-                band = self.image_cleaning(clip[:, i, :, first:last])
+                band = self._residue_of(clip[:, i, :, first:last])
                 bands.append(band[:, :, top - first : min(top + rows, h) - first])
             frames.append(torch.cat(bands, dim=2))
         return torch.stack(frames, dim=1)
@@ -395,18 +433,28 @@ def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_bl
     return _realbasicvsr_spec(sizes, rest)
 
 
-def _realbasicvsr_spec(sizes: Mapping[str, Any], rest: Mapping[str, Any]) -> ModelSpec:
+def _realbasicvsr_spec(sizes: Mapping[str, Any], rest: Mapping[str, Any], *, bf16_loss_db: float | None = None) -> ModelSpec:
     channels, propagation_blocks, cleaning_blocks = sizes.values()
     name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}{_suffix(**rest)}-x{SCALE}"
-    return _spec(name, "RealBasicVSR", partial(RealBasicVSR, **sizes, **rest), licence=_licence(**rest))
+    build = partial(RealBasicVSR, **sizes, **rest)
+    return _spec(name, "RealBasicVSR", build, licence=_licence(**rest), bf16_loss_db=bf16_loss_db)
 
 
 # Measured with 64 channels; the number of blocks makes no difference. The reconstruction, at 16 times the pixels, takes most.
-MEMORY = (Memory(fixed=48e6, per_px=7800, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 8200)),)
+MEMORY = (
+    Memory(fixed=39e6, per_px=2600, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 11_000)),
+    Memory("bf16", fixed=31e6, per_px=2300, feature_bytes=280, chunk=Chunk(RECONSTRUCTION_PX, "rows", 4600)),
+)
 
 
 def _spec(
-    name: str, family: str, build: Callable[[], nn.Module], *, aliases: tuple[str, ...] = (), licence: str = OFFICIAL_LICENCE
+    name: str,
+    family: str,
+    build: Callable[[], nn.Module],
+    *,
+    aliases: tuple[str, ...] = (),
+    licence: str = OFFICIAL_LICENCE,
+    bf16_loss_db: float | None = None,
 ) -> ModelSpec:
     cleans = family == "RealBasicVSR"
     return ModelSpec(
@@ -425,6 +473,8 @@ def _spec(
         streams=True,
         paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,
         licence=licence,
+        precisions=("fp32", "bf16"),
+        bf16_loss_db=bf16_loss_db,
         aliases=aliases,
     )
 
@@ -434,6 +484,6 @@ REALBASICVSR = _spec("realbasicvsr-x4", "RealBasicVSR", RealBasicVSR, aliases=("
 _OUR_SIZES = {"channels": 32, "propagation_blocks": 6, "cleaning_blocks": 4}
 _OUR_REST = {"reconstruction_channels": 24, "flow": "correlation"}
 OUR_SIZE: dict[str, Any] = {**_OUR_SIZES, **_OUR_REST}
-OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST)
+OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST, bf16_loss_db=0.003)
 """The size of the weights that we ship."""
 SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR, OURS)

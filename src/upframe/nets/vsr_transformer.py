@@ -170,7 +170,8 @@ class FeedForward(nn.Module):
             seen = x[sources[side][part]]
             if side in flow_of:
                 seen = flow_warp(seen, flow_of[side][part])
-            given = torch.cat([frames[part], seen], dim=1).contiguous(memory_format=torch.channels_last)
+            given = torch.cat([frames[part].to(self.fusion.weight.dtype), seen], dim=1)
+            given = given.contiguous(memory_format=torch.channels_last)
             return self.get_submodule(self.branches[side])(given)  # type: ignore[no-any-return]
 
         def added(part: slice) -> Tensor:
@@ -360,7 +361,7 @@ class VSRTransformer(nn.Module):
 
     def _extracted(self, frames: Tensor) -> Tensor:
         """Features of single frames, channels-last, which takes a tenth to a quarter off the convolutions' time on CPUs."""
-        x = self.conv_first(frames.contiguous(memory_format=torch.channels_last))
+        x = self.conv_first(frames.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
         return self.feature_extraction(F.leaky_relu_(x, self.slope))  # type: ignore[no-any-return]
 
     def _enlarged(self, frames: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:
