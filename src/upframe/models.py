@@ -48,6 +48,7 @@ SHIPPED: dict[str, Shipped] = {
     "photo-x3": Shipped("photo_x3.safetensors", "rlfn-ntire-x3"),
     "photo-x4": Shipped("photo_x4.safetensors", "rlfn-ntire-x4"),
     "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4"),
+    "video-x4": Shipped("video_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
     "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
 }
 """Shipped models by name; `photo-xN` serve as the defaults."""

@@ -61,6 +61,8 @@ def _fuses(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether oneDNN is there for this convolution, and no gradient or autocast in the way."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
+    if torch.compiler.is_compiling():  # also when exporting: graphs are to hold what every runtime knows
+        return False
     if x.dtype != conv.weight.dtype or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
     return x.numel() > 0 and _has_fused(x.dtype)

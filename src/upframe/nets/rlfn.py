@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import added, conv1x1, conv3x3, multiplied, multiply_input_by
+from upframe.nets._layers import added, conv1x1, conv3x3, convolved, multiplied, multiply_input_by
 from upframe.spec import ModelSpec, SizeRule
 from upframe.tiling import Place
 
@@ -117,12 +117,11 @@ class RLFB(nn.Module):
         self.c3_r = conv3x3(inner_channels, channels)
         self.c5 = conv1x1(channels, channels)
         self.esa = ESA(channels, reduced=esa_channels, convs=esa_convs)
-        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
-        y = self.activation(self.c1_r(x))
-        y = self.activation(self.c2_r(y))
-        y = added(self.activation(self.c3_r(y)), x)
+        y = convolved(self.c1_r, x, slope=SLOPE)
+        y = convolved(self.c2_r, y, slope=SLOPE)
+        y = added(convolved(self.c3_r, y, slope=SLOPE), x)
         return self.esa(self.c5(y), spread)  # type: ignore[no-any-return]
 
 
