@@ -43,6 +43,12 @@ def test_rows_are_filtered_as_numpy_filters_them(kind: str, pixel_bytes: int, pi
     np.testing.assert_array_equal(png.unfilter(made, pixel_bytes, above), rows)
 
 
+def test_without_kernels_many_rows_are_filtered_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, above = rows_of("smooth", 200, 1500, 3), rows_of("noise", 1, 1500, 3)[0]  # seven slices
+    monkeypatch.setattr(png_writer, "library", lambda: None)
+    np.testing.assert_array_equal(png_writer.filter_rows(rows, above, 3), png_writer._filtered_in_numpy(rows, above, 3))
+
+
 @needs_kernels
 @pytest.mark.parametrize("pixel_bytes", [1, 2, 3, 4, 6, 8])
 def test_all_filters_are_undone_as_numpy_undoes_them(pixel_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _ISAL_LEVEL, _ZLIB_LEVEL = 2, 4
 _CHUNK_BYTES = 1 << 18
 _PART_BYTES = 1 << 19  # of rows that are compressed at a time, by themselves; a part begins without a dictionary
+_NUMPY_BYTES = 1 << 17  # of rows that are filtered at a time without kernels, which takes some twenty times as many
 _THREADS = min(4, os.cpu_count() or 1)
 _RAW_DEFLATE, _MEMORY_LEVEL = -15, 9
 _ZLIB_HEADER = b"\x78\x5e"
@@ -219,7 +220,13 @@ def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: 
         if kernels.upframe_png_filter(rows.ctypes.data, above.ctypes.data, *rows.shape, pixel_bytes, made.ctypes.data):
             raise MemoryError("not enough memory for a row of a PNG")
         return made
-    return _filtered_in_numpy(rows, above, pixel_bytes)
+    made = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+    count = max(1, _NUMPY_BYTES // rows.shape[1])
+    for top in range(0, len(rows), count):
+        some = rows[top : top + count]
+        made[top : top + count] = _filtered_in_numpy(some, above, pixel_bytes)
+        above = some[-1]
+    return made
 
 
 def _filtered_in_numpy(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
