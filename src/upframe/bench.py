@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from upframe.engines import GraphEngine, TorchEngine, engine_options, make_engine, pick_device
+from upframe.engines import GraphEngine, TorchEngine, engine_options, make_engine_as_named, pick_device
 from upframe.environment import environment
 from upframe.errors import UsageError
 from upframe.models import Model
@@ -391,7 +391,7 @@ def bench(
 
 def _compiled(model: Model, engine: str, *, device: str, precision: Precision) -> Callable[[Tensor], Tensor] | None:
     """One pass of an engine other than torch alone, compiled here and now; None for torch."""
-    made = make_engine(model, engine_options(engine, device=device, precision=precision))
+    made = make_engine_as_named(model, engine_options(engine, device=device, precision=precision))
     if type(made) is TorchEngine:
         return None
     if isinstance(made, GraphEngine):

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from upframe.bench import Timing, count
 from upframe.comparison_worker import Job, plain_form
-from upframe.engines import BACKENDS, engine_options, make_engine, pick_device
+from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
 from upframe.environment import environment
 from upframe.errors import UsageError
 from upframe.models import Model
@@ -319,8 +319,8 @@ def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision]
         raise UsageError(f"--precision {' '.join(precisions)}", f"not proven for {model.name}", f"choose from {able}")
     chosen: list[_Form] = []
     for engine in engines:
-        if engine in BACKENDS:  # what cannot run at all is refused before any work
-            make_engine(model, engine_options(engine, device=device))
+        if engine in (*BACKENDS, "native"):  # what cannot run at all is refused before any work
+            make_engine_as_named(model, engine_options(engine, device=device))
         computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
         shown = "ours" if engine == "auto" else engine
         chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]

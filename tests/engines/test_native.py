@@ -14,7 +14,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from upframe.bench import bench
+from upframe.comparison import compare_with_plain
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, make_engine, native
+from upframe.errors import UsageError
 from upframe.kernels import NEEDS, cpu_flags
 from upframe.models import Model
 from upframe.nets import rlfn, vapsr
@@ -132,6 +135,14 @@ def test_without_kernels_torch_runs_and_native_says_so(
     caplog.clear()
     assert type(make_engine(model, replace(options, fused=None))) is TorchEngine  # type: ignore[type-var]
     assert not caplog.records
+
+
+def test_figures_of_kernels_are_refused_where_torch_would_run() -> None:
+    model = network(24)
+    with pytest.raises(UsageError, match="--engine native: has no kernels for"):
+        compare_with_plain([model], size=(24, 24), repeats=1, threads=1, engines=["native"])
+    with pytest.raises(UsageError, match="--engine native: has no kernels for"):
+        bench([model], size=(24, 24), repeats=1, engine="native")
 
 
 @pytest.mark.parametrize("options", [{"dense_px": 9}, {"dilated_px": 3}, {"attention_last": True}, {"pixel_norm": False}])

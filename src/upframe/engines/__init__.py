@@ -49,6 +49,7 @@ __all__ = [
     "keep_freed_memory",
     "make_clip_engine",
     "make_engine",
+    "make_engine_as_named",
     "pick_device",
 ]
 
@@ -100,6 +101,19 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
     if options.threads:
         torch.set_num_threads(options.threads)
     return GraphEngine(model, options, BACKENDS[options.name]())
+
+
+def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
+    """`make_engine` for measuring: torch never runs under another engine's name.
+
+    Raises:
+        UsageError: besides, where `options` ask for kernels that cannot be used.
+    """
+    if isinstance(options, TorchOptions) and options.fused:
+        hindered = obstacle(model, options)
+        if hindered:
+            raise UsageError("--engine native", hindered, "use --engine auto")
+    return make_engine(model, options)
 
 
 def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:

@@ -385,13 +385,13 @@ _SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside
 }
 
 _BF16_LOSS_DB = {  # Set5, sisr-y, rounded up; of the official weights, where there are none of ours: photo-x2 and photo-x3
-    "rlfn-x2": 0.028,
-    "rlfn-x4": 0.007,
-    "rlfn-s-x2": 0.048,
-    "rlfn-s-x4": 0.016,
+    "rlfn-x2": 0.031,
+    "rlfn-x4": 0.006,
+    "rlfn-s-x2": 0.047,
+    "rlfn-s-x4": 0.019,
     "rlfn-ntire-x2": 0.006,
-    "rlfn-ntire-x3": 0.0,
-    "rlfn-ntire-x4": 0.014,
+    "rlfn-ntire-x3": 0.001,
+    "rlfn-ntire-x4": 0.011,
 }
 
 SPECS: tuple[ModelSpec, ...] = tuple(
