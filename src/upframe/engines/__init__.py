@@ -124,9 +124,9 @@ def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
     """
     if not isinstance(options, TorchOptions):
         raise UsageError(f"--engine {options.name}", f"{model.spec.name} is a network for clips", "use --engine torch")
-    if options.fused:
-        log.warning("--engine native has no kernels for %s; torch runs it", model.spec.name)
-    return TorchEngine(model, options)
+    made = make_engine(model, options)
+    assert isinstance(made, TorchEngine)
+    return made
 
 
 def exact(options: EngineOptions) -> EngineOptions:

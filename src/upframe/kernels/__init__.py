@@ -15,16 +15,25 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent / "libupframe_kernels.so"
-VERSION = 2
+VERSION = 3
 """Of the interface; raised together with that in kernels.h."""
 NEEDS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 """CPU flags without which nothing of it can run."""
 
-_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "upframe_vapsr_make": (_POINTER, [_INT, _INT, _INT, _INT, _POINTER, _POINTER]),
     "upframe_vapsr_run": (_INT, [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT]),
     "upframe_vapsr_free": (None, [_POINTER]),
+    "upframe_winograd_make": (_POINTER, [_INT, _INT, _POINTER, _POINTER, _INT]),
+    "upframe_winograd_run": (_INT, [*[_POINTER] * 4, *[_INT] * 5, _FLOAT, _INT]),
+    "upframe_winograd_free": (None, [_POINTER]),
+    "upframe_esa_make": (_POINTER, [_INT, _INT, _POINTER]),
+    "upframe_esa_first": (_INT, [*[_POINTER] * 4, _LONG, _INT]),
+    "upframe_esa_second": (_INT, [*[_POINTER] * 6, *[_INT] * 5]),
+    "upframe_esa_free": (None, [_POINTER]),
+    "upframe_shuffle": (_INT, [_POINTER, _INT, _POINTER, *[_INT] * 6]),
+    "upframe_use_threads_of": (None, [_POINTER]),
     "upframe_png_filter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
     "upframe_png_unfilter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
     "upframe_codes8": (None, [_POINTER, *[_LONG] * 6, _POINTER]),

@@ -7,4 +7,4 @@
 #define UPFRAME_API extern "C" __attribute__((visibility("default")))
 
 // Of this interface; `VERSION` in kernels/__init__.py.
-constexpr int kInterfaceVersion = 2;
+constexpr int kInterfaceVersion = 3;

@@ -1,10 +1,14 @@
-// Pixels on their way in and out: PNG's row filters (PNG, third edition, W3C 2023, section 9), and values to 8-bit codes.
+// Pixels on their way in and out: PNG's row filters (PNG, third edition, W3C 2023, section 9), values to 8-bit codes, and the
+// shuffle that ends a network.
 
 #include "kernels.h"
+
+#include "threads.h"
 
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -164,6 +168,66 @@ UPFRAME_API void upframe_codes8(const float* x, std::int64_t channel_stride, std
             }
         }
         for (; i < width * channels; i++) out[i] = code(x[i / channels * column_stride + i % channels * channel_stride]);
+    }
+}
+
+namespace {
+
+template <typename Stored>
+inline float widened(Stored x) {
+    if constexpr (sizeof x == 2) {
+        const std::uint32_t bits = std::uint32_t(x) << 16;  // of a bfloat16
+        float wide;
+        std::memcpy(&wide, &bits, sizeof wide);
+        return wide;
+    } else {
+        return x;
+    }
+}
+
+template <int Scale, typename Stored>
+void shuffle(const Stored* x, float* out, int frames, int height, int width, int colours, int threads) {
+    const std::size_t channels = std::size_t(colours) * Scale * Scale, row = std::size_t(width) * Scale;
+    in_parallel(frames * height, threads, [&](auto&& next) {
+        for (int i; (i = next()) >= 0;) {
+            const Stored* from = x + i * (width * channels);
+            const std::size_t frame = i / height, y = i % height;
+            constexpr int kAtOnce = 32;  // pixels, whose outputs then are in the first-level cache for all planes and rows
+            for (int first = 0; first < width; first += kAtOnce)
+                for (int c = 0; c < colours; c++)
+                    for (int dy = 0; dy < Scale; dy++) {
+                        float* to = out + ((frame * colours + c) * height + y) * Scale * row + dy * row;
+                        const Stored* at = from + (c * Scale + dy) * Scale;
+                        for (int w = first; w < std::min(width, first + kAtOnce); w++)
+                            for (int dx = 0; dx < Scale; dx++) to[w * Scale + dx] = widened(at[w * channels + dx]);
+                    }
+        }
+    });
+}
+
+template <typename Stored>
+bool shuffle_by(int scale, const void* x, float* out, int frames, int height, int width, int colours, int threads) {
+    const auto* from = static_cast<const Stored*>(x);
+    switch (scale) {
+        case 2: shuffle<2>(from, out, frames, height, width, colours, threads); return true;
+        case 3: shuffle<3>(from, out, frames, height, width, colours, threads); return true;
+        case 4: shuffle<4>(from, out, frames, height, width, colours, threads); return true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+// Maps (frames, height, width, colours * scale^2), float32 or bfloat16, to planes (frames, colours, scale * height, scale * width) in
+// float32. Returns 0, or 1 for a scale that is not 2, 3 or 4.
+UPFRAME_API int upframe_shuffle(const void* x, int is_bf16, float* out, int frames, int height, int width, int colours, int scale,
+                                int threads) {
+    try {
+        const bool done = is_bf16 ? shuffle_by<std::uint16_t>(scale, x, out, frames, height, width, colours, threads)
+                                  : shuffle_by<float>(scale, x, out, frames, height, width, colours, threads);
+        return done ? 0 : 1;
+    } catch (...) {
+        return 1;
     }
 }
 

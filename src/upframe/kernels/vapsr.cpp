@@ -17,21 +17,21 @@
 
 #include "kernels.h"
 
+#include "maps.h"
+#include "products.h"
+#include "threads.h"
+
 #include <immintrin.h>
 
 #include <algorithm>
-#include <barrier>
+#include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <new>
-#include <thread>
 #include <vector>
 
 namespace {
 
-constexpr int kLanes = 16;
 constexpr int kReach = 8;           // columns and rows that a block sees around a pixel: 2 and 6
 constexpr int kMargin = 16;         // columns of a buffered row before the strip's first
 constexpr int kBatch = 6;           // rows that are made at a time: a column of them stays in the first-level cache
@@ -40,88 +40,35 @@ constexpr float kEpsilon = 1e-5f;   // of the normalisation, torch's default
 
 // Numbers as they are stored ------------------------------------------------------------------------------------------
 
-struct Float32 {
-    using Stored = float;
-    static constexpr int kTogether = 1;  // inputs of a product that lie in one lane
+struct Rows32 : Float32 {
     static constexpr int kStrip = 160;   // columns
     static constexpr int kDegree = 5;    // of GELU's polynomials
-    static __m512 load(const float* at) { return _mm512_loadu_ps(at); }
-    static void store(float* at, __m512 x) { _mm512_storeu_ps(at, x); }
-    static float stored(float x) { return x; }
-    static __m512 spread(const float* at) { return _mm512_set1_ps(*at); }
-    static __m512 multiply_add(__m512 x, const float* weight, __m512 sum) {
-        return _mm512_fmadd_ps(x, _mm512_loadu_ps(weight), sum);
-    }
 
     // In maps that a 5x5 convolution reads, a column is what it is, and a product takes one tap.
     using Column = float;
     static constexpr int kTaps = 5, kTapsTogether = 1;
     static float taps(float first, float) { return first; }
-    static void store(float* at, __m512 x, __m512) { _mm512_storeu_ps(at, x); }
-    static __m512 multiply_add_column(__m512 x, __m512 weight, __m512 sum) { return _mm512_fmadd_ps(x, weight, sum); }
+    static void store_column(float* at, __m512 x, __m512) { _mm512_storeu_ps(at, x); }
     static __m512 alone(__m512 column) { return column; }
 };
 
-struct BFloat16 {
-    using Stored = std::uint16_t;
-    static constexpr int kTogether = 2;
+struct Rows16 : BFloat16 {
     static constexpr int kStrip = 160;
     static constexpr int kDegree = 3;
-    static __m512 load(const std::uint16_t* at) {
-        const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-    }
-    static void store(std::uint16_t* at, __m512 x) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), (__m256i)_mm512_cvtneps_pbh(x));
-    }
-    static std::uint16_t stored(float x) {  // to the nearest, halves to even; weights are finite
-        std::uint32_t bits;
-        std::memcpy(&bits, &x, sizeof bits);
-        return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-    }
-    static __m512 spread(const std::uint16_t* at) {
-        std::int32_t pair;
-        std::memcpy(&pair, at, sizeof pair);
-        return _mm512_castsi512_ps(_mm512_set1_epi32(pair));
-    }
-    static __m512 multiply_add(__m512 x, const std::uint16_t* weight, __m512 sum) {
-        return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)_mm512_loadu_si512(weight));
-    }
 
     // There a column lies in pairs with the one that the convolution's next tap reads: one product takes two taps, three of
     // them the five, the last with nothing.
     using Column = std::uint32_t;
     static constexpr int kTaps = 3, kTapsTogether = 2;
     static std::uint32_t taps(float first, float second) { return stored(first) | std::uint32_t(stored(second)) << 16; }
-    static void store(std::uint32_t* at, __m512 x, __m512 next) {
+    static void store_column(std::uint32_t* at, __m512 x, __m512 next) {
         const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
                                                23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
         _mm512_storeu_si512(at, _mm512_permutexvar_epi16(turns, (__m512i)_mm512_cvtne2ps_pbh(next, x)));
     }
-    static __m512 multiply_add_column(__m512 x, __m512 weight, __m512 sum) {
-        return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)weight);
-    }
     static __m512 alone(__m512 column) {
         return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(column), _mm512_set1_epi32(0xffff)));
     }
-};
-
-template <typename T>
-struct Aligned {
-    struct Free {
-        void operator()(T* p) const { std::free(p); }
-    };
-    std::unique_ptr<T, Free> held;
-    void make(std::size_t count) {
-        const std::size_t bytes = (count * sizeof(T) + 4095) / 4096 * 4096;
-        held.reset(static_cast<T*>(std::aligned_alloc(4096, bytes)));
-        if (!held) throw std::bad_alloc();
-    }
-    void make_zeros(std::size_t count) {
-        make(count);
-        std::memset(held.get(), 0, count * sizeof(T));
-    }
-    T* get() const { return held.get(); }
 };
 
 // GELU -----------------------------------------------------------------------------------------------------------------
@@ -151,14 +98,6 @@ struct Gelu {
 
 // Weights --------------------------------------------------------------------------------------------------------------
 
-// (outputs, inputs) to [inputs / together][outputs][together].
-template <typename K>
-void pack_pointwise(typename K::Stored* to, const float* from, int inputs, int outputs) {
-    for (int i = 0; i < inputs; i++)
-        for (int o = 0; o < outputs; o++)
-            to[(i / K::kTogether * outputs + o) * K::kTogether + i % K::kTogether] = K::stored(from[o * inputs + i]);
-}
-
 template <typename K, int C, int A>
 struct Block {
     typename K::Stored w1[C * A], w2[A * A], w3[A * C];
@@ -179,7 +118,7 @@ struct Block {
 
   private:
     static const float* pointwise(typename K::Stored* w, float* b, const float* p, int inputs, int outputs) {
-        pack_pointwise<K>(w, p, inputs, outputs);
+        pack<K>(w, p, inputs, outputs, outputs);
         std::copy(p + inputs * outputs, p + inputs * outputs + outputs, b);
         return p + inputs * outputs + outputs;
     }
@@ -202,22 +141,7 @@ struct Block {
 // P pixels of a point-wise convolution, their sums handed to `finish`.
 template <typename K, int Inputs, int Outputs, int P, typename Finish>
 inline void pointwise_tile(const typename K::Stored* x, const typename K::Stored* w, const float* bias, Finish&& finish) {
-    constexpr int G = Outputs / kLanes;
-    __m512 sum[P][G];
-#pragma GCC unroll 16
-    for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-        for (int g = 0; g < G; g++) sum[p][g] = _mm512_loadu_ps(bias + g * kLanes);
-    for (int i = 0; i < Inputs / K::kTogether; i++) {
-#pragma GCC unroll 16
-        for (int p = 0; p < P; p++) {
-            const __m512 spread = K::spread(x + p * Inputs + i * K::kTogether);
-#pragma GCC unroll 4
-            for (int g = 0; g < G; g++)
-                sum[p][g] = K::multiply_add(spread, w + (i * Outputs + g * kLanes) * K::kTogether, sum[p][g]);
-        }
-    }
-    finish(sum);
+    multiply<K, Outputs / kLanes, P>(x, Inputs, w, Inputs / K::kTogether, bias, finish);
 }
 
 // A 5x5 convolution of each channel: T columns, `Dilation` apart, of `Rows` rows as far apart, so that what is loaded serves
@@ -250,7 +174,7 @@ inline void depthwise_tile(const typename K::Column* const* rows, const typename
                 for (int k = 0; k < K::kTaps; k++) {
                     const int t = i - k * K::kTapsTogether;
                     if (t >= 0 && t < kTile && y - r >= 0 && y - r < 5)
-                        sum[r][t] = K::multiply_add_column(here, w[r][k], sum[r][t]);
+                        sum[r][t] = K::multiply_add(here, w[r][k], sum[r][t]);
                 }
         }
     }
@@ -292,7 +216,7 @@ class ColumnWriter {
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
             const __m512 first = kLag == 0 ? column(t) : t < kLag ? before_[a / kLanes][t] : column(t - kLag);
-            K::store(row_ + (x + t - kLag) * A + a, first, column(t));
+            K::store_column(row_ + (x + t - kLag) * A + a, first, column(t));
         }
         for (int i = 0; i < kLag; i++) before_[a / kLanes][i] = column(T - kLag + i);
     }
@@ -300,7 +224,7 @@ class ColumnWriter {
     // The row ends before column `to`; `x` is the first that was not put. What comes after it is zero.
     void end(int to, int x) {
         for (int a = 0; a < A; a += kLanes) {
-            for (int i = 0; i < kLag; i++) K::store(row_ + (x - kLag + i) * A + a, before_[a / kLanes][i], _mm512_setzero_ps());
+            for (int i = 0; i < kLag; i++) K::store_column(row_ + (x - kLag + i) * A + a, before_[a / kLanes][i], _mm512_setzero_ps());
             for (int i = to - kLag; i < to; i++) {
                 auto* at = row_ + i * A + a;
                 _mm512_storeu_ps(at, K::alone(_mm512_loadu_ps(at)));
@@ -512,43 +436,34 @@ class BlocksOf final : public Blocks {
         const int strip_width = (width + strips - 1) / strips;
         std::vector<Strip<K, C, A>> buffers(workers);
         for (auto& buffer : buffers) buffer.make(strip_width);
-        std::barrier together(workers);
-        const auto work = [&](int worker) {
-            const std::size_t from = values / kLanes * worker / workers * kLanes;
-            const std::size_t to = values / kLanes * (worker + 1) / workers * kLanes;
-            for (std::size_t i = from; i < to; i += kLanes)
-                _mm512_storeu_ps(maps[0].get() + i, is_bf16 ? BFloat16::load(static_cast<const std::uint16_t*>(x) + i)
-                                                            : _mm512_loadu_ps(static_cast<const float*>(x) + i));
-            together.arrive_and_wait();
-            const Gelu<K::kDegree> gelu(gelu_.data());
-            for (std::size_t b = 0; b < blocks_.size(); b++) {
-                for (int s = worker; s < strips; s += workers) {
-                    const int left = std::min(width, s * strip_width), right = std::min(width, left + strip_width);
+        const auto part = [&](int i) { return values / kLanes * i / workers * kLanes; };
+        in_parallel(workers, workers, [&](auto&& next) {
+            for (int i; (i = next()) >= 0;)
+                for (std::size_t at = part(i); at < part(i + 1); at += kLanes)
+                    _mm512_storeu_ps(maps[0].get() + at, is_bf16 ? BFloat16::load(static_cast<const std::uint16_t*>(x) + at)
+                                                                 : _mm512_loadu_ps(static_cast<const float*>(x) + at));
+        });
+        const Gelu<K::kDegree> gelu(gelu_.data());
+        for (std::size_t b = 0; b < blocks_.size(); b++) {
+            std::atomic<int> taken{0};
+            in_parallel(strips, workers, [&](auto&& next) {
+                auto& buffer = buffers[taken++];
+                for (int i; (i = next()) >= 0;) {
+                    const int left = std::min(width, i * strip_width), right = std::min(width, left + strip_width);
                     if (left < right)
-                        buffers[worker].run(blocks_[b], gelu, maps[b % 2].get(), maps[(b + 1) % 2].get(), height, width, left, right);
+                        buffer.run(blocks_[b], gelu, maps[b % 2].get(), maps[(b + 1) % 2].get(), height, width, left, right);
                 }
-                together.arrive_and_wait();
-            }
-            const float* made = maps[blocks_.size() % 2].get();
-            for (std::size_t i = from; i < to; i += kLanes)
-                if (is_bf16)
-                    BFloat16::store(static_cast<std::uint16_t*>(out) + i, _mm512_loadu_ps(made + i));
-                else
-                    _mm512_storeu_ps(static_cast<float*>(out) + i, _mm512_loadu_ps(made + i));
-        };
-        std::vector<std::thread> others;
-        bool all_here = true;
-        for (int worker = 1; worker < workers; worker++) {
-            try {
-                others.emplace_back(work, worker);
-            } catch (...) {  // no thread to be had: the rest must not wait for it
-                together.arrive_and_drop();
-                all_here = false;
-            }
+            });
         }
-        work(0);
-        for (auto& other : others) other.join();
-        if (!all_here) throw std::bad_alloc();
+        const float* made = maps[blocks_.size() % 2].get();
+        in_parallel(workers, workers, [&](auto&& next) {
+            for (int i; (i = next()) >= 0;)
+                for (std::size_t at = part(i); at < part(i + 1); at += kLanes)
+                    if (is_bf16)
+                        BFloat16::store(static_cast<std::uint16_t*>(out) + at, _mm512_loadu_ps(made + at));
+                    else
+                        _mm512_storeu_ps(static_cast<float*>(out) + at, _mm512_loadu_ps(made + at));
+        });
     }
 };
 
@@ -562,11 +477,11 @@ UPFRAME_API void* upframe_vapsr_make(int channels, int attention_channels, int b
         if (attention_channels != 64) return nullptr;
         Blocks* made = nullptr;
         if (channels == 32)
-            made = is_bf16 ? static_cast<Blocks*>(new BlocksOf<BFloat16, 32, 64>(blocks, weights, gelu))
-                           : new BlocksOf<Float32, 32, 64>(blocks, weights, gelu);
+            made = is_bf16 ? static_cast<Blocks*>(new BlocksOf<Rows16, 32, 64>(blocks, weights, gelu))
+                           : new BlocksOf<Rows32, 32, 64>(blocks, weights, gelu);
         else if (channels == 48)
-            made = is_bf16 ? static_cast<Blocks*>(new BlocksOf<BFloat16, 48, 64>(blocks, weights, gelu))
-                           : new BlocksOf<Float32, 48, 64>(blocks, weights, gelu);
+            made = is_bf16 ? static_cast<Blocks*>(new BlocksOf<Rows16, 48, 64>(blocks, weights, gelu))
+                           : new BlocksOf<Rows32, 48, 64>(blocks, weights, gelu);
         return made;
     } catch (...) {
         return nullptr;

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import added, conv1x1, conv3x3, convolved, multiplied, multiply_input_by
+from upframe.nets._layers import conv1x1, conv3x3, convolved, convolved_beside, multiplied, multiply_input_by
 from upframe.spec import ModelSpec, SizeRule
 from upframe.tiling import Place
 
@@ -61,7 +61,7 @@ class ESA(nn.Module):
 
     def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         reduced = self.conv1(x)
-        coarse = self.conv3(F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3))
+        coarse = self.pooled(reduced)
         if spread is None:
             wide = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
         else:
@@ -72,6 +72,10 @@ class ESA(nn.Module):
             wide = down.to(coarse) @ coarse @ across.to(coarse).T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
         gate: Tensor = self.conv4(self.conv_f(reduced).add_(wide)).sigmoid_()
         return multiplied(gate, x)
+
+    def pooled(self, reduced: Tensor) -> Tensor:
+        """The map of cells, each made of pixels in a wide surrounding."""
+        return self.conv3(F.max_pool2d(self.conv2(reduced), kernel_size=7, stride=3))  # type: ignore[no-any-return]
 
 
 Spread = tuple[Tensor, Tensor]
@@ -119,10 +123,13 @@ class RLFB(nn.Module):
         self.esa = ESA(channels, reduced=esa_channels, convs=esa_convs)
 
     def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
+        return self.esa(self.c5(self.refined(x)), spread)  # type: ignore[no-any-return]
+
+    def refined(self, x: Tensor) -> Tensor:
+        """What the three convolutions add to `x`, and `x`."""
         y = convolved(self.c1_r, x, slope=SLOPE)
         y = convolved(self.c2_r, y, slope=SLOPE)
-        y = added(convolved(self.c3_r, y, slope=SLOPE), x)
-        return self.esa(self.c5(y), spread)  # type: ignore[no-any-return]
+        return convolved_beside(self.c3_r, y, x, slope=SLOPE)
 
 
 class RFDB(nn.Module):
@@ -223,7 +230,7 @@ class RLFN(nn.Module):
         y = head
         for i in range(1, self.blocks + 1):
             y = self.get_submodule(f"block_{i}")(y, spread)
-        return self.upsampler(self.conv_2(y).add_(head))  # type: ignore[no-any-return]
+        return self.upsampler(convolved_beside(self.conv_2, y, head))  # type: ignore[no-any-return]
 
 
 def fold_value_range(state: dict[str, Tensor]) -> dict[str, Tensor]:

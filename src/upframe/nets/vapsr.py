@@ -20,7 +20,7 @@ from typing import Any, TypedDict, Unpack
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upframe.nets._layers import DepthwiseConv2d, conv1x1, conv3x3, multiplied
+from upframe.nets._layers import DepthwiseConv2d, conv1x1, conv3x3, convolved_beside, multiplied
 from upframe.spec import ModelSpec
 
 PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, ECCVW 2022, https://arxiv.org/abs/2210.05960"
@@ -179,7 +179,7 @@ class VapSR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         head = self.conv_first(x)
-        return self.upsampler(self.conv_body(self.body(head)).add_(head))  # type: ignore[no-any-return]
+        return self.upsampler(convolved_beside(self.conv_body, self.body(head), head))  # type: ignore[no-any-return]
 
 
 def receptive_radius(blocks: int, **ablations: Unpack[Ablations]) -> int:

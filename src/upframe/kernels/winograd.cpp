@@ -1,0 +1,312 @@
+// 3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3), channels last: 36 products for 16 sums of 9.
+//
+// A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, https://arxiv.org/abs/1509.09308. Sums and
+// products are float32 whatever the maps are stored in; results differ from a direct convolution's by rounding, some 1e-6 of
+// the largest.
+//
+// The picture is cut into tiles of 4x4 pixels that are made from 6x6. A number of tiles side by side is transformed,
+// multiplied, position by position of the 36, by the transformed kernels, and transformed back, all within the second-level
+// cache. Every tile is computed by itself: the same pixels come out whatever the number of threads. Needs AVX-512 (F, BW, DQ, VL),
+// and AVX512_BF16 for maps in bfloat16.
+
+#include "kernels.h"
+
+#include "maps.h"
+#include "products.h"
+#include "threads.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+constexpr int kPositions = 36;
+constexpr int kOut = 4, kIn = 6;         // pixels of a side of a tile
+constexpr int kRows = 2;                 // of tiles that are worked on at a time: they share two of ten rows of pixels
+constexpr int kAhead = 16;               // pixels that are asked for before they are read or written
+constexpr std::size_t kCache = 480 << 10;  // bytes of transformed input at a time
+
+// An odd number of cache lines, so that the 36 rows that are written side by side do not meet in the same set.
+std::size_t odd_lines(std::size_t floats) {
+    const std::size_t lines = (floats + kLanes - 1) / kLanes;
+    return (lines | 1) * kLanes;
+}
+
+// Brings memory near that will be wanted soon.
+template <_mm_hint Hint>
+inline void ahead(const void* from, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(static_cast<const char*>(from) + i, Hint);
+}
+
+// Transforms ------------------------------------------------------------------------------------------------------------
+
+// Six numbers to six: the rows of B^T.
+inline void into(const __m512 (&d)[6], __m512 (&t)[6]) {
+    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), five = _mm512_set1_ps(5);
+    const __m512 a = _mm512_fnmadd_ps(four, d[2], d[4]), b = _mm512_fnmadd_ps(four, d[1], d[3]);
+    const __m512 c = _mm512_sub_ps(d[4], d[2]), e = _mm512_sub_ps(d[3], d[1]);
+    t[0] = _mm512_fmadd_ps(four, d[0], _mm512_fnmadd_ps(five, d[2], d[4]));
+    t[1] = _mm512_add_ps(a, b);
+    t[2] = _mm512_sub_ps(a, b);
+    t[3] = _mm512_fmadd_ps(two, e, c);
+    t[4] = _mm512_fnmadd_ps(two, e, c);
+    t[5] = _mm512_fmadd_ps(four, d[1], _mm512_fnmadd_ps(five, d[3], d[5]));
+}
+
+// Six numbers to four: the rows of A^T.
+inline void back(const __m512 (&m)[6], __m512 (&y)[4]) {
+    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), eight = _mm512_set1_ps(8);
+    const __m512 s1 = _mm512_add_ps(m[1], m[2]), d1 = _mm512_sub_ps(m[1], m[2]);
+    const __m512 s2 = _mm512_add_ps(m[3], m[4]), d2 = _mm512_sub_ps(m[3], m[4]);
+    y[0] = _mm512_add_ps(m[0], _mm512_add_ps(s1, s2));
+    y[1] = _mm512_fmadd_ps(two, d2, d1);
+    y[2] = _mm512_fmadd_ps(four, s2, s1);
+    y[3] = _mm512_fmadd_ps(eight, d2, _mm512_add_ps(d1, m[5]));
+}
+
+// A kernel of 3x3 to 36 numbers, G g G^T, in float64.
+void into_positions(const float* g, float* u, std::size_t stride) {
+    constexpr double rows[6][3] = {{1 / 4., 0, 0},           {-1 / 6., -1 / 6., -1 / 6.}, {-1 / 6., 1 / 6., -1 / 6.},
+                                   {1 / 24., 1 / 12., 1 / 6.}, {1 / 24., -1 / 12., 1 / 6.}, {0, 0, 1}};
+    double half[6][3];
+    for (int i = 0; i < 6; i++)
+        for (int x = 0; x < 3; x++) half[i][x] = rows[i][0] * g[x] + rows[i][1] * g[3 + x] + rows[i][2] * g[6 + x];
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 6; j++)
+            u[(i * 6 + j) * stride] =
+                static_cast<float>(rows[j][0] * half[i][0] + rows[j][1] * half[i][1] + rows[j][2] * half[i][2]);
+}
+
+struct Picture {
+    int height, width;
+};
+
+class Convolution {
+    struct Group {
+        int first, groups;        // outputs from `first` on, in groups of 16
+        std::size_t weights;      // where theirs begin
+    };
+    int inputs_, outputs_, padded_;
+    int enlarged_, channels_;  // the pixel shuffle at the end, and the channels of a pixel that is written
+    std::vector<Group> groups_;
+    Aligned<float> u_, bias_;
+
+  public:
+    Convolution(int inputs, int outputs, const float* weights, const float* bias, int enlarged)
+        : inputs_(inputs),
+          outputs_(outputs),
+          padded_((inputs + kLanes - 1) / kLanes * kLanes),
+          enlarged_(enlarged),
+          channels_(outputs / (enlarged * enlarged)) {
+        const int vectors = (outputs + kLanes - 1) / kLanes;
+        const int parts = (vectors + kMostGroups - 1) / kMostGroups;
+        std::size_t floats = 0;
+        for (int part = 0, done = 0; part < parts; part++) {
+            const int groups = (vectors - done + parts - part - 1) / (parts - part);
+            groups_.push_back({done * kLanes, groups, floats});
+            floats += std::size_t(kPositions) * inputs * groups * kLanes;
+            done += groups;
+        }
+        u_.make_zeros(floats);
+        for (const auto& group : groups_)
+            for (int o = group.first; o < std::min(outputs, group.first + group.groups * kLanes); o++)
+                for (int i = 0; i < inputs; i++)
+                    into_positions(weights + (std::size_t(given(o)) * inputs + i) * 9,
+                                   u_.get() + group.weights + std::size_t(i) * group.groups * kLanes + o - group.first,
+                                   std::size_t(inputs) * group.groups * kLanes);
+        bias_.make_zeros(vectors * kLanes);
+        for (int o = 0; bias && o < outputs; o++) bias_.get()[o] = bias[given(o)];
+    }
+
+    template <typename In, typename Out>
+    void run(const typename In::Stored* x, const typename Out::Stored* added, typename Out::Stored* out, int frames, Picture size,
+             float slope, int threads) const {
+        const int across = (size.width + kOut - 1) / kOut, down = (size.height + kOut - 1) / kOut;
+        // Of each band of rows as many tiles as fit, in parts that are multiples of what a product takes, but for the last.
+        const int high = frames * down >= 8 * threads ? kRows : 1;  // unless that leaves threads without work
+        const int bands = (down + high - 1) / high;
+        const int step = rows_together(groups_.front().groups);
+        const int fit = std::max<int>(1, kCache / (kPositions * padded_ * sizeof(float) * step)) * step / high;
+        const int parts = (across + fit - 1) / fit;
+        const int wide = (across + parts - 1) / parts, together = (wide * high + step - 1) / step * step / high;
+        in_parallel(frames * bands, threads, [&](auto&& next) {
+            Room room(together * high, padded_);
+            for (int band; (band = next()) >= 0;) {
+                const std::size_t pixels = std::size_t(band / bands) * size.height * size.width;
+                const int top = band % bands * high, rows = std::min(high, down - top);
+                for (int left = 0; left < across; left += together)
+                    block<In, Out>(room, x + pixels * inputs_, added ? added + pixels * outputs_ : nullptr, out + pixels * outputs_,
+                                   size, top, left, rows, std::min(together, across - left), slope);
+            }
+        });
+    }
+
+  private:
+    // Which of the given outputs is the o-th here: those that a shuffle puts into the same pixel stand together.
+    int given(int o) const { return o % channels_ * enlarged_ * enlarged_ + o / channels_; }
+
+    struct Room {
+        std::size_t v_stride, m_stride;
+        float *v, *m;
+        Room(int tiles, int padded) {
+            static thread_local Scratch scratch;
+            const std::size_t most = tiles + 12;  // products are of a whole number of tiles
+            v_stride = odd_lines(most * padded), m_stride = odd_lines(most * kMostGroups * kLanes);
+            v = scratch.get(kPositions * (v_stride + m_stride)), m = v + kPositions * v_stride;
+        }
+    };
+
+    // `columns` tiles of `rows` rows of tiles, from row `top` and column `left` on.
+    template <typename In, typename Out>
+    void block(Room& room, const typename In::Stored* x, const typename Out::Stored* added, typename Out::Stored* out,
+               Picture size, int top, int left, int rows, int columns, float slope) const {
+        const int count = rows * columns;
+        for (int t = 0; t < count; t++)
+            take<In>(room, x, size, (top + t / columns) * kOut, (left + t % columns) * kOut, room.v + std::size_t(t) * padded_);
+        for (const auto& group : groups_) {
+            switch (group.groups) {
+                case 1: products<1>(room, group, count); break;
+                case 2: products<2>(room, group, count); break;
+                case 3: products<3>(room, group, count); break;
+                default: products<4>(room, group, count);
+            }
+            for (int t = 0; t < count; t++)
+                give<Out>(room, group, t, added, out, size, (top + t / columns) * kOut, (left + t % columns) * kOut, slope);
+        }
+    }
+
+    template <typename N>
+    __attribute__((noinline)) void take(Room& room, const typename N::Stored* x, Picture size, int top, int left,
+                                        float* v) const {
+        const int y0 = top - 1, x0 = left - 1;
+        for (int j = 0; j < kIn; j++)
+            if (y0 + j >= 0 && y0 + j < size.height && left + kAhead < size.width)
+                ahead<_MM_HINT_T0>(x + (std::ptrdiff_t(y0 + j) * size.width + left + kAhead) * inputs_, kOut * inputs_ * sizeof *x);
+        const bool inside = y0 >= 0 && x0 >= 0 && y0 + kIn <= size.height && x0 + kIn <= size.width;
+        for (int c = 0; c < padded_; c += kLanes) {
+            const __mmask16 mask = lanes(inputs_ - c);
+            __m512 half[kIn][kIn];  // [column][row after the transform down]
+            for (int i = 0; i < kIn; i++) {
+                __m512 d[kIn];
+#pragma GCC unroll 6
+                for (int j = 0; j < kIn; j++) {
+                    const bool here = inside || (y0 + j >= 0 && y0 + j < size.height && x0 + i >= 0 && x0 + i < size.width);
+                    d[j] = here ? N::load(mask, x + (std::ptrdiff_t(y0 + j) * size.width + x0 + i) * inputs_ + c)
+                                : _mm512_setzero_ps();
+                }
+                into(d, half[i]);
+            }
+#pragma GCC unroll 6
+            for (int j = 0; j < kIn; j++) {
+                const __m512 d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
+                __m512 t[kIn];
+                into(d, t);
+#pragma GCC unroll 6
+                for (int i = 0; i < kIn; i++) _mm512_storeu_ps(v + (j * kIn + i) * room.v_stride + c, t[i]);
+            }
+        }
+    }
+
+    template <int G>
+    __attribute__((noinline)) void products(Room& room, const Group& group, int count) const {
+        constexpr int P = rows_together(G);
+        for (int position = 0; position < kPositions; position++) {
+            const float* u = u_.get() + group.weights + std::size_t(position) * inputs_ * G * kLanes;
+            const float* v = room.v + position * room.v_stride;
+            float* m = room.m + position * room.m_stride;
+            for (int t = 0; t < count; t += P)
+                multiply<Float32, G, P>(v + std::size_t(t) * padded_, padded_, u, inputs_, nullptr, [&](const __m512 (&sum)[P][G]) {
+#pragma GCC unroll 12
+                    for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                        for (int g = 0; g < G; g++) _mm512_storeu_ps(m + (std::size_t(t + p) * G + g) * kLanes, sum[p][g]);
+                });
+        }
+    }
+
+    template <typename N>
+    __attribute__((noinline)) void give(const Room& room, const Group& group, int tile, const typename N::Stored* added,
+                                        typename N::Stored* out, Picture size, int top, int left, float slope) const {
+        const int rows = std::min(kOut, size.height - top), columns = std::min(kOut, size.width - left);
+        const std::size_t across = std::size_t(enlarged_) * channels_, down = across * enlarged_ * size.width;
+        if (left + kAhead + kOut <= size.width)
+            for (int j = 0; j < rows; j++)
+                ahead<_MM_HINT_ET0>(out + (top + j) * down + (left + kAhead) * across, kOut * across * sizeof *out);
+        const __m512 slopes = _mm512_set1_ps(slope), zero = _mm512_setzero_ps();
+        for (int g = 0; g < group.groups; g++) {
+            const int first = group.first + g * kLanes, part = first / channels_;  // of an enlarged pixel
+            const __mmask16 mask = lanes(outputs_ - first);
+            const std::size_t corner = top * down + left * across + part / enlarged_ * (down / enlarged_) +
+                                       part % enlarged_ * channels_ + first % channels_;
+            const float* m = room.m + (std::size_t(tile) * group.groups + g) * kLanes;
+            const __m512 bias = _mm512_loadu_ps(bias_.get() + first);
+            __m512 half[kIn][kOut];  // [column][row after the transform down]
+#pragma GCC unroll 6
+            for (int i = 0; i < kIn; i++) {
+                __m512 d[kIn];
+#pragma GCC unroll 6
+                for (int j = 0; j < kIn; j++) d[j] = _mm512_loadu_ps(m + (j * kIn + i) * room.m_stride);
+                back(d, half[i]);
+            }
+#pragma GCC unroll 4
+            for (int j = 0; j < kOut; j++) {
+                if (j >= rows) break;
+                const __m512 d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
+                __m512 y[kOut];
+                back(d, y);
+#pragma GCC unroll 4
+                for (int i = 0; i < kOut; i++) {
+                    if (i >= columns) break;
+                    const std::size_t at = corner + j * down + i * across;
+                    __m512 sum = _mm512_add_ps(y[i], bias);
+                    sum = _mm512_fmadd_ps(slopes, _mm512_min_ps(sum, zero), _mm512_max_ps(sum, zero));
+                    if (added) sum = _mm512_add_ps(sum, N::load(mask, added + at));
+                    N::store(mask, out + at, sum);
+                }
+            }
+        }
+    }
+};
+
+}  // namespace
+
+// A convolution of these (outputs, inputs, 3, 3) weights and this bias, which may be null. `enlarged` is the factor of a pixel
+// shuffle at the end, 1 for none; then each pixel has whole groups of 16 channels. Null where memory runs out.
+UPFRAME_API void* upframe_winograd_make(int inputs, int outputs, const float* weights, const float* bias, int enlarged) {
+    try {
+        if (enlarged > 1 && outputs % (enlarged * enlarged * kLanes)) return nullptr;
+        return new Convolution(inputs, outputs, weights, bias, enlarged);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+// LeakyReLU of that slope (1: none) of the convolution of x, padded with zeros, and `added`, which may be null or `out` and is of
+// its type. Maps are (frames, height, width, channels), contiguous, float32 or bfloat16. Returns 0, or 1 where memory ran out.
+UPFRAME_API int upframe_winograd_run(const void* convolution, const void* x, const void* added, void* out, int x_is_bf16,
+                                     int out_is_bf16, int frames, int height, int width, float slope, int threads) {
+    const auto* made = static_cast<const Convolution*>(convolution);
+    const auto as = [&]<typename In, typename Out>(In, Out) {
+        using S = typename Out::Stored;
+        made->run<In, Out>(static_cast<const typename In::Stored*>(x), static_cast<const S*>(added), static_cast<S*>(out), frames,
+                           {height, width}, slope, threads);
+    };
+    try {
+        if (x_is_bf16)
+            out_is_bf16 ? as(BFloat16Map{}, BFloat16Map{}) : as(BFloat16Map{}, Float32Map{});
+        else
+            out_is_bf16 ? as(Float32Map{}, BFloat16Map{}) : as(Float32Map{}, Float32Map{});
+        return 0;
+    } catch (...) {
+        return 1;
+    }
+}
+
+UPFRAME_API void upframe_winograd_free(void* convolution) { delete static_cast<Convolution*>(convolution); }
+
+// From now on kernels run on the threads of the OpenMP library whose GOMP_parallel this is; null for threads of their own.
+UPFRAME_API void upframe_use_threads_of(void* parallel) { torch_parallel = reinterpret_cast<Parallel>(parallel); }
