@@ -32,7 +32,8 @@ struct BFloat16Map {
     }
 };
 
-// Memory of its own, from a page's start on.
+// Memory of its own, from a page's start on, in large pages where they are worth it: what is written side by side to many places
+// lies on more small ones than the processor knows the way to, and on such that meet in the same sets of its cache.
 template <typename T>
 struct Aligned {
     struct Free {
@@ -40,9 +41,12 @@ struct Aligned {
     };
     std::unique_ptr<T, Free> held;
     void make(std::size_t count) {
-        const std::size_t bytes = (count * sizeof(T) + 4095) / 4096 * 4096;
-        held.reset(static_cast<T*>(std::aligned_alloc(4096, bytes)));
+        constexpr std::size_t small = 4096, large = std::size_t(2) << 20;
+        const std::size_t page = count * sizeof(T) >= large / 2 ? large : small;
+        const std::size_t bytes = (count * sizeof(T) + page - 1) / page * page;
+        held.reset(static_cast<T*>(std::aligned_alloc(page, bytes)));
         if (!held) throw std::bad_alloc();
+        if (page == large) madvise(held.get(), bytes, MADV_HUGEPAGE);
     }
     void make_zeros(std::size_t count) {
         make(count);
@@ -51,8 +55,7 @@ struct Aligned {
     T* get() const { return held.get(); }
 };
 
-// Room that a thread keeps for its next call, in pages as large as there are: what is written side by side there lies on many
-// small ones, more than the processor knows the places of.
+// Room that a thread keeps for its next call.
 class Scratch {
     Aligned<float> held_;
     std::size_t count_ = 0;
@@ -61,13 +64,8 @@ class Scratch {
     // Holds what it did before, or zeros.
     float* get(std::size_t count) {
         if (count > count_) {
-            constexpr std::size_t large = std::size_t(2) << 20;
-            const std::size_t bytes = (count * sizeof(float) + large - 1) / large * large;
             count_ = 0;
-            held_.held.reset(static_cast<float*>(std::aligned_alloc(large, bytes)));
-            if (!held_.get()) throw std::bad_alloc();
-            madvise(held_.get(), bytes, MADV_HUGEPAGE);
-            std::memset(held_.get(), 0, bytes);
+            held_.make_zeros(count);
             count_ = count;
         }
         return held_.get();

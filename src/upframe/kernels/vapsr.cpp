@@ -252,13 +252,14 @@ class Strip {
     static constexpr int kRows1 = kBatch + kReach, kRows2 = kBatch + 4, kRows3 = kBatch + 12;
     int columns_ = 0;
     std::size_t stride_ = 0;
-    Aligned<Stored> x_, y1_, y5_;
-    Aligned<Column> y2_, y3_, zeros_;
-    Aligned<float> sum_;
+    Aligned<float> room_;  // for all of these
+    Stored *x_ = nullptr, *y1_ = nullptr, *y5_ = nullptr;
+    Column *y2_ = nullptr, *y3_ = nullptr, *zeros_ = nullptr;
+    float* sum_ = nullptr;
 
     template <typename T>
-    T* row(const Aligned<T>& ring, int rows, int r) const {
-        return ring.get() + (r % rows) * stride_;
+    T* row(T* ring, int rows, int r) const {
+        return ring + (r % rows) * stride_;
     }
 
   public:
@@ -266,9 +267,20 @@ class Strip {
         columns_ = kMargin + width + kReach + kSpare;
         stride_ = std::size_t(columns_) * A;
         while (stride_ % 1024 != 272) stride_ += 16;  // neighbours in height are not to meet in the same set of the cache
-        y1_.make_zeros(kRows1 * stride_), y2_.make_zeros(kRows2 * stride_), y3_.make_zeros(kRows3 * stride_);
-        y5_.make_zeros(kBatch * stride_), zeros_.make_zeros(stride_);
-        x_.make_zeros(std::size_t(columns_) * C), sum_.make_zeros(std::size_t(columns_) * C);
+        const std::size_t narrow = std::size_t(columns_) * C;
+        std::size_t floats = 0;
+        const auto place = [&]<typename T>(T*& part, std::size_t count) {
+            if (room_.get()) part = reinterpret_cast<T*>(room_.get() + floats);
+            floats += (count * sizeof(T) + 63) / 64 * 64 / sizeof(float);
+        };
+        const auto place_all = [&] {
+            floats = 0;
+            place(y1_, kRows1 * stride_), place(y2_, kRows2 * stride_), place(y3_, kRows3 * stride_);
+            place(y5_, kBatch * stride_), place(zeros_, stride_), place(x_, narrow), place(sum_, narrow);
+        };
+        place_all();
+        room_.make_zeros(floats);
+        place_all();
     }
 
     // Columns [left, right) of `out` from `x`, both (height, width, C) float32 with room for a tile more at their end.
@@ -299,7 +311,7 @@ class Strip {
                                           int from, int to) {
         constexpr int P = 6, G = A / kLanes;
         const int count = to - from;
-        Stored* in = x_.get();
+        Stored* in = x_;
         for (int i = 0; i < count * C; i += kLanes) K::store(in + i, _mm512_loadu_ps(x + i));
         Stored* y1 = row(y1_, kRows1, s) + from * A;
         ColumnWriter<K, A, 1> y2(row(y2_, kRows2, s));
@@ -321,7 +333,7 @@ class Strip {
     __attribute__((noinline)) void spread_near(const Block<K, C, A>& block, int first, int end, int height, int from, int to) {
         const Column* rows[kBatch + 4];
         for (int r = first - 2; r < end + 2; r++)
-            rows[r - first + 2] = r < 0 || r >= height ? zeros_.get() : row(y2_, kRows2, r);
+            rows[r - first + 2] = r < 0 || r >= height ? zeros_ : row(y2_, kRows2, r);
         ColumnWriter<K, A, 3> y3[kBatch];
         for (int r = first; r < end; r++) y3[r - first] = ColumnWriter<K, A, 3>(row(y3_, kRows3, r));
         depthwise_rows<K, A, 1>(rows, end - first, block.d1, block.e1, from, to,
@@ -335,7 +347,7 @@ class Strip {
     __attribute__((noinline)) void spread_far(const Block<K, C, A>& block, int first, int end, int height, int from, int to) {
         const Column* rows[kBatch + 12];
         for (int r = first - 6; r < end + 6; r++)
-            rows[r - first + 6] = r < 0 || r >= height ? zeros_.get() : row(y3_, kRows3, r);
+            rows[r - first + 6] = r < 0 || r >= height ? zeros_ : row(y3_, kRows3, r);
         const Stored* y1[kBatch];
         for (int r = first; r < end; r++) y1[r - first] = row(y1_, kRows1, r);
         depthwise_rows<K, A, 3>(rows, end - first, block.d2, block.e2, from, to,
@@ -354,7 +366,7 @@ class Strip {
                                             int count) {
         constexpr int P = 8, G = C / kLanes;
         const Stored* y5 = row(y5_, kBatch, r) + from * A;
-        float* row = sum_.get();
+        float* row = sum_;
         for (int i = 0; i < count; i += P)
             pointwise_tile<K, A, C, P>(y5 + i * A, block.w3, block.b3, [&](const __m512 (&sum)[P][G]) {
 #pragma GCC unroll 8
