@@ -2,8 +2,9 @@
 
 The plain form (`nets.plain`) is the published computation written as its description reads. It runs in float32 with
 torch's defaults; ours run as the product does, through the engine. Every form has a process of its own
-(`comparison_worker`), and the forms take turns, one pass each, so that a machine that slows down slows all of them alike.
-A ratio is taken within a round; its median and quartiles say more than times on a machine that others use too.
+(`comparison_worker`), and the forms take turns of half a second, one pass at least, of which the median counts: a machine
+that slows down slows all of them alike. A ratio is taken within a round; its median and quartiles say more than times on a
+machine that others use too.
 
 Added memory is the peak of resident memory from the first pass to the last, less what the process held after loading
 the weights and the input; on CUDA it is the allocator's peak. Everything that the passes need is in it: activations,

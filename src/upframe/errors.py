@@ -2,6 +2,7 @@
 
     UpframeError                 exit 1  (a bug: nothing here raises it bare)
     ├── UsageError               exit 2  flags or configuration that cannot be carried out; raised before any work
+    │   └── MissingError                 an extra, or a compiler, that is not here; where there is another way it is taken
     ├── InputError               exit 3  a file that is missing, unreadable, damaged or of an unsupported kind
     ├── ModelError               exit 4  weights or model files that are absent, unsafe or do not fit
     ├── ResourceError            exit 5  memory exhausted after every back-off
@@ -49,6 +50,10 @@ class UpframeError(Exception):
 
 class UsageError(UpframeError):
     exit_code = 2
+
+
+class MissingError(UsageError):
+    pass
 
 
 class InputError(UpframeError):

@@ -31,7 +31,7 @@ from upframe.engines import (
 )
 from upframe.engines.compiled import Compiled
 from upframe.engines.graphs import Run, trace
-from upframe.errors import ResourceError, UsageError
+from upframe.errors import MissingError, ResourceError, UsageError
 from upframe.media.images import read_pixels, write_pixels
 from upframe.models import Model, load
 from upframe.nets import realbasicvsr, vapsr
@@ -56,6 +56,9 @@ class Traced:
 
     def versions(self) -> dict[str, str]:
         return {"traced": "1"}
+
+    def check(self) -> None:
+        pass
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         self.made += 1
@@ -121,16 +124,36 @@ def test_a_network_for_clips_names_the_engine_that_runs_it() -> None:
     ("engine", "module", "extra"),
     [("openvino", "openvino", "openvino"), ("onnx", "onnxruntime", "onnx"), ("onnx", "onnxscript", "onnx")],
 )
-def test_a_missing_extra_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, upframe: Upframe, engine: str, module: str, extra: str
+def test_without_an_extra_torch_runs_and_one_line_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    upframe: Upframe,
+    caplog: pytest.LogCaptureFixture,
+    engine: str,
+    module: str,
+    extra: str,
 ) -> None:
     pytest.importorskip("onnx", reason="the extra onnx is not installed")
     without(monkeypatch, module)
-    write_pixels(tmp_path / "a.png", make_photo(16, 20))
-    result = upframe("upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", "--engine", engine)
-    assert result.code == 2
-    assert f'pip install "upframe[{extra}]"' in result.err and len(result.err.splitlines()) == 1
-    assert not (tmp_path / "b.png").exists()
+    write_pixels(tmp_path / "a.png", make_photo(36, 40))
+    for name in (engine, "torch"):
+        result = upframe("upscale", tmp_path / "a.png", "-o", tmp_path / f"{name}.png", "--engine", name, "--precision", "fp32")
+        assert result.code == 0
+    (said,) = caplog.messages
+    assert f'pip install "upframe[{extra}]"' in said and said.endswith("rlfn-ntire-x4 runs in torch")
+    # By torch with kernels and without, so values may round to either side.
+    made, expected = (read_pixels(tmp_path / f"{name}.png").astype(int) for name in (engine, "torch"))
+    assert abs(made - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("engine", "module"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
+def test_figures_of_a_missing_engine_are_refused(
+    monkeypatch: pytest.MonkeyPatch, upframe: Upframe, engine: str, module: str
+) -> None:
+    without(monkeypatch, module)
+    for flags in ((), ("--compare",)):
+        result = upframe("bench", "rlfn-ntire-x4", "--engine", engine, *flags)
+        assert result.code == 2 and "pip install" in result.err and len(result.err.splitlines()) == 1
 
 
 def test_onnx_runtime_computes_in_float32(model: Model) -> None:
@@ -143,13 +166,18 @@ def test_onnx_runtime_computes_in_float32(model: Model) -> None:
         make_engine(model, OnnxOptions(precision="bf16"))
 
 
-def test_without_a_compiler_the_error_says_what_is_needed(
-    monkeypatch: pytest.MonkeyPatch, model: Model, tmp_path: Path
+def test_without_a_compiler_torch_runs_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    with pytest.raises(ResourceError, match=r"C\+\+ compiler.*Use --engine torch"):
-        make_engine(model, CompileOptions(cache=tmp_path))(torch.rand(1, 1, 3, 40, 40))
-    assert not list(tmp_path.iterdir())
+    engine = make_engine(model, CompileOptions("fp32", cache=tmp_path))
+    clip = torch.rand(1, 1, 3, 40, 40)
+    with pytest.raises(MissingError, match=r"needs a C\+\+ compiler"):
+        engine.load()  # type: ignore[attr-defined] # what measures calls this
+    for _ in range(2):
+        assert torch.equal(engine(clip), TorchEngine(model, TorchOptions("cpu", "fp32"))(clip))
+    assert [("needs a C++ compiler" in line and "runs in torch" in line) for line in caplog.messages] == [True]
+    assert engine.name == "torch" and not list(tmp_path.iterdir())
 
 
 # The cache ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from upframe.bench import bench
 from upframe.comparison import compare_with_plain
-from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, make_engine, native
+from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, fused, make_engine, native
 from upframe.errors import UsageError
 from upframe.kernels import NEEDS, cpu_flags
 from upframe.models import Model
@@ -54,8 +54,8 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = body.double()(x.double())
-        made = native.FusedBlocks(body, "fp32")(x)
-        reduced = native.FusedBlocks(body, "bf16")(x) if HAS_BF16 else None
+        made = fused.FusedBlocks(body, "fp32")(x)
+        reduced = fused.FusedBlocks(body, "bf16")(x) if HAS_BF16 else None
     # Values around 1 and sums of up to 1,600 products: float32 torch is as far from float64 (measured: 2e-6).
     torch.testing.assert_close(made.double(), expected, atol=2e-5, rtol=0)
     if reduced is None:
@@ -68,7 +68,7 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
 @needs_kernels
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_threads_do_not_change_a_bit(precision: str) -> None:
-    blocks = native.FusedBlocks(network(32).network.body, precision)  # type: ignore[arg-type]
+    blocks = fused.FusedBlocks(network(32).network.body, precision)  # type: ignore[arg-type]
     x = torch.randn(1, 32, 23, 350)
     before, made = torch.get_num_threads(), []
     try:
@@ -86,7 +86,7 @@ def test_the_table_of_gelu(degree: int, error: float) -> None:
     t = np.linspace(0, 7.74, 20001)
     segment = np.round(t * 2).astype(int)
     place = t if degree <= 3 else t - segment / 2
-    table = native.gelu_table(degree=degree).astype(np.float64)
+    table = fused.gelu_table(degree=degree).astype(np.float64)
     bump = sum(table[power, segment] * place**power for power in range(degree + 1))
     exactly = F.gelu(-torch.from_numpy(t)).numpy()  # x <= 0: gelu is the bump, with a minus
     assert np.abs(-bump - exactly).max() < error + 2e-7 * degree  # coefficients have 24 bits
@@ -120,7 +120,7 @@ def test_without_kernels_torch_runs_and_native_says_so(
 ) -> None:
     model = network(32)
     if why == "network":
-        spec = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=6)
+        spec = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=6, esa_channels=8)
         model = Model(spec, spec.build().eval(), None, "", "")
     elif why == "library":
         monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"])
@@ -138,14 +138,20 @@ def test_without_kernels_torch_runs_and_native_says_so(
 
 
 def test_figures_of_kernels_are_refused_where_torch_would_run() -> None:
-    model = network(24)
+    spec = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=6, esa_channels=8)
+    model = Model(spec, spec.build().eval(), None, "", "")
     with pytest.raises(UsageError, match="--engine native: has no kernels for"):
         compare_with_plain([model], size=(24, 24), repeats=1, threads=1, engines=["native"])
     with pytest.raises(UsageError, match="--engine native: has no kernels for"):
         bench([model], size=(24, 24), repeats=1, engine="native")
 
 
+@needs_kernels
 @pytest.mark.parametrize("options", [{"dense_px": 9}, {"dilated_px": 3}, {"attention_last": True}, {"pixel_norm": False}])
-def test_other_blocks_than_the_published_have_no_kernels(options: dict[str, object]) -> None:
-    assert "has no kernels" in (native.obstacle(network(32, **options), TorchOptions("cpu", "fp32")) or "")
-    assert "has no kernels" in (native.obstacle(network(24), TorchOptions("cpu", "fp32")) or "")
+def test_other_blocks_than_the_published_stay_as_they_are(options: dict[str, object]) -> None:
+    model = network(32, **options)
+    engine = make_engine(model, TorchOptions("cpu", "fp32"))
+    assert type(engine) is NativeEngine and isinstance(engine._network.body, torch.nn.Sequential)
+    clip = torch.rand(1, 1, 3, 30, 41)
+    expected = TorchEngine(model, TorchOptions("cpu", "fp32"))(clip)
+    torch.testing.assert_close(engine(clip), expected, atol=1e-5, rtol=0)

@@ -21,6 +21,7 @@ from upframe.engines import (
     engine_options,
     has_fast_bf16,
     make_engine,
+    make_engine_as_named,
 )
 from upframe.engines.graphs import LEAST_SIDE
 from upframe.errors import UsageError
@@ -36,9 +37,15 @@ SMALL: dict[str, ModelSpec] = {
 }
 """A small network of each family; sizes of layers are all that sets the published ones apart."""
 
-FUSED = "VapSR_S"
-KERNELS = {FUSED: vapsr.spec_for(channels=32, attention_channels=64, blocks=1, scale=4, groups=2)}
-"""The least network that has kernels."""
+KERNELS = {
+    "VapSR_S": vapsr.spec_for(channels=32, attention_channels=64, blocks=1, scale=4, groups=2),
+    "VapSR_2": vapsr.spec_for(channels=48, attention_channels=64, blocks=1, scale=2),
+    "RLFN_3": rlfn.spec_for(channels=20, blocks=2, scale=3, inner_channels=18),
+    "RLFN_4": rlfn.spec_for(channels=52, blocks=1, scale=4, inner_channels=52),
+    "RLFN_rfdb": rlfn.spec_for(channels=20, blocks=1, scale=2, inner_channels=20, block="rfdb"),
+    "RLFN_gray": rlfn.spec_for(channels=16, blocks=1, scale=2, inner_channels=16, colours=1),
+}
+"""Small networks that have kernels."""
 
 ENGINES: dict[str, tuple[Any, Precision]] = {
     "torch-bf16": (TorchOptions, "bf16"),
@@ -62,13 +69,14 @@ def small(family: str) -> Model:
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
-CASES = [f"{family}-{engine}" for family in SMALL for engine in ENGINES] + [f"{FUSED}-native-{p}" for p in ("fp32", "bf16")]
+CASES = [f"{family}-{engine}" for family in SMALL for engine in ENGINES]
+CASES += [f"{family}-native-{precision}" for family in KERNELS for precision in ("fp32", "bf16")]
 
 
 @pytest.fixture(scope="module", params=CASES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Model]:
     family, _, name = request.param.partition("-")
-    if family == FUSED:
+    if family in KERNELS:
         made = make_engine(
             small(family), engine_options("native", device="cpu", precision=name.removeprefix("native-"), threads=1)
         )
@@ -85,7 +93,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if options is not TorchOptions:
         given["cache"] = tmp_path_factory.mktemp("cache")
     try:
-        return make_engine(model, options(**given)), model
+        return make_engine_as_named(model, options(**given)), model
     except UsageError as error:
         assert "pip install" in str(error)
         pytest.skip(str(error))
@@ -98,21 +106,22 @@ def exact(model: Model, clip: Tensor, place: Place | None = None) -> Tensor:
 def test_any_size_gives_what_float32_torch_gives(engine: tuple[Engine, Model]) -> None:
     runs, model = engine
     for height, width in SIZES:
-        clip = torch.rand(1, 1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        clip = torch.rand(1, 1, model.spec.channels, height, width, generator=torch.Generator().manual_seed(height))
         made = runs(clip)
-        assert made.dtype == torch.float32 and made.shape == (1, 1, 3, height * model.spec.scale, width * model.spec.scale)
+        s = model.spec.scale
+        assert made.dtype == torch.float32 and made.shape == (1, 1, model.spec.channels, height * s, width * s)
         torch.testing.assert_close(made, exact(model, clip), atol=TOLERANCE[runs.precision], rtol=0)
 
 
 def test_frames_of_a_clip_are_each_by_itself(engine: tuple[Engine, Model]) -> None:
     runs, model = engine
-    clip = torch.rand(2, 2, 3, 40, 36)
+    clip = torch.rand(2, 2, model.spec.channels, 40, 36)
     torch.testing.assert_close(runs(clip), exact(model, clip), atol=TOLERANCE[runs.precision], rtol=0)
 
 
 def test_a_tile_knows_its_place(engine: tuple[Engine, Model]) -> None:
     runs, model = engine
-    clip, place = torch.rand(1, 1, 3, 48, 60), Place((36, 72), (300, 400))
+    clip, place = torch.rand(1, 1, model.spec.channels, 48, 60), Place((36, 72), (300, 400))
     if model.spec.takes_place:  # else this would prove nothing
         assert (exact(model, clip) - exact(model, clip, place)).abs().max() > 5 * TOLERANCE["fp32"]
     torch.testing.assert_close(runs(clip, place), exact(model, clip, place), atol=TOLERANCE[runs.precision], rtol=0)
@@ -120,7 +129,7 @@ def test_a_tile_knows_its_place(engine: tuple[Engine, Model]) -> None:
 
 def test_tiles_with_the_exact_halo_make_the_whole_picture(engine: tuple[Engine, Model]) -> None:
     runs, model = engine
-    photo = make_photo(70, 190, dtype="float32")
+    photo = make_photo(70, 190, dtype="float32")[..., : model.spec.channels]
     options = UpscaleOptions(tile=64, blend=4, halo=model.spec.exact_halo_px)
     tiled = Upscaler(model, options, engine=runs)(photo)
     whole = Upscaler(model, UpscaleOptions(tile="off", engine=TorchOptions(precision="fp32")))(photo)
@@ -129,7 +138,7 @@ def test_tiles_with_the_exact_halo_make_the_whole_picture(engine: tuple[Engine, 
 
 def test_float32_is_at_hand_for_tiles_that_come_out_not_finite(engine: tuple[Engine, Model]) -> None:
     runs, model = engine
-    clip = torch.rand(1, 1, 3, 40, 36)
+    clip = torch.rand(1, 1, model.spec.channels, 40, 36)
     assert runs.in_float32().precision == "fp32"
     torch.testing.assert_close(runs.in_float32()(clip), exact(model, clip), atol=TOLERANCE["fp32"], rtol=0)
 

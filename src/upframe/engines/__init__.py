@@ -20,7 +20,7 @@ from upframe.engines.machine import available_memory_bytes, has_fast_bf16, keep_
 from upframe.engines.native import NativeEngine, obstacle
 from upframe.engines.onnx_runtime import Onnx, OnnxOptions
 from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
-from upframe.errors import UsageError
+from upframe.errors import MissingError, UsageError
 from upframe.models import Model
 from upframe.spec import Precision
 
@@ -87,10 +87,10 @@ def engine_options(
 
 
 def make_engine(model: Model, options: EngineOptions) -> Engine:
-    """The engine that these options are for.
+    """The engine that these options are for; torch, with a line that says so, where what they ask for is not here.
 
     Raises:
-        UsageError: for a device, precision or engine that the model cannot be run with, or an extra that is missing.
+        UsageError: for a device, precision or engine that the model cannot be run with.
         ResourceError: for a device that is not there.
     """
     if isinstance(options, TorchOptions):
@@ -98,9 +98,11 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
         if options.fused and hindered:
             log.warning("--engine native %s; torch runs %s", hindered, model.spec.name)
         return TorchEngine(model, options) if hindered else NativeEngine(model, options)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    return GraphEngine(model, options, BACKENDS[options.name]())
+    try:
+        return _graph_engine(model, options)
+    except MissingError as error:
+        log.warning("%s %s runs in torch", error, model.spec.name)
+        return make_engine(model, TorchOptions(options.device, options.precision, options.threads))
 
 
 def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
@@ -108,12 +110,19 @@ def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
 
     Raises:
         UsageError: besides, where `options` ask for kernels that cannot be used.
+        MissingError: for an extra that is missing.
     """
     if isinstance(options, TorchOptions) and options.fused:
         hindered = obstacle(model, options)
         if hindered:
             raise UsageError("--engine native", hindered, "use --engine auto")
-    return make_engine(model, options)
+    return make_engine(model, options) if isinstance(options, TorchOptions) else _graph_engine(model, options)
+
+
+def _graph_engine(model: Model, options: CompileOptions | OpenVinoOptions | OnnxOptions) -> GraphEngine:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return GraphEngine(model, options, BACKENDS[options.name]())
 
 
 def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from upframe.engines.graphs import Run, trace
-from upframe.errors import ResourceError
+from upframe.errors import MissingError
 from upframe.spec import ModelSpec, Precision
 
 _FILE = "network.pt2"
@@ -47,12 +47,14 @@ class Compiled:
     def versions(self) -> dict[str, str]:
         return {"torch": torch.__version__}
 
+    def check(self) -> None:
+        compiler = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
+        if not any(shutil.which(name) for name in (compiler, "clang++")):
+            raise MissingError("--engine compile", f"needs a C++ compiler, and {compiler} is not here", "install one")
+
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         from torch._inductor import aoti_compile_and_package
 
-        compiler = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
-        if not any(shutil.which(name) for name in (compiler, "clang++")):
-            raise ResourceError("--engine compile", f"needs a C++ compiler, and {compiler} is not here", "use --engine torch")
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         program = trace(copy.deepcopy(network).to(dtype), spec, dtype=dtype)
         with warnings.catch_warnings(), _quiet("torch._inductor", "torch._export"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from upframe.engines import cache
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
-from upframe.errors import OutOfMemoryError, UsageError
+from upframe.errors import MissingError, OutOfMemoryError, UsageError
 from upframe.models import Model
 from upframe.nets.tiles import TakesPlace
 from upframe.spec import ModelSpec, Precision
@@ -62,16 +62,20 @@ class Backend(Protocol):
         """Of what artefacts depend on.
 
         Raises:
-            UsageError: when a library is missing.
+            MissingError: when a library is missing.
+        """
+        ...
+
+    def check(self) -> None:
+        """Look whether there is all that making takes.
+
+        Raises:
+            MissingError: when there is not.
         """
         ...
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
-        """Write the artefact of a float32 network into an empty folder.
-
-        Raises:
-            ResourceError: when something that it takes is not on this machine.
-        """
+        """Write the artefact of a float32 network into an empty folder."""
         ...
 
     def load(self, folder: Path, precision: Precision, threads: int) -> Run:
@@ -83,7 +87,12 @@ class GraphEngine:
     """Runs a network's graph on the CPU. The graph is made, or taken from the cache, when the first frame comes."""
 
     def __init__(self, model: Model, options: Options, backend: Backend) -> None:
-        """Raises `UsageError` for what cannot be run this way; nothing is compiled yet."""
+        """Nothing is compiled yet.
+
+        Raises:
+            UsageError: for what cannot be run this way.
+            MissingError: when a library is missing.
+        """
         self.name = options.name
         self.spec = model.spec
         self.device = torch.device("cpu")
@@ -109,7 +118,14 @@ class GraphEngine:
                 log.warning("--engine %s: frames below %d px a side run in torch", self.name, LEAST_SIDE)
                 self._told = True
             return self._torch(clip, place)
-        run = self.load()
+        if self.name == self._torch.name:
+            return self._torch(clip, place)
+        try:
+            run = self.load()
+        except MissingError as error:
+            log.warning("%s %s runs in torch", error, self.spec.name)
+            self.name = self._torch.name
+            return self._torch(clip, place)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         try:
             with torch.inference_mode():
@@ -127,7 +143,11 @@ class GraphEngine:
         return self if self.precision == "fp32" else self._torch.in_float32()
 
     def load(self) -> Run:
-        """The graph, compiled if it is not in the cache. The first frame does it otherwise."""
+        """The graph, compiled if it is not in the cache. The first frame does it otherwise.
+
+        Raises:
+            MissingError: when something that compiling takes is not on this machine; frames then run in torch.
+        """
         if self._run is None:
             self._run = self._loaded()
         return self._run
@@ -138,6 +158,7 @@ class GraphEngine:
         name = f"{self.name}-{self.spec.name}-{self.precision}-{cache.key(self._model.network, facts)}"
 
         def make(folder: Path) -> None:
+            self._backend.check()
             log.warning("--engine %s: %s is compiled once for this machine, which takes a while", self.name, self.spec.name)
             self._backend.make(self._model.network, self.spec, self.precision, folder)
 
@@ -195,7 +216,7 @@ def trace(
         )
 
 
-def missing(engine: str, extra: str, error: Exception) -> UsageError:
+def missing(engine: str, extra: str, error: Exception) -> MissingError:
     """The one line for a library that is not there, or does not load."""
     found = f"needs the extra {extra}" if isinstance(error, ImportError) else f"the extra {extra} does not load ({error})"
-    return UsageError(engine, found, f'install it with: pip install "upframe[{extra}]"')
+    return MissingError(engine, found, f'install it with: pip install "upframe[{extra}]"')

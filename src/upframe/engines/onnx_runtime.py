@@ -37,7 +37,7 @@ def library(asked_by: str = "--engine onnx") -> Any:
     """ONNX Runtime.
 
     Raises:
-        UsageError: when it, or what writes its files, is missing or does not load.
+        MissingError: when it, or what writes its files, is missing or does not load.
     """
     try:
         import onnx
@@ -88,6 +88,9 @@ class Onnx:
     def versions(self) -> dict[str, str]:
         library()
         return {"torch": torch.__version__, **{name: metadata.version(name) for name in ("onnx", "onnxscript", "onnxruntime")}}
+
+    def check(self) -> None:
+        library()
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         (folder / _FILE).write_bytes(converted(network, spec).SerializeToString())

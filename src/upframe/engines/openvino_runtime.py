@@ -38,7 +38,7 @@ def library(asked_by: str = "--engine openvino") -> Any:
     """The library.
 
     Raises:
-        UsageError: when it is missing or does not load.
+        MissingError: when it is missing or does not load.
     """
     # On import OpenVINO tells its makers so, over the network; without this package it has a silent stand-in.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None is how to say "not to be found"
@@ -83,6 +83,9 @@ class OpenVino:
     def versions(self) -> dict[str, str]:
         library()
         return {"torch": torch.__version__, "openvino": metadata.version("openvino")}
+
+    def check(self) -> None:
+        library()
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         library().save_model(converted(network, spec), folder / _FILE, compress_to_fp16=False)
