@@ -100,10 +100,17 @@ def test_a_pixel_shuffle_at_its_end(scale: int, channels: int, dtype: torch.dtyp
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_the_last_shuffle(scale: int, colours: int, dtype: torch.dtype) -> None:
-    x = torch.randn(2, colours * scale**2, 5, 70).to(dtype)
-    made = fused.Shuffle(scale)(x)
-    assert made.is_contiguous() and torch.equal(made, F.pixel_shuffle(x.float(), scale))
+def test_the_last_convolution(scale: int, colours: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole and in bands, the last of which is one row: float32 whatever the maps are."""
+    conv, place = convolution(18, colours * scale**2, dtype)
+    for h in (7, 15):
+        x = torch.randn(2, 18, h, 70).to(dtype)
+        expected = F.pixel_shuffle(exactly(conv, x), scale)
+        for band_px in (1 << 14, 1):
+            monkeypatch.setattr(fused, "BAND_PX", band_px)
+            made = fused.LastConvolution(conv, place, scale)(x)
+            assert made.is_contiguous() and made.dtype == torch.float32
+            assert_near(made, expected, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -29,6 +29,10 @@ _ATTENTION_CHANNELS = 64
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LEAST_INPUTS, _LEAST_OUTPUTS = 16, 8  # of a convolution that is worth its transforms
 _LANES = 16
+SHUFFLES = (2, 3, 4)
+"""Factors that there is a last shuffle for."""
+BAND_PX = 1 << 14
+"""Pixels whose last convolution is held at once."""
 
 
 @cache
@@ -135,24 +139,34 @@ class Enlargement(nn.Module):
         return made[:, :, 2 * start : 2 * stop]
 
 
-class Shuffle(nn.Module):
-    """The pixel shuffle that ends a network: (N, C·s², H, W) → (N, C, s·H, s·W) float32, plane by plane."""
+class LastConvolution(nn.Module):
+    """The convolution and the pixel shuffle that end a network: (N, C, H, W) → (N, C', s·H, s·W) float32, plane by plane.
 
-    def __init__(self, scale: int) -> None:
+    It works on bands of rows, and so never holds all that is to be shuffled.
+    """
+
+    def __init__(self, conv: nn.Conv2d, place: nn.Conv2d, scale: int) -> None:
         super().__init__()
         found = library()
-        assert found is not None and scale in (2, 3, 4)
+        assert found is not None and scale in SHUFFLES
         self._library, self._scale = found, scale
+        self.convolution = WinogradConv2d(conv, place, exact=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, s = _rows_of_channels(x), self._scale
-        n, c, h, w = x.shape
-        out = x.new_empty((n, c // s**2, s * h, s * w), dtype=torch.float32)
-        _check(
-            self._library.upframe_shuffle(
-                *(x.data_ptr(), x.dtype == torch.bfloat16, out.data_ptr(), n, h, w, c // s**2, s, torch.get_num_threads())
-            )
-        )
+        s, (n, _, h, w) = self._scale, x.shape
+        colours = self.convolution.out_channels // s**2
+        out = x.new_empty((n, colours, s * h, s * w), dtype=torch.float32)
+        rows = max(1, BAND_PX // (4 * w)) * 4 - 2  # with the two around them whole tiles
+        for frame, planes in zip(torch.split(x, 1), out, strict=True):
+            for top in range(0, h, rows):
+                bottom, first = min(top + rows, h), max(top - 1, 0)
+                made: Tensor = self.convolution(frame[:, :, first : bottom + 1])[:, :, top - first : bottom - first]
+                _check(
+                    self._library.upframe_shuffle(
+                        *(made.data_ptr(), made.dtype == torch.bfloat16, planes.data_ptr(), top, h, bottom - top, w),
+                        *(colours, s, torch.get_num_threads()),
+                    )
+                )
         return out
 
 
@@ -286,8 +300,8 @@ def _replace_before_shuffles(place: nn.Sequential, original: nn.Sequential) -> N
             place[i], place[i + 1] = WinogradConv2d(conv, here, enlarged=s, slope=slope), nn.Identity()
             if isinstance(activation, nn.LeakyReLU):
                 place[i + 2] = nn.Identity()
-        elif i + 2 == len(layers) and s in (2, 3, 4):
-            place[i], place[i + 1] = WinogradConv2d(conv, here, exact=True), Shuffle(s)
+        elif i + 2 == len(layers) and s in SHUFFLES:
+            place[i], place[i + 1] = LastConvolution(conv, here, s), nn.Identity()
 
 
 def _has_fused_blocks(network: nn.Module) -> bool:
