@@ -152,6 +152,8 @@ class ModelSpec:
     bf16_loss_db: float | None = None
     """PSNR on Y that bfloat16 costs on Set5, or on Vid4 where the network is for clips, in dB, measured with the official
     weights, or with ours where there are none; None where it was not measured, and then bfloat16 is never chosen by itself."""
+    kernels_bf16_loss_db: float | None = None
+    """The same where upframe's kernels run the network, which round less often."""
     exports: bool = False
     """Whether the network becomes one graph for frames of any height and width, so that all engines can run it and
     `upframe export` can write it. A network that `takes_place` then offers `nets.tiles.TakesPlace`."""

@@ -50,6 +50,7 @@ class Traced:
     """A backend that executes the traced graph as it is, and counts what it is asked for."""
 
     precisions: tuple[Precision, ...] = ("fp32",)
+    keeps_pixels = True
 
     def __init__(self) -> None:
         self.made = 0

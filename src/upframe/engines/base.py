@@ -59,8 +59,10 @@ def channels_last(x: Tensor, dtype: torch.dtype, device: torch.device | str = "c
     return torch.empty(x.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(x)
 
 
-def choose_precision(spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """The precision a network runs in.
+def choose_precision(
+    spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device, *, kernels: bool = False
+) -> Precision:
+    """The precision a network runs in, in torch or by upframe's kernels.
 
     "auto" is bfloat16 where the CPU multiplies it by itself and the network is known to lose at most `BF16_LOSS_DB`, else
     float32.
@@ -69,7 +71,8 @@ def choose_precision(spec: ModelSpec, asked: Precision | Literal["auto"], device
         UsageError: for a precision in which the network was not proven.
     """
     if asked == "auto":
-        is_cheap = spec.bf16_loss_db is not None and spec.bf16_loss_db <= BF16_LOSS_DB
+        loss_db = spec.kernels_bf16_loss_db if kernels else spec.bf16_loss_db
+        is_cheap = loss_db is not None and loss_db <= BF16_LOSS_DB
         return "bf16" if is_cheap and device.type == "cpu" and has_fast_bf16() else "fp32"
     if asked not in spec.precisions:
         raise UsageError(f"--precision {asked}", f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")

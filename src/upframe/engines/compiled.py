@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError
+from upframe.nets._layers import reduced
 from upframe.spec import ModelSpec, Precision
 
 _FILE = "network.pt2"
@@ -42,6 +43,7 @@ class CompileOptions:
 class Compiled:
     """A `graphs.Backend`."""
 
+    keeps_pixels = True
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def versions(self) -> dict[str, str]:
@@ -55,8 +57,9 @@ class Compiled:
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         from torch._inductor import aoti_compile_and_package
 
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        program = trace(copy.deepcopy(network).to(dtype), spec, dtype=dtype)
+        if precision == "bf16":
+            network = reduced(copy.deepcopy(network), torch.bfloat16)
+        program = trace(network, spec)
         with warnings.catch_warnings(), _quiet("torch._inductor", "torch._export"):
             warnings.simplefilter("ignore")  # of the compiler, on its own internals
             # Freezing folds the weights into the layouts that the kernels want.

@@ -16,6 +16,7 @@ from upframe.engines.base import Engine, channels_last, choose_precision, is_out
 from upframe.engines.machine import pick_device
 from upframe.errors import OutOfMemoryError
 from upframe.models import Model
+from upframe.nets._layers import reduced, takes_float32
 from upframe.nets.clips import Cleaned, Keep, Prepares, Streams
 from upframe.spec import Cleaning, Precision
 from upframe.tiling import Place
@@ -48,21 +49,24 @@ class TorchEngine:
     """
 
     name: str = TorchOptions.name
+    by_kernels: ClassVar[bool] = False
+    """Whether upframe's kernels run part of the network."""
 
     def __init__(self, model: Model, options: TorchOptions | None = None) -> None:
         options = options or TorchOptions()
         self.spec = model.spec
         self.options = options
         self.device = pick_device(options.device)
-        self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
+        self.precision: Precision = choose_precision(model.spec, options.precision, self.device, kernels=self.by_kernels)
         if options.threads:
             torch.set_num_threads(options.threads)
         self._model = model
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         # The caller's network stays as it was.
         network = copy.deepcopy(model.network) if dtype != torch.float32 or self.device.type != "cpu" else model.network
-        self._network: nn.Module = network.to(device=self.device, dtype=dtype)
-        self._dtype = dtype
+        network = network.to(self.device)
+        self._network: nn.Module = network.float() if dtype == torch.float32 else reduced(network, dtype)
+        self._dtype = torch.float32 if takes_float32(network) else dtype  # of frames
         self._float32: Engine | None = None
         log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import kernels
-from upframe.nets._layers import OneStepConv2d
+from upframe.nets._layers import OneStepConv2d, PixelConv2d
 from upframe.nets.realbasicvsr import SLOPE, Upsample
 from upframe.nets.rlfn import RLFB, Spread, spread_in_place
 from upframe.nets.vapsr import VAB, PixelNorm, VapSR, VastAttention
@@ -64,7 +64,7 @@ class WinogradConv2d(OneStepConv2d):
 
     Args:
         conv: With the weights.
-        place: What it replaces; its maps are of the type that this one's weights are of.
+        place: What it replaces; its maps are of the type that this one's weights are of, but for what comes of pixels.
         slope: Of a LeakyReLU after it.
         enlarged: The factor of a pixel shuffle after it, each pixel of which has a multiple of 16 channels.
         exact: Whether the result is float32 where maps are bfloat16.
@@ -79,7 +79,8 @@ class WinogradConv2d(OneStepConv2d):
         found = library()
         assert found is not None
         self._library, self._slope, self._enlarged = found, slope, enlarged
-        self._out_dtype = torch.float32 if exact else place.weight.dtype
+        maps = place.maps if isinstance(place, PixelConv2d) and place.maps is not None else place.weight.dtype
+        self._out_dtype = torch.float32 if exact else maps
         weight = conv.weight.detach().float().contiguous()
         bias = None if conv.bias is None else conv.bias.detach().float().contiguous()
         self._handle = found.upframe_winograd_make(
@@ -93,10 +94,11 @@ class WinogradConv2d(OneStepConv2d):
     def suits(module: nn.Module) -> bool:
         """Whether it can take the place of `module`, and is faster."""
         return (
-            type(module) is nn.Conv2d
+            type(module) in (nn.Conv2d, PixelConv2d)
+            and isinstance(module, nn.Conv2d)
             and (module.kernel_size, module.stride, module.dilation) == ((3, 3), (1, 1), (1, 1))
             and (module.padding, module.padding_mode, module.groups) == ((1, 1), "zeros", 1)
-            and module.in_channels >= _LEAST_INPUTS
+            and (module.in_channels >= _LEAST_INPUTS or isinstance(module, PixelConv2d))
             and module.out_channels >= _LEAST_OUTPUTS
         )
 

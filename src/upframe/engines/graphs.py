@@ -58,6 +58,9 @@ class Backend(Protocol):
         """Those that it can compute in on this machine."""
         ...
 
+    keeps_pixels: bool
+    """Whether what sees pixels stays float32 in half precision, as the losses suppose by which "auto" decides."""
+
     def versions(self) -> dict[str, str]:
         """Of what artefacts depend on.
 
@@ -101,6 +104,8 @@ class GraphEngine:
             raise UsageError(f"--engine {self.name}", f"{model.spec.name} is {kind}", "use --engine torch")
         self._versions = backend.versions()
         self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
+        if options.precision == "auto" and not backend.keeps_pixels:
+            self.precision = "fp32"
         if self.precision not in backend.precisions:
             if options.precision != "auto":
                 able = ", ".join(backend.precisions)
@@ -126,11 +131,10 @@ class GraphEngine:
             log.warning("%s %s runs in torch", error, self.spec.name)
             self.name = self._torch.name
             return self._torch(clip, place)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         try:
             with torch.inference_mode():
                 frames = torch.split(padded(clip.flatten(0, 1), self.spec), 1)
-                made = [run(inputs(self._model.network, self.spec, x, place, dtype)).float() for x in frames]
+                made = [run(inputs(self._model.network, self.spec, x, place)).float() for x in frames]
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemoryError(self.spec.name, f"a tile of {w}x{h} px did not fit into memory") from error
@@ -165,15 +169,13 @@ class GraphEngine:
         return self._backend.load(cache.kept(self._options.cache, name, make), self.precision, threads)
 
 
-def inputs(
-    network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, ...]:
-    """What a graph takes for one frame (1, C, H, W)."""
-    given = [channels_last(frame, dtype)]
+def inputs(network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None) -> tuple[Tensor, ...]:
+    """What a graph takes for one frame (1, C, H, W): float32, also where most of it is in half precision."""
+    given = [channels_last(frame, torch.float32)]
     if spec.takes_place:
         h, w = frame.shape[-2:]
         tensors = cast("TakesPlace", network).place_tensors((h, w), place or Place((0, 0), (h, w)))
-        given += [tensor.to(dtype) for tensor in tensors]
+        given += [tensor.float() for tensor in tensors]
     return tuple(given)
 
 
@@ -188,18 +190,16 @@ class _Frame(nn.Module):
         return self.network(frame, place) if place else self.network(frame)  # type: ignore[no-any-return]
 
 
-def trace(
-    network: nn.Module, spec: ModelSpec, *, dtype: torch.dtype = torch.float32, with_place: bool = True
-) -> ExportedProgram:
+def trace(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> ExportedProgram:
     """The graph of a network for any height and width.
 
     Args:
-        network: With parameters of `dtype`.
+        network: In float32, or as `nets._layers.reduced` makes it.
         with_place: Whether the graph takes the place of a tile, if the network does; else a frame is the whole picture.
     """
     from torch.export import Dim, export  # not at the top: most runs trace nothing
 
-    example = inputs(network, spec, torch.rand(1, spec.channels, *_EXAMPLE), None, dtype)
+    example = inputs(network, spec, torch.rand(1, spec.channels, *_EXAMPLE), None)
     size = {2: Dim("height", min=LEAST_SIDE, max=MOST_SIDE), 3: Dim("width", min=LEAST_SIDE, max=MOST_SIDE)}
     shapes: dict[str, Any] = {"frame": size}
     if spec.takes_place and with_place:

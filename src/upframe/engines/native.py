@@ -31,7 +31,7 @@ def obstacle(model: Model, options: TorchOptions) -> str | None:
         return f"runs on the CPU, not on {device.type}"
     if not suits(model.network):
         return f"has no kernels for {model.spec.name}"
-    precision = choose_precision(model.spec, options.precision, device)
+    precision = choose_precision(model.spec, options.precision, device, kernels=True)
     needed = _FLAGS.get(precision)
     if needed is None:
         return f"does not compute in {precision}"
@@ -46,6 +46,7 @@ class NativeEngine(TorchEngine):
     """Torch with the parts that kernels were written for replaced by them."""
 
     name = "native"
+    by_kernels = True
 
     def __init__(self, model: Model, options: TorchOptions) -> None:
         """The model and options must be such that `obstacle` finds none."""

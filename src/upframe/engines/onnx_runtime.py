@@ -83,6 +83,7 @@ def runner(model: str | bytes, threads: int) -> Run:
 class Onnx:
     """A `graphs.Backend`."""
 
+    keeps_pixels = True
     precisions: tuple[Precision, ...] = ("fp32",)
 
     def versions(self) -> dict[str, str]:

@@ -27,7 +27,7 @@ class OpenVinoOptions:
     name: ClassVar[str] = "openvino"
     device: ClassVar[str] = "cpu"
     precision: Precision | Literal["auto"] = "auto"
-    """As in `TorchOptions`."""
+    """"auto" is float32: OpenVINO's bfloat16 rounds pixels as well, which costs more than others' (docs/speed.md)."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
     cache: Path | None = None
@@ -75,6 +75,8 @@ def runner(model: Any, precision: Precision, threads: int) -> Run:
 
 class OpenVino:
     """A `graphs.Backend`."""
+
+    keeps_pixels = False
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -19,6 +19,39 @@ def conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 1)
 
 
+class PixelConv2d(nn.Conv2d):
+    """The convolution that sees the pixels, 3×3 with bias, zero-padded to keep the size.
+
+    Half precision has no room for pixels, and an error of these weights shifts the colours of a whole picture: two thirds and
+    more of what RLFN and VapSR lose in bfloat16 (docs/speed.md). So it can stay float32 where the rest is not (`reduced`).
+    """
+
+    def __init__(self, colours: int, channels: int) -> None:
+        super().__init__(colours, channels, 3, padding=1)
+        self.maps: torch.dtype | None = None
+        """What its result is turned to; None leaves it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        made = super().forward(input if self.maps is None else input.to(self.weight.dtype))
+        return made if self.maps is None else made.to(self.maps)
+
+
+def reduced(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`network`, changed in place to `dtype` but for convolutions that see pixels; these take float32 and give `dtype`."""
+    exact = [module for module in network.modules() if isinstance(module, PixelConv2d)]
+    states = [{name: value.clone() for name, value in module.state_dict().items()} for module in exact]
+    network.to(dtype)
+    for module, state in zip(exact, states, strict=True):
+        module.float().load_state_dict(state)
+        module.maps = dtype
+    return network
+
+
+def takes_float32(network: nn.Module) -> bool:
+    """Whether `reduced` leaves it what sees pixels."""
+    return any(isinstance(module, PixelConv2d) for module in network.modules())
+
+
 def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
     """The weight of a convolution that shall behave as if its input were multiplied by `factor`."""
     return weight * factor

@@ -478,6 +478,7 @@ def _spec(
         licence=licence,
         precisions=("fp32", "bf16"),
         bf16_loss_db=bf16_loss_db,
+        kernels_bf16_loss_db=bf16_loss_db,
         aliases=aliases,
     )
 
