@@ -17,7 +17,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src/upframe/kernels")
-SOURCES = ("vapsr.cpp", "winograd.cpp", "esa.cpp", "pixels.cpp")
+SOURCES = ("vapsr.cpp", "winograd.cpp", "esa.cpp", "colour.cpp", "pixels.cpp")
 LIBRARY = "libupframe_kernels.so"
 # Whether the CPU has these instructions is asked before the library is loaded (kernels/__init__.py).
 FLAGS = (

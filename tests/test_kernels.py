@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import make_photo
 from upframe import kernels, pixels
-from upframe.media import png, png_writer
+from upframe.media import colour, png, png_writer
 from upframe.media.metadata import Metadata
 
 needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="upframe's kernels are not built here")
@@ -112,3 +112,21 @@ def test_sixteen_bits_in_parts(tmp_path: Path) -> None:
     from upframe.media.images import read_pixels
 
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), photo)
+
+
+@needs_kernels
+@pytest.mark.parametrize("bits", [8, 10, 16])
+@pytest.mark.parametrize(("down", "across"), [(2, 2), (1, 2), (2, 1), (1, 1)])
+@pytest.mark.parametrize("siting", ["left", "centre"])
+def test_frames_are_coded_as_numpy_codes_them(bits: int, down: int, across: int, siting: colour.Siting) -> None:
+    layout = colour.Layout("yuv", bits, down, across)
+    for matrix in colour.WEIGHTS:
+        for is_full_range in (False, True):
+            coding = colour.Coding(matrix, is_full_range, siting)
+            for height, width in ((1, 1), (1, 2), (2, 3), (37, 51), (64, 66)):
+                rgb = np.random.default_rng(height).integers(0, 65536, (height, width, 3), np.uint16)
+                rgb[0, 0], rgb[-1, -1] = 0, 65535
+                made, expected = colour.from_rgb(rgb, layout, coding), colour._from_rgb_in_numpy(rgb, layout, coding)
+                for plane, other in zip(made, expected, strict=True):
+                    assert plane.dtype == other.dtype
+                    np.testing.assert_array_equal(plane, other)

@@ -36,6 +36,7 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "upframe_use_threads_of": (None, [_POINTER]),
     "upframe_png_filter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
     "upframe_png_unfilter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
+    "upframe_from_rgb16": (_INT, [*[_POINTER] * 4, *[_INT] * 5, _POINTER]),
     "upframe_codes8": (None, [_POINTER, *[_LONG] * 6, _POINTER]),
 }
 

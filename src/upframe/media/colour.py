@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from upframe.kernels import library
+
 Plane = NDArray[Any]
 """(H, W) code values, uint8 or uint16; the value sits in the low bits."""
 Rgb = NDArray[np.uint16]
@@ -133,9 +135,36 @@ def to_rgb(planes: list[Plane], layout: Layout, coding: Coding) -> Rgb:
 
 def from_rgb(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
     """The planes of (H, W, 3) uint16 full-range R'G'B', rounded to `layout`; the inverse of `to_rgb`."""
-    height, width = rgb.shape[:2]
     if layout.kind == "rgb":
         return [_narrowed(rgb[..., channel], layout) for channel in range(3)]
+    if layout.kind == "yuv" and library() is not None:
+        return _from_rgb_by_kernel(rgb, layout, coding)
+    return _from_rgb_in_numpy(rgb, layout, coding)
+
+
+def _from_rgb_by_kernel(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
+    """As `_from_rgb_in_numpy`, bit for bit, in a tenth of the time."""
+    found = library()
+    assert found is not None
+    rgb = np.ascontiguousarray(rgb)
+    height, width = rgb.shape[:2]
+    black, span, zero, chroma_span = coding.scales(layout.bits)
+    kr, kb = WEIGHTS[coding.matrix]
+    scales = (chroma_span / (2 * (1 - weight) * _WHITE) for weight in (kb, kr))
+    top = (1 << layout.bits) - 1
+    numbers = np.array([kr, 1 - kr - kb, kb, span / _WHITE, black + 0.5, *scales, zero + 0.5, top], np.float32)
+    planes: list[Plane] = [np.empty(layout.plane_size(i, (height, width)), layout.dtype) for i in range(3)]
+    across = 0 if layout.across == 1 else 1 if coding.siting == "left" else 2
+    if found.upframe_from_rgb16(
+        *(rgb.ctypes.data, *(plane.ctypes.data for plane in planes), height, width),
+        *(layout.bits == 8, across, layout.down == 2, numbers.ctypes.data),
+    ):
+        raise MemoryError("converting a frame")
+    return planes
+
+
+def _from_rgb_in_numpy(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
+    height, width = rgb.shape[:2]
     black, span, zero, chroma_span = coding.scales(layout.bits)
     kr, kb = WEIGHTS[coding.matrix]
     top = (1 << layout.bits) - 1
