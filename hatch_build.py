@@ -17,17 +17,24 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src/upframe/kernels")
-SOURCES = ("vapsr.cpp", "winograd.cpp", "esa.cpp", "colour.cpp", "pixels.cpp")
-LIBRARY = "libupframe_kernels.so"
-# Whether the CPU has these instructions is asked before the library is loaded (kernels/__init__.py).
-FLAGS = (
-    *("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-mfma"),
-    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+COMMON = ("-O3", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-mfma")
+# Library, sources, flags. Whether the CPU has these instructions is asked before a library is loaded (kernels/__init__.py).
+LIBRARIES = (
+    (
+        "libupframe_kernels.so",
+        ("vapsr.cpp", "winograd.cpp", "esa.cpp", "shuffle.cpp", "colour.cpp", "pixels.cpp"),
+        ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    ),
+    (
+        "libupframe_kernels_avx2.so",
+        ("winograd.cpp", "shuffle.cpp", "colour.cpp"),
+        ("-mavx2", "-DUPFRAME_LANES=8"),
+    ),
 )
 
 
 class Kernels(BuildHookInterface[Any]):
-    """Adds the compiled library to a wheel, or lays it beside its source for an editable install."""
+    """Adds the compiled libraries to a wheel, or lays them beside their sources for an editable install."""
 
     PLUGIN_NAME = "custom"
 
@@ -35,27 +42,29 @@ class Kernels(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         made = self._compile()
-        if made is None:
+        if not made:
             return
-        build_data["artifacts"].append(made.relative_to(self.root).as_posix())
+        build_data["artifacts"] += [path.relative_to(self.root).as_posix() for path in made]
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
-    def _compile(self) -> Path | None:
-        made = Path(self.root) / FOLDER / LIBRARY
-        made.unlink(missing_ok=True)  # of another version, maybe
+    def _compile(self) -> list[Path]:
+        folder = Path(self.root) / FOLDER
+        for name, _, _ in LIBRARIES:
+            (folder / name).unlink(missing_ok=True)  # of another version, maybe
         compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++", "c++") if c and shutil.which(c)), None)
         wanted = os.environ.get("UPFRAME_KERNELS") != "0" and sys.platform == "linux" and platform.machine() == "x86_64"
         if not wanted or compiler is None:
-            return None
-        sources = [str(Path(self.root) / FOLDER / name) for name in SOURCES]
-        part = made.with_suffix(".part")
-        command = [compiler, *FLAGS, *sources, "-o", str(part)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode != 0:
-            self.app.display_warning(f"{compiler} does not compile upframe's kernels; it works without, slower")
-            self.app.display_debug(done.stderr)
-            part.unlink(missing_ok=True)
-            return None
-        part.replace(made)
+            return []
+        made = []
+        for name, sources, flags in LIBRARIES:
+            part = (folder / name).with_suffix(".part")
+            command = [compiler, *COMMON, *flags, *(str(folder / source) for source in sources), "-o", str(part)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+            if done.returncode != 0:
+                self.app.display_warning(f"{compiler} does not compile upframe's {name}; it works without, slower")
+                self.app.display_debug(done.stderr)
+                part.unlink(missing_ok=True)
+                continue
+            made.append(part.replace(folder / name))
         return made

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upframe import kernels
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, fused, make_clip_engine
 from upframe.kernels import cpu_flags
 from upframe.models import Model
@@ -18,19 +19,28 @@ from upframe.spec import ModelSpec
 from upframe.tiling import Place
 
 pytestmark = pytest.mark.skipif(fused.library() is None, reason="upframe's kernels are not built here")
-HAS_BF16 = "avx512_bf16" in cpu_flags()
-TYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.skipif(not HAS_BF16, reason="no bfloat16 here"))]
+TYPES = [torch.float32, torch.bfloat16]
+LEVELS: list[kernels.Level] = ["avx512", "avx2"]
 
 # Winograd's transforms multiply by up to 25 and cancel: measured on numbers around 1, 1e-5 of the largest sum in float32. A
 # bfloat16 holds 8 bits, so what is stored is off by up to 2^-9 of it.
 TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 5e-3}
 
 
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
+@pytest.fixture(autouse=True, params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[kernels.Level]:
+    """Each test on each level of kernels that runs here, with those networks and types that it has."""
+    found = kernels.library(request.param)
+    if found is None:
+        pytest.skip(f"no kernels for {request.param} here")
+    dtype = request.node.callspec.params.get("dtype")
+    if dtype == torch.bfloat16 and (request.param == "avx2" or "avx512_bf16" not in cpu_flags()):
+        pytest.skip("no bfloat16")
+    fused.on_torchs_threads(found)
+    monkeypatch.setattr(fused, "library", lambda: found)
     torch.manual_seed(3)
     with torch.inference_mode():
-        yield
+        yield request.param
 
 
 def convolution(channels_in: int, channels_out: int, dtype: torch.dtype, *, bias: bool = True) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -116,7 +126,10 @@ def test_the_last_convolution(scale: int, colours: int, dtype: torch.dtype, monk
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("channels", [12, 20, 46, 64])
 @pytest.mark.parametrize("place", [None, Place((36, 72), (300, 400))])
-def test_the_end_of_a_block(channels: int, place: Place | None, dtype: torch.dtype) -> None:
+def test_the_end_of_a_block(channels: int, place: Place | None, dtype: torch.dtype, level: kernels.Level) -> None:
+    if level == "avx2":
+        assert not fused.FusedRLFB.suits(rlfn.RLFB(16, 16))
+        return
     block = rlfn.RLFB(channels, channels + 2).to(dtype)
     original = copy.deepcopy(block).float()
     x = torch.randn(2, channels, 31, 53).to(dtype)
@@ -127,17 +140,21 @@ def test_the_end_of_a_block(channels: int, place: Place | None, dtype: torch.dty
     assert_near(made, expected, dtype) if dtype == torch.float32 else assert_near(made / 6, expected / 6, dtype)
 
 
-def test_threads_do_not_change_a_bit() -> None:
+def test_threads_do_not_change_a_bit(level: kernels.Level) -> None:
     spec = rlfn.spec_for(channels=20, blocks=2, scale=4, inner_channels=18)
     engine = NativeEngine(Model(spec, spec.build().eval(), None, "", ""), TorchOptions("cpu", "fp32"))
-    clip, before, made = torch.rand(1, 2, 3, 61, 130), torch.get_num_threads(), []
+    ours = fused.WinogradConv2d(*convolution(20, 20, torch.float32))
+    clip, x, before = torch.rand(1, 2, 3, 61, 130), torch.randn(2, 20, 61, 130), torch.get_num_threads()
+    made = []
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            made.append(engine(clip))
+            made.append((ours(x), engine(clip)))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(made[0], other) for other in made[1:])
+    for one, whole in made[1:]:
+        assert torch.equal(one, made[0][0])
+        assert level == "avx2" or torch.equal(whole, made[0][1])  # there torch does the rest, which adds up as threads come
 
 
 def test_kernels_run_on_threads_of_their_own_where_torch_has_none_to_lend() -> None:

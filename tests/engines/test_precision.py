@@ -98,7 +98,7 @@ def test_bfloat16_costs_no_more_than_the_spec_says(weights: str, engine: str, sh
 
 def test_the_plan_and_the_result_state_the_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, upframe: Upframe) -> None:
     if native.library() is not None:
-        monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"])
+        monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"] | native._FLAGS["fp32"])
     write_pixels(tmp_path / "a.png", make_photo(16, 20))
     command = ["upscale", tmp_path / "a.png", "-m", "photo-x2", "-o", tmp_path / "b.png", "--json"]
     for flags, more, said in (

@@ -37,11 +37,20 @@ BAND_PX = 1 << 14
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """`kernels.library()`, told to run on torch's threads; None where there are no kernels."""
-    found = kernels.library()
+    """`kernels.best()`, told to run on torch's threads; None where there are no kernels."""
+    return on_torchs_threads(kernels.best())
+
+
+def on_torchs_threads(found: ctypes.CDLL | None) -> ctypes.CDLL | None:
     if found is not None and (parallel := _parallel()) is not None:
         found.upframe_use_threads_of(parallel)
     return found
+
+
+def _has(function: str) -> bool:
+    """Whether the kernels are there, and this one among them."""
+    found = library()
+    return found is not None and hasattr(found, function)
 
 
 def _parallel() -> ctypes.c_void_p | None:
@@ -198,7 +207,8 @@ class FusedRLFB(nn.Module):
     @staticmethod
     def suits(block: nn.Module) -> bool:
         return (
-            isinstance(block, RLFB)
+            _has("upframe_esa_make")
+            and isinstance(block, RLFB)
             and isinstance(block.esa.conv3, nn.Conv2d)
             and block.esa.conv1.out_channels == _LANES
             and block.c5.out_channels <= 4 * _LANES
@@ -308,16 +318,20 @@ def _replace_before_shuffles(place: nn.Sequential, original: nn.Sequential) -> N
 
 def _has_fused_blocks(network: nn.Module) -> bool:
     """Whether every block is of VapSR's published kind, and of a size that is compiled."""
-    return isinstance(network, VapSR) and all(
-        isinstance(block, VAB)
-        and block.proj_1.weight.shape[1] in _CHANNELS
-        and block.proj_1.weight.shape[0] == _ATTENTION_CHANNELS
-        and block.proj_1.weight.shape[2:] == (1, 1)
-        and isinstance(block.atten_branch, VastAttention)
-        and block.atten_branch.depthwise_dilated.weight.shape[-1] == 5
-        and isinstance(block.last_atten_branch, nn.Identity)
-        and isinstance(block.pixel_norm, PixelNorm)
-        for block in network.body
+    return (
+        _has("upframe_vapsr_make")
+        and isinstance(network, VapSR)
+        and all(
+            isinstance(block, VAB)
+            and block.proj_1.weight.shape[1] in _CHANNELS
+            and block.proj_1.weight.shape[0] == _ATTENTION_CHANNELS
+            and block.proj_1.weight.shape[2:] == (1, 1)
+            and isinstance(block.atten_branch, VastAttention)
+            and block.atten_branch.depthwise_dilated.weight.shape[-1] == 5
+            and isinstance(block.last_atten_branch, nn.Identity)
+            and isinstance(block.pixel_norm, PixelNorm)
+            for block in network.body
+        )
     )
 
 

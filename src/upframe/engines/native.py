@@ -14,8 +14,8 @@ from upframe.models import Model
 from upframe.spec import Precision
 
 _FLAGS: dict[Precision, frozenset[str]] = {
-    "fp32": NEEDS,
-    "bf16": NEEDS | {"avx512_bf16"},
+    "fp32": NEEDS["avx2"],
+    "bf16": NEEDS["avx512"] | {"avx512_bf16"},
 }
 
 

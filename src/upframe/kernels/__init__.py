@@ -11,14 +11,23 @@ import logging
 import re
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
-LIBRARY = Path(__file__).parent / "libupframe_kernels.so"
+Level = Literal["avx512", "avx2"]
+LIBRARIES: dict[Level, Path] = {
+    "avx512": Path(__file__).parent / "libupframe_kernels.so",
+    "avx2": Path(__file__).parent / "libupframe_kernels_avx2.so",
+}
+"""The second has what is worth it without AVX-512: 3×3 convolutions in float32, the last shuffle and the coding of frames."""
+NEEDS: dict[Level, frozenset[str]] = {
+    "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
+    "avx2": frozenset({"avx2", "fma"}),
+}
+"""CPU flags without which nothing of it can run."""
 VERSION = 3
 """Of the interface; raised together with that in kernels.h."""
-NEEDS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-"""CPU flags without which nothing of it can run."""
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
@@ -53,20 +62,27 @@ def cpu_flags() -> frozenset[str]:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library(level: Level = "avx512") -> ctypes.CDLL | None:
     """The kernels; None where they were not built, cannot run on this CPU, are of another version, or do not load."""
-    if not LIBRARY.is_file() or not cpu_flags() >= NEEDS:
+    path = LIBRARIES[level]
+    if not path.is_file() or not cpu_flags() >= NEEDS[level]:
         return None
     try:
-        loaded = ctypes.CDLL(str(LIBRARY))
+        loaded = ctypes.CDLL(str(path))
         version: int = loaded.upframe_kernels_version()
     except (OSError, AttributeError) as error:
-        log.info("%s does not load (%s)", LIBRARY.name, error)
+        log.info("%s does not load (%s)", path.name, error)
         return None
     if version != VERSION:
-        log.info("%s is of version %d and not %d; reinstall upframe", LIBRARY.name, version, VERSION)
+        log.info("%s is of version %d and not %d; reinstall upframe", path.name, version, VERSION)
         return None
     for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = result, arguments
+        if level == "avx512" or hasattr(loaded, name):
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
     return loaded
+
+
+def best() -> ctypes.CDLL | None:
+    """The kernels of the highest level that there is here. Those of a lower one lack some functions."""
+    return library("avx512") or library("avx2")

@@ -11,17 +11,54 @@
 #include <memory>
 #include <new>
 
-constexpr int kLanes = 16;
+#ifndef UPFRAME_LANES
+#define UPFRAME_LANES 16
+#endif
 
-// The first `count` lanes of 16; all where it is more.
-inline __mmask16 lanes(int count) { return count >= kLanes ? 0xffff : static_cast<__mmask16>((1u << count) - 1); }
+// A vector of float32, of AVX-512, or of AVX2 where UPFRAME_LANES is 8.
+constexpr int kLanes = UPFRAME_LANES;
+
+#if UPFRAME_LANES == 16
+using Vec = __m512;
+using Mask = __mmask16;
+inline Mask lanes(int count) { return count >= kLanes ? 0xffff : static_cast<Mask>((1u << count) - 1); }  // the first `count`
+inline Vec load(const float* at) { return _mm512_loadu_ps(at); }
+inline Vec load(Mask mask, const float* at) { return _mm512_maskz_loadu_ps(mask, at); }
+inline void store(float* at, Vec x) { _mm512_storeu_ps(at, x); }
+inline void store(Mask mask, float* at, Vec x) { _mm512_mask_storeu_ps(at, mask, x); }
+inline Vec all(float x) { return _mm512_set1_ps(x); }
+inline Vec zeros() { return _mm512_setzero_ps(); }
+inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec subtract(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec least(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+inline Vec most(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec multiply_add(Vec a, Vec b, Vec sum) { return _mm512_fmadd_ps(a, b, sum); }
+inline Vec multiply_subtract_from(Vec a, Vec b, Vec sum) { return _mm512_fnmadd_ps(a, b, sum); }
+#else
+using Vec = __m256;
+using Mask = __m256i;
+inline Mask lanes(int count) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+inline Vec load(const float* at) { return _mm256_loadu_ps(at); }
+inline Vec load(Mask mask, const float* at) { return _mm256_maskload_ps(at, mask); }
+inline void store(float* at, Vec x) { _mm256_storeu_ps(at, x); }
+inline void store(Mask mask, float* at, Vec x) { _mm256_maskstore_ps(at, mask, x); }
+inline Vec all(float x) { return _mm256_set1_ps(x); }
+inline Vec zeros() { return _mm256_setzero_ps(); }
+inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec subtract(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+inline Vec least(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+inline Vec most(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec multiply_add(Vec a, Vec b, Vec sum) { return _mm256_fmadd_ps(a, b, sum); }
+inline Vec multiply_subtract_from(Vec a, Vec b, Vec sum) { return _mm256_fnmadd_ps(a, b, sum); }
+#endif
 
 struct Float32Map {
     using Stored = float;
-    static __m512 load(__mmask16 mask, const float* at) { return _mm512_maskz_loadu_ps(mask, at); }
-    static void store(__mmask16 mask, float* at, __m512 x) { _mm512_mask_storeu_ps(at, mask, x); }
+    static Vec load(Mask mask, const float* at) { return ::load(mask, at); }
+    static void store(Mask mask, float* at, Vec x) { ::store(mask, at, x); }
 };
 
+#if UPFRAME_LANES == 16
 struct BFloat16Map {
     using Stored = std::uint16_t;
     static __m512 load(__mmask16 mask, const std::uint16_t* at) {
@@ -31,6 +68,7 @@ struct BFloat16Map {
         _mm256_mask_storeu_epi16(at, mask, (__m256i)_mm512_cvtneps_pbh(x));
     }
 };
+#endif
 
 // Memory of its own, from a page's start on, in large pages where they are worth it: what is written side by side to many places
 // lies on more small ones than the processor knows the way to, and on such that meet in the same sets of its cache.

@@ -1,4 +1,4 @@
-// Matrix products whose right side has few columns: the outputs of a convolution, in groups of 16.
+// Matrix products whose right side has few columns: the outputs of a convolution, in groups of kLanes.
 
 #pragma once
 
@@ -14,13 +14,15 @@
 struct Float32 {
     using Stored = float;
     static constexpr int kTogether = 1;
-    static __m512 load(const float* at) { return _mm512_loadu_ps(at); }
-    static void store(float* at, __m512 x) { _mm512_storeu_ps(at, x); }
+    static Vec load(const float* at) { return ::load(at); }
+    static void store(float* at, Vec x) { ::store(at, x); }
     static float stored(float x) { return x; }
-    static __m512 spread(const float* at) { return _mm512_set1_ps(*at); }
-    static __m512 multiply_add(__m512 x, __m512 weight, __m512 sum) { return _mm512_fmadd_ps(x, weight, sum); }
+    static Vec spread(const float* at) { return all(*at); }
+    static Vec multiply_add(Vec x, Vec weight, Vec sum) { return ::multiply_add(x, weight, sum); }
+    static Vec weights(const float* at) { return ::load(at); }
 };
 
+#if UPFRAME_LANES == 16
 struct BFloat16 {
     using Stored = std::uint16_t;
     static constexpr int kTogether = 2;
@@ -39,7 +41,9 @@ struct BFloat16 {
     static __m512 multiply_add(__m512 x, __m512 weight, __m512 sum) {
         return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)weight);
     }
+    static __m512 weights(const std::uint16_t* at) { return _mm512_castsi512_ps(_mm512_loadu_si512(at)); }
 };
+#endif
 
 // (outputs, inputs) to [inputs / together][padded outputs][together]; what is not there stays as it is.
 template <typename K>
@@ -49,28 +53,30 @@ void pack(typename K::Stored* to, const float* from, int inputs, int outputs, in
             to[(i / K::kTogether * padded + o) * K::kTogether + i % K::kTogether] = K::stored(from[o * inputs + i]);
 }
 
-constexpr int kMostGroups = 4;  // that one product makes
+// Groups of kLanes outputs that one product makes, and rows that it takes, so that its sums fill the registers.
+constexpr int kMostGroups = kLanes == 16 ? 4 : 3;
+constexpr int rows_together(int groups) {
+    if (kLanes == 16) return groups == 4 ? 6 : groups == 3 ? 8 : 12;
+    return groups == 3 ? 4 : groups == 2 ? 6 : 12;
+}
 
-// Rows that a product takes together, so that its sums fill the registers.
-constexpr int rows_together(int groups) { return groups == 4 ? 6 : groups == 3 ? 8 : 12; }
-
-// (P, inputs) times (inputs, 16 G), beginning from `bias` of 16 G, or from zero where that is null; the sums are handed to
+// (P, inputs) times (inputs, G groups), beginning from `bias` of as many, or from zero where that is null; the sums are handed to
 // `finish`. `steps` is the number of inputs divided by K::kTogether, rounded up.
 template <typename K, int G, int P, typename Finish>
 __attribute__((always_inline)) inline void multiply(const typename K::Stored* x, std::size_t stride, const typename K::Stored* w,
                                                     int steps, const float* bias, Finish&& finish) {
-    __m512 sum[P][G];
+    Vec sum[P][G];
 #pragma GCC unroll 12
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-        for (int g = 0; g < G; g++) sum[p][g] = bias ? _mm512_loadu_ps(bias + g * kLanes) : _mm512_setzero_ps();
+        for (int g = 0; g < G; g++) sum[p][g] = bias ? load(bias + g * kLanes) : zeros();
     for (int k = 0; k < steps; k++) {
-        __m512 weights[G];
+        Vec weights[G];
 #pragma GCC unroll 4
-        for (int g = 0; g < G; g++) weights[g] = _mm512_loadu_ps(w + (k * G + g) * kLanes * K::kTogether);
+        for (int g = 0; g < G; g++) weights[g] = K::weights(w + (k * G + g) * kLanes * K::kTogether);
 #pragma GCC unroll 12
         for (int p = 0; p < P; p++) {
-            const __m512 spread = K::spread(x + p * stride + k * K::kTogether);
+            const Vec spread = K::spread(x + p * stride + k * K::kTogether);
 #pragma GCC unroll 4
             for (int g = 0; g < G; g++) sum[p][g] = K::multiply_add(spread, weights[g], sum[p][g]);
         }

@@ -6,8 +6,8 @@
 //
 // The picture is cut into tiles of 4x4 pixels that are made from 6x6. A number of tiles side by side is transformed,
 // multiplied, position by position of the 36, by the transformed kernels, and transformed back, all within the second-level
-// cache. Every tile is computed by itself: the same pixels come out whatever the number of threads. Needs AVX-512 (F, BW, DQ, VL),
-// and AVX512_BF16 for maps in bfloat16.
+// cache. Every tile is computed by itself: the same pixels come out whatever the number of threads. Compiled for AVX-512
+// (F, BW, DQ, VL; AVX512_BF16 for maps in bfloat16), and for AVX2 with FMA, float32 only.
 
 #include "kernels.h"
 
@@ -25,6 +25,7 @@
 namespace {
 
 constexpr int kPositions = 36;
+constexpr int kShuffled = 16;            // channels of a pixel come in groups of as many where there is a shuffle
 constexpr int kOut = 4, kIn = 6;         // pixels of a side of a tile
 constexpr int kRows = 2;                 // of tiles that are worked on at a time: they share two of ten rows of pixels
 constexpr int kAhead = 16;               // pixels that are asked for before they are read or written
@@ -45,27 +46,26 @@ inline void ahead(const void* from, std::size_t bytes) {
 // Transforms ------------------------------------------------------------------------------------------------------------
 
 // Six numbers to six: the rows of B^T.
-inline void into(const __m512 (&d)[6], __m512 (&t)[6]) {
-    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), five = _mm512_set1_ps(5);
-    const __m512 a = _mm512_fnmadd_ps(four, d[2], d[4]), b = _mm512_fnmadd_ps(four, d[1], d[3]);
-    const __m512 c = _mm512_sub_ps(d[4], d[2]), e = _mm512_sub_ps(d[3], d[1]);
-    t[0] = _mm512_fmadd_ps(four, d[0], _mm512_fnmadd_ps(five, d[2], d[4]));
-    t[1] = _mm512_add_ps(a, b);
-    t[2] = _mm512_sub_ps(a, b);
-    t[3] = _mm512_fmadd_ps(two, e, c);
-    t[4] = _mm512_fnmadd_ps(two, e, c);
-    t[5] = _mm512_fmadd_ps(four, d[1], _mm512_fnmadd_ps(five, d[3], d[5]));
+inline void into(const Vec (&d)[6], Vec (&t)[6]) {
+    const Vec two = all(2), four = all(4), five = all(5);
+    const Vec a = multiply_subtract_from(four, d[2], d[4]), b = multiply_subtract_from(four, d[1], d[3]);
+    const Vec c = subtract(d[4], d[2]), e = subtract(d[3], d[1]);
+    t[0] = multiply_add(four, d[0], multiply_subtract_from(five, d[2], d[4]));
+    t[1] = add(a, b);
+    t[2] = subtract(a, b);
+    t[3] = multiply_add(two, e, c);
+    t[4] = multiply_subtract_from(two, e, c);
+    t[5] = multiply_add(four, d[1], multiply_subtract_from(five, d[3], d[5]));
 }
 
 // Six numbers to four: the rows of A^T.
-inline void back(const __m512 (&m)[6], __m512 (&y)[4]) {
-    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), eight = _mm512_set1_ps(8);
-    const __m512 s1 = _mm512_add_ps(m[1], m[2]), d1 = _mm512_sub_ps(m[1], m[2]);
-    const __m512 s2 = _mm512_add_ps(m[3], m[4]), d2 = _mm512_sub_ps(m[3], m[4]);
-    y[0] = _mm512_add_ps(m[0], _mm512_add_ps(s1, s2));
-    y[1] = _mm512_fmadd_ps(two, d2, d1);
-    y[2] = _mm512_fmadd_ps(four, s2, s1);
-    y[3] = _mm512_fmadd_ps(eight, d2, _mm512_add_ps(d1, m[5]));
+inline void back(const Vec (&m)[6], Vec (&y)[4]) {
+    const Vec two = all(2), four = all(4), eight = all(8);
+    const Vec s1 = add(m[1], m[2]), d1 = subtract(m[1], m[2]), s2 = add(m[3], m[4]), d2 = subtract(m[3], m[4]);
+    y[0] = add(m[0], add(s1, s2));
+    y[1] = multiply_add(two, d2, d1);
+    y[2] = multiply_add(four, s2, s1);
+    y[3] = multiply_add(eight, d2, add(d1, m[5]));
 }
 
 // A kernel of 3x3 to 36 numbers, G g G^T, in float64.
@@ -87,7 +87,7 @@ struct Picture {
 
 class Convolution {
     struct Group {
-        int first, groups;        // outputs from `first` on, in groups of 16
+        int first, groups;        // outputs from `first` on, in groups of kLanes
         std::size_t weights;      // where theirs begin
     };
     int inputs_, outputs_, padded_;
@@ -172,7 +172,8 @@ class Convolution {
                 case 1: products<1>(room, group, count); break;
                 case 2: products<2>(room, group, count); break;
                 case 3: products<3>(room, group, count); break;
-                default: products<4>(room, group, count);
+                default:
+                    if constexpr (kMostGroups == 4) products<4>(room, group, count);
             }
             for (int t = 0; t < count; t++)
                 give<Out>(room, group, t, added, out, size, (top + t / columns) * kOut, (left + t % columns) * kOut, slope);
@@ -188,25 +189,25 @@ class Convolution {
                 ahead<_MM_HINT_T0>(x + (std::ptrdiff_t(y0 + j) * size.width + left + kAhead) * inputs_, kOut * inputs_ * sizeof *x);
         const bool inside = y0 >= 0 && x0 >= 0 && y0 + kIn <= size.height && x0 + kIn <= size.width;
         for (int c = 0; c < padded_; c += kLanes) {
-            const __mmask16 mask = lanes(inputs_ - c);
-            __m512 half[kIn][kIn];  // [column][row after the transform down]
+            const Mask mask = lanes(inputs_ - c);
+            Vec half[kIn][kIn];  // [column][row after the transform down]
             for (int i = 0; i < kIn; i++) {
-                __m512 d[kIn];
+                Vec d[kIn];
 #pragma GCC unroll 6
                 for (int j = 0; j < kIn; j++) {
                     const bool here = inside || (y0 + j >= 0 && y0 + j < size.height && x0 + i >= 0 && x0 + i < size.width);
                     d[j] = here ? N::load(mask, x + (std::ptrdiff_t(y0 + j) * size.width + x0 + i) * inputs_ + c)
-                                : _mm512_setzero_ps();
+                                : zeros();
                 }
                 into(d, half[i]);
             }
 #pragma GCC unroll 6
             for (int j = 0; j < kIn; j++) {
-                const __m512 d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
-                __m512 t[kIn];
+                const Vec d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
+                Vec t[kIn];
                 into(d, t);
 #pragma GCC unroll 6
-                for (int i = 0; i < kIn; i++) _mm512_storeu_ps(v + (j * kIn + i) * room.v_stride + c, t[i]);
+                for (int i = 0; i < kIn; i++) store(v + (j * kIn + i) * room.v_stride + c, t[i]);
             }
         }
     }
@@ -219,11 +220,11 @@ class Convolution {
             const float* v = room.v + position * room.v_stride;
             float* m = room.m + position * room.m_stride;
             for (int t = 0; t < count; t += P)
-                multiply<Float32, G, P>(v + std::size_t(t) * padded_, padded_, u, inputs_, nullptr, [&](const __m512 (&sum)[P][G]) {
+                multiply<Float32, G, P>(v + std::size_t(t) * padded_, padded_, u, inputs_, nullptr, [&](const Vec (&sum)[P][G]) {
 #pragma GCC unroll 12
                     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-                        for (int g = 0; g < G; g++) _mm512_storeu_ps(m + (std::size_t(t + p) * G + g) * kLanes, sum[p][g]);
+                        for (int g = 0; g < G; g++) store(m + (std::size_t(t + p) * G + g) * kLanes, sum[p][g]);
                 });
         }
     }
@@ -236,35 +237,35 @@ class Convolution {
         if (left + kAhead + kOut <= size.width)
             for (int j = 0; j < rows; j++)
                 ahead<_MM_HINT_ET0>(out + (top + j) * down + (left + kAhead) * across, kOut * across * sizeof *out);
-        const __m512 slopes = _mm512_set1_ps(slope), zero = _mm512_setzero_ps();
+        const Vec slopes = all(slope), zero = zeros();
         for (int g = 0; g < group.groups; g++) {
             const int first = group.first + g * kLanes, part = first / channels_;  // of an enlarged pixel
-            const __mmask16 mask = lanes(outputs_ - first);
+            const Mask mask = lanes(outputs_ - first);
             const std::size_t corner = top * down + left * across + part / enlarged_ * (down / enlarged_) +
                                        part % enlarged_ * channels_ + first % channels_;
             const float* m = room.m + (std::size_t(tile) * group.groups + g) * kLanes;
-            const __m512 bias = _mm512_loadu_ps(bias_.get() + first);
-            __m512 half[kIn][kOut];  // [column][row after the transform down]
+            const Vec bias = load(bias_.get() + first);
+            Vec half[kIn][kOut];  // [column][row after the transform down]
 #pragma GCC unroll 6
             for (int i = 0; i < kIn; i++) {
-                __m512 d[kIn];
+                Vec d[kIn];
 #pragma GCC unroll 6
-                for (int j = 0; j < kIn; j++) d[j] = _mm512_loadu_ps(m + (j * kIn + i) * room.m_stride);
+                for (int j = 0; j < kIn; j++) d[j] = load(m + (j * kIn + i) * room.m_stride);
                 back(d, half[i]);
             }
 #pragma GCC unroll 4
             for (int j = 0; j < kOut; j++) {
                 if (j >= rows) break;
-                const __m512 d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
-                __m512 y[kOut];
+                const Vec d[kIn] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j], half[5][j]};
+                Vec y[kOut];
                 back(d, y);
 #pragma GCC unroll 4
                 for (int i = 0; i < kOut; i++) {
                     if (i >= columns) break;
                     const std::size_t at = corner + j * down + i * across;
-                    __m512 sum = _mm512_add_ps(y[i], bias);
-                    sum = _mm512_fmadd_ps(slopes, _mm512_min_ps(sum, zero), _mm512_max_ps(sum, zero));
-                    if (added) sum = _mm512_add_ps(sum, N::load(mask, added + at));
+                    Vec sum = add(y[i], bias);
+                    sum = multiply_add(slopes, least(sum, zero), most(sum, zero));
+                    if (added) sum = add(sum, N::load(mask, added + at));
                     N::store(mask, out + at, sum);
                 }
             }
@@ -278,7 +279,7 @@ class Convolution {
 // shuffle at the end, 1 for none; then each pixel has whole groups of 16 channels. Null where memory runs out.
 UPFRAME_API void* upframe_winograd_make(int inputs, int outputs, const float* weights, const float* bias, int enlarged) {
     try {
-        if (enlarged > 1 && outputs % (enlarged * enlarged * kLanes)) return nullptr;
+        if (enlarged > 1 && outputs % (enlarged * enlarged * kShuffled)) return nullptr;
         return new Convolution(inputs, outputs, weights, bias, enlarged);
     } catch (...) {
         return nullptr;
@@ -290,16 +291,21 @@ UPFRAME_API void* upframe_winograd_make(int inputs, int outputs, const float* we
 UPFRAME_API int upframe_winograd_run(const void* convolution, const void* x, const void* added, void* out, int x_is_bf16,
                                      int out_is_bf16, int frames, int height, int width, float slope, int threads) {
     const auto* made = static_cast<const Convolution*>(convolution);
-    const auto as = [&]<typename In, typename Out>(In, Out) {
+    [[maybe_unused]] const auto as = [&]<typename In, typename Out>(In, Out) {
         using S = typename Out::Stored;
         made->run<In, Out>(static_cast<const typename In::Stored*>(x), static_cast<const S*>(added), static_cast<S*>(out), frames,
                            {height, width}, slope, threads);
     };
     try {
+#if UPFRAME_LANES == 16
         if (x_is_bf16)
             out_is_bf16 ? as(BFloat16Map{}, BFloat16Map{}) : as(BFloat16Map{}, Float32Map{});
         else
             out_is_bf16 ? as(Float32Map{}, BFloat16Map{}) : as(Float32Map{}, Float32Map{});
+#else
+        if (x_is_bf16 || out_is_bf16) return 1;
+        as(Float32Map{}, Float32Map{});
+#endif
         return 0;
     } catch (...) {
         return 1;
@@ -307,6 +313,3 @@ UPFRAME_API int upframe_winograd_run(const void* convolution, const void* x, con
 }
 
 UPFRAME_API void upframe_winograd_free(void* convolution) { delete static_cast<Convolution*>(convolution); }
-
-// From now on kernels run on the threads of the OpenMP library whose GOMP_parallel this is; null for threads of their own.
-UPFRAME_API void upframe_use_threads_of(void* parallel) { torch_parallel = reinterpret_cast<Parallel>(parallel); }

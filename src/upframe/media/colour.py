@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upframe.kernels import library
+from upframe.kernels import best
 
 Plane = NDArray[Any]
 """(H, W) code values, uint8 or uint16; the value sits in the low bits."""
@@ -137,14 +137,14 @@ def from_rgb(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
     """The planes of (H, W, 3) uint16 full-range R'G'B', rounded to `layout`; the inverse of `to_rgb`."""
     if layout.kind == "rgb":
         return [_narrowed(rgb[..., channel], layout) for channel in range(3)]
-    if layout.kind == "yuv" and library() is not None:
+    if layout.kind == "yuv" and best() is not None:
         return _from_rgb_by_kernel(rgb, layout, coding)
     return _from_rgb_in_numpy(rgb, layout, coding)
 
 
 def _from_rgb_by_kernel(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
     """As `_from_rgb_in_numpy`, bit for bit, in a tenth of the time."""
-    found = library()
+    found = best()
     assert found is not None
     rgb = np.ascontiguousarray(rgb)
     height, width = rgb.shape[:2]
