@@ -53,6 +53,11 @@ def _has(function: str) -> bool:
     return found is not None and hasattr(found, function)
 
 
+def in_bf16() -> bool:
+    """Whether there are kernels that know bfloat16."""
+    return _has("upframe_esa_make")
+
+
 def _parallel() -> ctypes.c_void_p | None:
     """GOMP_parallel of the OpenMP library that torch runs on; None where it has another."""
     near = Path(torch.__file__).parent

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from upframe.engines.base import Engine, choose_precision
 from upframe.engines.eager import TorchEngine, TorchOptions
-from upframe.engines.fused import library, replace_in, suits
+from upframe.engines.fused import in_bf16, library, replace_in, suits
 from upframe.engines.machine import pick_device
 from upframe.kernels import NEEDS, cpu_flags
 from upframe.models import Model
@@ -37,7 +37,7 @@ def obstacle(model: Model, options: TorchOptions) -> str | None:
         return f"does not compute in {precision}"
     if not needed <= cpu_flags():
         return f"needs a CPU with {', '.join(sorted(needed - cpu_flags()))} for {precision}"
-    if library() is None:
+    if library() is None or (precision == "bf16" and not in_bf16()):
         return "was not built when upframe was installed; reinstall it with a C++ compiler (g++) at hand"
     return None
 
