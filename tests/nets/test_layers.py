@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upframe.nets import _layers
 from upframe.nets._layers import DepthwiseConv2d, NarrowConv2d, ResidualBlocks, conv3x3, convolved, convolved_onto
 
 # float32: sums in another order. bfloat16: results around 1, rounded once and not twice, 2^-8 at most apart.
@@ -16,9 +17,16 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (5, 3)])
 @pytest.mark.parametrize("channels", [6, 48])  # sums, and blocks of 16
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("has_dilated", [True, False])  # what CPUs with AVX-512 do, and others
 def test_depthwise_convolution_and_its_gradients_are_torchs(
-    kernel: int, dilation: int, channels: int, memory_format: torch.memory_format
+    kernel: int,
+    dilation: int,
+    channels: int,
+    memory_format: torch.memory_format,
+    has_dilated: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_layers, "_has_dilated", lambda: has_dilated)
     torch.manual_seed(0)
     c = channels
     ours = DepthwiseConv2d(c, kernel, dilation=dilation)
@@ -32,6 +40,8 @@ def test_depthwise_convolution_and_its_gradients_are_torchs(
         made = layer(x)
         (made * weights).sum().backward()
         found.append([made.detach(), x.grad, layer.weight.grad, layer.bias.grad])
+        with torch.inference_mode():
+            found[-1].append(layer(x))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)  # sums of up to 200 float32 products in another order
 
