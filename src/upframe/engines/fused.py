@@ -222,19 +222,23 @@ class FusedRLFB(nn.Module):
     def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
         y = _rows_of_channels(self.block.refined(x))
         n, _, h, w = y.shape
-        z, reduced = _new_rows_of_channels(y.shape, y.dtype), _new_rows_of_channels((n, _LANES, h, w), y.dtype)
+        reduced = _new_rows_of_channels((n, _LANES, h, w), y.dtype)
         handle, threads = self._handle, torch.get_num_threads()
-        _check(self._library.upframe_esa_first(handle, y.data_ptr(), z.data_ptr(), reduced.data_ptr(), n * h * w, threads))
+        _check(
+            self._library.upframe_esa_first(
+                *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # into what only we hold
+            )
+        )
         pooled = self.block.esa.pooled(reduced).float()
         rows, across = _spread_of_whole(h, w) if spread is None else (_rows_between(spread[0]), spread[1].float())
         wide = _rows_of_channels(pooled @ across.T)
         _check(
             self._library.upframe_esa_second(
-                *(handle, z.data_ptr(), reduced.data_ptr(), wide.data_ptr(), rows[0].data_ptr(), rows[1].data_ptr()),
+                *(handle, y.data_ptr(), reduced.data_ptr(), wide.data_ptr(), rows[0].data_ptr(), rows[1].data_ptr()),
                 *(n, h, w, wide.shape[2], threads),
             )
         )
-        return z
+        return y
 
 
 Rows = tuple[Tensor, Tensor]

@@ -206,7 +206,7 @@ UPFRAME_API void* upframe_esa_make(int channels, int is_bf16, const float* weigh
     }
 }
 
-// y, z (pixels, channels) and r (pixels, 16), contiguous. Returns 0, or 1 where memory ran out.
+// y, z (pixels, channels), which may be the same, and r (pixels, 16), contiguous. Returns 0, or 1 where memory ran out.
 UPFRAME_API int upframe_esa_first(const void* esa, const void* y, void* z, void* r, std::int64_t pixels, int threads) {
     try {
         static_cast<const Attention*>(esa)->first(y, z, r, pixels, threads);
