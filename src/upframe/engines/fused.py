@@ -139,20 +139,23 @@ class WinogradConv2d(OneStepConv2d):
 
 
 class Enlargement(nn.Module):
-    """A convolution, a pixel shuffle and a LeakyReLU in one step, as RealBasicVSR's `Upsample`."""
+    """RealBasicVSR's `Upsample`: a convolution and a pixel shuffle in one step, and LeakyReLU if it is wanted."""
 
     def __init__(self, original: Upsample, place: Upsample) -> None:
         super().__init__()
-        self.convolution = WinogradConv2d(original.upsample_conv, place.upsample_conv, enlarged=2, slope=SLOPE)
+        self.convolution = WinogradConv2d(original.upsample_conv, place.upsample_conv, enlarged=2)
 
     @staticmethod
     def suits(module: nn.Module) -> bool:
         return isinstance(module, Upsample) and module.upsample_conv.out_channels % (4 * _LANES) == 0
 
-    def forward(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
-        made: Tensor = self.convolution(x)
+    def forward(self, x: Tensor, *, kept: slice = slice(None), slope: float = 1) -> Tensor:
+        made = self.convolution.in_one_step(x, slope=slope)
         start, stop, _ = kept.indices(x.shape[2])
         return made[:, :, 2 * start : 2 * stop]
+
+    def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
+        return self(x, kept=kept, slope=SLOPE)  # type: ignore[no-any-return]
 
 
 class LastConvolution(nn.Module):

@@ -49,7 +49,7 @@ LEAST_ROWS = 8  # of such a band
 
 
 class Upsample(nn.Module):
-    """Twice the size by a convolution and a pixel shuffle, then LeakyReLU."""
+    """Twice the size by a convolution and a pixel shuffle."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -57,9 +57,6 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
         """(N, C, H, W) → (N, C', 2H, 2W), or of its rows those from the input's rows `kept`."""
-        return F.leaky_relu_(self._enlarged(x, kept), SLOPE)
-
-    def _enlarged(self, x: Tensor, kept: slice) -> Tensor:
         if torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
             return F.pixel_shuffle(self.upsample_conv(x)[:, :, kept], 2)
         # The four pixels that are made of one shall lie one after the other in memory, not each channel of the four: then the
@@ -72,6 +69,10 @@ class Upsample(nn.Module):
         n, h, w, _ = made.shape
         pixels = made.view(n, h, w, 2, 2, c).transpose(2, 3)  # (N, H, 2, W, 2, C')
         return pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+    def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
+        """The same, with LeakyReLU."""
+        return F.leaky_relu_(self(x, kept=kept), SLOPE)
 
 
 class BasicVSR(nn.Module):
@@ -214,9 +215,9 @@ class BasicVSR(nn.Module):
         x = torch.cat([backward_feature[:, :, seen], forward_feature[:, :, seen]], dim=1)
         x = F.leaky_relu_(self.fusion(x), SLOPE)
         # A row at most is kept of each side, which is two rows once enlarged.
-        x = self.upsample1(x, kept=slice(max(above - 1, 0), x.shape[2] - max(below - 1, 0)))
+        x = self.upsample1.activated(x, kept=slice(max(above - 1, 0), x.shape[2] - max(below - 1, 0)))
         above, below = min(above, 1), min(below, 1)
-        x = self.upsample2(x, kept=slice(above, x.shape[2] - below))
+        x = self.upsample2.activated(x, kept=slice(above, x.shape[2] - below))
         detail: Tensor = self.conv_last(convolved(self.conv_hr, x, slope=SLOPE))
         return detail[:, :, 2 * above : detail.shape[2] - 2 * below]
 
