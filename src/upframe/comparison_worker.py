@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import checkpoints
-from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine
+from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine_as_named
 from upframe.memory_plan import forget_peak, peak_bytes, resident_bytes
 from upframe.models import MODELS, Model
 from upframe.nets.plain import PLAIN
@@ -101,7 +101,7 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
     if job.kind == "ours":
         model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
         options = engine_options(job.engine, device=job.device, precision=job.precision, threads=job.threads)
-        ours = make_engine(model, options)
+        ours = make_engine_as_named(model, options)
         if isinstance(ours, TorchEngine):
             return lambda clip: ours(clip, **facts)
         assert isinstance(ours, GraphEngine)

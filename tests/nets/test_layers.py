@@ -26,7 +26,7 @@ def test_depthwise_convolution_and_its_gradients_are_torchs(
     has_dilated: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_layers, "_has_dilated", lambda: has_dilated)
+    monkeypatch.setattr(_layers, "_HAS_DILATED", has_dilated)
     torch.manual_seed(0)
     c = channels
     ours = DepthwiseConv2d(c, kernel, dilation=dilation)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -63,7 +64,7 @@ def _parallel() -> ctypes.c_void_p | None:
     near = Path(torch.__file__).parent
     for path in (*near.glob("lib/libgomp*.so*"), *near.parent.glob("torch.libs/libgomp*.so*")):
         try:
-            loaded = ctypes.CDLL(str(path), mode=getattr(ctypes, "RTLD_NOLOAD", 4))
+            loaded = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)
             return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p)
         except (OSError, AttributeError):
             continue
@@ -97,12 +98,10 @@ class WinogradConv2d(OneStepConv2d):
         self._out_dtype = torch.float32 if exact else maps
         weight = conv.weight.detach().float().contiguous()
         bias = None if conv.bias is None else conv.bias.detach().float().contiguous()
-        self._handle = found.upframe_winograd_make(
+        made = found.upframe_winograd_make(
             conv.in_channels, conv.out_channels, weight.data_ptr(), None if bias is None else bias.data_ptr(), enlarged
         )
-        if not self._handle:
-            raise MemoryError("the weights of a convolution do not fit")
-        self._free = weakref.finalize(self, found.upframe_winograd_free, self._handle)
+        self._handle = _owned(self, made, found.upframe_winograd_free)
 
     @staticmethod
     def suits(module: nn.Module) -> bool:
@@ -205,12 +204,8 @@ class FusedRLFB(nn.Module):
         esa = original.esa
         layers = (original.c5, esa.conv1, esa.conv_f, esa.conv4)
         weights = torch.cat([p.detach().float().flatten() for layer in layers for p in layer.parameters()])
-        self._handle = found.upframe_esa_make(
-            original.c5.out_channels, place.c5.weight.dtype == torch.bfloat16, weights.data_ptr()
-        )
-        if not self._handle:
-            raise MemoryError("the weights of a block do not fit")
-        self._free = weakref.finalize(self, found.upframe_esa_free, self._handle)
+        made = found.upframe_esa_make(original.c5.out_channels, place.c5.weight.dtype == torch.bfloat16, weights.data_ptr())
+        self._handle = _owned(self, made, found.upframe_esa_free)
 
     @staticmethod
     def suits(block: nn.Module) -> bool:
@@ -260,6 +255,18 @@ def _spread_of_whole(h: int, w: int) -> tuple[Rows, Tensor]:
     with torch.inference_mode(False):
         down, across = spread_in_place((h, w), Place((0, 0), (h, w)))
         return _rows_between(down), across.float()
+
+
+def _owned(owner: object, made: int | None, free: Callable[[int], None]) -> int:
+    """What a kernel has made of weights, given back together with its owner.
+
+    Raises:
+        MemoryError: when it has made nothing.
+    """
+    if not made:
+        raise MemoryError("the weights of a kernel do not fit")
+    weakref.finalize(owner, free, made)
+    return made
 
 
 def _check(failed: int) -> None:
@@ -367,12 +374,10 @@ class FusedBlocks(nn.Module):
         first = body[0]
         assert isinstance(first, VAB)
         attention, channels = first.proj_1.weight.shape[:2]
-        self._handle = found.upframe_vapsr_make(
+        made = found.upframe_vapsr_make(
             channels, attention, len(body), precision == "bf16", weights.ctypes.data, table.ctypes.data
         )
-        if not self._handle:
-            raise MemoryError("the weights of VapSR's blocks do not fit")
-        self._free = weakref.finalize(self, found.upframe_vapsr_free, self._handle)
+        self._handle = _owned(self, made, found.upframe_vapsr_free)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)

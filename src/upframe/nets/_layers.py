@@ -22,8 +22,8 @@ def conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
 class PixelConv2d(nn.Conv2d):
     """The convolution that sees the pixels, 3×3 with bias, zero-padded to keep the size.
 
-    Half precision has no room for pixels, and an error of these weights shifts the colours of a whole picture: two thirds and
-    more of what RLFN and VapSR lose in bfloat16 (docs/speed.md). So it can stay float32 where the rest is not (`reduced`).
+    Half precision has no room for pixels, and an error of these weights shifts the colours of a whole picture: most of what
+    RLFN ×2 loses in bfloat16 (docs/speed.md). So it can stay float32 where the rest is not (`reduced`).
     """
 
     def __init__(self, colours: int, channels: int) -> None:
@@ -211,9 +211,11 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=channels)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or torch.compiler.is_compiling():
+        if input.device.type != "cpu":
             return super().forward(input)
         if not torch.is_grad_enabled():
+            if torch.compiler.is_compiling():  # also when exporting: graphs are to hold one operation
+                return super().forward(input)
             return _depthwise(input, self.weight, self.bias, self.dilation[0])
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
         assert self.bias is not None
@@ -253,7 +255,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) ->
     are convolved without dilation and put together again.
     """
     padding = dilation * (weight.shape[-1] // 2)
-    if dilation == 1 or _has_dilated():
+    if dilation == 1 or _HAS_DILATED:
         return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=len(weight))
     n, c, h, w = x.shape
     d, tall, wide = dilation, -(-h // dilation), -(-w // dilation)
@@ -264,9 +266,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) ->
     return joined.permute(0, 3, 1, 2)[:, :, :h, :w]
 
 
-@cache
-def _has_dilated() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+_HAS_DILATED = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 # A block of this many channels fills the registers of AVX-512. With fewer, oneDNN 3.12 pads, and got a dilated kernel's
