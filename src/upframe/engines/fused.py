@@ -181,7 +181,7 @@ class LastConvolution(nn.Module):
                 made: Tensor = self.convolution(frame[:, :, first : bottom + 1])[:, :, top - first : bottom - first]
                 _check(
                     self._library.upframe_shuffle(
-                        *(made.data_ptr(), made.dtype == torch.bfloat16, planes.data_ptr(), top, h, bottom - top, w),
+                        *(made.data_ptr(), planes.data_ptr(), top, h, bottom - top, w),
                         *(colours, s, torch.get_num_threads()),
                     )
                 )

@@ -1,4 +1,4 @@
-"""Torch with upframe's own kernels in place of what they were written for: 3×3 convolutions and VapSR's blocks (fused.py)."""
+"""Torch with upframe's own kernels (fused.py) in place of 3×3 convolutions and of blocks of two networks."""
 
 from __future__ import annotations
 

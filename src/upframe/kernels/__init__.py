@@ -41,7 +41,7 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "upframe_esa_first": (_INT, [*[_POINTER] * 4, _LONG, _INT]),
     "upframe_esa_second": (_INT, [*[_POINTER] * 6, *[_INT] * 5]),
     "upframe_esa_free": (None, [_POINTER]),
-    "upframe_shuffle": (_INT, [_POINTER, _INT, _POINTER, *[_INT] * 7]),
+    "upframe_shuffle": (_INT, [_POINTER, _POINTER, *[_INT] * 7]),
     "upframe_use_threads_of": (None, [_POINTER]),
     "upframe_png_filter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
     "upframe_png_unfilter": (_INT, [_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER]),
