@@ -99,6 +99,19 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(tmp_path:
     assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
 
 
+def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """With weights in channels-last too, whose momenta lie as they do; and with a group that joins after the stop."""
+    group = ParameterGroup(("block_1",), frozen_until=8)
+    muon = Optimiser(method="muon", learning_rate=1e-3, groups=(group,))
+    recipe = recipe_of(replace(STAGE, optimiser=muon, channels_last=True))
+    whole = train(recipe, data=_noise, out=tmp_path / "whole")
+    assert any("momentum" in kept for kept in whole.optimiser.state.values())
+    train(recipe, data=_noise, out=tmp_path / "parts", stop_after=6)
+    resumed = train(recipe, data=_noise, out=tmp_path / "parts")
+    assert_same(tensors(resumed), tensors(whole))
+    assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
+
+
 def test_every_step_of_two_stages_with_a_discriminator_is_a_place_to_stop(tmp_path: Path) -> None:
     recipe = _adversarial()
 

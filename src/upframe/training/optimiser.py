@@ -1,14 +1,16 @@
-"""Adam as a recipe describes it: groups of parameters with rates of their own, frozen for a while or for good."""
+"""Adam or Muon as a recipe describes it: groups of parameters with rates of their own, frozen for a while or for good."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from upframe.errors import ModelError, UsageError
+from upframe.training.muon import Muon
 from upframe.training.recipe import Optimiser, ParameterGroup
 from upframe.training.schedule import Schedule, learning_rate_at
 
@@ -35,18 +37,18 @@ def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
 
 
 def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
-    """Adam over `network`, with its parameters `grouped`.
+    """What `rules` name, over `network`, with its parameters `grouped`.
 
     Groups that are not trained yet are in it from the beginning, without a state: nothing has to be made anew when their
     time comes.
     """
-    return torch.optim.Adam(
+    make = Muon if rules.method == "muon" else partial(torch.optim.Adam, fused=True)
+    return make(
         [{"params": parameters} for parameters in grouped(network, rules)],
         lr=rules.learning_rate,
         betas=rules.betas,
         eps=rules.eps,
         weight_decay=rules.weight_decay,
-        fused=True,
     )
 
 
@@ -75,7 +77,7 @@ def set_rates(
 def set_frozen(optimiser: torch.optim.Adam, rules: Optimiser, *, step: int) -> bool:
     """Let exactly those parameters ask for gradients that are trained at this step of the stage; whether any changed.
 
-    A frozen parameter has no gradient, so Adam passes it over and begins its state when it is first trained.
+    A frozen parameter has no gradient, so the optimiser passes it over and begins its state when it is first trained.
     """
     changed = False
     for group, own in _matched(optimiser, rules):

@@ -82,8 +82,11 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Adam, for a network or a discriminator."""
+    """Adam or Muon, for a network or a discriminator."""
 
+    method: Literal["adam", "muon"] = "adam"
+    """"muon" brings the singular values of each step of a weight between channels to about one (Jordan et al. 2024), and
+    leaves all other parameters to Adam; `betas` and `eps` are theirs."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
