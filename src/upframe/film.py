@@ -83,6 +83,8 @@ class FilmReport:
     """Of each segment rendered in this run."""
     tiles_reused: float
     """Share of tiles that did not change from one frame to the next and were taken over."""
+    margins_repeated: float
+    """Share of pixels that lie in flat margins and were not computed one by one (margins.py)."""
 
 
 def render(
@@ -151,6 +153,7 @@ def render(
         notices=tuple(notices.told),
         cleaning_passes=tuple(renderer.passes),
         tiles_reused=renderer.reused,
+        margins_repeated=renderer.flat,
     )
 
 
@@ -460,6 +463,11 @@ class _Renderer:
     def reused(self) -> float:
         count = self._single.reused if self._single is not None else None
         return count.reused / count.total if count is not None and count.total else 0.0
+
+    @property
+    def flat(self) -> float:
+        count = self._single.flat if self._single is not None else None
+        return count.left_out / count.total if count is not None and count.total else 0.0
 
     def frames(
         self, reel: _FileReel | _FolderReel, segment: Segment, sink: VideoSink | FrameFolderSink

@@ -256,6 +256,7 @@ def _render_film(
         "segments": report.segments,
         "cleaning_passes": list(report.cleaning_passes),
         "tiles_reused": round(report.tiles_reused, 4),
+        "margins_repeated": round(report.margins_repeated, 4),
     }
     tell(Event("film", item.input, data))
     return Made(report.engine, report.precision, tuple(n for n in report.notices if n not in item.notices))

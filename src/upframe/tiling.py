@@ -84,10 +84,6 @@ class Tile:
         """(height, width) of what is read."""
         return self.rows.read_end - self.rows.read_start, self.columns.read_end - self.columns.read_start
 
-    def place_in(self, size: tuple[int, int]) -> Place | None:
-        """Where it reads in a picture of `size`; None when it reads the whole."""
-        return None if self.read_size == size else Place((self.rows.read_start, self.columns.read_start), size)
-
 
 def grid(
     size: tuple[int, int], *, core_px: tuple[int, int], blend_px: int, halo_px: int, phase_px: int = 1

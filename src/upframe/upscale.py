@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from upframe import margins, tiling
 from upframe import pixels as px
-from upframe import tiling
 from upframe.engines import Engine, EngineOptions, TorchOptions, available_memory_bytes, make_engine
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.frames import Pixels
@@ -31,6 +31,7 @@ MIN_TILE_PX = 16  # below this a tile is all halo
 BLEND_PX = 8
 BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
 SLICE_ROWS = 64  # rows converted and handed to the encoder at once
+SIGHT_HALOS = 2  # halos of a flat margin that stay on either side of what is repeated: an error there is seen all over it
 TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
 
 TileSize = int | tuple[int, int] | Literal["auto", "off"]
@@ -42,7 +43,7 @@ class UpscaleOptions:
 
     tile: TileSize = "auto"
     """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from the memory available; "off"
-    runs the picture whole."""
+    runs the picture whole, its flat margins (margins.py) included."""
     halo: int | None = None
     """Input pixels of context around a tile; None takes the model's measured default."""
     blend: int = BLEND_PX
@@ -70,6 +71,14 @@ class TileCount:
     """How many tiles were taken over from the last picture."""
 
     reused: int = 0
+    total: int = 0
+
+
+@dataclass
+class PixelCount:
+    """How many input pixels were left out because they repeat a flat margin."""
+
+    left_out: int = 0
     total: int = 0
 
 
@@ -102,7 +111,9 @@ class Upscaler:
         self.on_tile = on_tile
         self.cancel = cancel
         self.reused = TileCount()
+        self.flat = PixelCount()
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
+        self._last_trim: margins.Trim | None = None
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with --clip"
             raise UsageError(model.spec.name, "a network for clips, not for single pictures", advice)
@@ -157,7 +168,8 @@ class Upscaler:
         colour, alpha = pixels[..., :colours], pixels[..., colours:]
         if alpha.shape[2]:
             colour = spread_colour(colour, alpha[..., 0])
-        job = _Picture(self, (height, width), subject, layers=2 if alpha.shape[2] else 1)
+        trim = self._trim(colour, alpha)
+        job = _Picture(self, trim, subject, layers=2 if alpha.shape[2] else 1)
         layers = [self._sized(job.bands(_run_colour, colour), made, size)]
         if alpha.shape[2]:
             layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
@@ -184,6 +196,22 @@ class Upscaler:
         scaled[..., :colours] /= peak
         return scaled.clip(0, 1), peak
 
+    def _trim(self, colour: Pixels, alpha: Pixels) -> margins.Trim:
+        """The flat margins to leave out; none where the picture is asked for whole."""
+        planes = [plane for plane in (colour, alpha) if plane.shape[2]]
+        size = colour.shape[0], colour.shape[1]
+        spec = self.model.spec
+        if self.options.tile == "off":
+            trim = margins.whole(size)
+        else:
+            trim = margins.trim(planes, sight_px=SIGHT_HALOS * self.halo_px, phase_px=spec.phase_px)
+        if trim != self._last_trim:  # the same tile of what is given would lie at another place of the picture
+            self.forget()
+            self._last_trim = trim
+        self.flat.total += size[0] * size[1]
+        self.flat.left_out += size[0] * size[1] - trim.size[0] * trim.size[1]
+        return trim
+
     def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
         return bands if size is None or size == made else px.resize_bands(bands, made, size)
 
@@ -209,8 +237,9 @@ class Upscaler:
 class _Picture:
     """One picture being rendered: its tiles, its progress, its back-off."""
 
-    def __init__(self, up: Upscaler, size: tuple[int, int], subject: str, *, layers: int) -> None:
-        self.up, self.size, self.subject = up, size, subject
+    def __init__(self, up: Upscaler, trim: margins.Trim, subject: str, *, layers: int) -> None:
+        self.up, self.trim, self.subject = up, trim, subject
+        self.size = size = trim.size  # of what is tiled
         self.scale = up.model.spec.scale
         self.phase_px = up.model.spec.phase_px
         self.grid = tiling.grid(
@@ -220,6 +249,7 @@ class _Picture:
 
     def bands(self, run: _Run, plane: Pixels) -> Iterator[Tensor]:
         """Blended output rows (C, rows, s·W) of all tiles of a plane (H, W, C); `run` makes what a tile reads."""
+        plane = self.trim.cut(plane)
 
         def tile_output(tile: tiling.Tile) -> Tensor:
             out = self._reused(run, plane, tile) if run is _run_colour else self._tile(run, plane, tile)
@@ -228,7 +258,7 @@ class _Picture:
                 self.up.on_tile(self._done, self._total)
             return out
 
-        yield from tiling.blend(self.grid, self.scale, tile_output)
+        yield from self.trim.restored(tiling.blend(self.grid, self.scale, tile_output), self.scale)
 
     def _reused(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
         """`_tile`, or what it made of the very same input the last time."""
@@ -285,7 +315,7 @@ class _Picture:
         """Run (C, h, w) through the network; redo in float32 what comes out not finite."""
         # A network for one channel (gray or luma) takes the three as three frames.
         clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
-        place = tile.place_in(self.size)
+        place = self.trim.place(tile)
         out = self.up.engine(clip, place).flatten(0, 2)
         if torch.isfinite(out.sum()):  # what is not finite makes the sum so; sums of values around 1 do not overflow
             return out
