@@ -144,6 +144,9 @@ def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> 
 
     Only one row of tiles and its overlap are held.
     """
+    if len(grid) == len(grid[0]) == 1:
+        yield run(grid[0][0])
+        return
     left, right = grid[0][0].columns.start, grid[0][-1].columns.end
     carry: Tensor | None = None  # the weighted rows that the next row of tiles also contributes to
     for i, row in enumerate(grid):
@@ -155,9 +158,7 @@ def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> 
             if band is None:
                 band = torch.zeros(out.shape[0], rows.length * scale, (right - left) * scale)
             at = (tile.columns.start - left) * scale
-            # One tile is copied as it is: blending with a weight of 1 would be the same, only slower.
-            weighted = out if len(grid) == len(row) == 1 else out * (weight_y * ramp(tile.columns, scale))
-            band[:, :, at : at + out.shape[2]] += weighted
+            band[:, :, at : at + out.shape[2]] += out * (weight_y * ramp(tile.columns, scale))
         assert band is not None
         if carry is not None:
             band[:, : carry.shape[1]] += carry

@@ -193,7 +193,8 @@ def _deflated(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: in
         deflate = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, _RAW_DEFLATE, _MEMORY_LEVEL)
     # To whole bytes, so that parts can be put side by side.
     made = deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    return _Part(made, zlib.adler32(filtered.data), filtered.size)
+    adler32 = zlib.adler32 if isal_zlib is None else isal_zlib.adler32  # which takes a third of the time
+    return _Part(made, adler32(filtered.data), filtered.size)
 
 
 def _adler32_combined(first: int, second: int, length: int) -> int:
