@@ -4,8 +4,8 @@ Rows of one colour at a border look alike to a network as soon as neither the bo
 it makes of one of them it makes of each. So all but a few are left out of what it is given, and what it made of the middle one
 stands for them. The same holds for columns.
 
-            border | sight | 1 | sight | content …            what the network is given
-            border | sight | 1 1 1 1 1 1 1 | sight | content …  what is made of it
+            border | outer | 1 | inner | content …            what the network is given
+            border | outer | 1 1 1 1 1 1 1 | inner | content …  what is made of it
 
 Where the network sees no farther than that this is exact to rounding; else it differs as tiles do (docs/tiling.md).
 """
@@ -35,8 +35,8 @@ class Axis:
     """Pixels left out of the margin at its beginning."""
     after: int = 0
     """Pixels left out of the margin at its end."""
-    sight: int = 0
-    """Pixels of a margin that stay on either side of the one that is repeated."""
+    outer: int = 0
+    """Pixels of a margin that stay between a border and the pixel that is repeated."""
 
     @property
     def kept(self) -> int:
@@ -46,7 +46,7 @@ class Axis:
     @property
     def repeats(self) -> list[tuple[int, int]]:
         """(index in what is kept, further times) of the pixels that stand for those left out."""
-        marks = [(self.sight, self.before), (self.kept - 1 - self.sight, self.after)]
+        marks = [(self.outer, self.before), (self.kept - 1 - self.outer, self.after)]
         return [(index, count) for index, count in marks if count]
 
 
@@ -116,26 +116,27 @@ def whole(size: tuple[int, int]) -> Trim:
     return Trim(Axis(size[0]), Axis(size[1]))
 
 
-def trim(planes: Sequence[Pixels], *, sight_px: int, phase_px: int = 1) -> Trim:
+def trim(planes: Sequence[Pixels], *, outer_px: int, inner_px: int, phase_px: int = 1) -> Trim:
     """What can be left out of a picture, given as planes (H, W, C) of one size.
 
     Args:
-        sight_px: Input pixels that the network is taken to see around an output pixel.
+        outer_px: Pixels of a margin from where on the network is taken to see nothing of the border.
+        inner_px: The same of the content.
         phase_px: What is left out before the content is a multiple of this (ModelSpec.phase_px).
     """
-    rows = _axis(planes, sight_px, phase_px)
-    columns = _axis([plane.swapaxes(0, 1) for plane in planes], sight_px, phase_px)
+    rows = _axis(planes, outer_px, inner_px, phase_px)
+    columns = _axis([plane.swapaxes(0, 1) for plane in planes], outer_px, inner_px, phase_px)
     return Trim(rows, columns)
 
 
-def _axis(planes: Sequence[Pixels], sight_px: int, phase_px: int) -> Axis:
+def _axis(planes: Sequence[Pixels], outer_px: int, inner_px: int, phase_px: int) -> Axis:
     length = planes[0].shape[0]
     before = min(_of_one_colour(plane) for plane in planes)
     after = min(_of_one_colour(plane[::-1]) for plane in planes)
     if before == length:  # nothing else
         before, after = length // 2, length - length // 2
-    stays = 2 * sight_px + 1
-    axis = Axis(length, max(before - stays, 0) // phase_px * phase_px, max(after - stays, 0), sight_px)
+    stays = outer_px + 1 + inner_px
+    axis = Axis(length, max(before - stays, 0) // phase_px * phase_px, max(after - stays, 0), outer_px)
     return axis if axis.before + axis.after >= LEAST_SHARE * length else Axis(length)
 
 

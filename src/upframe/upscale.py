@@ -31,7 +31,7 @@ MIN_TILE_PX = 16  # below this a tile is all halo
 BLEND_PX = 8
 BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
 SLICE_ROWS = 64  # rows converted and handed to the encoder at once
-SIGHT_HALOS = 2  # halos of a flat margin that stay on either side of what is repeated: an error there is seen all over it
+INNER_HALOS = 2  # halos of a flat margin that stay next to the content: what is repeated is seen all over the margin
 TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
 
 TileSize = int | tuple[int, int] | Literal["auto", "off"]
@@ -204,7 +204,8 @@ class Upscaler:
         if self.options.tile == "off":
             trim = margins.whole(size)
         else:
-            trim = margins.trim(planes, sight_px=SIGHT_HALOS * self.halo_px, phase_px=spec.phase_px)
+            inner_px = INNER_HALOS * self.halo_px
+            trim = margins.trim(planes, outer_px=self.halo_px, inner_px=inner_px, phase_px=spec.phase_px)
         if trim != self._last_trim:  # the same tile of what is given would lie at another place of the picture
             self.forget()
             self._last_trim = trim
