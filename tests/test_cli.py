@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
 import os
@@ -25,6 +27,7 @@ from conftest import Upframe, make_photo
 from nasty import png
 from nearest import repeated
 from upframe import cli, job
+from upframe.cli import upscaling
 from upframe.cli.output import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
@@ -68,6 +71,27 @@ def test_help_version_and_flag_errors_need_neither_torch_nor_codecs(run: str) ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_collections_wait_for_imports_and_come_back() -> None:
+    """Also where an import fails: a job without them would keep every cycle that it makes."""
+    kept = sys.modules.pop("upframe.job")
+    try:
+        with contextlib.suppress(ImportError), upscaling._without_collections():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled()
+        gc.disable()
+        with upscaling._without_collections():
+            assert not gc.isenabled()
+        assert not gc.isenabled()  # who had none wants none
+    finally:
+        gc.enable()
+        sys.modules["upframe.job"] = kept
+    frozen = gc.get_freeze_count()
+    with upscaling._without_collections():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen  # nothing was imported, so nothing is exempt for ever
 
 
 def test_help_says_the_exit_codes_and_the_defaults(upframe: Upframe) -> None:

@@ -165,6 +165,18 @@ def test_film_that_changes_everywhere_reuses_nothing(tmp_path: Path, sharp: Mode
     assert made(source, sharp, tmp_path / "out.mkv", upscale=UpscaleOptions(tile=32)).tiles_reused == 0
 
 
+# Flat margins ---------------------------------------------------------------------------------------------------------
+def test_letterbox_bars_are_enlarged_once_unless_the_whole_is_asked_for(tmp_path: Path, sharp: Model) -> None:
+    pictures = [np.pad(p, ((120, 120), (0, 0), (0, 0)), constant_values=16) for p in make_pictures(3, (40, 64))]
+    source = make_film(tmp_path / "in.mkv", pictures)
+    report = made(source, sharp, tmp_path / "bars.mkv")
+    assert report.margins_repeated > 0.4
+    whole = made(source, sharp, tmp_path / "whole.mkv", upscale=UpscaleOptions(tile="off"))
+    assert whole.margins_repeated == 0
+    for one, two in zip(films.rgb_of(tmp_path / "bars.mkv"), films.rgb_of(tmp_path / "whole.mkv"), strict=True):
+        assert np.abs(one.astype(int) - two).max() <= 1
+
+
 # Networks for clips ---------------------------------------------------------------------------------------------------
 def shot(seed: int, frames: int, size: tuple[int, int] = (40, 56)) -> list[Picture]:
     """A scene of its own brightness that slides by a pixel a frame, under a lamp that flickers."""

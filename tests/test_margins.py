@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conftest import make_photo, needs_shared
-from upframe import margins
+from upframe import margins, tiling
 from upframe.engines import TorchOptions
 from upframe.media.images import read_pixels
 from upframe.models import Model, load
@@ -149,14 +149,76 @@ def test_other_sizes_are_made_of_the_restored_picture() -> None:
     np.testing.assert_allclose(one.astype(int), two.astype(int), atol=1)
 
 
-def test_unchanged_tiles_are_not_taken_over_from_where_margins_were_wider() -> None:
-    """Three frames whose bars grow and shrink; the content of the second is black beyond the first's bars."""
-    content = make_photo(40, 40)
-    frames = [framed(content, 60, 60, 0, 0), framed(content[4:-4], 64, 64, 0, 0), framed(content, 60, 60, 0, 0)]
-    up = Upscaler(blurred(phase_px=6, takes_place=False), reuse=True)
-    for frame in [*frames, frames[-1]]:
+def frames_reused(frames: list[NDArray[Any]], **options: Any) -> Upscaler:
+    """Each frame checked against the whole."""
+    up = Upscaler(blurred(phase_px=6), UpscaleOptions(engine=TorchOptions(precision="fp32"), **options), reuse=True)
+    for frame in frames:
         np.testing.assert_allclose(up(frame).astype(int), enlarged(blurred(), frame, tile="off").astype(int), atol=1)
-    assert up.reused.reused == 1  # the last frame alone
+    return up
+
+
+def test_nothing_is_taken_over_from_where_margins_were_wider() -> None:
+    content = make_photo(40, 40)
+    wide, narrow = framed(content, 60, 60, 0, 0), framed(content, 40, 80, 0, 0)
+    assert frames_reused([wide, narrow, wide, wide]).reused.reused == 1  # the last frame, given as the one before
+
+
+def test_a_light_that_blinks_in_a_margin_narrows_it_once() -> None:
+    still = framed(make_photo(40, 40), 60, 60, 60, 60)
+    lit = still.copy()
+    lit[30:34, 76:80] = 255
+    up = frames_reused([still, lit, still, lit, still, lit], tile=32)
+    assert up.flat.left_out > 6 * 160 * 90  # of 160 rows; those above the light come back with the second frame
+    assert up.reused.reused > up.reused.total / 4
+
+
+def test_a_cursor_that_moves_ever_farther_into_a_margin_ends_it() -> None:
+    """Or it would move all tiles with every frame; as it is, those that it does not touch are taken over."""
+    still = framed(make_photo(40, 40), 60, 60, 60, 60)
+    frames = [still]
+    for i in range(8):
+        frames.append(still.copy())
+        frames[-1][30 + i : 34 + i, 100 + 4 * i : 103 + 4 * i] = 0
+    up = frames_reused(frames, tile=32)
+    assert up.reused.reused > 5 * 25 / 2  # of 5 x 5 tiles, from the fifth frame on
+
+
+def test_every_segment_begins_with_margins_of_its_own() -> None:
+    up = frames_reused([framed(make_photo(40, 40), 30, 30, 0, 0)])
+    first = (18 + 20) * 40  # of 30 rows each 10 stay; what goes before the content goes by sixes
+    assert up.flat.left_out == first
+    frame = framed(make_photo(20, 40), 40, 40, 0, 0)
+    up(frame)
+    assert up.flat.left_out == 2 * first
+    up.forget()
+    up(frame)
+    assert up.flat.left_out == 2 * first + (30 + 30) * 40
+
+
+def test_bands_of_what_is_widened_stay_small() -> None:
+    picture = framed(make_photo(300, 40), 0, 0, 400, 400)
+    bands = list(Upscaler(blurred()).bands(picture))
+    assert max(len(band) for band in bands) <= 2 * margins.AT_ONCE_ROWS
+    np.testing.assert_allclose(np.concatenate(bands).astype(int), enlarged(blurred(), picture, tile="off").astype(int), atol=1)
+
+
+def test_stated_tiles_that_only_the_whole_picture_carries_get_the_whole() -> None:
+    picture = framed(make_photo(30, 48), 70, 70, 0, 0)
+    np.testing.assert_allclose(enlarged(blurred(), picture, tile=17), enlarged(blurred(), picture, tile="off"), atol=1)
+
+
+def test_networks_are_told_the_place_of_the_content() -> None:
+    picture = framed(make_photo(40, 52), 61, 50, 63, 40)
+    trim = margins.trim([picture], outer_px=4, inner_px=8, phase_px=6)
+    ((tile,),) = tiling.grid(trim.size, core_px=trim.size, blend_px=8, halo_px=16, phase_px=6)
+    place = trim.place(tile)
+    assert place is not None and place.size == (151, 155)
+    np.testing.assert_array_equal(
+        picture[place.origin[0] :, place.origin[1] :][: trim.size[0], : trim.size[1]], trim.cut(picture)
+    )
+    whole = margins.whole((151, 155))
+    ((tile,),) = tiling.grid(whole.size, core_px=whole.size, blend_px=8, halo_px=16)
+    assert whole.place(tile) is None
 
 
 @needs_shared

@@ -401,7 +401,7 @@ class _Renderer:
             if options.cleaning is not None:
                 raise UsageError(model.spec.name, "does not clean", "drop the --clean flags")
             single = Upscaler(model, upscale, cancel=cancel, reuse=True)
-            single.options = replace(upscale, tile=tile or single.tile_px(size))
+            single.options = replace(upscale, tile="off" if upscale.tile == "off" else tile or single.tile_px(size))
             self._single = single
             self.longest = longest or SEGMENT_FRAMES
             self.context = 0

@@ -13,7 +13,7 @@ Where the network sees no farther than that this is exact to rounding; else it d
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from upframe.frames import Pixels
 from upframe.tiling import Place, Tile
 
 LEAST_SHARE = 1 / 16  # of an axis that must be left out: putting less back costs what it saves
-AT_ONCE_ROWS = 64  # repeated rows that are handed on at once
+AT_ONCE_ROWS = 16  # input rows whose output is copied at once: margins must not make large bands of narrow ones
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Axis:
     """Pixels left out of the margin at its end."""
     outer: int = 0
     """Pixels of a margin that stay between a border and the pixel that is repeated."""
+
+    def common(self, other: Axis) -> Axis:
+        """What is left out by both, of one length and with the same `outer`; nothing if that is not worth it."""
+        axis = replace(self, before=min(self.before, other.before), after=min(self.after, other.after))
+        return axis if axis.before + axis.after >= LEAST_SHARE * axis.length else Axis(axis.length)
 
     @property
     def kept(self) -> int:
@@ -67,6 +72,10 @@ class Trim:
         """(height, width) of the picture."""
         return self.rows.length, self.columns.length
 
+    def common(self, other: Trim) -> Trim:
+        """What is left out by both, of pictures of one size."""
+        return Trim(self.rows.common(other.rows), self.columns.common(other.columns))
+
     def cut(self, plane: Pixels) -> Pixels:
         """What the network is given of (H, W, C) pixels: within a margin all are alike, so the outermost are left out."""
         rows, columns = self.rows, self.columns
@@ -88,21 +97,26 @@ class Trim:
             rows = band.shape[1] // scale
             done = 0
             for index, count in self.rows.repeats:
-                if not start <= index < start + rows:
-                    continue
                 end = index + 1 - start
-                yield self._widened(band[:, done * scale : end * scale], scale)
+                if not 0 < end <= rows:
+                    continue
+                yield from self._wide_parts(band[:, done * scale : end * scale], scale)
                 block = self._widened(band[:, (end - 1) * scale : end * scale], scale)
                 for first in range(0, count, AT_ONCE_ROWS):
                     yield block.repeat(1, min(AT_ONCE_ROWS, count - first), 1)
                 done = end
-            if done < rows:
-                yield self._widened(band[:, done * scale :], scale)
+            yield from self._wide_parts(band[:, done * scale :], scale)
             start += rows
 
+    def _wide_parts(self, band: Tensor, scale: int) -> Iterator[Tensor]:
+        """A band with what was left out of its columns; in parts, since they are copies."""
+        if band.shape[1] and not self.columns.repeats:
+            yield band
+        elif band.shape[1]:
+            for part in torch.split(band, AT_ONCE_ROWS * scale, dim=1):
+                yield self._widened(part, scale)
+
     def _widened(self, band: Tensor, scale: int) -> Tensor:
-        if not self.columns.repeats:
-            return band
         parts, done = [], 0
         for index, count in self.columns.repeats:
             end = (index + 1) * scale

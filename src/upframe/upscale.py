@@ -31,7 +31,8 @@ MIN_TILE_PX = 16  # below this a tile is all halo
 BLEND_PX = 8
 BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
 SLICE_ROWS = 64  # rows converted and handed to the encoder at once
-INNER_HALOS = 2  # halos of a flat margin that stay next to the content: what is repeated is seen all over the margin
+INNER_HALOS = 2  # halos of a flat margin that stay next to the content
+MARGIN_CHANGES = 2  # times that margins become narrower before a film has none: each costs all tiles that could be taken over
 TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
 
 TileSize = int | tuple[int, int] | Literal["auto", "off"]
@@ -114,6 +115,7 @@ class Upscaler:
         self.flat = PixelCount()
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: margins.Trim | None = None
+        self._narrowed = 0
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with --clip"
             raise UsageError(model.spec.name, "a network for clips, not for single pictures", advice)
@@ -135,6 +137,7 @@ class Upscaler:
         """Take nothing over from earlier pictures."""
         if self._last is not None:
             self._last.clear()
+            self._last_trim, self._narrowed = None, 0
 
     def __call__(self, pixels: Pixels, *, size: tuple[int, int] | None = None) -> Pixels:
         """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
@@ -201,16 +204,33 @@ class Upscaler:
         planes = [plane for plane in (colour, alpha) if plane.shape[2]]
         size = colour.shape[0], colour.shape[1]
         spec = self.model.spec
-        if self.options.tile == "off":
-            trim = margins.whole(size)
-        else:
-            inner_px = INNER_HALOS * self.halo_px
-            trim = margins.trim(planes, outer_px=self.halo_px, inner_px=inner_px, phase_px=spec.phase_px)
-        if trim != self._last_trim:  # the same tile of what is given would lie at another place of the picture
-            self.forget()
-            self._last_trim = trim
+        trim = margins.whole(size)
+        if self.options.tile != "off":
+            halo_px = max(self.halo_px, spec.halo_px)  # an error next to a tile is seen once, one in a margin all over it
+            trim = margins.trim(planes, outer_px=halo_px, inner_px=INNER_HALOS * halo_px, phase_px=spec.phase_px)
+            if self.options.tile != "auto" and min(trim.size) < 4 * self.options.blend:  # may not carry the stated tiles
+                trim = margins.whole(size)
+        if self._last is not None:
+            trim = self._steady(trim)
         self.flat.total += size[0] * size[1]
         self.flat.left_out += size[0] * size[1] - trim.size[0] * trim.size[1]
+        return trim
+
+    def _steady(self, trim: margins.Trim) -> margins.Trim:
+        """What is left out where tiles are taken over: they are known by where they lie in what is left of the picture, and a
+        cursor in a margin must not move them all with every frame. So margins only become narrower, a few times, then there
+        are none, until `forget`."""
+        last = self._last_trim
+        if last is None or last.whole_size != trim.whole_size:
+            self.forget()
+        else:
+            trim = trim.common(last)
+            if trim != last:
+                narrowed = self._narrowed + 1
+                self.forget()
+                self._narrowed = narrowed
+                trim = trim if narrowed <= MARGIN_CHANGES else margins.whole(trim.whole_size)
+        self._last_trim = trim
         return trim
 
     def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from upframe.errors import UsageError
-from upframe.training.muon import Muon, mixes_channels, orthogonalised
+from upframe.models import MODELS
+from upframe.nets._deformable import FlowGuidedAlignment
+from upframe.training.muon import Muon, matrices, orthogonalised
 from upframe.training.optimiser import make_optimiser
 from upframe.training.recipe import Optimiser, ParameterGroup
 
@@ -44,7 +46,7 @@ def _trained(method: Any, *, steps: int = 1, **rules: Any) -> tuple[Mixed, Mixed
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 90), (90, 16), (1, 7)])
 def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
-    """Against the polar factor by torch's SVD; the iteration's fixed interval is 0.68 to 1.14 (Jordan et al. 2024)."""
+    """Against the polar factor by torch's SVD; the iteration ends between 0.68 and 1.2."""
     u, s, vt = torch.linalg.svd(torch.randn(*shape, generator=torch.Generator().manual_seed(1)), full_matrices=False)
     matrix = u @ torch.diag(torch.linspace(2e-5, 1e-4, len(s))) @ vt  # of the size of gradients
     made = u.T @ orthogonalised(matrix) @ vt.T  # diagonal if directions stayed
@@ -72,15 +74,27 @@ def test_weights_between_channels_take_orthogonal_steps_and_all_others_those_of_
             assert 0.1e-3 < (ours - was).square().mean().sqrt() < 0.25e-3, name
             compared.add(name)
         else:
-            assert not mixes_channels(was)
             assert torch.equal(ours, theirs) and not torch.equal(ours, was), name
     assert len(compared) == 2
+    assert {id(p) for p in matrices(before)} == {id(before.mixing.weight), id(before.pointwise.weight)}
+
+
+@pytest.mark.parametrize("name", ["rlfn-x4", "vapsr-s-x4", "realbasicvsr-x4", "vrt-reds6-x4", "vsrt-reds-x4"])
+def test_only_weights_between_channels_are_matrices_of_the_five_systems(name: str) -> None:
+    """VSR-Transformer's norms have scales of three axes, VRT tables of biases with two."""
+    network = MODELS[name].build()
+    chosen = {id(p) for p in matrices(network)}
+    for owner in network.modules():
+        for leaf, parameter in owner.named_parameters(recurse=False):
+            layer = isinstance(owner, nn.Linear | nn.Conv2d | nn.Conv3d | FlowGuidedAlignment)
+            single = isinstance(owner, nn.Conv2d) and owner.in_channels == owner.groups
+            assert (id(parameter) in chosen) == (layer and leaf == "weight" and not single), (type(owner), leaf)
 
 
 def test_momentum_is_nesterovs_with_095() -> None:
     """Two steps against the rule written out: m = 0.95 m + 0.05 g, step along 0.95 m + 0.05 g."""
     weight = nn.Parameter(torch.zeros(6, 10))
-    muon = Muon([{"params": [weight]}], lr=0.5)
+    muon = Muon([{"params": [weight]}], matrices=[weight], lr=0.5)
     momentum, expected = torch.zeros(6, 10), torch.zeros(6, 10)
     for seed in (1, 2):
         gradient = torch.randn(6, 10, generator=torch.Generator().manual_seed(seed))
@@ -96,7 +110,7 @@ def test_l2_penalty_joins_the_gradient() -> None:
     weight = nn.Parameter(torch.randn(6, 10))
     was = weight.detach().clone()
     weight.grad = torch.zeros(6, 10)
-    Muon([{"params": [weight]}], lr=0.5, weight_decay=0.1).step()
+    Muon([{"params": [weight]}], matrices=[weight], lr=0.5, weight_decay=0.1).step()
     torch.testing.assert_close(weight.detach(), was - 0.5 * 0.2 * 10**0.5 * orthogonalised(was), rtol=0, atol=1e-4)
 
 
@@ -114,7 +128,7 @@ def test_a_frozen_group_stands_still_and_has_no_state() -> None:
 def test_a_group_has_a_rate_of_its_own() -> None:
     weight = nn.Parameter(torch.zeros(6, 10))
     slow = nn.Parameter(torch.zeros(6, 10))
-    muon = Muon([{"params": [weight]}, {"params": [slow], "lr": 0.25}], lr=0.5)
+    muon = Muon([{"params": [weight]}, {"params": [slow], "lr": 0.25}], matrices=[weight, slow], lr=0.5)
     weight.grad = torch.randn(6, 10)
     slow.grad = weight.grad.clone()
     muon.step()
@@ -123,7 +137,7 @@ def test_a_group_has_a_rate_of_its_own() -> None:
 
 def test_a_step_with_an_infinite_gradient_is_left_out_by_the_scaler() -> None:
     weight, bias = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4))
-    muon = Muon([{"params": [weight, bias]}], lr=0.1)
+    muon = Muon([{"params": [weight, bias]}], matrices=[weight], lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     scaler.scale((weight.sum() + bias.sum()) * 1.0).backward()  # type: ignore[no-untyped-call] # absent from torch's stubs
     assert weight.grad is not None
@@ -132,6 +146,28 @@ def test_a_step_with_an_infinite_gradient_is_left_out_by_the_scaler() -> None:
     scaler.update()
     assert torch.equal(weight, torch.ones(4, 4)) and torch.equal(bias, torch.ones(4))
     assert scaler.get_scale() == 1.0
+
+
+def test_a_closure_makes_the_gradients_that_are_stepped_along() -> None:
+    torch.manual_seed(1)
+    one, two = nn.Linear(5, 7), nn.Linear(5, 7)
+    two.load_state_dict(one.state_dict())
+    first, second = (make_optimiser(network, Optimiser(method="muon")) for network in (one, two))
+    x = torch.randn(3, 5)
+
+    def closure() -> float:
+        second.zero_grad()
+        loss = two(x).square().mean()
+        loss.backward()
+        return loss.item()
+
+    for _ in range(2):
+        first.zero_grad()
+        expected = one(x).square().mean()
+        expected.backward()
+        first.step()
+        assert second.step(closure) == expected.item()
+    assert torch.equal(one.weight, two.weight) and torch.equal(one.bias, two.bias)
 
 
 def test_another_method_is_refused() -> None:

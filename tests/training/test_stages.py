@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,20 @@ def test_an_optimiser_over_other_groups_cannot_be_kept(tmp_path: Path) -> None:
     grouped = Optimiser(groups=(ParameterGroup(("block_1",)),))
     with pytest.raises(ModelError, match="optimiser was one over other parameters"):
         _trained(recipe_of(FIRST, replace(SECOND, keep_optimiser=True, optimiser=grouped)), tmp_path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("adam", "muon"), ("muon", "adam")])
+def test_an_optimiser_of_another_method_cannot_be_kept(tmp_path: Path, first: Any, second: Any) -> None:
+    stages = replace(FIRST, optimiser=Optimiser(first)), replace(SECOND, keep_optimiser=True, optimiser=Optimiser(second))
+    with pytest.raises(ModelError, match="its optimiser was of another method"):
+        _trained(recipe_of(*stages), tmp_path)
+
+
+def test_moments_of_muon_can_be_kept(tmp_path: Path) -> None:
+    muon = Optimiser("muon")
+    stages = replace(FIRST, optimiser=muon), replace(SECOND, keep_optimiser=True, optimiser=muon)
+    state = _trained(recipe_of(*stages), tmp_path)
+    assert {int(kept["step"]) for kept in state.optimiser.state_dict()["state"].values()} == {10}
 
 
 def test_a_stage_without_a_start_has_fresh_weights(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ _ITERATIONS = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U Vᵀ of a matrix U S Vᵀ: five Newton-Schulz iterations bring singular values between roughly 0.7 and 1.2.
+    """About U Vᵀ of a matrix U S Vᵀ: five Newton-Schulz iterations bring singular values between 0.68 and 1.2.
 
-    Those below about a hundredth of the matrix's Frobenius norm end lower.
+    Those below 0.0015 of the matrix's Frobenius norm end lower.
 
     Args:
         matrix: (rows, columns), float32.
@@ -34,36 +34,48 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Adam):
-    """Adam, but for weights that mix channels: those of convolutions with several input channels a group, of linear layers.
+    """Adam, but for weights between channels.
 
     Such a weight is taken as a matrix (outputs, everything else), its step is the `orthogonalised` averaged gradient times
     0.2 √(the longer side): about as long, root mean square, as Adam's steps are, so that one learning rate serves both. L2
-    penalties are added to the gradient, as in Adam. Takes Adam's arguments.
+    penalties are added to the gradient, as in Adam.
+
+    Args:
+        params: Groups, as for Adam; `settings` are Adam's too.
+        matrices: The weights between channels, as `matrices` finds them.
 
     Sources: Jordan et al. 2024; Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, equation 4, for the length.
     """
 
-    def __init__(self, params: Iterable[dict[str, Any]], **settings: Any) -> None:
+    def __init__(self, params: Iterable[dict[str, Any]], *, matrices: Iterable[nn.Parameter], **settings: Any) -> None:
         super().__init__(params, fused=True, **settings)
+        self._matrices = {id(parameter) for parameter in matrices}
+        for group in self.param_groups:
+            group["method"] = "muon"  # so that a checkpoint says it
         # A gradient scaler then leaves out steps with infinite gradients itself, of matrices too.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step all parameters that have a gradient."""
-        mixing: list[tuple[nn.Parameter, Tensor]] = []
+        """Step all parameters that have a gradient, which `closure` may make first; returns what that returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        stepped: list[tuple[nn.Parameter, Tensor]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None or not mixes_channels(parameter):
+                if parameter.grad is None or id(parameter) not in self._matrices:
                     continue
-                mixing.append((parameter, parameter.grad))
+                stepped.append((parameter, parameter.grad))
                 self._step_matrix(parameter, parameter.grad, group["lr"], group["weight_decay"])
                 parameter.grad = None  # Adam's own step passes it over
         try:
-            return super().step(closure)
+            super().step()
         finally:
-            for parameter, gradient in mixing:
+            for parameter, gradient in stepped:
                 parameter.grad = gradient
+        return loss
 
     def _step_matrix(self, parameter: nn.Parameter, gradient: Tensor, rate: float, weight_decay: float) -> None:
         if weight_decay:
@@ -79,6 +91,11 @@ class Muon(torch.optim.Adam):
         parameter.add_(step.view_as(parameter), alpha=-rate * 0.2 * max(step.shape) ** 0.5)
 
 
-def mixes_channels(parameter: Tensor) -> bool:
-    """Whether a weight is a matrix between channels; not so biases, scales and kernels of single channels."""
-    return parameter.dim() > 1 and parameter.shape[1] > 1
+def matrices(network: nn.Module) -> list[nn.Parameter]:
+    """The weights between channels: of convolutions, deformable ones too, with several input channels a group, and of linear
+    layers. Not biases, tables of them, scales of any shape, and kernels of single channels."""
+    return [
+        parameter
+        for name, parameter in network.named_parameters()
+        if name.rpartition(".")[2] in {"weight", "weight_orig"} and parameter.dim() in {2, 4, 5} and parameter.shape[1] > 1
+    ]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from upframe.errors import ModelError, UsageError
-from upframe.training.muon import Muon
+from upframe.training.muon import Muon, matrices
 from upframe.training.recipe import Optimiser, ParameterGroup
 from upframe.training.schedule import Schedule, learning_rate_at
 
@@ -42,7 +42,7 @@ def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
     Groups that are not trained yet are in it from the beginning, without a state: nothing has to be made anew when their
     time comes.
     """
-    make = Muon if rules.method == "muon" else partial(torch.optim.Adam, fused=True)
+    make = partial(torch.optim.Adam, fused=True) if rules.method == "adam" else partial(Muon, matrices=matrices(network))
     return make(
         [{"params": parameters} for parameters in grouped(network, rules)],
         lr=rules.learning_rate,
@@ -92,8 +92,11 @@ def adopt_state(optimiser: torch.optim.Adam, state: Mapping[str, Any], *, subjec
     """Take over the moments of another optimiser over the same parameters, but none of its settings.
 
     Raises:
-        ModelError: it was one over other parameters.
+        ModelError: it was one over other parameters, or another method's.
     """
+    if {group.get("method") for group in state["param_groups"]} != {group.get("method") for group in optimiser.param_groups}:
+        advice = "train both stages with the same optimiser.method, or let the optimiser start afresh"
+        raise ModelError(subject, "its optimiser was of another method", advice)
     kept = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
     try:
         optimiser.load_state_dict(dict(state))
