@@ -75,14 +75,23 @@ def test_losses_are_stated_only_for_precisions_that_are_proven() -> None:
         assert stated and all("bf16" in spec.precisions for spec in stated)
 
 
-OFFICIAL = ["RLFN/rlfn_x2", "RLFN/rlfn_s_x4", "RLFN/rlfn_ntire_x4", "VapSR/VapSR_X3", "VapSR/VapSR-S"]
+SCORED = [
+    "RLFN/rlfn_x2",
+    "RLFN/rlfn_s_x4",
+    "RLFN/rlfn_ntire_x4",
+    "VapSR/VapSR_X3",
+    "VapSR/VapSR-S",
+    "photo-x2",
+    "photo-vapsr-x2",
+    "photo-vapsr-x3",
+]
 
 
 @pytest.mark.skipif(not {"avx512_bf16", "amx_bf16"} & machine.cpu_flags(), reason="no bfloat16 here, or only imitated")
 @pytest.mark.parametrize("engine", ["torch", "native"])
-@pytest.mark.parametrize("weights", OFFICIAL)
+@pytest.mark.parametrize("weights", SCORED)
 def test_bfloat16_costs_no_more_than_the_spec_says(weights: str, engine: str, shared: Path) -> None:
-    model = load(shared / "weights" / f"{weights}.pth")
+    model = load(shared / "weights" / f"{weights}.pth" if "/" in weights else weights)
     scored = []
     for precision in ("fp32", "bf16"):
         options = engine_options(engine, device="cpu", precision=precision)  # type: ignore[arg-type]
@@ -101,7 +110,7 @@ def test_the_plan_and_the_result_state_the_precision(monkeypatch: pytest.MonkeyP
     if native.library() is not None:
         monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"] | native._FLAGS["fp32"])
     write_pixels(tmp_path / "a.png", make_photo(16, 20))
-    command = ["upscale", tmp_path / "a.png", "-m", "photo-x2", "-o", tmp_path / "b.png", "--json"]
+    command = ["upscale", tmp_path / "a.png", "-m", "photo-x4", "-o", tmp_path / "b.png", "--json"]
     for flags, more, said in (
         (["avx512_bf16"], [], "bf16"),
         (["avx512_bf16"], ["--fp32"], "fp32"),
@@ -118,7 +127,7 @@ def test_the_plan_and_the_result_state_the_precision(monkeypatch: pytest.MonkeyP
 def test_scores_are_taken_in_float32_on_every_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "Mini" / "HR").mkdir(parents=True)
     write_pixels(tmp_path / "Mini" / "HR" / "one.png", make_photo(40, 44))
-    model = load("photo-x2")
+    model = load("photo-x4")
     on_cpu_with(monkeypatch, "avx512_bf16")
     assert TorchEngine(model).precision == "bf16"
     by_default = evaluate([model], data=tmp_path)

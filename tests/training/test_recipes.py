@@ -36,7 +36,7 @@ from upframe.training.degrade import DEGRADATIONS, degrade, find_degradations
 from upframe.training.losses import build_loss
 from upframe.training.official import DEGRADATION, OFFICIAL, deviations
 from upframe.training.presets import realbasicvsr, rlfn, shipped, toy
-from upframe.training.recipe import Recipe, model_spec
+from upframe.training.recipe import LossTerm, Recipe, model_spec
 from upframe.training.recipes import RECIPES, find_recipe
 from upframe.training.schedule import Schedule, learning_rate_at
 
@@ -291,14 +291,22 @@ def test_share_alike_files_stay_out_of_what_is_shipped(name: str) -> None:
         assert set(shipped.SHARE_ALIKE) <= set(stage.data.exclude)
 
 
-def test_what_shipped_weights_were_trained_with_has_not_changed() -> None:
-    """The cards of photo-x2 and photo-x4 name these recipes: rates at chosen steps, as they were."""
-    one = find_recipe("photo-x2").stages[0]
+@pytest.mark.parametrize("name", [f"photo-{kind}x{scale}" for kind in ("", "vapsr-") for scale in (2, 3, 4)])
+def test_what_shipped_weights_were_trained_with_last_has_not_changed(name: str) -> None:
+    """Their cards name these settings: rates at chosen steps, as they were."""
+    (one,) = find_recipe(name).override({"steps": "6000"}).stages
     schedule = Schedule("cosine", warmup_steps=200, final_learning_rate=1e-6)
-    for step in (0, 199, 200, 6000, 11_999):
-        assert one.learning_rate_at(step) == learning_rate_at(schedule, step, peak=1e-3, steps=12_000)
-    assert (one.batch, one.data.patch_px, one.optimiser.betas, one.ema_decay) == (16, 48, (0.9, 0.99), 0.999)
-    assert (one.precision, one.fp32_tail_steps) == ("bf16", 1000)
+    for step in (0, 199, 200, 3000, 5999):
+        assert one.learning_rate_at(step) == learning_rate_at(schedule, step, peak=3e-3, steps=6000)
+    assert (one.batch, one.data.patch_px, one.data.draws, one.data.reductions) == (16, 48, 2, (1, 2))
+    assert (one.optimiser.method, one.optimiser.betas, one.ema_decay) == ("muon", (0.9, 0.99), 0.999)
+    assert (one.precision, one.losses) == ("bf16", (LossTerm("l1"),))
+
+
+def test_what_is_trained_on_degraded_photos_stays_with_adam() -> None:
+    """As photo-real-x4 was."""
+    (one,) = find_recipe("photo-real-x4").stages
+    assert (one.optimiser.method, one.optimiser.learning_rate, one.data.draws, one.data.reductions) == ("adam", 5e-4, 1, (1,))
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("toy-")])

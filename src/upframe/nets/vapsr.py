@@ -326,10 +326,14 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {  # channels, channels of the at
     "vapsr-x2": (48, 64, 20, 1),  # the published ×2 and ×3 networks have one block fewer than the paper's 21
     "vapsr-x3": (48, 64, 20, 1),
     "vapsr-x4": (48, 64, 21, 1),
+    "vapsr-s-x2": (32, 64, 11, 2),  # ×2 and ×3 of VapSR-S are ours
+    "vapsr-s-x3": (32, 64, 11, 2),
     "vapsr-s-x4": (32, 64, 11, 2),
 }
 
-_BF16_LOSS_DB = {  # Set5, sisr-y, official weights, in torch and by upframe's kernels, rounded up
+_BF16_LOSS_DB = {  # Set5, sisr-y, official weights (of VapSR-S ×2 and ×3 ours), in torch and by upframe's kernels, rounded up
+    "vapsr-s-x2": (0.026, 0.001),
+    "vapsr-s-x3": (0.019, 0.002),
     "vapsr-x2": (0.028, 0.004),
     "vapsr-x3": (0.023, 0.006),
     "vapsr-x4": (0.007, 0.002),
@@ -340,5 +344,7 @@ SPECS: tuple[ModelSpec, ...] = (
     _spec("vapsr-x2", _SIZES["vapsr-x2"], 2, aliases=("VapSR_X2",)),
     _spec("vapsr-x3", _SIZES["vapsr-x3"], 3, aliases=("VapSR_X3",)),
     _spec("vapsr-x4", _SIZES["vapsr-x4"], 4, aliases=("VapSR_X4", "VapSR")),
+    _spec("vapsr-s-x2", _SIZES["vapsr-s-x2"], 2),
+    _spec("vapsr-s-x3", _SIZES["vapsr-s-x3"], 3),
     _spec("vapsr-s-x4", _SIZES["vapsr-s-x4"], 4, aliases=("VapSR-S", "VapSR_S")),
 )

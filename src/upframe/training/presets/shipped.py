@@ -1,7 +1,7 @@
 """Recipes that upframe's own weights are made with, for one small machine.
 
-Hours marked "estimated" were not run: they are single steps timed beside those of `photo-x2`, whose 57 minutes on two shared
-CPU cores are the measure. One GPU is many times faster.
+Hours marked "estimated" were not run as they stand: they are the steps times what a step took. One GPU is many times faster.
+The photo networks were trained by Adam first; by Muon they learn far more a step (docs/training.md), so their recipes use it.
 
 Data: photographs and clips under licences that let the weights be given away; share-alike files are left out so that no such
 term can be argued to follow into the weights.
@@ -10,6 +10,7 @@ term can be argued to follow into the weights.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from upframe.training.fields import Scalar
 from upframe.training.presets.realbasicvsr import GAN, PERCEPTUAL
@@ -36,14 +37,21 @@ SHARE_ALIKE = (
 """Patterns of the photographs and clips of our own training set that are under share-alike licences."""
 
 
-def _photo_stage(steps: int, *, patch_px: int = 48, batch: int = 16, learning_rate: float = 1e-3) -> Stage:
+def _photo_stage(
+    steps: int,
+    *,
+    patch_px: int = 48,
+    batch: int = 16,
+    learning_rate: float = 1e-3,
+    method: Literal["adam", "muon"] = "adam",
+) -> Stage:
     """L1 under one cosine, in bfloat16 with a float32 tail: what pays on CPUs with avx512_bf16 and on GPUs alike."""
     return Stage(
         name="main",
         steps=steps,
         data=DataRecipe(kind="photos", patch_px=patch_px, exclude=SHARE_ALIKE),
         batch=batch,
-        optimiser=Optimiser(learning_rate=learning_rate, betas=(0.9, 0.99)),
+        optimiser=Optimiser(method, learning_rate=learning_rate, betas=(0.9, 0.99)),
         schedule=Schedule("cosine", warmup_steps=200, final_learning_rate=1e-6),
         ema_decay=0.999,
         precision="bf16",
@@ -52,73 +60,70 @@ def _photo_stage(steps: int, *, patch_px: int = 48, batch: int = 16, learning_ra
     )
 
 
+def _photo(name: str, model: str, steps: int) -> Recipe:
+    """Muon from 3e-3 down, on the most detailed of two places a patch, of photographs as they are and at half their size."""
+    stage = replace(_photo_stage(steps, learning_rate=3e-3, method="muon"), fp32_tail_steps=200)
+    data = replace(stage.data, reductions=(1, 2), draws=2)
+    return Recipe(name=name, model=model, stages=(replace(stage, data=data),), protocol="sisr-y")
+
+
 def photo_x2() -> Recipe:
     """RLFN's NTIRE variant at ×2 for the shipped `photo-x2`.
 
-    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. The shipped weights took 57 minutes on two shared
-    CPU cores with avx512_bf16 (130 patches a second when undisturbed: 25 minutes). Reached: Set5-Y 37.39 dB.
+    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. Estimated: 45 minutes of one CPU core with
+    avx512_bf16. The shipped weights saw 12,000 steps of Adam at 1e-3 and then 3,500 of these. Reached: Set5-Y 37.51 dB.
     """
-    return Recipe(name="photo-x2", model="rlfn-ntire-x2", stages=(_photo_stage(12_000),), protocol="sisr-y")
+    return _photo("photo-x2", "rlfn-ntire-x2", 12_000)
 
 
 def photo_x3() -> Recipe:
     """RLFN's NTIRE variant at ×3 for the shipped `photo-x3`, started from the ×4 weights (all but the upsampler).
 
-    Command: `upframe train photo-x3 --data PHOTOS --out runs/photo-x3 --set start_from=runs/photo-x4/last.pth --set
-    seed=3`. The shipped weights took 45 minutes of one CPU core with avx512_bf16 (75 patches a second when undisturbed).
-    Reached: Set5-Y 33.72 dB.
+    Command: `upframe train photo-x3 --data PHOTOS --out runs/photo-x3 --set start_from=runs/photo-x4/last.pth`. Estimated:
+    45 minutes of one CPU core with avx512_bf16. The shipped weights saw 12,000 steps of Adam at 1e-3 and then 3,500 of these.
+    Reached: Set5-Y 33.79 dB.
     """
-    return Recipe(name="photo-x3", model="rlfn-ntire-x3", stages=(_photo_stage(12_000),), protocol="sisr-y")
+    return _photo("photo-x3", "rlfn-ntire-x3", 12_000)
 
 
 def photo_x4() -> Recipe:
     """RLFN's NTIRE variant at ×4 for the shipped `photo-x4`, started from the ×2 weights (all but the upsampler).
 
-    Command: `upframe train photo-x4 --data PHOTOS --out runs/photo-x4 --set start_from=runs/photo-x2/last.pth`. The
-    shipped weights took 66 minutes on two shared CPU cores with avx512_bf16. Reached: Set5-Y 31.41 dB.
+    Command: `upframe train photo-x4 --data PHOTOS --out runs/photo-x4 --set start_from=runs/photo-x2/last.pth`. Estimated: an
+    hour of one CPU core with avx512_bf16. The shipped weights saw 16,000 steps of Adam at 1e-3 and then 8,000 of Muon, in
+    three runs. Reached: Set5-Y 31.57 dB.
     """
-    return Recipe(name="photo-x4", model="rlfn-ntire-x4", stages=(_photo_stage(16_000),), protocol="sisr-y")
-
-
-def _photo_vapsr(scale: int, steps: int) -> Recipe:
-    stage = replace(_photo_stage(steps), fp32_tail_steps=200)
-    data = replace(stage.data, reductions=(1, 2), draws=2)
-    return Recipe(
-        name=f"photo-vapsr-x{scale}",
-        model="vapsr-s-x4",
-        model_options={} if scale == 4 else {"scale": scale},
-        stages=(replace(stage, data=data),),
-        protocol="sisr-y",
-    )
+    return _photo("photo-x4", "rlfn-ntire-x4", 16_000)
 
 
 def photo_vapsr_x2() -> Recipe:
-    """VapSR-S at ×2, a size its authors did not publish.
+    """VapSR-S at ×2, a size its authors did not publish, for the shipped `photo-vapsr-x2`.
 
-    Command: `upframe train photo-vapsr-x2 --data PHOTOS --out runs/photo-vapsr-x2`. Estimated: 2 hours of one CPU core. To
-    reach: `photo-x2` with half its parameters. 9,000 steps from a body of ×4 reached Set5-Y 36.84 dB.
+    Command: `upframe train photo-vapsr-x2 --data PHOTOS --out runs/photo-vapsr-x2`. Estimated: 2 hours of one CPU core with
+    avx512_bf16. The shipped weights saw 9,000 steps of Adam at 1e-3, from a body of ×4, and then 6,000 of these. Reached:
+    Set5-Y 37.45 dB with half the parameters of `photo-x2`.
     """
-    return _photo_vapsr(2, 16_000)
+    return _photo("photo-vapsr-x2", "vapsr-s-x2", 16_000)
 
 
 def photo_vapsr_x3() -> Recipe:
-    """VapSR-S at ×3, started from the ×2 weights (all but the upsampler).
+    """VapSR-S at ×3, started from the ×4 weights (all but the upsampler), for the shipped `photo-vapsr-x3`.
 
     Command: `upframe train photo-vapsr-x3 --data PHOTOS --out runs/photo-vapsr-x3 --set
-    start_from=runs/photo-vapsr-x2/last.pth`. Estimated: 2 hours of one CPU core. To reach: `photo-x3` with half its
-    parameters.
+    start_from=runs/photo-vapsr-x4/last.pth`. Estimated: 2 hours of one CPU core with avx512_bf16; the shipped weights saw 6,000
+    of these steps. Reached: Set5-Y 33.78 dB with half the parameters of `photo-x3`.
     """
-    return _photo_vapsr(3, 16_000)
+    return _photo("photo-vapsr-x3", "vapsr-s-x3", 16_000)
 
 
 def photo_vapsr_x4() -> Recipe:
-    """VapSR-S at ×4, started from the ×2 weights (all but the upsampler).
+    """VapSR-S at ×4 for the shipped `photo-vapsr-x4`.
 
-    Command: `upframe train photo-vapsr-x4 --data PHOTOS --out runs/photo-vapsr-x4 --set
-    start_from=runs/photo-vapsr-x2/last.pth`. Estimated: 2 hours of one CPU core. To reach: `photo-x4` with half its
-    parameters. 23,300 steps in three runs, the first from scratch (3.5 hours of one shared core), reached Set5-Y 31.06 dB.
+    Command: `upframe train photo-vapsr-x4 --data PHOTOS --out runs/photo-vapsr-x4`. Estimated: 2 hours of one CPU core with
+    avx512_bf16. The shipped weights saw 23,300 steps of Adam at 1e-3 and then 9,500 of Muon, in four runs. Reached: Set5-Y
+    31.45 dB with half the parameters of `photo-x4`.
     """
-    return _photo_vapsr(4, 16_000)
+    return _photo("photo-vapsr-x4", "vapsr-s-x4", 16_000)
 
 
 def photo_real_x4() -> Recipe:
@@ -126,7 +131,7 @@ def photo_real_x4() -> Recipe:
 
     Command: `upframe train photo-real-x4 --data PHOTOS --out runs/photo-real-x4 --set start_from=runs/photo-x4/last.pth`.
     About an hour of one CPU core (22 patches a second when undisturbed). The shipped weights saw 2,000 of these steps and then
-    1,500 from 3e-4 down. Reached: on test sets degraded alike Set5-Y 28.38 dB where `photo-x4` has 27.69.
+    1,500 from 3e-4 down. Reached: on test sets degraded alike Set5-Y 28.38 dB where `photo-x4` has 27.68.
     """
     stage = replace(_photo_stage(5_000, learning_rate=5e-4), fp32_tail_steps=200)
     data = replace(stage.data, low_quality="degraded", degradation="photo-mild")
@@ -186,8 +191,8 @@ def video_x4() -> Recipe:
 
     Command:
     `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.
-    Reached: on the Vid4 parts 26.84 dB where `photo-x4` has 27.00, warping error 0.00054 (0.00066). The shipped weights saw
-    6,000 steps more, on sharper clips besides: 27.09 dB, 0.00046.
+    Reached: on the Vid4 parts 26.84 dB, warping error 0.00054. The shipped weights saw 6,000 steps more, on sharper clips
+    besides: 27.09 dB, 0.00046, where `photo-x4` has 27.06 and 0.00065.
     """
     stage = _video_stage("clean", 4_400, learning_rate=7e-4, groups=(OWN_FLOW, NO_CLEANING))
     return Recipe(name="video-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(stage,), protocol="vid4-y")
