@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 import zlib
@@ -167,8 +166,7 @@ def _deflated_parts(bands: Iterable[Pixels], row_bytes: int, pixel_bytes: int, *
 
 def _parts(bands: Iterable[Pixels], row_bytes: int) -> Iterator[NDArray[np.uint8]]:
     """The rows as (rows, bytes) in network byte order, always as many at a time, however high the bands are."""
-    # A power of two, as the slices of rows are that pictures arrive in: most parts then are such a slice, and not put together.
-    count = 1 << max(0, round(math.log2(_PART_BYTES / row_bytes)))
+    count = max(1, _PART_BYTES // row_bytes)
     held: list[NDArray[np.uint8]] = []
     lacking = count
     for band in bands:
