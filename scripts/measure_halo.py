@@ -1,19 +1,24 @@
 """Measure what a halo costs: tiled against untiled output, for the tables of docs/tiling.md.
 
-Usage: python scripts/measure_halo.py PICTURES_FOLDER MODEL... [--tile 128] [--limit 6]
+Usage: python scripts/measure_halo.py PICTURES_FOLDER MODEL... [--tile 128] [--limit 6] [--margin 300]
+
+With --margin, what flat margins cost instead: corners of the pictures, 160x160 px, between two bars of so many rows of black,
+of two grays or of white, at the default halo. All in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from upframe.engines import keep_freed_memory
+from upframe.engines import TorchOptions, keep_freed_memory
+from upframe.frames import Pixels
 from upframe.media.images import iter_files, read_pixels
-from upframe.models import load
-from upframe.upscale import UpscaleOptions, Upscaler
+from upframe.models import Model, load
+from upframe.upscale import TileSize, UpscaleOptions, Upscaler
 
 
 def main() -> None:
@@ -22,6 +27,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--limit", type=int, default=6)
+    parser.add_argument("--margin", type=int, help="rows of each bar")
     arguments = parser.parse_args()
     keep_freed_memory()
     pictures = [read_pixels(p) for p in list(iter_files(arguments.folder))[: arguments.limit]]
@@ -30,16 +36,27 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|")  # noqa: T201
     for name in arguments.models:
         model = load(name)
-        whole = [Upscaler(model, UpscaleOptions(tile="off"))(p) for p in pictures]
+        if arguments.margin:
+            bars = ((arguments.margin, arguments.margin), (0, 0), (0, 0))
+            framed = [np.pad(p[:160, :160], bars, constant_values=c / 255) for p in pictures for c in (0, 90, 200, 255)]
+            report(model, framed, [model.spec.halo_px], tile="auto")
+            continue
         halos = [0, 4, 8, 16, 24, 32, 48, *([model.spec.exact_halo_px] if model.spec.exact_halo_px else [])]
-        for halo in halos:
-            up = Upscaler(model, UpscaleOptions(tile=arguments.tile, halo=halo))
-            errors = np.concatenate([np.abs(up(p) - w).ravel() for p, w in zip(pictures, whole, strict=True)])
-            psnr = -10 * np.log10(np.mean(errors.astype(np.float64) ** 2))
-            print(  # noqa: T201
-                f"| {model.name} | {halo} | {psnr:.1f} | {errors.max() * 255:.3f} | {np.quantile(errors, 0.999) * 255:.3f} |",
-                flush=True,
-            )
+        report(model, pictures, halos, tile=arguments.tile)
+
+
+def report(model: Model, pictures: Sequence[Pixels], halos: Sequence[int], *, tile: TileSize) -> None:
+    """A line for each halo: the pictures as they are tiled, against the whole."""
+    exact = TorchOptions(precision="fp32")
+    whole = [Upscaler(model, UpscaleOptions(tile="off", engine=exact))(p) for p in pictures]
+    for halo in halos:
+        up = Upscaler(model, UpscaleOptions(tile=tile, halo=halo, engine=exact))
+        errors = np.concatenate([np.abs(up(p) - w).ravel() for p, w in zip(pictures, whole, strict=True)])
+        psnr = -10 * np.log10(np.mean(errors.astype(np.float64) ** 2))
+        print(  # noqa: T201
+            f"| {model.name} | {halo} | {psnr:.1f} | {errors.max() * 255:.3f} | {np.quantile(errors, 0.999) * 255:.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

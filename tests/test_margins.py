@@ -70,7 +70,7 @@ def test_pixels_are_those_of_the_whole(margin: tuple[int, int, int, int], dtype:
     model = blurred()
     up = Upscaler(model, UpscaleOptions(tile=tile, engine=TorchOptions(precision="fp32")))
     got = up(picture)
-    assert got.shape == whole.shape and up.flat.left_out > 0
+    assert got.shape == whole.shape and up.flat.part > 0
     # A convolution of another size may add in another order: one rounding of float32, at most one code value of 16 bits.
     np.testing.assert_allclose(got.astype(np.float64), whole.astype(np.float64), rtol=0, atol=1e-6 if dtype == "float32" else 1)
 
@@ -88,7 +88,7 @@ def test_each_border_has_a_colour_of_its_own_and_corners_may_belong_to_any() -> 
     whole = enlarged(blurred(), picture, tile="off")
     up = Upscaler(blurred())
     np.testing.assert_allclose(up(picture).astype(int), whole.astype(int), atol=1)
-    assert up.flat.left_out == (40 - 10 + 45 - 10) * 40
+    assert up.flat.part == (40 - 10 + 45 - 10) * 40
 
 
 @pytest.mark.parametrize("size", [(200, 10), (10, 200), (120, 130), (1, 1), (1, 90)])
@@ -136,10 +136,10 @@ def test_a_margin_is_flat_in_its_transparency_too() -> None:
     rgba = np.dstack([framed(make_photo(40, 40), 60, 0, 0, 0), np.full((100, 40), 255, np.uint8)])
     up = Upscaler(blurred())
     up(rgba)
-    assert up.flat.left_out == (60 - 10) * 40
+    assert up.flat.part == (60 - 10) * 40
     rgba[30:40, :, 3] = 128
     np.testing.assert_allclose(up(rgba).astype(int), enlarged(blurred(), rgba, tile="off").astype(int), atol=1)
-    assert up.flat.left_out == (60 - 10) * 40 + (30 - 10) * 40
+    assert up.flat.part == (60 - 10) * 40 + (30 - 10) * 40
 
 
 def test_other_sizes_are_made_of_the_restored_picture() -> None:
@@ -160,7 +160,7 @@ def frames_reused(frames: list[NDArray[Any]], **options: Any) -> Upscaler:
 def test_nothing_is_taken_over_from_where_margins_were_wider() -> None:
     content = make_photo(40, 40)
     wide, narrow = framed(content, 60, 60, 0, 0), framed(content, 40, 80, 0, 0)
-    assert frames_reused([wide, narrow, wide, wide]).reused.reused == 1  # the last frame, given as the one before
+    assert frames_reused([wide, narrow, wide, wide]).reused.part == 1  # the last frame, given as the one before
 
 
 def test_a_light_that_blinks_in_a_margin_narrows_it_once() -> None:
@@ -168,8 +168,8 @@ def test_a_light_that_blinks_in_a_margin_narrows_it_once() -> None:
     lit = still.copy()
     lit[30:34, 76:80] = 255
     up = frames_reused([still, lit, still, lit, still, lit], tile=32)
-    assert up.flat.left_out > 6 * 160 * 90  # of 160 rows; those above the light come back with the second frame
-    assert up.reused.reused > up.reused.total / 4
+    assert up.flat.part > 6 * 160 * 90  # of 160 rows; those above the light come back with the second frame
+    assert up.reused.part > up.reused.total / 4
 
 
 def test_a_cursor_that_moves_ever_farther_into_a_margin_ends_it() -> None:
@@ -180,19 +180,19 @@ def test_a_cursor_that_moves_ever_farther_into_a_margin_ends_it() -> None:
         frames.append(still.copy())
         frames[-1][30 + i : 34 + i, 100 + 4 * i : 103 + 4 * i] = 0
     up = frames_reused(frames, tile=32)
-    assert up.reused.reused > 5 * 25 / 2  # of 5 x 5 tiles, from the fifth frame on
+    assert up.reused.part > 5 * 25 / 2  # of 5 x 5 tiles, from the fifth frame on
 
 
 def test_every_segment_begins_with_margins_of_its_own() -> None:
     up = frames_reused([framed(make_photo(40, 40), 30, 30, 0, 0)])
     first = (18 + 20) * 40  # of 30 rows each 10 stay; what goes before the content goes by sixes
-    assert up.flat.left_out == first
+    assert up.flat.part == first
     frame = framed(make_photo(20, 40), 40, 40, 0, 0)
     up(frame)
-    assert up.flat.left_out == 2 * first
+    assert up.flat.part == 2 * first
     up.forget()
     up(frame)
-    assert up.flat.left_out == 2 * first + (30 + 30) * 40
+    assert up.flat.part == 2 * first + (30 + 30) * 40
 
 
 def test_bands_of_what_is_widened_stay_small() -> None:
@@ -231,7 +231,7 @@ def test_official_weights_stay_within_one_code_value(file: str, colour: int, sha
     picture = framed(bird, 180, 170, 0, 150, colour).astype(np.float32) / 255
     up = Upscaler(model, UpscaleOptions(engine=TorchOptions(precision="fp32")))
     got = up(picture)
-    assert up.flat.left_out > 0.5 * up.flat.total
+    assert up.flat.part > 0.5 * up.flat.total
     whole = enlarged(model, picture, tile="off")
     assert np.abs(got - whole).max() * 255 < 1
     assert np.sqrt(np.square(got - whole).mean()) * 255 < 0.01  # 88 dB; tiles of 96 px have 93 (docs/tiling.md)

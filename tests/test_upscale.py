@@ -367,7 +367,7 @@ def test_unchanged_tiles_are_taken_over_and_the_pixels_are_the_same() -> None:
     for frame in frames:
         np.testing.assert_array_equal(up(frame), Upscaler(model, options)(frame))
     assert up.reused.total == 3 * 12
-    assert up.reused.reused == 2 * (12 - 4)  # the cursor lies in one tile and in the halo of three
+    assert up.reused.part == 2 * (12 - 4)  # the cursor lies in one tile and in the halo of three
 
 
 def test_reuse_never_mixes_pictures_of_other_size_or_depth() -> None:

@@ -461,13 +461,11 @@ class _Renderer:
 
     @property
     def reused(self) -> float:
-        count = self._single.reused if self._single is not None else None
-        return count.reused / count.total if count is not None and count.total else 0.0
+        return self._single.reused.share if self._single is not None else 0.0
 
     @property
     def flat(self) -> float:
-        count = self._single.flat if self._single is not None else None
-        return count.left_out / count.total if count is not None and count.total else 0.0
+        return self._single.flat.share if self._single is not None else 0.0
 
     def frames(
         self, reel: _FileReel | _FolderReel, segment: Segment, sink: VideoSink | FrameFolderSink

@@ -68,19 +68,16 @@ def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, i
 
 
 @dataclass
-class TileCount:
-    """How many tiles were taken over from the last picture."""
+class Saved:
+    """How much need not be computed, of how much."""
 
-    reused: int = 0
+    part: int = 0
     total: int = 0
 
-
-@dataclass
-class PixelCount:
-    """How many input pixels were left out because they repeat a flat margin."""
-
-    left_out: int = 0
-    total: int = 0
+    @property
+    def share(self) -> float:
+        """From 0 to 1; 0 of nothing."""
+        return self.part / self.total if self.total else 0.0
 
 
 class Upscaler:
@@ -111,8 +108,10 @@ class Upscaler:
         self.notices: list[Notice] = []
         self.on_tile = on_tile
         self.cancel = cancel
-        self.reused = TileCount()
-        self.flat = PixelCount()
+        self.reused = Saved()
+        """Tiles that were taken over from the last picture."""
+        self.flat = Saved()
+        """Input pixels that repeat a flat margin."""
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: margins.Trim | None = None
         self._narrowed = 0
@@ -213,7 +212,7 @@ class Upscaler:
         if self._last is not None:
             trim = self._steady(trim)
         self.flat.total += size[0] * size[1]
-        self.flat.left_out += size[0] * size[1] - trim.size[0] * trim.size[1]
+        self.flat.part += size[0] * size[1] - trim.size[0] * trim.size[1]
         return trim
 
     def _steady(self, trim: margins.Trim) -> margins.Trim:
@@ -290,7 +289,7 @@ class _Picture:
         known = last.get(tile)
         self.up.reused.total += 1
         if known is not None and known[0].dtype == source.dtype and np.array_equal(known[0], source):
-            self.up.reused.reused += 1
+            self.up.reused.part += 1
             return known[1]
         out = self._tile(run, plane, tile)
         last[tile] = (source.copy(), out.clone())

@@ -38,7 +38,7 @@ class Muon(torch.optim.Adam):
 
     Such a weight is taken as a matrix (outputs, everything else), its step is the `orthogonalised` averaged gradient times
     0.2 √(the longer side): about as long, root mean square, as Adam's steps are, so that one learning rate serves both. L2
-    penalties are added to the gradient, as in Adam.
+    penalties are added to the gradient, as in Adam. torch.optim.Muon takes matrices alone, no convolutions.
 
     Args:
         params: Groups, as for Adam; `settings` are Adam's too.
