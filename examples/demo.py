@@ -13,12 +13,12 @@ from pathlib import Path
 import av
 
 import upframe
-from upframe import job
-from upframe.frames import Pixels
-from upframe.media.images import read_pixels, write_pixels
-from upframe.media.sheet import Box, SheetRow, contact_sheet
-from upframe.media.video import probe_video
-from upframe.naming import Target
+from upframe.drawing.sheet import Box, SheetRow, contact_sheet
+from upframe.jobs import run as job
+from upframe.jobs.naming import Target
+from upframe.media.frames import Pixels
+from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.video.files import probe_video
 from upframe.pixels import from_unit, imresize, to_unit
 
 MEDIA = Path(__file__).parent / "media"

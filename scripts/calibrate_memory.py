@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from upframe import memory_plan
 from upframe.engines import TorchEngine, TorchOptions, keep_freed_memory
-from upframe.models import MODELS, Model
-from upframe.spec import ModelSpec, Precision
+from upframe.models.registry import MODELS, Model
+from upframe.models.spec import ModelSpec, Precision
+from upframe.upscaling import memory
 
 SHAPES = "5x64x64,2x64x64,12x64x64,5x112x112,5x160x208,2x160x208,12x112x112"
 
@@ -76,14 +76,14 @@ def _measure_here(spec: ModelSpec, shape: tuple[int, int, int], precision: Preci
     network = spec.build().eval().requires_grad_(False)
     engine = TorchEngine(Model(spec, network, None, "", ""), TorchOptions("cpu", precision, 1))
     clip = torch.rand(1, shape[0], 3, *shape[1:])
-    held = memory_plan.process_bytes()
-    memory_plan.forget_peak()
+    held = memory.process_bytes()
+    memory.forget_peak()
     if spec.streams:
         for frame in engine.stream(clip, keep=keep):
             del frame
     else:
         engine(clip, prepared=True, sigma=0.1 if spec.takes_sigma else None)
-    return held, memory_plan.peak_bytes() - held
+    return held, memory.peak_bytes() - held
 
 
 # Laws -----------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def fitted(spec: ModelSpec, measured: list[Measured], keep: Any) -> dict[str, fl
     rows = []
     for one in measured:
         px = spec.size.padded(one.size[0]) * spec.size.padded(one.size[1])
-        held = memory_plan.held_frames(one.frames, keep)
+        held = memory.held_frames(one.frames, keep)
         rows.append([1, px, px * held, *([chunk.worked_px(px, one.frames)] if chunk else [])])
     added = np.array([one.added_bytes for one in measured], np.float64)
     whole = added + [one.held_bytes for one in measured]
@@ -125,7 +125,7 @@ def main() -> None:
     for shape in [_shape(text) for text in given.shapes.split(",") for _ in range(given.repeat)]:
         one = measure(given.model, shape, precision=given.precision, keep=given.keep, parameters=given.parameters)
         measured.append(one)
-        foretold = memory_plan.call_bytes(spec, one.size, one.frames, precision=given.precision, keep=given.keep)
+        foretold = memory.call_bytes(spec, one.size, one.frames, precision=given.precision, keep=given.keep)
         error = (foretold - one.added_bytes) / (one.held_bytes + one.added_bytes)
         size = f"{one.size[1]}x{one.size[0]}"
         row = f"| {one.frames} | {size} | {one.added_bytes / 2**20:.0f} | {foretold / 2**20:.0f} | {error:+.1%} |"

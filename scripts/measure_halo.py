@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from upframe.engines import TorchOptions, keep_freed_memory
-from upframe.frames import Pixels
-from upframe.media.images import iter_files, read_pixels
-from upframe.models import Model, load
-from upframe.upscale import TileSize, UpscaleOptions, Upscaler
+from upframe.media.frames import Pixels
+from upframe.media.image.files import iter_files, read_pixels
+from upframe.models.registry import Model, load
+from upframe.upscaling.images import TileSize, UpscaleOptions, Upscaler
 
 
 def main() -> None:

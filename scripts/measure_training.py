@@ -19,14 +19,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from upframe.comparison_worker import plain_form
+from upframe.benchmark.worker import plain_form
 from upframe.engines import keep_freed_memory
-from upframe.training.distributed import Ranks
-from upframe.training.recipe import Recipe
-from upframe.training.recipes import find_recipe
-from upframe.training.samples import Batch
-from upframe.training.stages import begin_stage, make_plan
-from upframe.training.step import Stepper
+from upframe.training.data.samples import Batch
+from upframe.training.loop.distributed import Ranks
+from upframe.training.loop.stages import begin_stage, make_plan
+from upframe.training.loop.step import Stepper
+from upframe.training.recipes.recipe import Recipe
+from upframe.training.recipes.registry import find_recipe
 
 WARM_UP, STEPS = 2, 4
 

@@ -13,12 +13,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from upframe.comparison import compare_with_plain
+from upframe.benchmark.compare import compare_with_plain
 from upframe.engines import engine_options, make_engine
-from upframe.evaluation import evaluate
-from upframe.models import Model, load
-from upframe.spec import Precision
-from upframe.upscale import UpscaleOptions
+from upframe.evaluation.evaluate import evaluate
+from upframe.models.registry import Model, load
+from upframe.models.spec import Precision
+from upframe.upscaling.images import UpscaleOptions
 
 HEADER = "| network | input | engine | precision | times faster | share of the limit | memory | PSNR on Set5 |"
 

@@ -16,19 +16,19 @@ import torch
 
 from conftest import make_photo
 from upframe import errors
-from upframe.checkpoints import Card, save
 from upframe.cli import EXIT_CODES, app
 from upframe.cli.parser import VIDEO
 from upframe.errors import NOTICES, UpframeError
-from upframe.evaluation import PROTOCOLS
-from upframe.job import Event
-from upframe.media.images import write_pixels
-from upframe.media.video import CODECS, CONTAINERS
-from upframe.models import MODELS, OFFICIAL, SHIPPED
-from upframe.nets.rlfn import RLFN, spec_for
-from upframe.training.degrade import DEGRADATIONS
-from upframe.training.recipe import LOSS_OPTIONS
-from upframe.training.recipes import find_recipe
+from upframe.evaluation.evaluate import PROTOCOLS
+from upframe.jobs.run import Event
+from upframe.media.image.files import write_pixels
+from upframe.media.video.files import CODECS, CONTAINERS
+from upframe.models.architectures.rlfn import RLFN, spec_for
+from upframe.models.checkpoints import Card, save
+from upframe.models.registry import MODELS, OFFICIAL, SHIPPED
+from upframe.training.degradations.pipeline import DEGRADATIONS
+from upframe.training.recipes.recipe import LOSS_OPTIONS
+from upframe.training.recipes.registry import find_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -261,7 +261,7 @@ def test_the_worked_example_of_a_new_model_passes_its_own_tests(tmp_path: Path) 
     """The page is applied to a copy of the source as a newcomer would, and the tests that it shows are run there."""
     text = page("add-a-model.md")
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tests" / "nets").mkdir(parents=True)
+    (tmp_path / "tests" / "models" / "architectures").mkdir(parents=True)
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     for block in fenced(text, "python"):
@@ -276,7 +276,7 @@ def test_the_worked_example_of_a_new_model_passes_its_own_tests(tmp_path: Path) 
         assert source.count(before) == 1, (path.name, before)
         path.write_text(source.replace(before, after), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/nets/test_espcn.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/models/architectures/test_espcn.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _DOOR = {
-    "load": "upframe.models",
-    "list_models": "upframe.models",
-    "Upscaler": "upframe.upscale",
-    "upscale_file": "upframe.job",
+    "load": "upframe.models.registry",
+    "list_models": "upframe.models.registry",
+    "Upscaler": "upframe.upscaling.images",
+    "upscale_file": "upframe.jobs.run",
     "metric": "upframe.metrics",
-    "evaluate": "upframe.evaluation",
+    "evaluate": "upframe.evaluation.evaluate",
 }
 
 if TYPE_CHECKING:
-    from upframe.evaluation import evaluate as evaluate
-    from upframe.job import upscale_file as upscale_file
+    from upframe.evaluation.evaluate import evaluate as evaluate
+    from upframe.jobs.run import upscale_file as upscale_file
     from upframe.metrics import metric as metric
-    from upframe.models import list_models as list_models
-    from upframe.models import load as load
-    from upframe.upscale import Upscaler as Upscaler
+    from upframe.models.registry import list_models as list_models
+    from upframe.models.registry import load as load
+    from upframe.upscaling.images import Upscaler as Upscaler
 
 __all__ = ["__version__", *sorted(_DOOR)]  # noqa: PLE0604 (names are resolved by __getattr__)
 

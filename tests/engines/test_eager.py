@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from upframe.engines import MIN_PREPARE_PX, TorchEngine, TorchOptions
 from upframe.errors import OutOfMemoryError
-from upframe.models import Model
-from upframe.nets.clips import Cleaned, Keep
-from upframe.nets.realbasicvsr import RealBasicVSR, realbasicvsr_spec_for
-from upframe.spec import Cleaning, ModelSpec, SizeRule, Window
+from upframe.models.architectures.realbasicvsr import RealBasicVSR, realbasicvsr_spec_for
+from upframe.models.interfaces import Cleaned, Keep
+from upframe.models.registry import Model
+from upframe.models.spec import Cleaning, ModelSpec, SizeRule, Window
 
 
 class Recursive(nn.Module):

@@ -32,10 +32,10 @@ from upframe.engines import (
 from upframe.engines.compiled import Compiled
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError, ResourceError, UsageError
-from upframe.media.images import read_pixels, write_pixels
-from upframe.models import Model, load
-from upframe.nets import realbasicvsr, vapsr
-from upframe.spec import ModelSpec, Precision
+from upframe.media.image.files import read_pixels, write_pixels
+from upframe.models.architectures import realbasicvsr, vapsr
+from upframe.models.registry import Model, load
+from upframe.models.spec import ModelSpec, Precision
 
 SPEC = vapsr.spec_for(channels=8, attention_channels=8, blocks=1, scale=2)
 

@@ -15,7 +15,7 @@ from nearest import repeated
 from upframe.engines import exporting, onnx_runtime, openvino_runtime
 from upframe.engines.exporting import export
 from upframe.errors import UsageError, VerifyError
-from upframe.models import load
+from upframe.models.registry import load
 
 try:
     ort, ov = onnx_runtime.library(), openvino_runtime.library()

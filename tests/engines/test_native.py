@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from upframe import kernels
-from upframe.bench import bench
-from upframe.comparison import compare_with_plain
-from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, fused, make_engine, native
+from upframe.benchmark.compare import compare_with_plain
+from upframe.benchmark.cost import bench
+from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, make_engine, native, native_modules
 from upframe.errors import UsageError
 from upframe.kernels import NEEDS, cpu_flags
-from upframe.models import Model
-from upframe.nets import rlfn, vapsr
+from upframe.models.architectures import rlfn, vapsr
+from upframe.models.registry import Model
 
 needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="upframe's kernels are not built here")
 HAS_BF16 = "avx512_bf16" in cpu_flags()
@@ -55,8 +55,8 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = body.double()(x.double())
-        made = fused.FusedBlocks(body, "fp32")(x)
-        reduced = fused.FusedBlocks(body, "bf16")(x) if HAS_BF16 else None
+        made = native_modules.FusedBlocks(body, "fp32")(x)
+        reduced = native_modules.FusedBlocks(body, "bf16")(x) if HAS_BF16 else None
     # Values around 1 and sums of up to 1,600 products: float32 torch is as far from float64 (measured: 2e-6).
     torch.testing.assert_close(made.double(), expected, atol=2e-5, rtol=0)
     if reduced is None:
@@ -69,7 +69,7 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
 @needs_kernels
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_threads_do_not_change_a_bit(precision: str) -> None:
-    blocks = fused.FusedBlocks(network(32).network.body, precision)  # type: ignore[arg-type]
+    blocks = native_modules.FusedBlocks(network(32).network.body, precision)  # type: ignore[arg-type]
     x = torch.randn(1, 32, 23, 350)
     before, made = torch.get_num_threads(), []
     try:
@@ -87,7 +87,7 @@ def test_the_table_of_gelu(degree: int, error: float) -> None:
     t = np.linspace(0, 7.74, 20001)
     segment = np.round(t * 2).astype(int)
     place = t if degree <= 3 else t - segment / 2
-    table = fused.gelu_table(degree=degree).astype(np.float64)
+    table = native_modules.gelu_table(degree=degree).astype(np.float64)
     bump = sum(table[power, segment] * place**power for power in range(degree + 1))
     exactly = F.gelu(-torch.from_numpy(t)).numpy()  # x <= 0: gelu is the bump, with a minus
     assert np.abs(-bump - exactly).max() < error + 2e-7 * degree  # coefficients have 24 bits

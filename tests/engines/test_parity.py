@@ -25,11 +25,11 @@ from upframe.engines import (
 )
 from upframe.engines.graphs import LEAST_SIDE
 from upframe.errors import UsageError
-from upframe.models import MODELS, Model
-from upframe.nets import rlfn, vapsr
-from upframe.spec import ModelSpec, Precision
-from upframe.tiling import Place
-from upframe.upscale import UpscaleOptions, Upscaler
+from upframe.models.architectures import rlfn, vapsr
+from upframe.models.registry import MODELS, Model
+from upframe.models.spec import ModelSpec, Precision
+from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.tiling import Place
 
 SMALL: dict[str, ModelSpec] = {
     "RLFN": rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=6),

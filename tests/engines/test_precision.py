@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import Upframe, make_photo
-from upframe import kernels
+from upframe import kernels, machine
 from upframe.engines import (
     BF16_LOSS_DB,
     TorchEngine,
@@ -17,15 +17,14 @@ from upframe.engines import (
     choose_precision,
     engine_options,
     exact,
-    machine,
     make_engine_as_named,
     native,
 )
-from upframe.evaluation import evaluate
-from upframe.media.images import write_pixels
-from upframe.models import MODELS, load
-from upframe.spec import Precision
-from upframe.upscale import UpscaleOptions
+from upframe.evaluation.evaluate import evaluate
+from upframe.media.image.files import write_pixels
+from upframe.models.registry import MODELS, load
+from upframe.models.spec import Precision
+from upframe.upscaling.images import UpscaleOptions
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ Only light modules are imported at the top of its modules; torch and the codecs 
 them, so that `upframe --help` answers at once.
 """
 
-from upframe.cli.entry import main
+from upframe.cli.main import main
 from upframe.cli.parser import EXIT_CODES, app
 
 __all__ = ["EXIT_CODES", "app", "main"]

@@ -17,7 +17,7 @@ from upframe.cli.parser import Reporting, app
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from upframe.training.prepare.items import Preparation
+    from upframe.datasets.prepare.items import Preparation
 
 data_app = App(name="data", help="Check training data, and prepare the public training sets.")
 prepare_app = App(
@@ -64,7 +64,7 @@ def check(
     reporting.start()
     if threads is not None and threads < 1:
         raise UsageError(f"--threads {threads}", "must be 1 or more")
-    from upframe.training.prepare.checks import check_folder
+    from upframe.datasets.prepare.checks import check_folder
 
     with stoppable() as cancel:
         count, bad = check_folder(folder, threads=threads, on_progress=_progress(reporting), cancel=cancel)
@@ -96,7 +96,7 @@ def prepare_reds(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.reds import prepare_reds
+        from upframe.datasets.prepare.reds import prepare_reds
 
         return prepare_reds(root, lmdb=lmdb, partial_set=preparing.partial)
 
@@ -125,7 +125,7 @@ def prepare_vimeo90k(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.vimeo90k import prepare_vimeo90k
+        from upframe.datasets.prepare.vimeo90k import prepare_vimeo90k
 
         return prepare_vimeo90k(root, reduction=degradation, scale=scale, part=part, lmdb=lmdb, partial_set=preparing.partial)
 
@@ -154,8 +154,8 @@ def prepare_div2k(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.div2k import SCALES, prepare_div2k
-        from upframe.training.prepare.pictures import Cut
+        from upframe.datasets.prepare.div2k import SCALES, prepare_div2k
+        from upframe.datasets.prepare.pictures import Cut
 
         wanted = tuple(scales or SCALES)
         return prepare_div2k(root, cut=Cut(size, step), lmdb=lmdb, scales=wanted, partial_set=preparing.partial)
@@ -172,7 +172,7 @@ def prepare_videolq(root: Path, *, preparing: Preparing = Preparing(), reporting
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.checks import check_videolq
+        from upframe.datasets.prepare.checks import check_videolq
 
         return check_videolq(root, partial_set=preparing.partial)
 
@@ -201,7 +201,7 @@ def prepare_lq(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.pictures import reduce_folder
+        from upframe.datasets.prepare.pictures import reduce_folder
 
         return reduce_folder(folder, out, scale=scale, reduction=degradation, suffix=suffix)
 
@@ -230,7 +230,7 @@ def prepare_sub_images(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.pictures import Cut, cut_folder
+        from upframe.datasets.prepare.pictures import Cut, cut_folder
 
         return cut_folder(folder, out, cut=Cut(size, step), of_clips=clips)
 
@@ -263,7 +263,7 @@ def prepare_pans(
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.pans import prepare_pans
+        from upframe.datasets.prepare.pans import prepare_pans
 
         return prepare_pans(folder, out, frames=frames, size_px=size, per_photo=per_photo, speed_px=speed, seed=seed)
 
@@ -280,7 +280,7 @@ def prepare_lmdb(folder: Path, out: Path, *, preparing: Preparing = Preparing(),
     """
 
     def plan() -> Preparation:
-        from upframe.training.prepare.stores import store_folder
+        from upframe.datasets.prepare.stores import store_folder
 
         return store_folder(folder, out)
 
@@ -289,7 +289,7 @@ def prepare_lmdb(folder: Path, out: Path, *, preparing: Preparing = Preparing(),
 
 def _carry_out(plan: Callable[[], Preparation], preparing: Preparing, reporting: Reporting) -> int:
     reporting.start()
-    from upframe.training.prepare.items import carry_out
+    from upframe.datasets.prepare.items import carry_out
 
     with stoppable() as cancel:
         outcome = carry_out(

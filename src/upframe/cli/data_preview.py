@@ -41,10 +41,10 @@ def preview(
         overwrite: Overwrite an existing sheet.
     """
     reporting.start()
-    from upframe.media.images import write_pixels
-    from upframe.training.degrade import find_degradations
-    from upframe.training.preview import preview as make_preview
-    from upframe.training.preview import read_frames
+    from upframe.media.image.files import write_pixels
+    from upframe.training.degradations.pipeline import find_degradations
+    from upframe.training.degradations.preview import preview as make_preview
+    from upframe.training.degradations.preview import read_frames
 
     for flag, value, least in (("--seed", seed, 0), ("--scale", scale, 1), ("--frames", frames, 1), ("--rows", rows, 1)):
         if value < least:

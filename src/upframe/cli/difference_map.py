@@ -45,10 +45,10 @@ def difference_map(
     import numpy as np
     import torch
 
-    from upframe.media.images import read_pixels, write_pixels
+    from upframe.media.image.files import read_pixels, write_pixels
     from upframe.pixels import from_unit, to_unit
-    from upframe.training.contrastive import make_extractor
-    from upframe.training.difference_map import as_sheet, blurred, difference_maps
+    from upframe.training.losses.contrastive import make_extractor
+    from upframe.training.losses.difference_map import as_sheet, blurred, difference_maps
 
     _check_flags(extractor, vgg, blur=blur, seed=seed, channels=channels)
     if out.exists() and not overwrite:

@@ -33,7 +33,7 @@ def export(
     """
     reporting.start()
     from upframe.engines.exporting import export as run_export
-    from upframe.models import load
+    from upframe.models.registry import load
 
     made = run_export(load(model), output, overwrite=overwrite)
     if reporting.json:

@@ -20,9 +20,9 @@ from upframe.cli.parser import (
 from upframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from upframe.bench import Bench
-    from upframe.comparison import Comparison
-    from upframe.evaluation import Evaluation, EvaluationEvent
+    from upframe.benchmark.compare import Comparison
+    from upframe.benchmark.cost import Bench
+    from upframe.evaluation.evaluate import Evaluation, EvaluationEvent
 
 
 @app.command
@@ -69,8 +69,8 @@ def evaluate(
     """
     reporting.start()
     from upframe.engines import engine_options, keep_freed_memory
-    from upframe.evaluation import evaluate as run_evaluation
-    from upframe.upscale import UpscaleOptions
+    from upframe.evaluation.evaluate import evaluate as run_evaluation
+    from upframe.upscaling.images import UpscaleOptions
 
     keep_freed_memory()
     if contact_sheet and save_images is None:
@@ -119,8 +119,8 @@ def compare(first: Path, second: Path) -> int:
         first: The earlier result.
         second: The later result.
     """
-    from upframe.evaluation import Evaluation
-    from upframe.evaluation import compare as differences
+    from upframe.evaluation.evaluate import Evaluation
+    from upframe.evaluation.evaluate import compare as differences
 
     one, two = (Evaluation.from_json(read_text(path)) for path in (first, second))
     for difference in differences(one, two):
@@ -167,12 +167,12 @@ def bench(
     reporting.start()
     import torch
 
-    from upframe.bench import INPUT_SIZE, REPEATS
-    from upframe.bench import bench as run_bench
-    from upframe.comparison import REPEATS as ROUNDS
-    from upframe.comparison import compare_with_plain
+    from upframe.benchmark.compare import REPEATS as ROUNDS
+    from upframe.benchmark.compare import compare_with_plain
+    from upframe.benchmark.cost import INPUT_SIZE, REPEATS
+    from upframe.benchmark.cost import bench as run_bench
     from upframe.engines import keep_freed_memory
-    from upframe.models import load_or_untrained
+    from upframe.models.registry import load_or_untrained
 
     if frames is not None and (frames < 1 or not with_plain):
         raise UsageError(f"--frames {frames}", "must be 1 or more, with --compare" if frames < 1 else "needs --compare")

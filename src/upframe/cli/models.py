@@ -19,7 +19,7 @@ from upframe.errors import one_line
 @models_app.command(name="list")
 def models_list(*, reporting: Reporting = Reporting()) -> int:
     """List the shipped models and the networks whose weights you can bring."""
-    from upframe.models import list_models
+    from upframe.models.registry import list_models
 
     for entry in list_models():
         state = "shipped" if entry.shipped else "yours" if entry.weights else "bring the file"
@@ -44,7 +44,7 @@ def models_info(model: str, *, reporting: Reporting = Reporting()) -> int:
         model: Name or weights file.
     """
     reporting.start()
-    from upframe.models import info
+    from upframe.models.registry import info
 
     found = info(model)
     window = found.spec.window
@@ -96,8 +96,8 @@ def models_verify(
     """
     reporting.start()
     from upframe.engines import keep_freed_memory
-    from upframe.models import SHIPPED
-    from upframe.proof import proof_sheet
+    from upframe.evaluation.verify import proof_sheet
+    from upframe.models.registry import SHIPPED
 
     keep_freed_memory()
     sheet = proof_sheet(models or list(SHIPPED), data, datasets=datasets)
@@ -127,7 +127,7 @@ def models_convert(
         overwrite: Overwrite an existing target.
     """
     reporting.start()
-    from upframe.models import convert
+    from upframe.models.registry import convert
 
     card = convert(source, target, name=name, value_range=value_range, notes=notes, overwrite=overwrite)
     if reporting.json:

@@ -16,10 +16,10 @@ from upframe import __version__
 from upframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from upframe.film_plan import FilmOptions
-    from upframe.naming import Target
-    from upframe.spec import Cleaning
-    from upframe.upscale import TileSize
+    from upframe.jobs.naming import Target
+    from upframe.jobs.video.plan import FilmOptions
+    from upframe.models.spec import Cleaning
+    from upframe.upscaling.images import TileSize
 
 
 EXIT_CODES = """\
@@ -136,7 +136,7 @@ class Size:
     "Output area in millions of pixels."
 
     def target(self) -> Target:
-        from upframe.naming import Target
+        from upframe.jobs.naming import Target
 
         width, height = self.width, self.height
         if self.size is not None:
@@ -221,7 +221,7 @@ class Video:
     "Throw away what an interrupted run left, instead of going on with it."
 
     def options(self, *, allow_truncated: bool) -> FilmOptions:
-        from upframe.film_plan import FilmOptions
+        from upframe.jobs.video.plan import FilmOptions
 
         for flag, value in (
             ("--window", self.window),
@@ -260,7 +260,7 @@ class Video:
         )
 
     def _cleaning(self) -> Cleaning | None:
-        from upframe.spec import Cleaning
+        from upframe.models.spec import Cleaning
 
         given = {"threshold": self.clean_threshold, "max_passes": self.clean_max, "strength": self.clean_strength}
         chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

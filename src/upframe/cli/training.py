@@ -17,8 +17,8 @@ from upframe.cli.parser import Reporting, app, device_name
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from upframe.training.recipe import Recipe
-    from upframe.training.report import Progress as TrainingProgress
+    from upframe.training.loop.report import Progress as TrainingProgress
+    from upframe.training.recipes.recipe import Recipe
 
 train_app = App(name="train", help="Train a network; `upframe train plot RUN…` draws the curves of runs.")
 app.command(train_app)
@@ -69,10 +69,10 @@ def train(
         if number is not None and number < least:
             raise UsageError(f"{flag} {number}", f"must be {least} or more")
     from upframe.engines import keep_freed_memory
-    from upframe.training.distributed import FirstProcessError
-    from upframe.training.loop import DataPaths
-    from upframe.training.loop import train as run_training
-    from upframe.training.recipes import find_recipe
+    from upframe.training.loop.distributed import FirstProcessError
+    from upframe.training.loop.train import DataPaths
+    from upframe.training.loop.train import train as run_training
+    from upframe.training.recipes.registry import find_recipe
 
     keep_freed_memory()
     chosen = find_recipe(recipe).override(_assignments(set or []))
@@ -113,7 +113,7 @@ def plot(
         out: The picture; curves.png in the first run's folder otherwise.
         metric: Which score of the validations.
     """
-    from upframe.training.plot import plot as draw
+    from upframe.training.loop.plot import plot as draw
 
     target = out if out is not None else runs[0] / "curves.png"
     draw(runs, target, metric=metric)
@@ -131,8 +131,8 @@ def _assignments(texts: list[str]) -> dict[str, str]:
 
 def _checks(recipe: Recipe, data: Path, datasets: list[str] | None, *, device: str, out: Path) -> dict[str, Any]:
     """What scores the run, and what must not be among its data."""
-    from upframe.training.recipe import model_spec
-    from upframe.training.validation import HeldOut, validator
+    from upframe.training.loop.validation import HeldOut, validator
+    from upframe.training.recipes.recipe import model_spec
 
     if recipe.protocol is None:
         raise UsageError("--validate-on", f"{recipe.name} has no protocol to score by", "leave it out")
@@ -166,7 +166,7 @@ def _training_display(reporting: Reporting, steps: int) -> Iterator[_Display]:
 
 class _JsonLines:
     def progress(self, report: TrainingProgress) -> None:
-        from upframe.training.report import as_row
+        from upframe.training.loop.report import as_row
 
         self._show({"event": "training", **as_row(report)})
 
@@ -174,7 +174,7 @@ class _JsonLines:
         self._show({"event": "notice" if "notice" in row else "validation", **row})
 
     def _show(self, row: Mapping[str, Any]) -> None:
-        from upframe.training.run_folder import finite
+        from upframe.training.loop.run_folder import finite
 
         print_line(json.dumps(finite(row), allow_nan=False))
 

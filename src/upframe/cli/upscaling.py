@@ -32,9 +32,9 @@ from upframe.cli.parser import (
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from upframe.job import JobOptions, Plan, Report
-    from upframe.spec import Task
-    from upframe.upscale import UpscaleOptions
+    from upframe.jobs.run import JobOptions, Plan, Report
+    from upframe.models.spec import Task
+    from upframe.upscaling.images import UpscaleOptions
 
 
 @app.command
@@ -87,8 +87,8 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     """
     reporting.start()
     with _without_collections():
-        from upframe import job
         from upframe.engines import keep_freed_memory
+        from upframe.jobs import run as job
 
     keep_freed_memory()
     options = _job_options(files, **chosen)
@@ -111,7 +111,7 @@ def _without_collections() -> Iterator[None]:
     """For imports: they make hundreds of thousands of objects that stay. Looking through them again and again for some that
     could go, then and later, took 0.65 of 1.9 s that a photo of 256x256 pixels needed of a core. Does nothing where they are
     imported already, or nothing is collected anyway."""
-    if "upframe.job" in sys.modules or not gc.isenabled():
+    if "upframe.jobs.run" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()
@@ -169,8 +169,8 @@ def _job_options(
     first_frame: bool = False,
     max_pixels: int | None = None,
 ) -> JobOptions:
-    from upframe.job import JobOptions
-    from upframe.media.images import Limits
+    from upframe.jobs.run import JobOptions
+    from upframe.media.image.files import Limits
 
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
@@ -199,7 +199,7 @@ def _job_options(
 
 def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
     from upframe.engines import engine_options
-    from upframe.upscale import UpscaleOptions
+    from upframe.upscaling.images import UpscaleOptions
 
     if computing.fp32 and computing.precision not in ("auto", "fp32"):
         raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
@@ -227,7 +227,7 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
 
 
 def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
-    from upframe import job
+    from upframe.jobs import run as job
 
     for item in planned.items:
         row = job.plan_row(item, planned, options)

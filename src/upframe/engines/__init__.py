@@ -16,13 +16,13 @@ from upframe.engines.base import BF16_LOSS_DB, Engine, choose_precision, is_out_
 from upframe.engines.compiled import Compiled, CompileOptions
 from upframe.engines.eager import MIN_PREPARE_PX, TorchEngine, TorchOptions
 from upframe.engines.graphs import Backend, GraphEngine
-from upframe.engines.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
 from upframe.engines.native import NativeEngine, obstacle
 from upframe.engines.onnx_runtime import Onnx, OnnxOptions
 from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
 from upframe.errors import MissingError, UsageError
-from upframe.models import Model
-from upframe.spec import Precision
+from upframe.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
+from upframe.models.registry import Model
+from upframe.models.spec import Precision
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from upframe.engines.machine import has_fast_bf16
 from upframe.errors import UsageError
+from upframe.machine import has_fast_bf16
+from upframe.models.spec import ModelSpec, Precision
 from upframe.pixels import mirror_pad
-from upframe.spec import ModelSpec, Precision
-from upframe.tiling import Place
+from upframe.upscaling.tiling import Place
 
 BF16_LOSS_DB = 0.015
 """Most that bfloat16 may cost on Set5 to be chosen by "auto"."""

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER_VARIABLE = "UPFRAME_CACHE"
 """Environment variable that names the folder for compiled networks."""
 
-_NETS = Path(__file__).parents[1] / "nets"
+_NETS = Path(__file__).parents[1] / "models" / "architectures"
 
 
 def default_folder() -> Path:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError
-from upframe.nets._layers import reduced
-from upframe.spec import ModelSpec, Precision
+from upframe.models.architectures._layers import reduced
+from upframe.models.spec import ModelSpec, Precision
 
 _FILE = "network.pt2"
 

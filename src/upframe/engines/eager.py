@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
-from upframe.engines.machine import pick_device
 from upframe.errors import OutOfMemoryError
-from upframe.models import Model
-from upframe.nets._layers import reduced, takes_float32
-from upframe.nets.clips import Cleaned, Keep, Prepares, Streams
-from upframe.spec import Cleaning, Precision
-from upframe.tiling import Place
+from upframe.machine import pick_device
+from upframe.models.architectures._layers import reduced, takes_float32
+from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
+from upframe.models.registry import Model
+from upframe.models.spec import Cleaning, Precision
+from upframe.upscaling.tiling import Place
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from upframe import __version__
 from upframe.engines import onnx_runtime, openvino_runtime
 from upframe.engines.graphs import LEAST_SIDE, Run
 from upframe.errors import OutputError, UsageError, VerifyError
-from upframe.models import Model
+from upframe.models.registry import Model
 
 FORMATS = (".onnx", ".xml")
 TOLERANCE = 1e-4

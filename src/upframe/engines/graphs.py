@@ -19,10 +19,10 @@ from upframe.engines import cache
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.errors import MissingError, OutOfMemoryError, UsageError
-from upframe.models import Model
-from upframe.nets.tiles import TakesPlace
-from upframe.spec import ModelSpec, Precision
-from upframe.tiling import Place
+from upframe.models.architectures.tiles import TakesPlace
+from upframe.models.registry import Model
+from upframe.models.spec import ModelSpec, Precision
+from upframe.upscaling.tiling import Place
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

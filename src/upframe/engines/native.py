@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from upframe.engines.base import Engine, choose_precision
 from upframe.engines.eager import TorchEngine, TorchOptions
-from upframe.engines.fused import in_bf16, library, replace_in, suits
-from upframe.engines.machine import pick_device
+from upframe.engines.native_modules import in_bf16, library, replace_in, suits
 from upframe.kernels import NEEDS, cpu_flags
-from upframe.models import Model
-from upframe.spec import Precision
+from upframe.machine import pick_device
+from upframe.models.registry import Model
+from upframe.models.spec import Precision
 
 _FLAGS: dict[Precision, frozenset[str]] = {
     "fp32": NEEDS["avx2"],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from upframe.engines.graphs import Run, missing, trace
-from upframe.spec import ModelSpec, Precision
+from upframe.models.spec import ModelSpec, Precision
 
 _FILE = "network.onnx"
 

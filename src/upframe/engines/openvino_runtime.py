@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from upframe.engines.graphs import Run, missing, trace
-from upframe.engines.machine import has_fast_bf16
-from upframe.spec import ModelSpec, Precision
+from upframe.machine import has_fast_bf16
+from upframe.models.spec import ModelSpec, Precision
 
 _FILE = "network.xml"
 

@@ -1,0 +1,1 @@
+"""Measure what a network costs, and compare engines side by side."""

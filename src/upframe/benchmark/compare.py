@@ -1,0 +1,524 @@
+"""Our networks against their plain forms: time, memory and result side by side, measured in turns.
+
+The plain form (`nets.plain`) is the published computation written as its description reads. It runs in float32 with
+torch's defaults; ours run as the product does, through the engine. Every form has a process of its own
+(`comparison_worker`), and the forms take turns of half a second, one pass at least, of which the median counts: a machine
+that slows down slows all of them alike. A ratio is taken within a round; its median and quartiles say more than times on a
+machine that others use too.
+
+Added memory is the peak of resident memory from the first pass to the last, less what the process held after loading
+the weights and the input; on CUDA it is the allocator's peak. Everything that the passes need is in it: activations,
+kernels' scratch space, fragmentation.
+
+The work is counted (`bench.count`) on the plain form, two operations for a multiply-accumulate, and set against the
+faster of a matrix product and a convolution measured in the same rounds. A form whose share is low waits for memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from upframe.benchmark.cost import Timing, count
+from upframe.benchmark.worker import Job, plain_form
+from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
+from upframe.environment import environment
+from upframe.errors import UsageError
+from upframe.models.reference import PLAIN
+from upframe.models.registry import Model
+from upframe.models.spec import ModelSpec, Precision
+
+log = logging.getLogger(__name__)
+
+REPEATS = 5
+PHOTO_SIZE = (180, 320)
+CLIP_SIZE = (64, 64)
+CLIP_FRAMES = 5  # where the network does not say how many it takes
+SIGMA = 30 / 255  # of the noise that is named to a network that asks; the middle of what such networks are trained for
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the forms are run on."""
+
+    frames: int
+    size: tuple[int, int]
+    """(height, width)."""
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return f"{self.frames} frame{'s' if self.frames > 1 else ''} of {width}x{height}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the machine reached between the passes: medians over the rounds."""
+
+    gflops: dict[str, float]
+    """By precision and kind, for instance "fp32_matrix"; 10^9 operations a second, two for a multiply-accumulate."""
+    copy_gbytes_per_s: float
+    """10^9 bytes a second, those read and those written both counted."""
+
+    def of(self, precision: Precision) -> float | None:
+        """The most that a network in this precision could reach, in 10^9 operations a second; None if not measured."""
+        return max((rate for name, rate in self.gflops.items() if name.startswith(precision)), default=None)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a network, and what came of it."""
+
+    name: str
+    """"plain fp32"; "ours fp32" or "ours bf16", as they run by default; or the engine and its precision, "compile bf16"."""
+    precision: Precision
+    timing: Timing | None = None
+    """None when the form failed."""
+    added_bytes: int | None = None
+    """Peak memory beyond weights and input; None where the system does not tell, or when the form failed."""
+    max_difference: float | None = None
+    """Largest difference of an output value from the plain form's, on the 0 to 1 scale."""
+    psnr: float | None = None
+    """Of the output against the plain form's, in dB on the 0 to 1 scale; None when they are equal or one is lacking."""
+    error: str | None = None
+    """Why the form failed."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The forms of one model on one case, the plain form first."""
+
+    model: str
+    sha256: str
+    """Of the weights file; empty for random weights."""
+    case: Case
+    flops: int | None
+    """Operations of the plain form, two for a multiply-accumulate; None when it cannot take the case."""
+    forms: tuple[Form, ...]
+
+    def time_ratios(self, form: Form) -> Timing | None:
+        """Time of `form` for one of the plain form, round by round; None when one of them failed."""
+        plain = self.forms[0].timing
+        if plain is None or form.timing is None:
+            return None
+        return Timing(tuple(own / base for own, base in zip(form.timing.runs_s, plain.runs_s, strict=True)))
+
+    def memory_ratio(self, form: Form) -> float | None:
+        """Added memory of `form` for one of the plain form."""
+        base = self.forms[0].added_bytes
+        return None if not base or form.added_bytes is None else form.added_bytes / base
+
+    def gflops(self, form: Form) -> float | None:
+        """The counted work over the median time of `form`, in 10^9 operations a second."""
+        return None if self.flops is None or form.timing is None else self.flops / form.timing.median_s / 1e9
+
+    def share(self, form: Form, limits: Limits) -> float | None:
+        """`gflops` as a part of what the machine reaches in the precision of `form`."""
+        rate, limit = self.gflops(form), limits.of(form.precision)
+        return None if rate is None or limit is None else rate / limit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was compared in one go on one machine."""
+
+    compared: tuple[Compared, ...]
+    limits: Limits
+    environment: dict[str, str | int] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """A table for each model and case, and what they rest on."""
+        machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {self.environment['threads']} threads"
+        lines = [f"{self.environment['device']} ({machine}), torch {self.environment['torch']}"]
+        for one in self.compared:
+            work = "" if one.flops is None else f", {one.flops / 1e9:.1f} GFLOP"
+            weights = "" if one.sha256 else ", random weights"
+            lines += ["", f"{one.model}, {one.case}{work}{weights}", *_aligned([_HEADING, *map(self._cells(one), one.forms)])]
+            lines += [f"{form.name}: {form.error}" for form in one.forms if form.error]
+        rates = ", ".join(f"{name.replace('_', ' ')} {rate:.0f} GFLOP/s" for name, rate in self.limits.gflops.items())
+        return "\n".join(
+            [*lines, "", f"Limits, measured in turns: {rates}, copy {self.limits.copy_gbytes_per_s:.1f} GB/s.", _NOTE]
+        )
+
+    def _cells(self, one: Compared) -> Callable[[Form], list[str]]:
+        def cells(form: Form) -> list[str]:
+            if form.timing is None:
+                return [form.name, "failed", *[""] * (len(_HEADING) - 2)]
+            ratios, memory = one.time_ratios(form), one.memory_ratio(form)
+            rate, share = one.gflops(form), one.share(form, self.limits)
+            return [
+                form.name,
+                _with_quartiles(form.timing, scale=1e3, digits=0 if form.timing.median_s >= 1 else 1),
+                "" if ratios is None else _with_quartiles(ratios, digits=2),
+                "" if form.added_bytes is None else f"{form.added_bytes / 1e6:.0f}",
+                "" if memory is None else f"{memory:.2f}",
+                "" if rate is None else f"{rate:.0f}",
+                "" if share is None else f"{share:.0%}",
+                "" if form.max_difference is None else f"{form.max_difference:.1e}",
+                "" if form.psnr is None else f"{form.psnr:.1f}",
+            ]
+
+        return cells
+
+    def to_json(self) -> str:
+        """Every figure with its unit in the name, the single run times included."""
+        return json.dumps(
+            {
+                "format": "upframe-comparison/1",
+                "environment": self.environment,
+                "limits": {
+                    **{f"{name}_gflops": rate for name, rate in self.limits.gflops.items()},
+                    "copy_gbytes_per_s": self.limits.copy_gbytes_per_s,
+                },
+                "compared": [
+                    {
+                        "model": one.model,
+                        "sha256": one.sha256,
+                        "frames": one.case.frames,
+                        "input_size": list(one.case.size),
+                        "flops": one.flops,
+                        "forms": [self._figures(one, form) for form in one.forms],
+                    }
+                    for one in self.compared
+                ],
+            },
+            indent=1,
+        )
+
+    def _figures(self, one: Compared, form: Form) -> dict[str, Any]:
+        if form.timing is None:
+            return {"form": form.name, "error": form.error}
+        ratios = one.time_ratios(form)
+        return {
+            "form": form.name,
+            "runtime_s": _summary(form.timing),
+            "runs_s": list(form.timing.runs_s),
+            "time_ratio": None if ratios is None else _summary(ratios),
+            "added_memory_bytes": form.added_bytes,
+            "memory_ratio": one.memory_ratio(form),
+            "gflops": one.gflops(form),
+            "share_of_limit": one.share(form, self.limits),
+            "max_difference": form.max_difference,
+            "psnr_db": form.psnr,
+        }
+
+
+_HEADING = ["form", "time [ms]", "of plain", "added [MB]", "of plain", "GFLOP/s", "of limit", "max diff.", "PSNR [dB]"]
+_NOTE = """\
+Time: median (quartiles); ratios are taken round by round. Added memory: peak of the passes beyond weights and input.
+Work: 2 x MACs of the plain form; the limit is the faster of matrix product and convolution in the form's precision.
+Difference and PSNR: output against that of the plain form, on the 0 to 1 scale."""
+
+
+def _with_quartiles(timing: Timing, *, scale: float = 1, digits: int) -> str:
+    low, high = timing.quartiles_s
+    return f"{timing.median_s * scale:.{digits}f} ({low * scale:.{digits}f}-{high * scale:.{digits}f})"
+
+
+def _summary(timing: Timing) -> dict[str, float]:
+    low, high = timing.quartiles_s
+    return {"median": timing.median_s, "quartile_1": low, "quartile_3": high}
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    ]
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+def default_case(spec: ModelSpec) -> Case:
+    """What a network is compared on unless the user says otherwise."""
+    if spec.window is None:
+        return Case(1, PHOTO_SIZE)
+    return Case(spec.window.frames or CLIP_FRAMES, CLIP_SIZE)
+
+
+def compare_with_plain(
+    models: Sequence[Model],
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    repeats: int = REPEATS,
+    precisions: Sequence[Precision] = ("fp32", "bf16"),
+    engines: Sequence[str] = ("auto",),
+    device: str = "cpu",
+    threads: int | None = None,
+    clip: Tensor | None = None,
+    on_event: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Run each model and its plain form on the same input, in turns.
+
+    Args:
+        size: (height, width) of the input; None for each model's `default_case`, as `frames`.
+        frames: Of a clip; networks for single frames take one unless more are asked.
+        repeats: Timed rounds, after one that is not timed.
+        precisions: In which ours run, where they are proven.
+        engines: That run ours, by their names; backends of graphs are left out of precisions they do not compute in.
+        device: As `engines.pick_device` takes it.
+        threads: CPU threads; None leaves torch's choice.
+        clip: (1, T, C, H, W) in [0, 1] to run on instead of a synthetic one; fixes `size` and `frames`.
+        on_event: Called after every pass with its model and form, passes done and passes in all.
+
+    Raises:
+        UsageError: for no model, one without a plain form, no repeat, or a size, precision or engine that a model cannot take.
+        ResourceError: when the device is not there.
+    """
+    if not models:
+        raise UsageError("bench", "no model was named", "name one or more, for instance rlfn-x4")
+    if repeats < 1:
+        raise UsageError("bench", f"cannot time {repeats} rounds", "use at least one")
+    device = str(pick_device(device))
+    threads = threads or torch.get_num_threads()
+    if clip is not None:
+        frames, size = clip.shape[1], (clip.shape[3], clip.shape[4])
+    cases = [_case(model.spec, frames, size) for model in models]
+    own = [_forms(model, engines, precisions, device) for model in models]
+    total = (repeats + 1) * sum(1 + len(each) for each in own)
+    done = 0
+
+    def passed(name: str) -> None:
+        nonlocal done
+        done += 1
+        log.info("%s: pass %d of %d", name, done, total)
+        if on_event is not None:
+            on_event(name, done, total)
+
+    with _Worker(Job("limits", device, threads)) as meter:
+        meter.ask()
+        compared = tuple(
+            _compare(model, case, each, repeats, (device, threads), clip, meter, passed)
+            for model, case, each in zip(models, cases, own, strict=True)
+        )
+        limits = _limits(meter.answers)
+    about = environment(device=device)
+    del about["precision"]  # forms have their own
+    about["threads"] = threads
+    return Comparison(compared, limits, about)
+
+
+def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision], device: str) -> list[_Form]:
+    """What of ours runs beside the plain form."""
+    proven = [p for p in precisions if p in model.spec.precisions]
+    if not proven:
+        able = ", ".join(model.spec.precisions)
+        raise UsageError(f"--precision {' '.join(precisions)}", f"not proven for {model.name}", f"choose from {able}")
+    chosen: list[_Form] = []
+    for engine in engines:
+        if engine in (*BACKENDS, "native"):  # what cannot run at all is refused before any work
+            make_engine_as_named(model, engine_options(engine, device=device))
+        computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
+        shown = "ours" if engine == "auto" else engine
+        chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form of a network to be run."""
+
+    name: str
+    precision: Precision
+    engine: str = "auto"
+
+
+def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> Case:
+    if spec.family not in PLAIN:
+        raise UsageError(spec.name, f"there is no plain form of {spec.family}", f"compare one of {', '.join(PLAIN)}")
+    usual = default_case(spec)
+    case = Case(frames or usual.frames, size or usual.size)
+    if any(spec.size.padded(side) != side for side in case.size):
+        rule = f"sides must be {spec.size.minimum} or more and multiples of {spec.size.multiple}"
+        raise UsageError(spec.name, f"cannot take an input of {case.size[1]}x{case.size[0]}", rule)
+    if spec.window is not None and case.frames < spec.window.minimum:
+        raise UsageError(spec.name, f"cannot take {case.frames} frames", f"use {spec.window.minimum} or more")
+    return case
+
+
+def _compare(
+    model: Model,
+    case: Case,
+    own: Sequence[_Form],
+    repeats: int,
+    place: tuple[str, int],
+    clip: Tensor | None,
+    meter: _Worker,
+    passed: Callable[[str], None],
+) -> Compared:
+    """One model on one case; a form that fails is reported and the others go on."""
+    device, threads = place
+    spec = model.spec
+    state = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    if clip is None:
+        clip = synthetic_clip(case, channels=spec.channels)
+    sigma = SIGMA if spec.takes_sigma else None
+    with tempfile.TemporaryDirectory(prefix="upframe-") as folder, contextlib.ExitStack() as running:
+        # Tied weights share memory, which the format refuses to write.
+        safetensors.torch.save_file({k: v.clone() for k, v in state.items()}, Path(folder) / "weights.safetensors")
+        safetensors.torch.save_file({"clip": clip.contiguous()}, Path(folder) / "input.safetensors")
+
+        def worker(form: _Form) -> _Worker:
+            job = Job(
+                "plain" if form.name.startswith("plain") else "ours",
+                device,
+                threads,
+                form.precision,
+                spec.family,
+                spec.name,
+                folder=folder,
+                weights="weights.safetensors",
+                output=f"{form.name}.safetensors",
+                sigma=sigma,
+                engine=form.engine,
+            )
+            return running.enter_context(_Worker(job))
+
+        asked = [_Form("plain fp32", "fp32"), *own]
+        workers = [worker(form) for form in asked]
+        for each in workers:
+            each.ask()  # ready, or failed to load
+        for _ in range(1 + repeats):
+            for form, each in zip(asked, workers, strict=True):
+                each.ask("run")
+                passed(f"{model.name}, {form.name}")
+            meter.ask("run")
+        forms: list[Form] = []
+        plain_out: Tensor | None = None
+        for form, each in zip(asked, workers, strict=True):
+            answer = each.ask("finish")
+            if each.error is not None:
+                forms.append(Form(form.name, form.precision, error=each.error))
+                continue
+            runs = [answer["seconds"] for answer in each.answers if "seconds" in answer][1:]
+            out = safetensors.torch.load_file(Path(folder) / f"{form.name}.safetensors")["out"]
+            difference, psnr = (None, None) if plain_out is None else _difference(out, plain_out)
+            forms.append(Form(form.name, form.precision, Timing(tuple(runs)), answer["added_bytes"], difference, psnr))
+            if each is workers[0]:
+                plain_out = out
+    flops = None if forms[0].timing is None else 2 * _macs(spec, state, case, sigma)
+    return Compared(model.name, model.sha256, case, flops, tuple(forms))
+
+
+def synthetic_clip(case: Case, *, channels: int = 3, seed: int = 0) -> Tensor:
+    """(1, T, C, H, W) in [0, 1]: waves of many lengths that drift, and some noise, rounded to 8 bits.
+
+    Smooth enough that flow networks see motion, and alike on every machine.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    (height, width), waves = case.size, 12
+    wavelength_px = 4 * 2 ** (torch.rand(waves, generator=generator) * 5)
+    angle, phase = (2 * math.pi * torch.rand(waves, generator=generator) for _ in range(2))
+    strength = torch.rand(channels, waves, generator=generator) / waves
+    t = torch.arange(case.frames).view(-1, 1, 1, 1)
+    y = torch.arange(height).view(-1, 1, 1) + 0.7 * t  # a few pixels from frame to frame
+    x = torch.arange(width).view(1, -1, 1) + 1.8 * t
+    wave = torch.sin(2 * math.pi / wavelength_px * (x * angle.cos() + y * angle.sin()) + phase)  # (T, H, W, waves)
+    clip = 0.5 + torch.einsum("thwk,ck->tchw", wave, strength)
+    clip = clip + 0.02 * torch.randn(clip.shape, generator=generator)
+    return (clip.clamp(0, 1) * 255).round()[None] / 255
+
+
+def _difference(out: Tensor, plain: Tensor) -> tuple[float | None, float | None]:
+    """Largest difference, and PSNR unless the two are equal."""
+    if out.shape != plain.shape:
+        return None, None
+    difference = (out.double() - plain.double()).abs()
+    error = float(difference.square().mean())
+    return float(difference.max()), -10 * math.log10(error) if error > 0 else None
+
+
+def _macs(spec: ModelSpec, state: dict[str, Tensor], case: Case, sigma: float | None) -> int:
+    """Multiply-accumulates of the plain form."""
+    network = plain_form(spec, state)
+    if spec.window is None:
+        return count(network, (case.frames, spec.channels, *case.size)).macs
+    return count(_WithNoise(network, sigma), (1, case.frames, spec.channels, *case.size)).macs
+
+
+class _WithNoise(nn.Module):
+    """A network that is called with a clip alone."""
+
+    def __init__(self, network: nn.Module, sigma: float | None) -> None:
+        super().__init__()
+        self.network = network
+        self.facts = {} if sigma is None else {"sigma": sigma}
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.network(clip, **self.facts)  # type: ignore[no-any-return]
+
+
+def _limits(answers: list[dict[str, Any]]) -> Limits:
+    measured = [answer["limits"] for answer in answers if "limits" in answer]
+    medians = {name: Timing(tuple(each[name] for each in measured)).median_s for name in measured[0]}
+    copy = medians.pop("copy_gbytes_per_s")
+    return Limits({name.removesuffix("_gflops"): rate for name, rate in medians.items()}, copy)
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+class _Worker:
+    """The parent's end of a `comparison_worker`; once it has failed, questions are not asked any more."""
+
+    def __init__(self, job: Job) -> None:
+        self.error: str | None = None
+        self.answers: list[dict[str, Any]] = []
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "upframe.benchmark.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+            encoding="utf-8",
+        )
+        self._send(job.to_line())
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()  # has finished, has failed, or is not wanted any more
+        with contextlib.suppress(OSError):  # a line that it did not take
+            self._process.__exit__(None, None, None)
+        self._complaints.close()
+
+    def ask(self, what: str | None = None) -> dict[str, Any]:
+        """Send `what`, if anything, and wait for the next answer; empty when there is none or it is an error."""
+        if self.error is not None:
+            return {}
+        if what is not None:
+            self._send(json.dumps({"do": what}))
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._end()}
+        self.error = answer.get("error")
+        self.answers.append(answer)
+        return {} if self.error else answer
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which reading its answer tells
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _end(self) -> str:
+        """How the process ended, with the last thing it said."""
+        code = self._process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return f"the process {how}" + (f": {said[-1]}" if said else "; it may have run out of memory" if code == -9 else "")

@@ -1,0 +1,242 @@
+"""One form of a network in a process of its own, driven line by line: `python -m upframe.benchmark.worker`.
+
+A process of its own, because what is compared leaks otherwise: the allocator's settings, its free memory, the peak of
+resident memory, kernels chosen and cached. The parent writes one JSON object a line and gets one back for each: first the
+`Job`, then any number of {"do": "run"}, last {"do": "finish"}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import inspect
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine_as_named
+from upframe.models import checkpoints
+from upframe.models.reference import PLAIN
+from upframe.models.registry import MODELS, Model
+from upframe.models.spec import ModelSpec, Precision
+from upframe.upscaling.memory import forget_peak, peak_bytes, resident_bytes
+
+Kind = Literal["plain", "ours", "limits"]
+
+TURN_S = 0.5
+"""As many passes as this takes, at least one, are a turn, and their median its time: while the others have theirs, caches and
+threads forget what a process had there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to run."""
+
+    kind: Kind
+    """"plain" is float32 with the allocator as it comes, "ours" runs as the product does; "limits" measures the machine."""
+    device: str
+    threads: int
+    precision: Precision = "fp32"
+    family: str = ""
+    model: str = ""
+    """Registry id, or any other word for an unpublished size, which is then told from the weights."""
+    folder: str = ""
+    """Holds `<model>.safetensors` and `input.safetensors`; the output goes there too."""
+    weights: str = ""
+    output: str = ""
+    sigma: float | None = None
+    engine: str = "torch"
+    """As `--engine` calls it, for "ours"."""
+
+    def to_line(self) -> str:
+        return json.dumps(asdict(self))
+
+
+# Networks -------------------------------------------------------------------------------------------------------------
+def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
+    """The plain form of a network with the weights of ours, whose memory it shares.
+
+    Raises:
+        KeyError: there is no plain form of this family.
+        ValueError: the network is no published one, and the plain form has not what it has.
+    """
+    build, arguments = PLAIN[spec.family], _arguments(spec.family, state)
+    if others := sorted(arguments.keys() - inspect.signature(build).parameters.keys()):
+        raise ValueError(f"the plain form of {spec.family} has no {', '.join(others)}")
+    with torch.device("meta"):
+        network = build(**arguments)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _arguments(family: str, state: dict[str, Tensor]) -> Mapping[str, Any]:
+    architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == family)
+    return architecture.configuration({name: tuple(value.shape) for name, value in state.items()})
+
+
+def _loaded(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, none of them mapped from it: pages read late would count as memory that a run needs."""
+    return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+
+
+def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
+    """Clip (N, T, C, H, W) in, result out, both float32 in the host's memory."""
+    state = _loaded(Path(job.folder) / job.weights)
+    facts: dict[str, Any] = {} if job.sigma is None else {"sigma": job.sigma}
+    spec = MODELS.get(job.model)
+    if spec is None:
+        architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == job.family)
+        spec = architecture.spec_for(**_arguments(job.family, state))
+    if job.kind == "ours":
+        model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
+        options = engine_options(job.engine, device=job.device, precision=job.precision, threads=job.threads)
+        ours = make_engine_as_named(model, options)
+        if isinstance(ours, TorchEngine):
+            return lambda clip: ours(clip, **facts)
+        assert isinstance(ours, GraphEngine)
+        ours.load()  # now, so that neither time nor memory of compiling counts
+        return ours
+    network = plain_form(spec, state).to(job.device)
+    by_frame = spec.window is None
+
+    def run(clip: Tensor) -> Tensor:
+        given = clip.to(job.device)
+        with torch.inference_mode():
+            out: Tensor = network(given.flatten(0, 1)).unflatten(0, clip.shape[:2]) if by_frame else network(given, **facts)
+            return out.cpu()
+
+    return run
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+class Peak:
+    """The most memory that was added since this was made; bytes, or None where the system does not tell."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before: int | None = torch.cuda.memory_allocated(device)
+            return
+        _give_back_free_memory()
+        # What is free and could not be given back counts as held: the peak has it too.
+        self._before = resident_bytes() or None
+        forget_peak()  # that of loading; some containers forbid it, and then it is a lower bound
+
+    def added_bytes(self) -> int | None:
+        if self._before is None:
+            return None
+        if self._device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self._device)) - self._before
+        return peak_bytes() - self._before
+
+
+def _give_back_free_memory() -> None:
+    """So that what loading left behind is not there to be used for nothing."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+def measure_limits(device: str) -> dict[str, float]:
+    """What the machine reaches at this moment: giga operations a second, two for a multiply-accumulate, and gigabytes a
+    second of a copy, read and written bytes both counted. About half a second."""
+    limits: dict[str, float] = {}
+    on_cuda = device.startswith("cuda")
+    side, maps = (8192, 64) if on_cuda else (1024, 1)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        square = torch.rand(side, side, device=device).to(dtype)
+        limits[f"{precision}_matrix_gflops"] = 2 * side**3 / _seconds(lambda: square @ square, device) / 1e9  # noqa: B023
+        pictures = torch.rand(maps, 64, 128, 128, device=device).to(dtype, memory_format=torch.channels_last)
+        weight = torch.rand(64, 64, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+        seconds = _seconds(lambda: F.conv2d(pictures, weight, padding=1), device)  # noqa: B023
+        limits[f"{precision}_convolution_gflops"] = 2 * pictures.numel() * weight[0].numel() / seconds / 1e9
+    source = torch.rand(1 << (30 if on_cuda else 26), device=device)  # 256 MB: no cache holds it
+    target = torch.empty_like(source)
+    limits["copy_gbytes_per_s"] = 2 * source.numel() * 4 / _seconds(lambda: target.copy_(source), device) / 1e9
+    return limits
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    """The shortest of five, after one to warm up."""
+    return min(_timed(work, device) for _ in range(6))
+
+
+def _timed(work: Callable[[], object], device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+# The process ----------------------------------------------------------------------------------------------------------
+def main() -> None:
+    """Serve one job on standard input and output."""
+    # Whatever a library prints must not get between the lines.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(answer: dict[str, Any]) -> None:
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+    job = Job(**json.loads(sys.stdin.readline()))
+    torch.set_num_threads(job.threads)
+    try:
+        _serve(job, say)
+    except Exception as error:  # the parent reports it
+        say({"error": f"{type(error).__name__}: {error}"})
+        sys.exit(1)
+
+
+def _serve(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
+    if job.kind == "limits":
+        say({"ready": True})
+        for line in sys.stdin:
+            if json.loads(line)["do"] == "finish":
+                return
+            with torch.inference_mode():
+                say({"limits": measure_limits(job.device)})
+    if job.kind == "ours":
+        keep_freed_memory()  # as the command line does
+    run = _run_of(job)
+    clip = _loaded(Path(job.folder) / "input.safetensors")["clip"]
+    peak = Peak(job.device)
+    say({"ready": True})
+    out: Tensor | None = None
+    for line in sys.stdin:
+        if json.loads(line)["do"] == "finish":
+            assert out is not None
+            added = peak.added_bytes()
+            safetensors.torch.save_file({"out": out.contiguous()}, Path(job.folder) / job.output)
+            say({"added_bytes": added})
+            return
+        passes: list[float] = []
+        while not passes or sum(passes) < TURN_S:
+            out = None  # not held beside the next one
+            start = time.perf_counter()  # the result comes back to the host, so a device has finished
+            out = run(clip)
+            passes.append(time.perf_counter() - start)
+        say({"seconds": statistics.median(passes)})
+
+
+if __name__ == "__main__":
+    main()

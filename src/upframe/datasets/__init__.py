@@ -1,0 +1,1 @@
+"""Test sets and training folders on disk: read, check and prepare them."""

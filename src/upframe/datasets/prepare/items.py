@@ -1,0 +1,252 @@
+"""Carrying out a preparation: many files, each made whole or not at all, those that are there kept, none overwritten."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from upframe.datasets.video_cache import check_room
+from upframe.errors import Cancelled, InputError, OutputError, UsageError
+from upframe.media.image.files import part_path
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "prepared.json"
+"""In each folder that is made here: from what, and how. A folder without it is not ours to write into."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Files that are made in one go."""
+
+    targets: tuple[Path, ...]
+    make: Callable[[], None]
+    """Makes the targets that are missing, each whole or not at all."""
+    size_bytes: int
+    """About how much room they take."""
+    phase: int = 0
+    """Items of a phase begin when those of the phases before are done."""
+
+    def missing(self) -> list[Path]:
+        return [target for target in self.targets if not target.exists()]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is to be done, known before anything is written."""
+
+    title: str
+    items: tuple[Item, ...]
+    manifests: Mapping[Path, Mapping[str, object]]
+    """What is recorded in each folder that is made."""
+    facts: tuple[str, ...] = ()
+    """For the reader: counts that were checked."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, or with `dry_run` would be."""
+
+    title: str
+    made: int
+    kept: int
+    """Files that were there already, from an earlier or interrupted run."""
+    size_bytes: int
+    """About what the files that were made take."""
+    facts: tuple[str, ...]
+
+
+def carry_out(
+    preparation: Preparation,
+    *,
+    dry_run: bool = False,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> Outcome:
+    """Make what is missing. Called again after any interruption it goes on; called again after the end it makes nothing.
+
+    Args:
+        dry_run: Check everything that can be checked and write nothing.
+        threads: That decode, resample and encode; as many as there are cores otherwise.
+        on_progress: Called with the number of files made and due.
+        cancel: Stops between files.
+
+    Raises:
+        OutputError: if a folder holds files of another making, the disk has no room, or a file cannot be written.
+        InputError: naming a file that is damaged.
+        Cancelled: if `cancel` was set.
+    """
+    for folder, manifest in preparation.manifests.items():
+        _check_manifest(folder, manifest)
+    due = [item for item in preparation.items if item.missing()]
+    room_bytes = sum(item.size_bytes for item in due)
+    made = sum(len(item.missing()) for item in due)
+    kept = sum(len(item.targets) for item in preparation.items) - made
+    outcome = Outcome(preparation.title, made, kept, room_bytes, preparation.facts)
+    if due:
+        check_room(due[0].targets[0].parent, room_bytes)
+    if dry_run:
+        return outcome
+    for folder, manifest in preparation.manifests.items():
+        _write_manifest(folder, manifest)
+    _make(due, threads=threads or os.cpu_count() or 1, on_progress=on_progress, cancel=cancel or threading.Event())
+    absent = [target for item in preparation.items for target in item.missing()]
+    if absent:
+        raise OutputError(absent[0], f"is not there, with {len(absent) - 1} others, though it was made", "check the disk")
+    return outcome
+
+
+def _make(
+    items: Sequence[Item], *, threads: int, on_progress: Callable[[int, int], None] | None, cancel: threading.Event
+) -> None:
+    failed = threading.Event()
+    lock = threading.Lock()
+    done, due = 0, sum(len(item.targets) for item in items)
+
+    def one(item: Item) -> None:
+        nonlocal done
+        if failed.is_set() or cancel.is_set():
+            return
+        try:
+            for folder in {target.parent for target in item.targets}:
+                folder.mkdir(parents=True, exist_ok=True)
+            item.make()
+        except OSError as error:
+            failed.set()
+            raise OutputError(item.targets[0], f"cannot be written ({error.strerror or error})", "check the disk") from error
+        except BaseException:
+            failed.set()
+            raise
+        with lock:
+            done += len(item.targets)
+            if on_progress:
+                on_progress(done, due)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for phase in sorted({item.phase for item in items}):
+            futures = [pool.submit(one, item) for item in items if item.phase == phase]
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+    if cancel.is_set() and done < due:
+        raise Cancelled("preparing data", f"stopped after {done} of {due} files", "run it again to go on")
+
+
+# Who made a folder ----------------------------------------------------------------------------------------------------
+def _check_manifest(folder: Path, wanted: Mapping[str, object]) -> None:
+    if not folder.exists():
+        return
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if any(True for _ in folder.iterdir()):
+            raise OutputError(folder, "is there already and was not made by this command", "choose another folder") from None
+        return
+    except (OSError, ValueError) as error:
+        raise OutputError(path, f"cannot be read ({error})", "remove the folder to make it again") from error
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if differing:
+        what = ", ".join(f"{k} ({found.get(k)} there, {wanted.get(k)} asked)" for k in differing)
+        raise OutputError(folder, f"was made differently: {what}", "choose another folder, or remove it")
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written ({error.strerror or error})", "choose another folder") from error
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+def write_whole(target: Path, data: bytes) -> None:
+    """`data` at `target`, whole or not at all."""
+    part = part_path(target)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` as another name of `source`, or as a copy where the file system has no such names.
+
+    Raises:
+        OutputError: if `target` is there and holds something else.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        require_same(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        part = part_path(target)
+        shutil.copyfile(source, part)
+        part.replace(target)
+
+
+def require_same(source: Path, target: Path) -> None:
+    """Refuse a `target` whose content differs from that of `source`.
+
+    Raises:
+        OutputError: naming both.
+    """
+    if not filecmp.cmp(source, target, shallow=False):
+        raise OutputError(target, f"is there already and differs from {source}", "remove or rename it")
+
+
+def require_count(found: Iterable[object], expected: int, *, subject: Path, what: str, partial: bool = False) -> None:
+    """Refuse a set that is not complete.
+
+    Args:
+        partial: Take what is there, and only say that it is not all.
+
+    Raises:
+        InputError: unless there are `expected`, or `partial` is given.
+    """
+    count = sum(1 for _ in found)
+    if count == expected:
+        return
+    if not partial or not count:
+        advice = "copy the set again, or pass --partial to take what is there" if count else "check the folder"
+        raise InputError(subject, f"has {count} {what} where the set has {expected}", advice)
+    log.warning("%s has %d %s where the set has %d", subject, count, what, expected)
+
+
+def require_folder(path: Path, *, advice: str) -> Path:
+    """`path`, if it is a folder.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not path.is_dir():
+        raise InputError(path, "no such folder", advice)
+    return path
+
+
+def require_apart(source: Path, out: Path) -> None:
+    """Refuse to write into the folder that is read.
+
+    Raises:
+        UsageError: if one lies in the other.
+    """
+    a, b = source.resolve(), out.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise UsageError(out, f"and {source} lie in one another", "choose a folder beside it")

@@ -1,0 +1,79 @@
+"""Folders of PNG files as LMDB stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from upframe.datasets.lmdb_store import META_INFO, LmdbStore, png_entry, write_lmdb
+from upframe.datasets.prepare.items import Item, Preparation, require_folder
+from upframe.errors import InputError, OutputError, UsageError
+from upframe.media.image.files import natural_key
+
+
+def store_folder(source: Path, out: Path, *, wanted: Callable[[str], bool] | None = None) -> Preparation:
+    """All PNG files below `source` as the store `out`: the key of `000/00000000.png` is `000/00000000`.
+
+    Args:
+        out: A folder whose name ends in .lmdb, as other frameworks want it.
+        wanted: Of the names below `source`.
+
+    Raises:
+        InputError: if there are no PNG files, or one is not 8-bit gray or RGB.
+        OutputError: if `out` holds another set.
+    """
+    require_folder(source, advice="pass a folder of PNG files")
+    files = {p.relative_to(source).as_posix(): p for p in source.rglob("*.png") if p.is_file() and not p.name.startswith(".")}
+    names = sorted((name for name in files if wanted is None or wanted(name)), key=natural_key)
+    if not names:
+        raise InputError(source, "has no PNG files in it", "pass a folder of PNG files")
+    return Preparation(
+        f"LMDB store {out} of {source}",
+        store_items({name: files[name] for name in names}, out),
+        {},
+        (f"{len(names)} pictures",),
+    )
+
+
+def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
+    """One item that makes the store `out` of these files, by name with extension, in this order.
+
+    The files need not be there yet when earlier phases make them.
+    """
+    if out.suffix != ".lmdb":
+        raise UsageError(out, "does not end in .lmdb", "name the store NAME.lmdb: other frameworks tell it by that")
+    if out.exists():
+        _require_same_names(out, list(files))
+    size_bytes = sum(path.stat().st_size for path in files.values() if path.exists())
+    return (Item((out,), partial(_write, dict(files), out), size_bytes + 8192 * len(files), phase=1),)
+
+
+def _write(files: Mapping[str, Path], out: Path) -> None:
+    """Everything is put into a part folder, which an interrupted run goes on with, and checked before it gets its name."""
+    part = out.with_name(f".{out.name}.part")
+    entries = [png_entry(name, path) for name, path in files.items()]
+    by_key = {entry.key: files[entry.name] for entry in entries}
+    if len(by_key) < len(entries):
+        raise InputError(out, "two pictures have one name", "rename one")
+    write_lmdb(part, by_key, shapes=entries)
+    store = LmdbStore(part)
+    try:
+        for key, path in by_key.items():  # an interrupted run may have stored what has changed since
+            if store.encoded(key) != path.read_bytes():
+                raise InputError(path, f"differs from what {part.name} holds of it", f"remove {part} and run it again")
+    finally:
+        store.close()
+    (part / "lock.mdb").touch()  # LMDB has it anyway; other frameworks look for it
+    os.replace(part, out)  # noqa: PTH105 (Path.replace says nothing of folders)
+
+
+def _require_same_names(out: Path, names: list[str]) -> None:
+    if not (out / META_INFO).is_file():
+        raise OutputError(out, f"is there already and has no {META_INFO}", "choose another name, or remove it")
+    stored = set(LmdbStore(out).names())
+    asked = {name.rpartition(".")[0] for name in names}
+    if stored != asked:
+        odd = min(stored ^ asked)
+        raise OutputError(out, f"is there already and holds other pictures (such as {odd})", "choose another name")

@@ -1,0 +1,307 @@
+"""Where training frames come from: files, decoded videos and LMDB, each a store of 8-bit pictures by key."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import torch
+
+from upframe.datasets.images import RGB8, read_rgb8
+from upframe.errors import InputError, OutputError
+from upframe.media.image.decoder import Decoder, Reading
+from upframe.media.image.files import probe
+from upframe.media.image.formats import SNIFF_BYTES, sniff
+from upframe.media.image.pillow import PillowDecoder
+from upframe.media.image.png import PngDecoder
+from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
+
+try:
+    import fcntl
+except ImportError:  # Windows, which does not let open files be removed: what a killed run left stays
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BUDGET_BYTES = 4 << 30
+"""How many bytes of decoded pictures are kept in memory."""
+
+
+class FrameStore(Protocol):
+    """8-bit RGB pictures by key. Can be pickled, for worker processes, and read from several threads."""
+
+    def names(self) -> Sequence[str]:
+        """All keys."""
+        ...
+
+    def size(self, key: str) -> tuple[int, int]:
+        """(height, width), without decoding where the format allows it."""
+        ...
+
+    def read(self, key: str) -> RGB8:
+        """(H, W, 3) uint8. Not to be written into.
+
+        Raises:
+            InputError: naming the file, if it is missing, damaged or not 8-bit gray or RGB.
+        """
+        ...
+
+
+class FileStore:
+    """Picture files by key.
+
+    Args:
+        sizes: (height, width) of those that are known already.
+    """
+
+    def __init__(self, files: Mapping[str, Path], *, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
+        self._files = dict(files)
+        self._sizes = dict(sizes or {})
+
+    def names(self) -> Sequence[str]:
+        return list(self._files)
+
+    def path(self, key: str) -> Path:
+        return self._files[key]
+
+    def size(self, key: str) -> tuple[int, int]:
+        if key not in self._sizes:
+            self._sizes[key] = probe(self._files[key], first_frame=True).size
+        return self._sizes[key]
+
+    def read(self, key: str) -> RGB8:
+        return read_rgb8(self._files[key])
+
+
+class ArrayStore:
+    """Clips in `.npy` files of shape (T, H, W, 3) uint8, mapped and not read: the system keeps in memory what is used.
+
+    The keys of clip `name` are `name/00000000` and on.
+    """
+
+    def __init__(self, clips: Mapping[str, Path]) -> None:
+        self._clips = dict(clips)
+        self._maps: dict[str, RGB8] = {}
+
+    def names(self) -> Sequence[str]:
+        return [f"{name}/{i:08}" for name in self._clips for i in range(len(self._map(name)))]
+
+    def size(self, key: str) -> tuple[int, int]:
+        height, width = self._map(key.rpartition("/")[0]).shape[1:3]
+        return int(height), int(width)
+
+    def read(self, key: str) -> RGB8:
+        name, _, number = key.rpartition("/")
+        frame: RGB8 = self._map(name)[int(number)]
+        return frame
+
+    def _map(self, name: str) -> RGB8:
+        if name not in self._maps:
+            path = self._clips[name]
+            try:
+                self._maps[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise InputError(path, f"is not a readable array ({error})", "remove it to have it made again") from error
+        return self._maps[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_clips": self._clips, "_maps": {}}  # mapped again by whoever receives it; a pickled map is a copy
+
+
+class JoinedStore:
+    """Several stores as one.
+
+    Args:
+        stores: Without a key that two of them have.
+    """
+
+    def __init__(self, stores: Sequence[FrameStore]) -> None:
+        self.stores = tuple(stores)
+        self._of = {key: store for store in self.stores for key in store.names()}
+
+    def names(self) -> Sequence[str]:
+        return list(self._of)
+
+    def size(self, key: str) -> tuple[int, int]:
+        return self._of[key].size(key)
+
+    def read(self, key: str) -> RGB8:
+        return self._of[key].read(key)
+
+
+class ReducedStore:
+    """The pictures of another store, `factor` times smaller: MATLAB's bicubic reduction, the edge cropped to a multiple.
+
+    The key of picture `name` is `name@2` at half the size.
+    """
+
+    def __init__(self, store: FrameStore, factor: int) -> None:
+        self._store, self._factor = store, factor
+
+    def names(self) -> Sequence[str]:
+        return [f"{key}@{self._factor}" for key in self._store.names()]
+
+    def size(self, key: str) -> tuple[int, int]:
+        height, width = self._store.size(key.rpartition("@")[0])
+        return height // self._factor, width // self._factor
+
+    def read(self, key: str) -> RGB8:
+        pixels = torch.from_numpy(self._store.read(key.rpartition("@")[0])).permute(2, 0, 1)
+        reduced = matlab_bicubic_8bit(crop_to_multiple(pixels, self._factor).float(), self._factor)
+        return np.ascontiguousarray(reduced.permute(1, 2, 0).numpy())
+
+
+class HeldStore:
+    """The pictures of another store, decoded once and kept: all of them where they fit, else those used last.
+
+    Args:
+        budget_bytes: Memory for decoded pictures. Pictures that all fit are decoded now, so that a damaged one is found
+            now; worker processes then share them through a file in the temporary folder. Otherwise they are decoded when
+            they are used, and each worker process keeps its share of the budget.
+
+    Raises:
+        InputError: naming the first damaged file, where all are decoded now.
+    """
+
+    def __init__(self, store: FrameStore, *, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        self._store, self._budget_bytes = store, budget_bytes
+        self._held: OrderedDict[str, RGB8] = OrderedDict()
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+        self._spool: Path | None = None
+        keys = store.names()
+        needed = 0
+        for key in keys:
+            height, width = store.size(key)
+            needed += 3 * height * width
+            if needed > budget_bytes:
+                break
+        self.is_complete = needed <= budget_bytes
+        """Whether all pictures are in memory."""
+        if self.is_complete:
+            for key in keys:
+                self._held[key] = np.ascontiguousarray(store.read(key))
+        else:
+            log.info("the training pictures take more than %.1f GB and are decoded when used", budget_bytes / 1e9)
+
+    def names(self) -> Sequence[str]:
+        return self._store.names()
+
+    def size(self, key: str) -> tuple[int, int]:
+        if self.is_complete:
+            height, width = self._held[key].shape[:2]
+            return int(height), int(width)
+        return self._store.size(key)
+
+    def read(self, key: str) -> RGB8:
+        if self.is_complete:
+            return self._held[key]
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        picture = self._store.read(key)  # outside the lock: others may go on meanwhile
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = picture
+                self._held_bytes += picture.nbytes
+                while self._held_bytes > self._budget_bytes:
+                    self._held_bytes -= self._held.popitem(last=False)[1].nbytes
+        return picture
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.is_complete:
+            return {"store": self._store, "budget_bytes": self._budget_bytes // (os.cpu_count() or 1)}
+        if self._spool is None:
+            self._spool = self._write_spool()
+        return {"store": self._store, "spool": self._spool, "sizes": {k: p.shape[:2] for k, p in self._held.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._store, self._lock, self._held_bytes = state["store"], threading.Lock(), 0
+        self._budget_bytes = state.get("budget_bytes", 0)
+        self._spool = state.get("spool")
+        self._held = OrderedDict()
+        self.is_complete = self._spool is not None
+        if self._spool is not None:
+            self._held = _mapped(self._spool, state["sizes"])
+
+    def _write_spool(self) -> Path:
+        """All pictures in one file that is removed with this object; this process maps it as well and frees its copy."""
+        _remove_abandoned()
+        path: Path | None = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
+            path = folder / "frames"
+            file = path.open("wb")
+            weakref.finalize(self, _remove_own, folder, file, os.getpid())
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
+            for picture in self._held.values():
+                file.write(picture.data)
+            file.flush()
+        except OSError as error:
+            happened = f"cannot be written ({error.strerror or error})"
+            raise OutputError(path or tempfile.gettempdir(), happened, "set TMPDIR to a disk with room") from error
+        self._held = _mapped(path, {k: (p.shape[0], p.shape[1]) for k, p in self._held.items()})
+        return path
+
+
+_SPOOL = "upframe-frames-"
+
+
+def _remove_abandoned() -> None:
+    """Remove the files of runs that were killed: those that nobody holds a lock on."""
+    if fcntl is None:
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SPOOL}*"):
+        with contextlib.suppress(OSError), (folder / "frames").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mapped(spool: Path, sizes: Mapping[str, tuple[int, int]]) -> OrderedDict[str, RGB8]:
+    flat: RGB8 = np.memmap(spool, dtype=np.uint8, mode="r")
+    held: OrderedDict[str, RGB8] = OrderedDict()
+    start = 0
+    for key, (height, width) in sizes.items():
+        length = 3 * height * width
+        held[key] = flat[start : start + length].reshape(height, width, 3)
+        start += length
+    return held
+
+
+def _remove_own(folder: Path, file: BinaryIO, process: int) -> None:
+    file.close()
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def decode(data: bytes, *, subject: Path) -> RGB8:
+    """The picture in the bytes of a PNG, JPEG, WebP or BMP file, gray spread over three channels: (H, W, 3) uint8.
+
+    Args:
+        subject: What to call it in an error.
+
+    Raises:
+        InputError: if it is damaged, of another format, or not 8-bit gray or RGB.
+    """
+    kind = sniff(data[:SNIFF_BYTES])
+    if kind not in ("png", "jpeg", "webp", "bmp"):
+        raise InputError(subject, f"holds {len(data)} bytes that are no PNG, JPEG, WebP or BMP", "make the store again")
+    reading = Reading(subject, io.BytesIO(data), first_frame=True)
+    decoder: Decoder = PngDecoder(reading) if kind == "png" else PillowDecoder(reading, kind)
+    picture = next(iter(decoder.frames())).pixels
+    if picture.dtype != np.uint8 or picture.shape[2] not in (1, 3):
+        raise InputError(subject, f"is {picture.dtype} with {picture.shape[2]} channels", "training takes 8-bit gray or RGB")
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))

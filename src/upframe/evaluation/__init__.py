@@ -1,0 +1,1 @@
+"""Score models on test sets, keep the results, and verify published figures."""

@@ -1,0 +1,275 @@
+"""What an evaluation found: scores with everything needed to know what they mean, as JSON, tables and comparisons."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from upframe.datasets.images import canonical_set
+from upframe.errors import InputError, UsageError
+from upframe.metrics import MEASURES
+from upframe.metrics.protocols import PROTOCOLS
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """Which pixels were used."""
+
+    name: str
+    images: int
+    """How many images, or clips."""
+    sha256: str
+    """Of names, sizes and values of every truth and input, in order; recompressing a file does not change it."""
+    frames: int = 0
+    """Frames scored in all the clips; 0 for a set of images."""
+
+    @property
+    def extent(self) -> str:
+        """How much it is, in words."""
+        return f"{self.images} clips, {self.frames} frames" if self.frames else f"{self.images} images"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model was used."""
+
+    label: str
+    """Its name in the tables, unique among them."""
+    source: str
+    """File name of the weights; empty for bicubic."""
+    sha256: str
+    """Of the weights file; empty for bicubic."""
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What one model reached on one image or clip."""
+
+    model: str
+    dataset: str
+    image: str
+    """The image or clip."""
+    scores: Mapping[str, float]
+    """Metric → value; for a clip the mean over its scored frames."""
+    seconds: float = field(compare=False, default=0.0)
+    """Time from LR pixels to SR pixels of the image or of all frames, taken once; `bench` measures time with its spread."""
+
+
+@dataclass(frozen=True)
+class EvaluationEvent:
+    """One image or clip was scored."""
+
+    model: str
+    dataset: str
+    image: str
+    done: int
+    total: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and everything needed to know what they mean."""
+
+    protocol: str
+    protocol_digest: str
+    scale: int
+    datasets: tuple[DatasetRecord, ...]
+    models: tuple[ModelRecord, ...]
+    scores: tuple[ImageScore, ...]
+    environment: Mapping[str, str | int] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=dict)
+    """What scores rest on besides the protocol: the pristine model of NIQE, the estimator of motion."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(self.scores[0].scores)
+
+    def mean(self, model: str, dataset: str, metric: str) -> float:
+        """The mean over a dataset's images or clips; infinite if any is reproduced exactly."""
+        values = [s.scores[metric] for s in self.scores if s.model == model and s.dataset == dataset]
+        if not values:
+            raise KeyError(f"no scores of {model} on {dataset}")
+        return math.fsum(values) / len(values)
+
+    def mean_seconds(self, model: str, dataset: str) -> float:
+        """Mean time per image or clip, without reading, scoring and writing."""
+        return statistics.fmean(s.seconds for s in self.scores if s.model == model and s.dataset == dataset)
+
+    def to_json(self) -> str:
+        """Everything, with the means; infinite values as the string "inf"."""
+        means = {
+            m.label: {d.name: {k: _to_number(self.mean(m.label, d.name, k)) for k in self.metrics} for d in self.datasets}
+            for m in self.models
+        }
+        seconds = {m.label: {d.name: self.mean_seconds(m.label, d.name) for d in self.datasets} for m in self.models}
+        tree = {"format": "upframe-evaluation/1", **asdict(self), "means": means, "mean_seconds": seconds}
+        for score in tree["scores"]:
+            score["scores"] = {k: _to_number(v) for k, v in score["scores"].items()}
+        return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Evaluation:
+        """What `to_json` wrote.
+
+        Raises:
+            InputError: if it is something else.
+        """
+        try:
+            tree: dict[str, Any] = json.loads(text)
+            if tree["format"] != "upframe-evaluation/1":
+                raise ValueError(f"format {tree['format']!r}")
+            return cls(
+                protocol=tree["protocol"],
+                protocol_digest=tree["protocol_digest"],
+                scale=tree["scale"],
+                datasets=tuple(DatasetRecord(**d) for d in tree["datasets"]),
+                models=tuple(ModelRecord(**m) for m in tree["models"]),
+                scores=tuple(
+                    ImageScore(
+                        s["model"], s["dataset"], s["image"], {k: float(v) for k, v in s["scores"].items()}, s["seconds"]
+                    )
+                    for s in tree["scores"]
+                ),
+                environment=tree["environment"],
+                basis=tree.get("basis", {}),  # older results have none
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "evaluation", f"is not an upframe evaluation ({error})", "pass JSON that `evaluate` wrote"
+            ) from error
+
+    def to_markdown(self) -> str:
+        """Mean scores, a row for each model and a column for each set, with what they rest on below."""
+        heading = "/".join(MEASURES[k].title for k in self.metrics)
+        lines = [
+            f"×{self.scale}, {heading}, protocol `{self.protocol}`",
+            "",
+            _row(["model", *(d.name for d in self.datasets)]),
+            _row(["---", *("---:" for _ in self.datasets)]),
+        ]
+        for model in self.models:
+            cells = [
+                "/".join(MEASURES[k].format(self.mean(model.label, d.name, k)) for k in self.metrics) for d in self.datasets
+            ]
+            lines.append(_row([model.label, *cells]))
+        return "\n".join([*lines, "", *(f"- {line}" for line in self._provenance())]) + "\n"
+
+    def to_markdown_per_image(self) -> str:
+        """A table for each set with the scores of every image or clip."""
+        blocks = []
+        values = {(s.dataset, s.image, s.model): s.scores for s in self.scores}
+        for dataset in self.datasets:
+            names = list(dict.fromkeys(s.image for s in self.scores if s.dataset == dataset.name))
+            lines = [
+                f"{dataset.name} ×{self.scale}, {'/'.join(MEASURES[k].title for k in self.metrics)}",
+                "",
+                _row(["clip" if dataset.frames else "image", *(m.label for m in self.models)]),
+                _row(["---", *("---:" for _ in self.models)]),
+            ]
+            for name in names:
+                found = [values[dataset.name, name, m.label] for m in self.models]
+                lines.append(_row([name, *("/".join(MEASURES[k].format(v) for k, v in f.items()) for f in found)]))
+            blocks.append("\n".join(lines))
+        return "\n\n".join(blocks) + "\n"
+
+    def _provenance(self) -> Iterator[str]:
+        protocol = PROTOCOLS.get(self.protocol)
+        about = (
+            f"{protocol.colour}; border of {protocol.border_px(self.scale)} px left out; output {protocol.rounding}; "
+            if (protocol and protocol.digest == self.protocol_digest)
+            else ""
+        )
+        yield f"Protocol `{self.protocol}` ({about}definition {self.protocol_digest})."
+        yield "Data: " + ", ".join(f"{d.name} ({d.extent}, sha256 {d.sha256[:12]})" for d in self.datasets) + "."
+        weights = [f"{m.label} = {m.source} (sha256 {m.sha256[:12]})" for m in self.models if m.sha256]
+        if weights:
+            yield "Weights: " + ", ".join(weights) + "."
+        if self.basis:
+            yield "Scores rest on: " + ", ".join(f"{k}: {v}" for k, v in self.basis.items()) + "."
+        unit = "clip" if any(d.frames for d in self.datasets) else "image"
+        for model in self.models:
+            times = ", ".join(f"{self.mean_seconds(model.label, d.name):.3f} s on {d.name}" for d in self.datasets)
+            yield f"Mean time per {unit} of {model.label}: {times}."
+        yield "Environment: " + ", ".join(f"{k} {v}" for k, v in self.environment.items()) + "."
+
+
+def _listed(basis: Mapping[str, str]) -> str:
+    return ", ".join(f"{k}: {v}" for k, v in basis.items()) or "nothing"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _to_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One mean score of two evaluations."""
+
+    dataset: str
+    metric: str
+    model_a: str
+    model_b: str
+    a: float
+    b: float
+
+    @property
+    def gain(self) -> float:
+        """How much better b is: b minus a, or a minus b where lower is better."""
+        difference = 0.0 if self.a == self.b else self.b - self.a  # infinity minus itself is no number
+        return difference if MEASURES[self.metric].higher_is_better else -difference
+
+
+def compare(a: Evaluation, b: Evaluation) -> tuple[Difference, ...]:
+    """Mean scores of `b` against those of `a` on the sets both have.
+
+    A model of `b` meets the model of that label in `a`, or every model of `a` when there is none.
+
+    Raises:
+        UsageError: if protocol, basis, scale or the pixels of a shared set differ, or no set is shared: such numbers look alike
+            and mean different things.
+    """
+    if (a.protocol, a.protocol_digest) != (b.protocol, b.protocol_digest):
+        raise UsageError(
+            "comparison",
+            f"one result follows protocol {a.protocol} ({a.protocol_digest}), the other {b.protocol} ({b.protocol_digest})",
+            "evaluate both with the same protocol and version",
+        )
+    if a.basis != b.basis:
+        raise UsageError(
+            "comparison",
+            f"the scores rest on different things ({_listed(a.basis)}; {_listed(b.basis)})",
+            "evaluate both with the same NIQE parameters and motion",
+        )
+    if a.scale != b.scale:
+        raise UsageError("comparison", f"one result is for x{a.scale}, the other for x{b.scale}", "evaluate both at one scale")
+    records = {canonical_set(d.name): d for d in a.datasets}
+    shared = [(records[canonical_set(d.name)], d) for d in b.datasets if canonical_set(d.name) in records]
+    if not shared:
+        raise UsageError("comparison", "the results have no test set in common", "evaluate both on the same sets")
+    for mine, theirs in shared:
+        if mine.sha256 != theirs.sha256:
+            raise UsageError(
+                "comparison",
+                f"{mine.name} is not the same data in both ({mine.extent}, {mine.sha256[:12]}; "
+                f"{theirs.extent}, {theirs.sha256[:12]})",
+                "evaluate both on the same files",
+            )
+    labels = [m.label for m in a.models]
+    return tuple(
+        Difference(
+            theirs.name, metric, first, model.label, a.mean(first, mine.name, metric), b.mean(model.label, theirs.name, metric)
+        )
+        for mine, theirs in shared
+        for metric in b.metrics
+        for model in b.models
+        for first in ([model.label] if model.label in labels else labels)
+    )

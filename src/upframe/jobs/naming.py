@@ -1,0 +1,341 @@
+"""Which files a job takes and what its outputs are called and measure: rules without pixels.
+
+Names: beside the input an output is `{stem}_{model}_x{scale}{ext}`; in another folder, and for the files of a folder, it
+keeps its name. Two inputs that would make one output (`a.png` and `a.jpg` as PNG, or `A.png` and `a.png` on a disk that
+ignores case) never overwrite each other: the later one keeps its extension in the name, `a.jpg.png`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import itertools
+import math
+import os
+import string
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upframe.errors import InputError, Notice, UsageError
+from upframe.media.image.files import is_image_name, iter_files, natural_key
+from upframe.media.image.formats import FORMATS, UNSUPPORTED, format_of_name
+from upframe.media.video.files import is_video_name
+
+NAME_BYTES = 255  # of one path component, on every common file system
+
+
+@dataclass(frozen=True)
+class Target:
+    """How large an output is to be; at most one of the ways may be given, `width` and `height` together being one."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    megapixels: float | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for contradictions and for sizes that are not positive."""
+        given = [k for k in ("scale", "long_side", "short_side", "megapixels") if getattr(self, k) is not None]
+        if self.width is not None or self.height is not None:
+            given.append("width/height")
+        if len(given) > 1:
+            flags = ", ".join("--" + g.replace("_", "-") for g in given)
+            raise UsageError(flags, "each sets the output size", "give one of them")
+        for name in ("scale", "width", "height", "long_side", "short_side", "megapixels"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"--{name.replace('_', '-')} {value}", "not a size", "use a number above 0")
+
+    def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
+        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
+
+        Args:
+            native: Enlargement where none is asked for: that of the network.
+        """
+        height, width = size
+        if self.width is not None and self.height is not None:
+            return self.height, self.width
+        if self.width is not None:
+            return _round(height * self.width / width), self.width
+        if self.height is not None:
+            return self.height, _round(width * self.height / height)
+        factor = self._factor(height, width, native)
+        return _round(height * factor), _round(width * factor)
+
+    def _factor(self, height: int, width: int, native: int) -> float:
+        if self.long_side is not None:
+            return self.long_side / max(height, width)
+        if self.short_side is not None:
+            return self.short_side / min(height, width)
+        if self.megapixels is not None:
+            return math.sqrt(self.megapixels * 1e6 / (height * width))
+        return self.scale if self.scale is not None else float(native)
+
+    def label(self, native: int) -> str:
+        """What stands for the scale in an output's name: `4`, `2.5`, or the size that was asked for."""
+        if self.width is not None and self.height is not None:
+            return f"{self.width}x{self.height}"
+        if self.width is not None:
+            return f"{self.width}w"
+        if self.height is not None:
+            return f"{self.height}h"
+        if self.long_side is not None:
+            return f"{self.long_side}long"
+        if self.short_side is not None:
+            return f"{self.short_side}short"
+        if self.megapixels is not None:
+            return f"{self.megapixels:g}mp"
+        return f"{self.scale if self.scale is not None else native:g}"
+
+
+def _round(value: float) -> int:
+    return max(math.floor(value + 0.5), 1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One input file."""
+
+    path: Path
+    relative: Path
+    """Below the folder it was found in; the bare name for a file that was named."""
+    from_folder: Path | None
+    """The folder the user named, if the file was found in one."""
+    error: InputError | None = None
+    """What is wrong with it already: an empty folder, a pattern that matches nothing."""
+
+
+def find_inputs(
+    inputs: Iterable[str | Path],
+    *,
+    output: Path | None,
+    recursive: bool,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    is_clip: Callable[[Path], bool] = lambda folder: False,
+) -> list[Found]:
+    """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
+
+    Files in `output` are left out where it lies inside an input folder: they are results, not inputs. A folder or
+    pattern without images is an input with an error, so that it does not stop the others.
+
+    Args:
+        include, exclude: Globs on names, or on paths below a folder.
+        is_clip: Whether a folder is one input: a clip, whose frames lie in it.
+
+    Raises:
+        InputError: if there is nothing at all, or the only input is a folder or pattern without images.
+        UsageError: if the output is an input folder.
+    """
+    found: list[Found] = []
+    for given in inputs:
+        path = Path(given)
+        try:
+            if os.path.isdir(path) and is_clip(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+                found.append(Found(path, Path(path.resolve().name), None))
+            else:
+                found += _meant_by(path, output, recursive, include, exclude)
+        except InputError as error:
+            found.append(Found(path, Path(path.name), None, error))
+    if not found:
+        raise InputError("the command line", "no input is given", "name files or folders")
+    if len(found) == 1 and found[0].error is not None:
+        raise found[0].error
+    once: dict[Path, Found] = {}
+    for one in found:
+        # By name and not by inode: a hard or symbolic link is asked for under its own name.
+        once.setdefault(Path(os.path.abspath(one.path)), one)  # noqa: PTH100 (resolve would follow the link)
+    return list(once.values())
+
+
+def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]) -> list[Found]:
+    if os.path.isdir(given):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+        return _in_folder(given, output, recursive, include, exclude)
+    if os.path.lexists(given) or not glob.has_magic(str(given)):
+        named = [given]
+    else:
+        named = sorted((Path(p) for p in glob.glob(str(given), recursive=True)), key=lambda p: natural_key(str(p)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not named:
+            raise InputError(str(given), "no file matches", "check the pattern")
+    found: list[Found] = []
+    for path in named:
+        if path != given and path.is_dir():
+            found += _in_folder(path, output, recursive, include, exclude) if recursive else []
+        elif (not include or _matches(path, include)) and not _matches(path, exclude):
+            found.append(Found(path, Path(path.name), None))
+    if not found:
+        raise InputError(str(given), "no images are left of it", "check --include and --exclude, or use -r for folders")
+    return found
+
+
+def _matches(path: Path, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(path.name, pattern) for pattern in globs)
+
+
+def _in_folder(
+    folder: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]
+) -> list[Found]:
+    inside = output.resolve() if output is not None and os.path.isdir(output) else None  # noqa: PTH112
+    if inside == folder.resolve():
+        raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
+    files = [
+        Found(p, p.relative_to(folder), folder)
+        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=_is_media_name)
+        if inside is None or inside not in p.resolve().parents
+    ]
+    if not files:
+        hint = "use -r to look into its sub-folders" if not recursive else "check the folder and the filters"
+        raise InputError(folder, "no images in it", hint)
+    return files
+
+
+def _is_media_name(name: str) -> bool:
+    return is_image_name(name) or is_video_name(name)
+
+
+def check_output(found: Sequence[Found], output: Path | None) -> None:
+    """Refuse an output that cannot take these inputs.
+
+    Raises:
+        UsageError: for several inputs into one file, or a file where a folder is needed.
+    """
+    if output is None:
+        return
+    if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
+        raise UsageError(output, "exists and is neither a folder nor called like an image or a video", "choose another output")
+    several = len(found) > 1 or found[0].from_folder is not None
+    if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
+        raise UsageError(output, "is a file, and there are several inputs", "give a folder")
+
+
+def names_a_file(output: Path) -> bool:
+    """Whether an output that is not there yet means a file: it ends like an image or a video, if only of a foreign format."""
+    if not output.suffix:
+        return False
+    known = format_of_name(output.suffix) is not None or is_video_name(output)
+    return known or output.suffix[1:].lower() in UNSUPPORTED
+
+
+def _check_template(template: str) -> None:
+    advice = "use {stem}, {model} and {scale}"
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        if unknown := fields - {"stem", "model", "scale"}:
+            raise UsageError(f"--name {template}", f"unknown field {{{min(unknown)}}}", advice)
+        name = template.format(stem="stem", model="model", scale="4")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise UsageError(f"--name {template}", f"is no template ({error})", advice) from error
+    if not name or "/" in name or os.sep in name:
+        raise UsageError(f"--name {template}", "has a path separator in it" if name else "is empty", advice)
+
+
+def _kind(extension: str) -> str | None:
+    """One word for all spellings of a format or container."""
+    return format_of_name(extension) or extension.lower().lstrip(".")
+
+
+class Namer:
+    """Chooses output paths, no two alike.
+
+    Args:
+        template: For names; None leaves it to where the output goes.
+        made: What is done to the inputs, as in `FOLDER_upscaled`.
+        with_scale: Whether the scale is told in names: not where nothing is enlarged.
+    """
+
+    def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
+        self.output = output
+        """What the user named; None for places beside the inputs."""
+        self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
+        self._template = template
+        self._made = made
+        self._beside = "{stem}_{model}_x{scale}" if with_scale else "{stem}_{model}"
+        self._taken: set[str] = set()
+        if template is not None:
+            _check_template(template)
+            if self.is_file:
+                raise UsageError(f"--name {template}", f"contradicts the output file {output}", "drop one of them")
+
+    def wanted_format(self, asked: str | None) -> str | None:
+        """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
+        if not self.is_file or self.output is None:
+            return asked
+        if asked is not None and _kind(asked) != _kind(self.output.suffix):
+            raise UsageError(f"--format {asked}", f"contradicts the output name {self.output.name}", "drop one of them")
+        return self.output.suffix
+
+    def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
+        """Where this input's output goes, and what had to be changed about its name.
+
+        Args:
+            extension: With its dot, of the format that will really be written, spelt as the user spelt it.
+        """
+        folder, stem = self._place(found, model, scale)
+        wanted, longer = stem + extension, stem + found.path.suffix
+        others = (f"{longer}.{number}{extension}" for number in itertools.count(2))
+        for name in itertools.chain((wanted, longer + extension), others):
+            path = folder / _fitting(name, extension)
+            if _key(path) not in self._taken:
+                break
+        self._taken.add(_key(path))
+        notices = []
+        if name != wanted:
+            message = f"another input makes {wanted} too; written as {path.name}"
+            notices.append(Notice("name-collision", str(found.path), message))
+        if path.name != name:
+            notices.append(Notice("name-shortened", str(found.path), f"the name is too long; written as {path.name}"))
+        return path, notices
+
+    def choose_folder(self, found: Found, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
+        """Where the frames of this clip go: the output itself if one is named, else a folder beside the input."""
+        if self.output is not None and found.path.is_dir():
+            return self.output, []
+        if self.output is None and found.path.is_dir():
+            top = found.path.resolve()
+            return top.with_name(f"{top.name}_{self._made}"), []
+        return self.choose(found, "", model=model, scale=scale)
+
+    def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
+        """Keep the name that this input, which cannot be read now, would most likely have had."""
+        wanted, named = self.wanted_format(asked), format_of_name(found.path.suffix) if found.path.suffix else None
+        is_kept = is_video_name(found.path) or (named is not None and FORMATS[named].writable)
+        own = found.path.suffix if is_kept else ".png"
+        self.choose(found, own if wanted is None else f".{wanted.lstrip('.')}", model=model, scale=scale)
+
+    def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
+        """Folder and stem of the output, before its extension."""
+        if self.is_file and self.output is not None:
+            return self.output.parent, self.output.stem
+        template = self._template
+        if self.output is not None:
+            folder = self.output / found.relative.parent
+            template = template or "{stem}"
+        elif found.from_folder is not None:
+            top = found.from_folder.resolve()
+            folder = top.with_name(f"{top.name}_{self._made}") / found.relative.parent
+            template = template or "{stem}"
+        else:
+            # A clip may be given as `.` or end in one: its folder has the name.
+            folder = found.path.resolve().parent if found.path.is_dir() else found.path.parent
+            template = template or self._beside
+        stem = found.path.resolve().name if found.path.is_dir() else found.path.stem
+        return folder, template.format(stem=stem, model=model, scale=scale)
+
+
+def _key(path: Path) -> str:
+    """Equal for two paths that some file system takes for one: Unicode normal form and case do not count."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _fitting(name: str, extension: str) -> str:
+    """`name`, or if it is too long for a file system its beginning, made unique by a hash of the whole."""
+    if len(os.fsencode(name)) <= NAME_BYTES:
+        return name
+    tail = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{extension}"
+    stem = os.fsencode(name)[: NAME_BYTES - len(os.fsencode(tail))]
+    return stem.decode("utf-8", "ignore") + tail

@@ -1,0 +1,1 @@
+"""Plan and render one video: index, segments, work folder, join and verify."""

@@ -1,0 +1,217 @@
+"""Images in and out: the door of this floor for photos.
+
+info = probe(path)                                what the header says
+with ImageSource(path) as source:                 frames, upright, at the file's own depth
+    plan = plan_output(source.info, requested="png", metadata=source.metadata)
+    with ImageSink(out, plan, source.metadata) as sink:
+        for frame in source:
+            sink.write([frame.pixels], frame.pixels.shape[:2])
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from upframe.errors import InputError, Notice, UsageError
+from upframe.media.frames import Frame, MediaInfo, Pixels
+from upframe.media.image.decoder import Decoder, Limits, Reading, turn_upright, turns_sides
+from upframe.media.image.formats import FORMATS, SNIFF_BYTES, UNSUPPORTED, format_of_name, sniff
+from upframe.media.image.listing import is_image_name, iter_files, natural_key
+from upframe.media.image.metadata import Metadata
+from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.image.pillow import PillowDecoder
+from upframe.media.image.plan import OutputPlan, check_output_size, default_quality, plan_output
+from upframe.media.image.png import PngDecoder
+from upframe.media.image.sink import ImageSink, part_path
+from upframe.media.image.tiff import TiffDecoder
+from upframe.media.image.verify import verify_output
+
+__all__ = [
+    "ImageSink",
+    "ImageSource",
+    "Limits",
+    "Metadata",
+    "OutputPlan",
+    "check_output_size",
+    "default_quality",
+    "is_image_name",
+    "iter_files",
+    "natural_key",
+    "part_path",
+    "plan_output",
+    "probe",
+    "read_pixels",
+    "verify_output",
+    "write_pixels",
+]
+
+
+def probe(
+    path: str | Path, *, limits: Limits | None = None, allow_truncated: bool = False, first_frame: bool = False
+) -> MediaInfo:
+    """What the file says of itself; reads its header and structure, decodes no pixels.
+
+    Raises:
+        InputError: if it is not a regular file, not an image that can be read, or larger than `limits` allow.
+    """
+    with ImageSource(path, limits=limits, allow_truncated=allow_truncated, first_frame=first_frame) as source:
+        return replace(source.info, notices=tuple(source.notices))
+
+
+class ImageSource:
+    """Frames of one image file: upright, straight alpha, at the file's own depth. Implements `frames.Source`.
+
+    The header is read when it is made; the file stays open until the end of the `with` block.
+
+    Args:
+        limits: How large a picture may be.
+        allow_truncated: Give what can be decoded of a damaged file, with the notice `truncated`.
+        first_frame: Only the first frame of an animation, stack of pages or multi-picture JPEG.
+
+    Raises:
+        InputError: see `probe`; while iterating also for damaged data, NaN or infinite samples, and a file that changes.
+    """
+
+    info: MediaInfo
+    """Facts, orientation applied; its notices are those known from the header."""
+    metadata: Metadata
+    """What to carry to the output."""
+
+    def __init__(
+        self, path: str | Path, *, limits: Limits | None = None, allow_truncated: bool = False, first_frame: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self._file: BinaryIO = open_regular(self.path)
+        try:
+            self._stamp: Stamp = stamp(self.path)
+            self._reading = Reading(self.path, self._file, limits or Limits(), allow_truncated, first_frame)
+            kind = self._recognise()
+            self._decoder = _make_decoder(self._reading, kind)
+            self.metadata, self._orientation = self._reading.carry(self._decoder.metadata)
+            stored = self._decoder.info
+            if any(notice.id == "converted-from-cmyk" for notice in self._reading.notices):
+                # The profile described the inks; the pixels are sRGB now.
+                self.metadata = replace(self.metadata, icc=None, colour_chunks=(("sRGB", b"\0"),))
+            size = stored.size[::-1] if turns_sides(self._orientation) else stored.size
+            self.info = replace(stored, size=(size[0], size[1]), notices=tuple(self._reading.notices))
+        except BaseException:
+            self._file.close()
+            raise
+        self._started = False
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Everything noticed so far; grows while frames are read."""
+        return tuple(self._reading.notices)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._started:
+            raise ValueError("a source is iterated once")
+        self._started = True
+        return self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        frames = self._decoder.frames()
+        while True:
+            try:
+                frame = next(frames, None)
+            except InputError:
+                self.check_unchanged()  # a change explains the damage better
+                raise
+            self.check_unchanged()
+            if frame is None:
+                return
+            self._check_finite(frame.pixels)
+            yield replace(frame, pixels=turn_upright(frame.pixels, self._orientation))
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if the file is no longer the one that was opened."""
+        try:
+            now = stamp(self.path)
+        except OSError as error:
+            raise InputError(self.path, "changed while reading (it is gone)", "run it again") from error
+        if now != self._stamp:
+            raise InputError(self.path, "changed while reading", "run it again when nothing writes to it")
+
+    def _check_finite(self, pixels: Pixels) -> None:
+        if pixels.dtype.kind != "f":
+            return
+        bad = int((~np.isfinite(pixels)).any(axis=2).sum())
+        if bad:
+            count = pixels.shape[0] * pixels.shape[1]
+            raise InputError(self.path, f"{bad} of {count} pixels are NaN or infinite", "repair them first")
+
+    def _recognise(self) -> str:
+        """The format of the content, with a notice if the name says another."""
+        kind = sniff(self._file.read(SNIFF_BYTES))
+        self._file.seek(0)
+        named = format_of_name(self.path.suffix) if self.path.suffix else None
+        if named == "raw" and kind in ("tiff", "unknown", "jpeg"):
+            kind = "raw"
+        if kind in UNSUPPORTED:
+            expected = ", ".join(f.label for f in FORMATS.values() if f.name != "raw")
+            raise self._reading.error(
+                f"is not an image that can be read (it holds {UNSUPPORTED[kind]})", f"expected {expected}"
+            )
+        if kind == "raw":
+            raise self._reading.error("is a camera RAW file", "develop it to a 16-bit TIFF or PNG first")
+        if named is not None and named != kind:
+            self._reading.notice("ext-mismatch", f"the content is {FORMATS[kind].label}, the name says {FORMATS[named].label}")
+        return kind
+
+
+def _make_decoder(reading: Reading, kind: str) -> Decoder:
+    if kind == "png":
+        return PngDecoder(reading)
+    if kind == "tiff":
+        return TiffDecoder(reading)
+    return PillowDecoder(reading, kind)
+
+
+def read_pixels(path: str | Path, *, limits: Limits | None = None) -> Pixels:
+    """The first frame of an image, upright: (H, W, C) uint8, uint16 or float32.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    with ImageSource(path, limits=limits, first_frame=True) as source:
+        return next(iter(source)).pixels
+
+
+def write_pixels(path: str | Path, pixels: Pixels, *, quality: int | None = None) -> None:
+    """Write (H, W, C) or (H, W) pixels to the format that the extension of `path` names, replacing what is there.
+
+    Args:
+        pixels: uint8, uint16 or float32, C in 1 to 4.
+        quality: See `ImageSink`.
+
+    Raises:
+        UsageError: if the format is unknown or cannot hold such pixels as they are.
+        OutputError: if the file cannot be written.
+    """
+    path = Path(path)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or pixels.dtype.name not in ("uint8", "uint16", "float32"):
+        raise ValueError(f"pixels must be (H, W, 1 to 4) uint8, uint16 or float32, not {pixels.shape} {pixels.dtype}")
+    height, width, channels = pixels.shape
+    info = MediaInfo(path, "array", (height, width), channels, pixels.dtype)
+    plan = plan_output(info, requested=path.suffix or os.fspath(path))
+    lost = [notice for notice in plan.notices if notice.id in ("alpha-needs-png", "depth-reduced")]
+    if plan.dtype != pixels.dtype or lost:
+        raise UsageError(path, f"cannot hold these pixels ({lost[0].message})", "write PNG or TIFF")
+    check_output_size(plan.format, (height, width), subject=path, channels=channels, dtype=plan.dtype)
+    with ImageSink(path, plan, quality=quality) as sink:
+        sink.write([pixels], (height, width))

@@ -1,0 +1,156 @@
+"""Which format the output gets, and what will be lost: decided from headers, before any pixel is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from upframe.errors import Notice, UsageError
+from upframe.media.frames import MediaInfo
+from upframe.media.image.formats import FORMATS, Format, format_of_name, writable_names
+from upframe.media.image.metadata import Metadata
+
+_DEFAULT_QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
+_JPEG_SEGMENT = 65533 - 29  # bytes one application segment holds after the longest prefix, that of XMP
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """How the output will be written."""
+
+    format: str
+    """A writable key of `formats.FORMATS`."""
+    extension: str
+    """With the dot, in the user's spelling where the format is the one they named."""
+    dtype: np.dtype[Any]
+    """Sample type that the sink must be given: uint8, uint16 or float32."""
+    channels: int
+    """Channels that the sink must be given: those of the input, or those of a plan made by hand."""
+    notices: tuple[Notice, ...] = ()
+    """What the output loses."""
+
+
+def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Metadata | None = None) -> OutputPlan:
+    """Decide the output format of an input.
+
+    Args:
+        requested: A format name or extension ("jpg", ".JPG", "tiff"); None keeps what the input's name says, or its
+            content where the name says nothing or something that cannot be written.
+        metadata: What would be carried, to tell what the format cannot hold.
+
+    Raises:
+        UsageError: if `requested` is not a format that can be written.
+    """
+    notices: list[Notice] = []
+
+    def lose(kind: str, message: str) -> None:
+        notices.append(Notice(kind, str(info.path), message))
+
+    wanted, extension = _wanted(info, requested)
+    chosen = wanted
+    if info.animated and info.frames > 1 and not chosen.holds_animation:
+        lose("animation-needs-webp", f"{wanted.label} cannot hold an animation of {info.frames} frames; WebP is written")
+        chosen = FORMATS["webp"]
+    elif not info.animated and info.frames > 1 and not chosen.holds_pages:
+        if requested is not None:
+            lose("pages-need-tiff", f"{wanted.label} cannot hold {info.frames} pages; TIFF is written")
+        chosen = FORMATS["tiff"]
+    if info.has_alpha and not chosen.holds_alpha:
+        lose("alpha-needs-png", f"{chosen.label} cannot hold transparency; PNG is written")
+        chosen = FORMATS["png"]
+    dtype = info.dtype if info.dtype.name in chosen.dtypes else np.dtype(chosen.dtypes[-1])
+    if dtype != info.dtype:
+        lose("depth-reduced", f"{chosen.label} holds at most {8 * dtype.itemsize} bits per sample; the input has {info.dtype}")
+    elif chosen.name == "gif":
+        lose("depth-reduced", "GIF holds 256 colours per frame and no partial transparency")
+    dropped = _dropped(chosen, metadata or Metadata(), animated=info.animated)
+    if dropped:
+        lose("metadata-dropped", f"{chosen.label} cannot hold its {', '.join(dropped)}")
+    if chosen is not wanted:
+        extension = chosen.extensions[0]
+    return OutputPlan(chosen.name, extension, dtype, info.channels, tuple(notices))
+
+
+def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
+    """The format asked for, and its extension as spelled."""
+    if requested is not None:
+        name = format_of_name(requested)
+        if name is None or not FORMATS[name].writable:
+            raise UsageError(requested, "is not a format that can be written", f"use one of {writable_names()}")
+        facts = FORMATS[name]
+        spelled = requested if requested.startswith(".") else f".{requested}"
+        return facts, spelled if spelled.lower() in facts.extensions else facts.extensions[0]
+    suffix = Path(info.path).suffix
+    for name, spelled in ((format_of_name(suffix) if suffix else None, suffix), (info.format, "")):
+        if name is not None and name in FORMATS and FORMATS[name].writable:
+            return FORMATS[name], spelled or FORMATS[name].extensions[0]
+    return FORMATS["png"], ".png"
+
+
+def _dropped(chosen: Format, metadata: Metadata, *, animated: bool) -> list[str]:
+    """What `chosen` cannot hold, in words."""
+    name = chosen.name
+    dropped = []
+    if metadata.icc and name in ("bmp", "gif"):
+        dropped.append("colour profile")
+    if metadata.exif and (name in ("bmp", "gif") or (name == "jpeg" and len(metadata.exif) > _JPEG_SEGMENT)):
+        dropped.append("EXIF")
+    if metadata.xmp and (name in ("bmp", "gif") or (name == "jpeg" and len(metadata.xmp) > _JPEG_SEGMENT)):
+        dropped.append("XMP")
+    if metadata.dpi and name == "gif":
+        dropped.append("resolution")
+    # JPEG and GIF have a comment for a single text named so; TIFF has a description.
+    texts = [key for key, _ in metadata.text if not (key == "Comment" and name in ("jpeg", "gif"))]
+    if name != "png" and [key for key in texts if not (key == "Description" and name == "tiff")]:
+        dropped.append(f"text ({', '.join(sorted(set(texts)))[:80]})")
+    if metadata.comment and name in ("webp", "avif", "bmp", "tiff"):
+        dropped.append("comment")
+    chunks = dict(metadata.colour_chunks)
+    if name != "png" and not metadata.icc and ("cICP" in chunks or _is_unusual_gamma(chunks)):
+        dropped.append("colour chunks")
+    if animated and name == "avif" and metadata.loop:
+        dropped.append("loop count")
+    return dropped
+
+
+def _is_unusual_gamma(chunks: dict[str, bytes]) -> bool:
+    """Whether gAMA asks for something else than what an untagged picture is shown with, sRGB's 1/2.2 (PNG 11.3.2.2)."""
+    return "sRGB" not in chunks and "gAMA" in chunks and not 44000 <= int.from_bytes(chunks["gAMA"], "big") <= 47000
+
+
+def check_output_size(
+    format: str, size: tuple[int, int], *, subject: str | Path, channels: int = 3, dtype: np.dtype[Any] | None = None
+) -> None:
+    """Refuse an output that its format cannot hold, before anything is computed.
+
+    Args:
+        format: Key of `formats.FORMATS`.
+        size: (height, width) of the output.
+        subject: The file that the message is about.
+
+    Raises:
+        UsageError: with a format that can hold it.
+    """
+    facts, (height, width) = FORMATS[format], size
+    sample_bytes = dtype.itemsize if dtype is not None else 1
+    limit = None
+    if max(size) > facts.max_side_px:
+        limit = f"{facts.label} holds at most {facts.max_side_px} pixels per side"
+    elif facts.max_pixels is not None and height * width > facts.max_pixels:
+        limit = f"{facts.label} holds at most {facts.max_pixels / 1e6:.0f} megapixels"
+    elif facts.max_bytes is not None and height * (-(-width * max(channels, 3) // 4) * 4) * sample_bytes > facts.max_bytes:
+        limit = f"{facts.label} holds at most {facts.max_bytes / 2**30:.0f} GiB"
+    if limit is not None:
+        raise UsageError(
+            subject,
+            f"the output would be {width}x{height} and {limit}",
+            "choose --format png or tiff (BigTIFF is used when needed), or a smaller scale",
+        )
+
+
+def default_quality(format: str) -> int:
+    """The quality, 0 to 100, used when none is asked for; 100 for formats without one."""
+    return _DEFAULT_QUALITY.get(format, 100)

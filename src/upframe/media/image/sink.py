@@ -1,0 +1,352 @@
+"""ImageSink: a file that is whole or not there. Part file, fsync, verification, rename, in this order."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from upframe.errors import OutputError, UpframeError, VerifyError
+from upframe.media.frames import Pixels
+from upframe.media.image.encoders import Encoder, make_encoder
+from upframe.media.image.metadata import Metadata
+from upframe.media.image.plan import OutputPlan, check_output_size
+from upframe.media.image.verify import verify_output
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open for writing cannot be renamed anyway
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from typing_extensions import Buffer
+
+_LOG = logging.getLogger(__name__)
+
+_MAX_NAME_BYTES = 255  # of one path component, on every file system in common use
+
+
+def part_path(path: Path) -> Path:
+    """Where the bytes for `path` are gathered: a hidden file in the same folder, so that the rename is atomic."""
+    name = f".{path.name}.part"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.part"
+    return path.with_name(name)
+
+
+class ImageSink:
+    """Writes the frames of one image file; implements `frames.Sink`.
+
+    On a clean exit the file is complete, verified and at `path`. On any error the part file is removed and whatever
+    was at `path` before is untouched.
+
+    Args:
+        path: Where the file will be; replaced if it exists.
+        plan: Format, depth and channels; bands must have exactly these.
+        metadata: Carried into the file as far as the format holds it.
+        frames: How many frames will be written.
+        animated: Whether they follow each other in time; otherwise they are pages.
+        quality: 0 to 100 for lossy formats; None is 95 for JPEG and WebP, 90 for AVIF.
+
+    Raises:
+        OutputError: if the file cannot be made or written, naming the reason.
+        VerifyError: if the frames written are not as many as promised, or the file does not read back as planned.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        plan: OutputPlan,
+        metadata: Metadata | None = None,
+        *,
+        frames: int = 1,
+        animated: bool = False,
+        quality: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._plan = plan
+        self._metadata = metadata if metadata is not None else Metadata()
+        self._frames, self._animated, self._quality = frames, animated, quality
+        self._part = part_path(self.path)
+        self._file: _OutputFile | None = None
+        self._lock: int | None = None
+        self._encoder: Encoder | None = None
+        self._written = 0
+        self._size = (0, 0)
+
+    def __enter__(self) -> Self:
+        try:
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
+            raw = io.FileIO(self._part, "w+b", opener=_open_alone)
+            # A second handle keeps the lock until after the rename, for which the file itself is closed.
+            self._lock = os.dup(raw.fileno()) if fcntl is not None else None
+            self._file = _OutputFile(io.BufferedRandom(raw, 1 << 20))
+        except OSError as error:
+            raise _output_error(self.path, error) from error
+        self._encoder = make_encoder(
+            self._file,  # type: ignore[arg-type]  # all that encoders use of a BinaryIO
+            self._plan,
+            self._metadata,
+            frames=self._frames,
+            animated=self._animated,
+            quality=self._quality,
+        )
+        return self
+
+    def write(
+        self,
+        bands: Iterable[Pixels],
+        size: tuple[int, int],
+        *,
+        time: Fraction = Fraction(0),
+        duration: Fraction | None = None,
+    ) -> None:
+        """Write one frame; see `frames.Sink.write`. Errors raised by `bands` pass through unchanged.
+
+        Raises:
+            ValueError: if a band is not of the planned type, or the rows do not add up to `size`.
+        """
+        if self._encoder is None:
+            raise ValueError("the sink is not open; use it as a context manager")
+        check_output_size(self._plan.format, size, subject=self.path, channels=self._plan.channels, dtype=self._plan.dtype)
+        if self._animated and self._written and size != self._size:
+            raise ValueError(f"frame {self._written + 1} is {size}, the first is {self._size}")
+        self._size = self._size if self._written else size
+        checked = _Checked(bands, size, self._plan, self.path)
+        rows = iter(checked)
+        try:
+            self._encoder.frame(rows, size, duration or Fraction(0))
+            for _ in rows:  # an encoder that has all it needs may leave surplus rows, which are a mistake
+                pass
+        except Exception as error:
+            self._raise_encoding(error, checked.failure)
+        self._written += 1
+
+    def _raise_encoding(self, error: Exception, from_bands: BaseException | None) -> None:
+        """Raise what went wrong as what it is: the producer's error, a file error, or the codec's."""
+        if from_bands is not None:
+            raise from_bands
+        if isinstance(error, UpframeError | MemoryError):
+            raise error
+        assert self._file is not None
+        if self._file.failure is not None:
+            raise _output_error(self.path, self._file.failure) from error
+        raise OutputError(self.path, f"the {self._plan.format} encoder failed ({error})", "try --format png") from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self._commit()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _commit(self) -> None:
+        assert self._file is not None and self._encoder is not None
+        if self._written != self._frames:
+            raise VerifyError(self.path, f"{self._written} of {self._frames} frames were written", "run it again")
+        try:
+            self._encoder.finish()
+        except Exception as error:
+            self._raise_encoding(error, None)
+        try:
+            self._file.sync()
+            self._file.close()
+            verify_output(self._part, self._plan, self._size, self._frames)
+            os.replace(self._part, self.path)  # noqa: PTH105 (the same call, and the one the reader looks for)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            raise _output_error(self.path, error) from error
+        self._file = None
+        self._unlock()
+
+    def _abandon(self) -> None:
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
+        try:
+            self._part.unlink(missing_ok=True)
+        except OSError as error:  # the folder went away or became read-only: the first error matters more
+            _LOG.warning("%s: cannot be removed (%s)", self._part, error.strerror)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _open_alone(name: str, flags: int) -> int:
+    """Open a part file that no other process writes: two runs with one output would mix their bytes.
+
+    What a killed process left behind is taken over, since its lock died with it.
+
+    Raises:
+        BlockingIOError: if another process is writing it.
+    """
+    handle = os.open(name, flags & ~os.O_TRUNC, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError as error:  # some network file systems
+                _LOG.debug("%s: cannot be locked (%s)", name, error.strerror)
+            # The other may have renamed it to the output just before.
+            if not Path(name).exists() or not os.path.samestat(os.fstat(handle), os.stat(name)):  # noqa: PTH116
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name)
+        os.ftruncate(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+class _Checked:
+    """Bands passed on one by one, each checked; remembers an error of their producer."""
+
+    def __init__(self, bands: Iterable[Pixels], size: tuple[int, int], plan: OutputPlan, path: Path) -> None:
+        self._bands, self._size, self._plan, self._path = bands, size, plan, path
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Pixels]:
+        try:
+            yield from self._checked()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _checked(self) -> Iterator[Pixels]:
+        (height, width), plan, rows = self._size, self._plan, 0
+        for band in self._bands:
+            if band.ndim != 3 or band.shape[1:] != (width, plan.channels) or band.dtype != plan.dtype:
+                raise ValueError(
+                    f"band {band.shape} {band.dtype} does not fit a row of {width} pixels with {plan.channels} {plan.dtype}"
+                )
+            if plan.dtype.kind == "f" and not np.isfinite(band).all():
+                raise VerifyError(self._path, "the result holds NaN or infinite values", "report this with the input")
+            rows += len(band)
+            if rows > height:
+                break
+            if len(band):
+                yield band
+        if rows != height:
+            raise ValueError(f"bands hold {rows} rows or more, expected {height}")
+
+
+class _OutputFile(io.RawIOBase):
+    """The part file as encoders see it: buffered, and remembering the first error of the system.
+
+    It has no `fileno`, or Pillow and tifffile would write past it and turn ENOSPC into codec errors.
+    """
+
+    def __init__(self, file: io.BufferedRandom) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        return self._guarded(lambda: self._file.write(data))
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._guarded(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            try:
+                self._file.flush()
+            except OSError as error:
+                self.failure = self.failure or error
+                raise
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def sync(self) -> None:
+        """All bytes on the disk, so that a power cut after the rename cannot leave an empty file."""
+        self.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Close without caring whether the last bytes can be written."""
+        try:
+            self.close()
+        except OSError as error:
+            _LOG.debug("closing an abandoned file: %s", error)
+
+    def _guarded(self, action: Callable[[], int]) -> int:
+        try:
+            return action()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOENT: "make the folder first",
+    errno.ENOTDIR: "choose another name",
+    errno.EISDIR: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, BlockingIOError):
+        return OutputError(path, "is being written by another run", "wait for it to end")
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(path, f"cannot be written ({reason})", _ADVICE.get(error.errno or 0, "check the disk"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open folders, and needs no such call
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems; the file itself is synced
+        _LOG.debug("%s: folder not synced (%s)", folder, error.strerror)
+    finally:
+        os.close(handle)

@@ -1,0 +1,68 @@
+"""Videos in and out: the door of this floor for films.
+
+info = probe_video(path)                              headers and one frame
+index = index_video(path, info=info)                  every frame counted, timed and checked
+plan = plan_video(info, container="mp4", size=...)    what is written, and what is lost
+with VideoSource(path, info=info, index=index) as source, VideoSink(work, plan, frames=50) as sink:
+    for frame in source.range(0, 50):
+        sink.write(upscaled(frame.pixels), pts=frame.pts)
+expected = join([work, ...], part, plan, timing=index, info=info)
+verify_video(part, expected)                          then the caller renames it
+"""
+
+from upframe.media.video.codecs import CODECS, CONTAINERS, codec_named, container_named
+from upframe.media.video.folder import DEFAULT_RATE, FolderTiming, FrameFolder, FrameFolderSink, rgb16
+from upframe.media.video.index import FrameIndex, OnBadFrame, cut_short, index_video, timecode
+from upframe.media.video.info import (
+    Chapter,
+    ColourTags,
+    Hdr10,
+    StreamInfo,
+    VideoInfo,
+    is_video_name,
+    probe_video,
+)
+from upframe.media.video.mux import Expected, ExpectedTrack, Timing, join
+from upframe.media.video.plan import ODD_POLICIES, Carried, Odd, VideoPlan, plan_video
+from upframe.media.video.sink import VideoSink
+from upframe.media.video.source import DEINTERLACERS, Deinterlace, VideoFrame, VideoSource
+from upframe.media.video.verify import verify_video
+
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "DEFAULT_RATE",
+    "DEINTERLACERS",
+    "ODD_POLICIES",
+    "Carried",
+    "Chapter",
+    "ColourTags",
+    "Deinterlace",
+    "Expected",
+    "ExpectedTrack",
+    "FolderTiming",
+    "FrameFolder",
+    "FrameFolderSink",
+    "FrameIndex",
+    "Hdr10",
+    "Odd",
+    "OnBadFrame",
+    "StreamInfo",
+    "Timing",
+    "VideoFrame",
+    "VideoInfo",
+    "VideoPlan",
+    "VideoSink",
+    "VideoSource",
+    "codec_named",
+    "container_named",
+    "cut_short",
+    "index_video",
+    "is_video_name",
+    "join",
+    "plan_video",
+    "probe_video",
+    "rgb16",
+    "timecode",
+    "verify_video",
+]

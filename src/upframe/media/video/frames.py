@@ -1,0 +1,136 @@
+"""Between FFmpeg's frames and numpy planes: every pixel format as one of a few layouts that `colour` understands.
+
+`VideoFrame.to_ndarray` knows too few formats, so planes are read through their line sizes.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from upframe.media.video.colour import Layout, Plane
+
+_PLANAR = re.compile(r"(?:yuv(?P<j>j)?a?(?P<chroma>420|422|440|444)p|gbra?p|gray)(?P<bits>9|10|12|14|16)?(?:le)?")
+_SUBSAMPLING = {"420": (2, 2), "422": (2, 1), "440": (1, 2), "444": (1, 1)}
+
+_REPACKED = {
+    # Other arrangements of the same samples: swscale moves them without arithmetic.
+    "nv12": "yuv420p", "nv21": "yuv420p", "nv16": "yuv422p", "nv24": "yuv444p", "nv42": "yuv444p",
+    "yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p", "p010le": "yuv420p10le", "p012le": "yuv420p12le",
+    "p016le": "yuv420p16le", "p210le": "yuv422p10le", "p410le": "yuv444p10le", "y210le": "yuv422p10le",
+    "xv30le": "yuv444p10le", "v30xle": "yuv444p10le", "vuyx": "yuv444p", "vuya": "yuv444p", "ayuv64le": "yuv444p16le",
+    "rgb24": "gbrp", "bgr24": "gbrp", "rgb0": "gbrp", "bgr0": "gbrp", "0rgb": "gbrp", "0bgr": "gbrp",
+    "rgba": "gbrp", "bgra": "gbrp", "argb": "gbrp", "abgr": "gbrp", "pal8": "gbrp",
+    "rgb555le": "gbrp", "bgr555le": "gbrp", "rgb565le": "gbrp", "rgb8": "gbrp", "bgr8": "gbrp",
+    "rgb48le": "gbrp16le", "rgb48be": "gbrp16le", "bgr48le": "gbrp16le", "bgr48be": "gbrp16le", "rgba64le": "gbrp16le",
+    "rgba64be": "gbrp16le", "bgra64le": "gbrp16le", "x2rgb10le": "gbrp10le", "x2bgr10le": "gbrp10le",
+    "ya8": "gray", "ya16le": "gray16le", "monow": "gray", "monob": "gray",
+    # Chroma of a quarter of the columns, once used by DV and Indeo: enlarged by swscale.
+    "yuv411p": "yuv444p", "yuvj411p": "yuvj444p", "yuv410p": "yuv444p",
+}  # fmt: skip
+
+
+def layout_of(pix_fmt: str) -> Layout | None:
+    """How to read the planes of `pix_fmt`; None for a format that is not planar, big-endian, or not known."""
+    match = _PLANAR.fullmatch(pix_fmt)
+    if match is None:
+        return None
+    bits = int(match["bits"] or 8)
+    if match["chroma"]:
+        return Layout("yuv", bits, *_SUBSAMPLING[match["chroma"]])
+    return Layout("gray" if pix_fmt.startswith("gray") else "rgb", bits)
+
+
+def readable_format(pix_fmt: str) -> str | None:
+    """The planar format that holds the same picture as `pix_fmt`; None if there is none here."""
+    if layout_of(pix_fmt) is not None:
+        return pix_fmt
+    if pix_fmt in _REPACKED:
+        return _REPACKED[pix_fmt]
+    little = f"{pix_fmt.removesuffix('be')}le"
+    return little if pix_fmt.endswith("be") and layout_of(little) is not None else None
+
+
+def is_full_range_format(pix_fmt: str) -> bool:
+    """Whether the name itself says full range, as JPEG's formats do; gray is full range unless a tag says otherwise."""
+    return pix_fmt.startswith(("yuvj", "gray", "ya", "mono"))
+
+
+def has_alpha(pix_fmt: str) -> bool:
+    return pix_fmt.startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya8", "ya16", "vuya", "ayuv"))
+
+
+def planes_of(frame: av.VideoFrame) -> tuple[list[Plane], Layout]:
+    """The planes of a frame in the order of `colour` (R, G, B for RGB), without padding and without alpha.
+
+    They are views of the frame's memory: keep the frame while they are used, and do not write.
+
+    Raises:
+        ValueError: for a pixel format that is not supported.
+    """
+    readable = readable_format(frame.format.name)
+    if readable is None:
+        raise ValueError(f"pixel format {frame.format.name}")
+    if readable != frame.format.name:
+        frame = frame.reformat(format=readable)
+    layout = layout_of(readable)
+    assert layout is not None
+    size = (frame.height, frame.width)
+    planes = [_view(frame.planes[i], layout, layout.plane_size(i, size)) for i in range(layout.planes)]
+    if layout.kind == "rgb":
+        planes = [planes[2], planes[0], planes[1]]  # stored as G, B, R
+    return planes, layout
+
+
+def _view(plane: Any, layout: Layout, size: tuple[int, int]) -> Plane:
+    words = np.frombuffer(plane, layout.dtype)
+    stride = plane.line_size // layout.dtype.itemsize
+    return words[: size[0] * stride].reshape(size[0], stride)[:, : size[1]]
+
+
+def frame_of(planes: list[Plane], pix_fmt: str, *, pts: int, time_base: Fraction) -> av.VideoFrame:
+    """A frame of `pix_fmt` made of planes as `planes_of` gives them."""
+    layout = layout_of(pix_fmt)
+    assert layout is not None
+    height, width = planes[0].shape
+    frame = av.VideoFrame(width, height, pix_fmt)
+    if layout.kind == "rgb":
+        planes = [planes[1], planes[2], planes[0]]
+    target: Any  # its `update` takes any buffer, its type says bytes
+    for target, source in zip(frame.planes, planes, strict=True):
+        stride = target.line_size // layout.dtype.itemsize
+        if stride == source.shape[1] and source.flags.c_contiguous:
+            target.update(source)
+            continue
+        padded: NDArray[Any] = np.zeros((source.shape[0], stride), layout.dtype)
+        padded[:, : source.shape[1]] = source
+        target.update(padded)
+    frame.pts = pts
+    frame.time_base = time_base
+    return frame
+
+
+def checksum(planes: list[Plane]) -> int:
+    """CRC-32 of the samples of all planes: tells whether two decodes of a frame are the same, bit for bit."""
+    value = 0
+    for plane in planes:
+        value = zlib.crc32(np.ascontiguousarray(plane).data, value)
+    return value
+
+
+def fraction(value: Any) -> Fraction | None:
+    """A rational of PyAV 18 (Fraction or None) or 19 (AVRational, 0/0 for unknown) as a Fraction, None if unknown."""
+    if not value:
+        return None
+    numerator = getattr(value, "numerator", None)
+    if numerator is None:
+        numerator, denominator = value.num, value.den
+    else:
+        denominator = value.denominator
+    return Fraction(int(numerator), int(denominator)) if denominator and numerator else None

@@ -1,0 +1,456 @@
+"""Every frame of a video, counted and timed before any is upscaled: `index_video`.
+
+Headers are not trusted: frame counts and durations are missing or wrong in many files, and packets are not frames. The
+index is made by decoding the whole stream once, which costs milliseconds a frame where a network costs hundreds. It
+tells the exact times, finds damage and changes of size before the work starts, and holds a checksum of every frame, so
+that a later jump to the middle (`VideoSource.range`) is known to give the same pixels as a straight decode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from upframe.errors import InputError, Notice
+from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.video.colour import Plane
+from upframe.media.video.frames import checksum, planes_of
+from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, open_video, probe_video
+
+OnBadFrame = Literal["repeat", "skip", "fail"]
+NO_TIME = -(1 << 63)
+
+_HIDDEN_FRAME_CODECS = ("vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1")
+"""Codecs whose packets may hold pictures that are never shown, so a packet without a frame is no loss."""
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """All frames of a video stream in the order they are shown."""
+
+    path: Path
+    stream: int
+    stamp: Stamp
+    """Of the file that was indexed."""
+    time_base: Fraction
+    pts: NDArray[np.int64]
+    """Time of each frame in ticks, strictly rising; repaired where the file was not."""
+    durations: NDArray[np.int64]
+    """Ticks each frame stays: to the next one, the last for as long as the file or the nominal rate says."""
+    decoded: NDArray[np.int64]
+    """For each frame, which decoded picture it shows; one shown twice stands in for a damaged one."""
+    raw_pts: NDArray[np.int64]
+    """Per decoded picture: its time as the decoder gave it, NO_TIME if none."""
+    is_key: NDArray[np.bool_]
+    """Per decoded picture: whether it is a keyframe."""
+    checksums: NDArray[np.uint32]
+    """Per decoded picture: CRC-32 of its samples."""
+    is_seekable: bool
+    """Whether reading may start at a keyframe; never so for damaged streams and those without times."""
+    is_damaged: bool
+    """Whether the decoder met errors; then it is always run with one thread, since frame threads conceal in no fixed way."""
+    damaged: tuple[Fraction, ...]
+    """Times in seconds of damaged frames."""
+    truncated: str | None
+    """How it is known that the file ends early; None if it does not."""
+    notices: tuple[Notice, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def time(self, frame: int) -> Fraction:
+        """Seconds at which a frame is shown."""
+        return int(self.pts[frame]) * self.time_base
+
+    def duration(self, frame: int) -> Fraction:
+        """Seconds it stays."""
+        return int(self.durations[frame]) * self.time_base
+
+    @property
+    def end(self) -> Fraction:
+        """Seconds at which the last frame ends."""
+        return self.time(len(self) - 1) + self.duration(len(self) - 1)
+
+    def between(self, start: Fraction | None, end: Fraction | None) -> range:
+        """The frames shown from `start` on and before `end`, in seconds after the first frame; None is no bound."""
+        first = int(self.pts[0])
+
+        def at(seconds: Fraction | None, default: int) -> int:
+            if seconds is None:
+                return default
+            ticks = seconds / self.time_base + first
+            return int(np.searchsorted(self.pts, -int(-ticks // 1), side="left"))
+
+        return range(at(start, 0), at(end, len(self)))
+
+    def digest(self) -> str:
+        """SHA-256 over all times and pictures: the same for two files exactly if they show the same."""
+        state = hashlib.sha256(str(self.time_base).encode())
+        for part in (self.pts, self.durations, self.decoded, self.checksums):
+            state.update(np.ascontiguousarray(part).tobytes())
+        return state.hexdigest()
+
+
+class Picture(NamedTuple):
+    """One picture out of the decoder."""
+
+    frame: av.VideoFrame
+    is_bad: bool
+    """The decoder filled in for damaged data."""
+
+
+class Decoding:
+    """Pictures of one stream in the order they are shown, every packet in its own `try`.
+
+    A damaged packet ends FFmpeg's own loops; here it is counted and the next one is taken.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
+        self.container, self.stream = container, stream
+        self.lost: list[int] = []
+        """Times of packets that the decoder refused."""
+        self.packet_pts: list[int] = []
+        self.failures = 0
+        self.ended_by: str | None = None
+        """Why the demuxer stopped, if not at the end of the file."""
+        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
+
+    def pictures(self, *, note_packets: bool = False) -> Iterator[Picture]:
+        context: Any = self.stream.codec_context
+        for packet in self._packets():
+            if packet is not None and packet.pts is None and packet.size == 0:
+                continue  # PyAV's own flush; ours comes last
+            if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
+                self.packet_pts.append(packet.pts)
+            try:
+                frames = context.decode(packet)
+            except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.UnknownError):
+                self.failures += 1
+                if packet is not None and packet.pts is not None:
+                    self.lost.append(packet.pts)
+                continue
+            except EOFError:
+                return
+            for frame in frames:
+                yield Picture(frame, frame.is_corrupt or bool(packet is not None and packet.is_corrupt))
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            yield from self.container.demux(self.stream)
+        except av.error.FFmpegError as error:
+            self.ended_by = (error.strerror or str(error)).lower()
+        yield None
+
+
+class _Damaged(Exception):  # noqa: N818  (a signal to start again, caught here)
+    pass
+
+
+def index_video(
+    path: str | Path,
+    *,
+    stream: int | None = None,
+    on_bad_frame: OnBadFrame = "repeat",
+    info: VideoInfo | None = None,
+    observe: Callable[[int, Plane], None] | None = None,
+) -> FrameIndex:
+    """Count, time and checksum all frames. Cost: one decode of the stream; about 40 bytes of memory per frame.
+
+    Args:
+        stream: See `probe_video`.
+        on_bad_frame: What takes the place of a damaged frame: the one before it, nothing, or an error.
+        info: Of the same file, if it is known already.
+        observe: Called with the number of each decoded picture and its luma (or green) plane, a view to be read only
+            during the call; for finding scene cuts in the same pass. Numbers start again at 0 if damage is met, since
+            the stream is then read anew with one thread.
+
+    Raises:
+        InputError: if there is no frame, the size changes on the way, or a frame is damaged and that is to fail.
+    """
+    info = info or probe_video(path, stream=stream)
+    seen = stamp(info.path)
+    try:
+        # Frame threads conceal damage in no fixed way, so damage means one thread, here and whenever it is read.
+        raw = _decode_all(info, threads=0, observe=observe)
+    except _Damaged:
+        raw = _decode_all(info, threads=1, observe=observe)
+    return _assemble(info, raw, on_bad_frame, seen)
+
+
+@dataclass
+class _Raw:
+    """What one pass over the stream found."""
+
+    pts: array[int]
+    durations: array[int]
+    keys: array[int]
+    checksums: array[int]
+    bad: list[int]
+    """Numbers of pictures that the decoder made up in part."""
+    lost: list[int]
+    """Times of pictures that never came."""
+    is_damaged: bool
+    ended_by: str | None
+
+
+def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
+    raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None)
+    with open_video(info.path) as container:
+        stream = choose_stream(container, info.path, info.stream)
+        decoding = Decoding(container, stream, threads=threads)
+        for frame, is_bad in decoding.pictures(note_packets=True):
+            number = len(raw.pts)
+            _check_size(info, frame, number)
+            planes, _ = planes_of(frame)
+            if threads != 1 and (is_bad or decoding.failures):
+                raise _Damaged
+            if is_bad:
+                raw.bad.append(number)
+            raw.pts.append(_time_of(frame))
+            raw.durations.append(frame.duration or 0)
+            raw.keys.append(bool(frame.key_frame))
+            raw.checksums.append(checksum(planes))
+            if observe is not None:
+                observe(number, planes[0])
+        if threads != 1 and decoding.failures:
+            raise _Damaged
+        raw.is_damaged = bool(decoding.failures or raw.bad)
+        raw.ended_by = decoding.ended_by
+        if raw.is_damaged:
+            raw.lost = _lost(decoding, raw, info.codec)
+    return raw
+
+
+def _time_of(frame: av.VideoFrame) -> int:
+    """A frame's time; AVI and the like have only the order of decoding, which FFmpeg's players take as well."""
+    value = frame.pts if frame.pts is not None else frame.dts
+    return NO_TIME if value is None else int(value)
+
+
+def _lost(decoding: Decoding, raw: _Raw, codec: str) -> list[int]:
+    shown = set(raw.pts)
+    if codec in _HIDDEN_FRAME_CODECS:
+        return sorted(set(decoding.lost) - shown)
+    return sorted(set(decoding.packet_pts) - shown)
+
+
+def _check_size(info: VideoInfo, frame: av.VideoFrame, number: int) -> None:
+    if (frame.height, frame.width) == info.size:
+        return
+    time = frame.pts * info.time_base if frame.pts is not None else number / info.rate
+    height, width = info.size
+    raise InputError(
+        info.path,
+        f"the picture changes from {width}x{height} to {frame.width}x{frame.height} at {timecode(time)}",
+        "cut it there (--start, --end) or convert it to one size first",
+    )
+
+
+def timecode(seconds: Fraction) -> str:
+    """h:mm:ss.mmm, as players show it."""
+    sign = "-" if seconds < 0 else ""
+    total = round(abs(seconds) * 1000)
+    return f"{sign}{total // 3600000}:{total // 60000 % 60:02}:{total // 1000 % 60:02}.{total % 1000:03}"
+
+
+# Putting it together --------------------------------------------------------------------------------------------------
+def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp) -> FrameIndex:
+    if not raw.pts:
+        raise InputError(info.path, "holds no frame that can be decoded", "get the file again")
+    subject, notices = str(info.path), list(info.notices)
+    nominal = max(1, round(1 / (info.rate * info.time_base)))
+    raw_pts = np.array(raw.pts, np.int64)
+    order: list[tuple[int, int]]
+    untimed = info.format in UNTIMED_FORMATS or bool((raw_pts == NO_TIME).any())
+    if untimed:
+        order = _synthetic(raw_pts, info, nominal)
+        notices.append(Notice("no-pts", subject, f"frames have no times; taken as {float(info.rate):.6g} per second"))
+    else:
+        order = [(int(pts), number) for number, pts in enumerate(raw_pts)]
+    damaged = [int(raw_pts[number]) for number in raw.bad] + ([] if untimed else raw.lost)
+    order = _without_damage(info, order, raw, damaged, on_bad_frame, notices, untimed=untimed)
+    pts = np.array([time for time, _ in order], np.int64)
+    repaired = _risen(pts, nominal)
+    moved = int((repaired != pts).sum())
+    if moved:
+        text = f"{moved} of {len(pts)} frames had repeated or backward times and were moved apart"
+        notices.append(Notice("pts-repaired", subject, text))
+    durations = np.empty_like(repaired)
+    durations[:-1] = np.diff(repaired)
+    last = raw.durations[order[-1][1]]
+    durations[-1] = last if 0 < last <= 10 * nominal else nominal
+    if info.is_interlaced:
+        notices.append(Notice("interlaced", subject, "the video is interlaced; --deinterlace makes whole frames of it"))
+    return FrameIndex(
+        path=info.path,
+        stream=info.stream,
+        stamp=seen,
+        time_base=info.time_base,
+        pts=repaired,
+        durations=durations,
+        decoded=np.array([number for _, number in order], np.int64),
+        raw_pts=raw_pts,
+        is_key=np.array(raw.keys, np.bool_),
+        checksums=np.array(raw.checksums, np.uint32),
+        is_seekable=not (untimed or moved or raw.is_damaged or len(np.unique(raw_pts)) != len(raw_pts)),
+        is_damaged=raw.is_damaged,
+        damaged=tuple(time * info.time_base for time in sorted(damaged) if time != NO_TIME),
+        truncated=raw.ended_by or cut_short(info),
+        notices=tuple(notices),
+    )
+
+
+def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> list[tuple[int, int]]:
+    """Times at the nominal rate for the frames that have none: all of them in a bare stream."""
+    tick = 1 / (info.rate * info.time_base)
+    if info.format in UNTIMED_FORMATS or (raw_pts == NO_TIME).all():
+        return [(round(number * tick), number) for number in range(len(raw_pts))]
+    order: list[tuple[int, int]] = []
+    for number, value in enumerate(raw_pts):
+        time = int(value) if value != NO_TIME else (order[-1][0] + nominal if order else 0)
+        order.append((time, number))
+    return order
+
+
+def _without_damage(
+    info: VideoInfo,
+    order: list[tuple[int, int]],
+    raw: _Raw,
+    damaged: list[int],
+    on_bad_frame: OnBadFrame,
+    notices: list[Notice],
+    *,
+    untimed: bool,
+) -> list[tuple[int, int]]:
+    """The frames with damaged ones replaced by the one before, or left out."""
+    if not damaged:
+        return order
+    times = [timecode(t * info.time_base) for t in sorted(damaged) if t != NO_TIME]
+    shown = ", ".join(times[:5]) + (f" and {len(times) - 5} more" if len(times) > 5 else "")
+    if on_bad_frame == "fail":
+        raise InputError(
+            info.path, f"{len(damaged)} damaged frames, at {shown}", "use --on-bad-frame repeat, or get the file again"
+        )
+    bad = set(raw.bad)
+    kept = [(time, number) for time, number in order if number not in bad]
+    if not kept:
+        raise InputError(info.path, "every frame of it is damaged", "get the file again")
+    doing = "left out" if on_bad_frame == "skip" else "replaced by the one before"
+    notices.append(Notice("bad-frames", str(info.path), f"{len(damaged)} damaged frames were {doing}, at {shown}"))
+    if on_bad_frame == "skip":
+        return kept
+    lost = [(time, -1) for time, number in order if number in bad]
+    lost += [] if untimed else [(time, -1) for time in raw.lost]
+    merged = sorted(kept + lost)
+    previous = kept[0][1]  # stands in for what is lost before it
+    filled = []
+    for time, number in merged:
+        previous = number if number >= 0 else previous
+        filled.append((time, previous))
+    return filled
+
+
+def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
+    """`pts` made strictly rising: each run that does not rise is spread between its good neighbours."""
+    if (np.diff(pts) > 0).all():
+        return pts
+    out = pts.copy()
+    n = 1
+    while n < len(out):
+        if out[n] > out[n - 1]:
+            n += 1
+            continue
+        end = n
+        while end < len(out) and pts[end] <= out[n - 1] + (end - n):
+            end += 1
+        gap = nominal if end == len(out) else max(1, min(nominal, int(pts[end] - out[n - 1]) // (end - n + 1)))
+        for k in range(n, end):
+            out[k] = out[k - 1] + gap
+        n = end
+    return out
+
+
+def cut_short(info: VideoInfo) -> str | None:
+    """How the file's outermost structure shows that it was cut off; None if it seems whole. Decodes nothing."""
+    with open_regular(info.path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        if info.format.startswith("matroska"):
+            return _ebml_shortage(file, size)
+        if info.format.startswith("mov"):
+            return _box_shortage(file, size)
+        if info.format == "avi":
+            head = file.read(8)
+            stated = int.from_bytes(head[4:8], "little") + 8
+            return f"{stated - size} bytes are missing" if head[:4] == b"RIFF" and stated > size else None
+        if info.format == "mpegts":
+            head = file.read(377)
+            if head[:1] == b"G" and head[188:189] == b"G" and size % 188:
+                return "its last packet is cut"
+    return None
+
+
+def _box_shortage(file: Any, size: int) -> str | None:
+    """ISO/IEC 14496-12, 4.2: top-level boxes must end where the file does."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        length = int.from_bytes(head[8:16], "big") if length == 1 else length
+        if length == 0:
+            return None  # to the end of the file
+        if length < 8:
+            return None  # not a box: some writers leave padding
+        at += length
+        if at > size:
+            return f"{at - size} bytes are missing"
+    return None
+
+
+def _ebml_shortage(file: Any, size: int) -> str | None:
+    """RFC 8794, 4.4: the Segment states its size, unless it was streamed."""
+    at = 0
+    for _ in range(2):  # the EBML header, then the Segment
+        file.seek(at)
+        head = file.read(12)
+        id_length = _vint_length(head[0]) if head else 0
+        length = _vint_length(head[id_length]) if 0 < id_length < len(head) else 0
+        if not length or id_length + length > len(head):
+            return None
+        mask = (1 << (7 * length)) - 1
+        value = int.from_bytes(head[id_length : id_length + length], "big") & mask
+        if value == mask:
+            return None  # unknown size
+        at += id_length + length + value
+    return f"{at - size} bytes are missing" if at > size else None
+
+
+def _vint_length(first: int) -> int:
+    return 9 - first.bit_length() if first else 0
+
+
+def checked_index(index: FrameIndex) -> FrameIndex:
+    """`index` if its file is still the one it was made of.
+
+    Raises:
+        InputError: if the file changed or is gone.
+    """
+    try:
+        now = stamp(index.path)
+    except OSError as error:
+        raise InputError(index.path, "changed while reading (it is gone)", "run it again") from error
+    if now != index.stamp:
+        raise InputError(index.path, "changed while reading", "run it again when nothing writes to it")
+    return replace(index)

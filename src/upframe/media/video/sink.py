@@ -1,0 +1,193 @@
+"""VideoSink: pictures into an encoded file that keeps their exact times; whole after a clean exit, not there else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import av.error
+import numpy as np
+
+from upframe.errors import OutputError, UpframeError, VerifyError
+from upframe.media.image.sink import part_path
+from upframe.media.video.codecs import CODECS, encodable_formats, format_layout, open_encoder, quiet_encoders
+from upframe.media.video.colour import Plane, Rgb, from_rgb
+from upframe.media.video.frames import frame_of
+from upframe.media.video.info import plain
+from upframe.media.video.plan import VideoPlan
+
+_DTS_LEAD = 1 << 24  # more than the frames of any segment
+WRITE_ADVICE = "free some space, or write to another disk"
+
+
+class VideoSink:
+    """Encodes pictures into a work file: video only, in a container that keeps any clock (`VideoPlan.work_muxer`).
+
+    `mux.join` makes the output of one or more of them. The bits depend on the plan, the pictures and their times alone.
+
+    Args:
+        path: Where the file will be; replaced if it exists. Until the end it is a hidden part file beside it.
+        plan: What to encode and how.
+        frames: How many pictures will come; None does not check.
+
+    Raises:
+        OutputError: if the file cannot be written or the encoder fails.
+        VerifyError: if other than `frames` pictures were written.
+    """
+
+    def __init__(self, path: Path, plan: VideoPlan, *, frames: int | None = None) -> None:
+        self.path = Path(path)
+        self.plan = plan
+        self.written = 0
+        self._frames = frames
+        self._part = part_path(self.path)
+        self._container: Any = None
+        self._stream: Any = None
+        self._last_pts: int | None = None
+        self._first_pts: int | None = None
+        self._muxed = 0
+        layout = format_layout(plan.pix_fmt)
+        if layout is None or plan.pix_fmt not in encodable_formats(CODECS[plan.codec]):
+            raise ValueError(f"{plan.codec} does not take {plan.pix_fmt}")
+        self._layout = layout
+
+    def __enter__(self) -> Self:
+        plan = self.plan
+        quiet_encoders()
+        options = {"fflags": "+bitexact", "flush_packets": "1", "avoid_negative_ts": "disabled"}
+        if plan.work_muxer == "mov":
+            options["movie_timescale"] = str(plan.time_base.denominator)  # or its edit list rounds to milliseconds
+        try:
+            self._container = av.open(f"file:{self._part}", "w", format=plan.work_muxer, options=options)
+            self._stream = self._container.add_stream(CODECS[plan.codec].encoder, rate=plan.rate, options=dict(plan.options))
+            open_encoder(
+                self._stream,
+                size=plan.coded_size,
+                pix_fmt=plan.pix_fmt,
+                time_base=plan.time_base,
+                tags=plan.colour,
+                sample_aspect=plan.sample_aspect,
+            )
+            self._container.start_encoding()
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            self._abandon()
+            raise self._failure(error) from error
+        return self
+
+    def write(self, pixels: Rgb, *, pts: int) -> None:
+        """Encode one picture.
+
+        Args:
+            pixels: (H, W, 3) uint16 of the plan's size, full range.
+            pts: Its time in ticks of the plan's time base, later than the one before.
+
+        Raises:
+            ValueError: if it is not so.
+        """
+        if self._container is None:
+            raise ValueError("the sink is not open; use it as a context manager")
+        if pixels.shape != (*self.plan.size, 3) or pixels.dtype != np.uint16:
+            raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, the plan says {self.plan.size} of uint16")
+        if self._last_pts is not None and pts <= self._last_pts:
+            raise ValueError(f"time {pts} does not come after {self._last_pts}")
+        planes = from_rgb(fitted(pixels, self.plan.coded_size), self._layout, self.plan.coding)
+        frame = self._frame(planes, pts + self.plan.work_origin)
+        try:
+            self._mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self._last_pts = pts
+        self.written += 1
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Packets in coding order. Encoders make decoding times that muxers refuse when times vary much; those of a work
+        file mean nothing but this order, and `join` makes the real ones."""
+        for packet in packets:
+            if self.plan.work_muxer == "nut":
+                self._first_pts = packet.pts if self._first_pts is None else self._first_pts
+                packet.dts = self._first_pts - _DTS_LEAD + self._muxed
+            self._container.mux_one(packet)
+            self._muxed += 1
+
+    def _frame(self, planes: list[Plane], pts: int) -> av.VideoFrame:
+        if self.plan.pix_fmt == "bgr0":
+            frame = frame_of(planes, "gbrp", pts=pts, time_base=self.plan.time_base).reformat(format="bgr0")
+            frame.pts, frame.time_base = pts, self.plan.time_base
+        else:
+            frame = frame_of(planes, self.plan.pix_fmt, pts=pts, time_base=self.plan.time_base)
+        tags = self.plan.colour  # x265 and SVT-AV1 look at the frame, too
+        frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
+        frame.colorspace, frame.color_range = tags.matrix, tags.range
+        return frame
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self._commit()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _commit(self) -> None:
+        if self._frames is not None and self.written != self._frames:
+            raise VerifyError(self.path, f"{self.written} of {self._frames} frames were written", "run it again")
+        try:
+            self._mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+            sync_file(self._part)
+            os.replace(self._part, self.path)  # noqa: PTH105  (the same call, and the one the reader looks for)
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> UpframeError:
+        return write_error(self.path, error)
+
+    def _abandon(self) -> None:
+        abandon(self._container, self._part)
+        self._container = None
+
+
+def fitted(pixels: Rgb, size: tuple[int, int]) -> Rgb:
+    """`pixels` with the last row and column repeated, or cut, to `size`."""
+    height, width = pixels.shape[:2]
+    if (height, width) == size:
+        return pixels
+    pixels = pixels[: size[0], : size[1]]
+    return np.pad(pixels, ((0, size[0] - pixels.shape[0]), (0, size[1] - pixels.shape[1]), (0, 0)), mode="edge")
+
+
+def write_error(path: Path, error: Exception) -> UpframeError:
+    """What went wrong while writing, as what it is."""
+    if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200 and error.errno != 22:
+        return OutputError(path, f"cannot be written ({plain(error)})", WRITE_ADVICE)
+    return OutputError(path, f"encoding failed ({plain(error)})", "try another --codec or container")
+
+
+def abandon(container: Any, part: Path) -> None:
+    """Close an output without caring whether its end can be written, and remove it."""
+    if container is not None:
+        with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):  # the first error is the one that matters
+            container.close()
+    part.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """All bytes of `path` on the disk."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def exact_ticks(seconds: Fraction, time_base: Fraction) -> int:
+    """`seconds` in ticks, rounded to the nearest."""
+    return round(seconds / time_base)

@@ -1,0 +1,269 @@
+"""VideoSource: frames of a video at 16 bits, each at its exact time, in order or from any place in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import av
+import av.error
+import av.filter
+
+from upframe.errors import InputError, Notice, UsageError, VerifyError
+from upframe.media.frames import Frame
+from upframe.media.video.colour import Rgb, to_rgb
+from upframe.media.video.frames import checksum, fraction, planes_of
+from upframe.media.video.index import (
+    NO_TIME,
+    Decoding,
+    FrameIndex,
+    OnBadFrame,
+    checked_index,
+    index_video,
+)
+from upframe.media.video.info import VideoInfo, choose_stream, open_video, probe_video
+
+_LOG = logging.getLogger(__name__)
+
+Deinterlace = Literal["off", "auto", "bwdif", "yadif"]
+DEINTERLACERS = ("off", "auto", "bwdif", "yadif")
+
+_FIELD_CONTEXT = 2
+"""Pictures before and after that a deinterlacer looks at."""
+
+
+@dataclass(frozen=True)
+class VideoFrame(Frame):
+    """A picture of a video: (H, W, 3) uint16, full range, 65535 is white."""
+
+    number: int = 0
+    """In the file, from 0."""
+    pts: int = 0
+    """Its time in ticks of the stream's time base; `time` is the same in seconds."""
+    is_repeated: bool = False
+    """It stands in for a damaged frame."""
+
+
+class VideoSource:
+    """Frames of one video file. A context manager.
+
+    Iterating gives the selected frames in order; `range` gives any others, the same bits whatever was read before.
+    Memory: a few frames. The file is indexed when it is made, unless an index is given.
+
+    Args:
+        start: Leave out what is shown before this many seconds after the first frame.
+        end: Leave out what is shown from there on.
+        stream: See `probe_video`.
+        deinterlace: "off" leaves fields woven as they are, "auto" makes whole frames of those that are marked as
+            interlaced (bwdif), "bwdif" and "yadif" of all. The number of frames stays.
+        on_bad_frame: See `index_video`.
+        allow_truncated: Take a file that ends early for what it holds.
+        info: Of the same file, if known.
+        index: Of the same file, made with the same `on_bad_frame`, if known.
+
+    Raises:
+        InputError: see `probe_video` and `index_video`.
+        UsageError: if `start` and `end` leave no frame.
+        VerifyError: while reading the last frame of a file that ends early, unless that is allowed.
+    """
+
+    info: VideoInfo
+    index: FrameIndex
+    selection: range
+    """Numbers of the frames that iterating gives."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        stream: int | None = None,
+        deinterlace: Deinterlace = "off",
+        on_bad_frame: OnBadFrame = "repeat",
+        allow_truncated: bool = False,
+        info: VideoInfo | None = None,
+        index: FrameIndex | None = None,
+    ) -> None:
+        if deinterlace not in DEINTERLACERS:
+            raise UsageError("--deinterlace", f"{deinterlace} is not a way to do it", f"use {', '.join(DEINTERLACERS)}")
+        self.path = Path(path)
+        self.info = info or probe_video(self.path, stream=stream)
+        self.index = checked_index(index) if index else index_video(self.path, info=self.info, on_bad_frame=on_bad_frame)
+        self._deinterlace = "off" if deinterlace == "auto" and not self.info.is_interlaced else deinterlace
+        self._allow_truncated = allow_truncated
+        self.selection = self.index.between(start, end)
+        if not self.selection:
+            length = float(self.index.end - self.index.time(0))
+            raise UsageError(self.path, "no frame lies between --start and --end", f"it is {length:.3f} s long")
+        self._started = False
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """All that is lost or was repaired; complete before the first frame is read."""
+        notices = tuple(n for n in self.index.notices if n.id != "interlaced" or self._deinterlace == "off")
+        if self.index.truncated and self._allow_truncated:
+            text = f"ends early ({self.index.truncated}) after {len(self.index)} frames"
+            notices += (Notice("truncated", str(self.path), text),)
+        return notices
+
+    def __len__(self) -> int:
+        return len(self.selection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is held open between reads."""
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        if self._started:
+            raise ValueError("a source is iterated once; use range to read again")
+        self._started = True
+        return self.range(self.selection.start, self.selection.stop)
+
+    def range(self, first: int, last: int) -> Iterator[VideoFrame]:
+        """Frames `first` to `last` - 1 of the file, by number.
+
+        Reading starts at the keyframe before, and each decoded picture is compared with the index; where they differ
+        (streams that refresh gradually, demuxers that cannot seek) the file is read from its beginning instead.
+
+        Raises:
+            InputError: if the file changed since it was indexed.
+            VerifyError: after the last frame of a file that ends early, unless that is allowed.
+        """
+        if not 0 <= first <= last <= len(self.index):
+            raise ValueError(f"frames {first} to {last} of {len(self.index)}")
+        return self._range(first, last)
+
+    def _range(self, first: int, last: int) -> Iterator[VideoFrame]:
+        decoded = self.index.decoded
+        number = first
+        from_start = not self.index.is_seekable
+        is_certain = True
+        while number < last:
+            checked_index(self.index)
+            wanted = int(decoded[number])
+            pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start, is_certain=is_certain)
+            with contextlib.closing(pictures):
+                for ordinal, rgb in pictures:
+                    while number < last and decoded[number] == ordinal:
+                        yield self._frame(number, rgb)
+                        number += 1
+            if number == last:
+                break
+            if not is_certain:
+                checked_index(self.index)
+                happened = f"frame {number} decodes differently from before"
+                raise InputError(self.path, happened, "check the disk and memory of this machine")
+            # What hides damage may be anything, with threads even where no error is told: last, any pixels at these times.
+            is_certain = not from_start
+            from_start = True
+            _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
+        if last == len(self.index) and self.index.truncated and not self._allow_truncated:
+            raise VerifyError(
+                self.path,
+                f"ends early ({self.index.truncated}); {len(self.index)} frames could be read",
+                "use --allow-truncated to accept it",
+            )
+
+    def _frame(self, number: int, rgb: Rgb) -> VideoFrame:
+        index = self.index
+        repeated = number > 0 and index.decoded[number] == index.decoded[number - 1]
+        return VideoFrame(rgb, index.time(number), index.duration(number), number, int(index.pts[number]), bool(repeated))
+
+    # Decoding ---------------------------------------------------------------------------------------------------------
+    def _pictures(self, first: int, last: int, *, from_start: bool, is_certain: bool) -> Generator[tuple[int, Rgb], None, None]:
+        """Decoded pictures `first` to `last` and their pixels; ends early where they are not those of the index.
+
+        If they need not be (`is_certain` false), one thread decodes and only their number and times are compared.
+        """
+        context = 0 if self._deinterlace == "off" else _FIELD_CONTEXT
+        begin, key = max(0, first - context), 0
+        if not from_start:
+            keys = self.index.is_key[: begin + 1].nonzero()[0]
+            key = int(keys[-1]) if len(keys) else 0
+        with open_video(self.path) as container:
+            stream = choose_stream(container, self.path, self.info.stream)
+            frames = self._checked(container, stream, key, is_certain=is_certain)
+            if self._deinterlace != "off":
+                frames = self._whole_frames(frames, stream, last + context)
+            for ordinal, frame in frames:
+                if ordinal > last:
+                    return
+                if ordinal >= first:
+                    planes, layout = planes_of(frame)
+                    yield ordinal, to_rgb(planes, layout, self.info.coding)
+                    if ordinal == last:
+                        return
+
+    def _checked(
+        self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, is_certain: bool
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decoded pictures from number `key` on, as long as each is the one of the index."""
+        index = self.index
+        if key:
+            try:
+                container.seek(int(index.raw_pts[key]), stream=stream)
+            except av.error.FFmpegError:
+                return
+        ordinal = key
+        is_found = key == 0
+        threads = 1 if index.is_damaged or not is_certain else 0
+        for frame, _ in Decoding(container, stream, threads=threads).pictures():
+            if not is_found:
+                # Pictures that are shown before the keyframe lack what they refer to.
+                if frame.pts is not None and frame.pts < index.raw_pts[key]:
+                    continue
+                is_found = True
+            if ordinal >= len(index.raw_pts):
+                return
+            if index.raw_pts[ordinal] not in (frame.pts, frame.dts, NO_TIME):
+                return
+            if is_certain and checksum(planes_of(frame)[0]) != index.checksums[ordinal]:
+                return
+            yield ordinal, frame
+            ordinal += 1
+
+    def _whole_frames(
+        self, frames: Iterator[tuple[int, av.VideoFrame]], stream: av.VideoStream, last: int
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames made of fields; one comes out for each that goes in."""
+        name = "bwdif" if self._deinterlace == "auto" else self._deinterlace
+        which = "interlaced" if self._deinterlace == "auto" else "all"
+        graph: Any = None
+        waiting: list[int] = []
+        for ordinal, frame in frames:
+            if graph is None:
+                graph = av.filter.Graph()
+                base = fraction(stream.time_base) or Fraction(1, 90000)
+                source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=base)
+                filtering = graph.add(name, f"mode=send_frame:deint={which}")
+                sink = graph.add("buffersink")
+                source.link_to(filtering)
+                filtering.link_to(sink)
+                graph.configure()
+            waiting.append(ordinal)
+            frame.pts = ordinal  # only the order matters in here
+            graph.push(frame)
+            yield from self._pulled(graph, waiting)
+            if ordinal >= last:
+                break
+        if graph is not None:
+            graph.push(None)
+            yield from self._pulled(graph, waiting)
+
+    @staticmethod
+    def _pulled(graph: Any, waiting: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        while waiting:
+            try:
+                frame = graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            yield waiting.pop(0), frame

@@ -1,0 +1,494 @@
+"""RealBasicVSR: real-world video super-resolution, and BasicVSR, the recurrent network inside it.
+
+Papers: K. C. K. Chan, S. Zhou, X. Xu, C. C. Loy, "Investigating Tradeoffs in Real-World Video Super-Resolution", CVPR
+2022, https://arxiv.org/abs/2111.12704. K. C. K. Chan, X. Wang, K. Yu, C. Dong, C. C. Loy, "BasicVSR: The Search for
+Essential Components in Video Super-Resolution and Beyond", CVPR 2021, https://arxiv.org/abs/2012.02181.
+Official weights: ckkelvinchan/RealBasicVSR and open-mmlab/mmagic, Apache-2.0, with a SPyNet inside whose own licence
+forbids passing it on; they are loaded from the user's file and never shipped. This module is written from the papers
+and numeric fixtures.
+
+Differences from the official code: cleaning never writes into the caller's tensor, and cleaning frame by frame can be
+trained through; large frames are cleaned and reconstructed in bands of rows, which changes rounding at most; the
+features that wait for their turn can be recomputed or kept in half precision, so a long clip need not hold them all. With
+parameters in half precision features are, too; pixels, flow and positions stay float32.
+Correctness: every tensor of the reference, gradients included, in float32 and float64; for bfloat16 see docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.models.architectures._correlation_flow import CorrelationFlow
+from upframe.models.architectures._flow import SPyNet, flow_warp, mm_names, with_normalisation
+from upframe.models.architectures._layers import NarrowConv2d, ResidualBlocks, conv1x1, conv3x3, convolved
+from upframe.models.interfaces import Cleaned, Keep
+from upframe.models.spec import Chunk, Cleaning, Memory, ModelSpec, Window
+
+BASICVSR_PAPER = (
+    "BasicVSR: The Search for Essential Components in Video Super-Resolution and Beyond, CVPR 2021, "
+    "https://arxiv.org/abs/2012.02181"
+)
+REALBASICVSR_PAPER = "Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022, https://arxiv.org/abs/2111.12704"
+FlowKind = Literal["spynet", "correlation"]
+
+OFFICIAL_LICENCE = "Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution"
+SCALE = 4
+SLOPE = 0.1  # of every LeakyReLU here
+FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
+# Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
+CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
+RECONSTRUCTION_PX = 1 << 14  # nine kilobytes each, at 16 times the pixels; bands of 45 rows cost 3 % more than the whole
+LEAST_ROWS = 8  # of such a band
+
+
+class Upsample(nn.Module):
+    """Twice the size by a convolution and a pixel shuffle."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.upsample_conv = conv3x3(channels_in, channels_out * 4)
+
+    def forward(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
+        """(N, C, H, W) → (N, C', 2H, 2W), or of its rows those from the input's rows `kept`."""
+        if torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
+            return F.pixel_shuffle(self.upsample_conv(x)[:, :, kept], 2)
+        # The four pixels that are made of one shall lie one after the other in memory, not each channel of the four: then the
+        # shuffle moves whole rows of channels, in half the time.
+        conv = self.upsample_conv
+        c = conv.out_channels // 4
+        weight = conv.weight.view(c, 4, *conv.weight.shape[1:]).transpose(0, 1).flatten(0, 1)
+        bias = None if conv.bias is None else conv.bias.view(c, 4).t().flatten()
+        made = F.conv2d(x, weight, bias, padding=1)[:, :, kept].permute(0, 2, 3, 1)
+        n, h, w, _ = made.shape
+        pixels = made.view(n, h, w, 2, 2, c).transpose(2, 3)  # (N, H, 2, W, 2, C')
+        return pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+    def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
+        """The same, with LeakyReLU."""
+        return F.leaky_relu_(self(x, kept=kept), SLOPE)
+
+
+class BasicVSR(nn.Module):
+    """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
+
+    Features run through the clip from its end to its start and then from its start to its end, each time warped from
+    frame to frame along the flow; a frame is reconstructed from both.
+
+    Args:
+        blocks: Residual blocks in each of the two propagation branches.
+        reconstruction_channels: At four times the size, where most of the arithmetic of a network with few blocks is.
+        flow: What finds the motion. "spynet" as published; "correlation" is our own, which the weights we ship have.
+    """
+
+    def __init__(
+        self, *, channels: int = 64, blocks: int = 30, reconstruction_channels: int = 64, flow: FlowKind = "spynet"
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        if flow == "spynet":
+            self.spynet = SPyNet()
+        else:
+            self.correlation_flow = CorrelationFlow()
+        self.backward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
+        self.forward_resblocks = ResidualBlocks(channels + 3, channels, blocks, slope=SLOPE)
+        self.fusion = conv1x1(2 * channels, channels)
+        self.upsample1 = Upsample(channels, channels)
+        self.upsample2 = Upsample(channels, reconstruction_channels)
+        self.conv_hr = conv3x3(reconstruction_channels, reconstruction_channels)
+        self.conv_last = NarrowConv2d(reconstruction_channels, 3)
+
+    @property
+    def flow_network(self) -> SPyNet | CorrelationFlow:
+        """The one there is."""
+        found = self.get_submodule("spynet" if hasattr(self, "spynet") else "correlation_flow")
+        assert isinstance(found, SPyNet | CorrelationFlow)
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters, in which features are kept and convolved."""
+        dtype: torch.dtype = self.fusion.weight.dtype
+        return dtype
+
+    def forward(self, clip: Tensor, *, keep: Keep = "full") -> Tensor:
+        """The enlarged clip, in float32 at least; `keep` is for inference, with gradients only "full" saves anything."""
+        n, t, c, h, w = clip.shape
+        frames = self.stream(clip, keep=keep)
+        if torch.is_grad_enabled():
+            return torch.stack(list(frames), dim=1)
+        out = torch.empty((n, t, c, SCALE * h, SCALE * w), dtype=_exact(clip.dtype), device=clip.device)
+        for i, frame in enumerate(frames):  # stacking would hold everything twice
+            out[:, i] = frame
+        return out
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """The enlarged frames (N, 3, 4H, 4W) one after the other, none of them held here, in float32 at least.
+
+        Gradient and inference modes are those in force while the iterator is advanced.
+        """
+        frames = list(clip.to(_exact(clip.dtype)).unbind(1))
+        backward_flows = self._flows(frames[:-1], frames[1:])
+        waiting = self._backward_features(frames, backward_flows, keep)
+        mirrored = _is_mirrored(clip)  # then frame i lies at t - 1 - i too, and the flows as well
+        forward_flows = backward_flows[::-1] if mirrored else None
+        feature: Tensor | None = None
+        for i, backward_feature in enumerate(waiting):
+            if forward_flows is None:  # only now: the backward pass, when memory is fullest, is over
+                forward_flows = self._flows(frames[1:], frames[:-1])
+            flow = forward_flows[i - 1] if i else None
+            feature = self._step(self.forward_resblocks, frames[i], feature, flow)
+            yield self._reconstructed(frames[i], backward_feature, feature)
+
+    def _flows(self, references: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
+        """Flow from each reference to its support, (N, 2, H, W) each, several pairs at a time."""
+        flows: list[Tensor] = []
+        if not references:
+            return flows
+        n, _, h, w = references[0].shape
+        at_once = max(1, FLOW_BATCH_PX // (n * h * w))
+        for start in range(0, len(references), at_once):
+            part = slice(start, start + at_once)
+            pairs = (torch.stack(frames[part], dim=1).flatten(0, 1) for frames in (references, supports))
+            flows += self.flow_network(*pairs).unflatten(0, (n, -1)).unbind(1)
+        return flows
+
+    def _backward_features(self, frames: list[Tensor], flows: list[Tensor], keep: Keep) -> Iterator[Tensor]:
+        """Features of the backward branch, first frame first although they are made last frame first."""
+        t = len(frames)
+        block = math.ceil(math.sqrt(t)) if keep == "recompute" else t
+        held: list[Tensor] = []  # of the block that is needed next, its first frame last
+        checkpoints: dict[int, Tensor] = {}  # feature of the first frame of each later block
+        feature: Tensor | None = None
+        for i in reversed(range(t)):
+            feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
+            if i < block:
+                held.append(_halved(feature) if keep == "half" else feature)
+            elif i % block == 0:
+                checkpoints[i] = feature
+        for start in range(0, t, block):
+            if start:
+                end = min(start + block, t)
+                feature = checkpoints.get(end)
+                for i in reversed(range(start + 1, end)):
+                    feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
+                    held.append(feature)
+                held.append(checkpoints.pop(start))
+            feature = None  # what waits is held once, and given away
+            while held:
+                yield held.pop().to(frames[0].device, self.dtype)
+
+    def _step(self, branch: nn.Module, frame: Tensor, feature: Tensor | None, flow: Tensor | None) -> Tensor:
+        """The feature of `frame` from that of its neighbour; `flow` leads from `frame` to the neighbour."""
+        if feature is None or flow is None:
+            n, _, h, w = frame.shape
+            warped = frame.new_zeros(n, self.channels, h, w, dtype=self.dtype).contiguous(memory_format=torch.channels_last)
+        else:
+            warped = flow_warp(feature, flow)
+        # Where both are channels-last, so is the whole.
+        return branch(torch.cat([frame.to(self.dtype, memory_format=torch.channels_last), warped], dim=1))  # type: ignore[no-any-return]
+
+    def _reconstructed(self, frame: Tensor, backward_feature: Tensor, forward_feature: Tensor) -> Tensor:
+        """The enlarged frame (N, 3, 4H, 4W), in bands of rows where it is large."""
+        h, w = frame.shape[-2:]
+        base = F.interpolate(frame, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        rows = max(LEAST_ROWS, math.ceil(h / math.ceil(h * w / RECONSTRUCTION_PX)))  # bands of the same size
+        for top in range(0, h, rows):
+            band = slice(top, min(top + rows, h))
+            base[:, :, SCALE * band.start : SCALE * band.stop].add_(self._detail(backward_feature, forward_feature, band))
+        return base
+
+    def _detail(self, backward_feature: Tensor, forward_feature: Tensor, band: slice) -> Tensor:
+        """What is added to the bilinear enlargement of a band of rows, from the features of both branches.
+
+        Convolutions at 1, 2, 4 and 4 times the size look one row further each. Two rows around the band serve them all; of
+        these, and then of what is made of them, each leaves the outermost behind, which has seen a border that is none.
+        """
+        above, below = min(2, band.start), min(2, backward_feature.shape[2] - band.stop)
+        seen = slice(band.start - above, band.stop + below)
+        x = torch.cat([backward_feature[:, :, seen], forward_feature[:, :, seen]], dim=1)
+        x = F.leaky_relu_(self.fusion(x), SLOPE)
+        # A row at most is kept of each side, which is two rows once enlarged.
+        x = self.upsample1.activated(x, kept=slice(max(above - 1, 0), x.shape[2] - max(below - 1, 0)))
+        above, below = min(above, 1), min(below, 1)
+        x = self.upsample2.activated(x, kept=slice(above, x.shape[2] - below))
+        detail: Tensor = self.conv_last(convolved(self.conv_hr, x, slope=SLOPE))
+        return detail[:, :, 2 * above : detail.shape[2] - 2 * below]
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """In which pixels and flow are kept: half precision has no room for either."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _halved(feature: Tensor) -> Tensor:
+    """In the host's memory at two bytes a value; those in half precision already are as they are."""
+    return feature.to("cpu", torch.float16 if feature.element_size() > 2 else feature.dtype)
+
+
+def _is_mirrored(clip: Tensor) -> bool:
+    """Whether the second half of the clip is exactly the first in reverse, as training data made by mirroring is."""
+    half, odd = divmod(clip.shape[1], 2)
+    return not odd and all(torch.equal(clip[:, i], clip[:, -1 - i]) for i in range(half))
+
+
+class RealBasicVSR(nn.Module):
+    """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
+
+    A cleaning network takes noise and artefacts out of every frame by itself, as often as the clip needs it, before
+    BasicVSR propagates what is left. How often is decided for all frames together, so it must not be decided tile by tile:
+    `prepare` whole frames once, then call with `prepared=True`.
+
+    The flow network is frozen from the start; gradients still pass through it to the cleaning network.
+
+    Args:
+        recurrent_cleaning: Whether the cleaning network is given its features of the frame before as well, warped along the
+            flow, as propagation has them: the paper's counter-example, in which noise travels on. Whole frames at once.
+        idle_cleaning: Whether fresh weights leave frames as they are, so that the rest can be trained before the cleaning.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        propagation_blocks: int = 20,
+        cleaning_blocks: int = 20,
+        reconstruction_channels: int = 64,
+        flow: FlowKind = "spynet",
+        recurrent_cleaning: bool = False,
+        idle_cleaning: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recurrent_cleaning = recurrent_cleaning
+        self.cleaning_radius_px = 2 * cleaning_blocks + 2
+        residue = conv3x3(channels, 3)
+        if idle_cleaning:
+            nn.init.zeros_(residue.weight)
+            nn.init.zeros_(residue.bias)  # type: ignore[arg-type]
+        given = 3 + channels if recurrent_cleaning else 3
+        self.image_cleaning = nn.Sequential(ResidualBlocks(given, channels, cleaning_blocks, slope=SLOPE), residue)
+        self.basicvsr = BasicVSR(
+            channels=channels, blocks=propagation_blocks, reconstruction_channels=reconstruction_channels, flow=flow
+        )
+        self.basicvsr.flow_network.requires_grad_(False)
+
+    def forward(self, clip: Tensor, *, prepared: bool = False, keep: Keep = "full") -> Tensor:
+        """The enlarged clip; cleaned as released (one pass) unless it comes from `prepare`."""
+        return self.basicvsr(clip if prepared else self.prepare(clip).clip, keep=keep)  # type: ignore[no-any-return]
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """As `BasicVSR.stream`, of a clip that comes from `prepare`."""
+        return self.basicvsr.stream(clip, keep=keep)
+
+    def prepare(self, clip: Tensor, options: Cleaning | None = None, *, max_px: int | None = None) -> Cleaned:
+        """The cleaned clip (dynamic refinement, §3.3 of the paper).
+
+        Passes end when the mean change over the whole clip falls below the threshold; the pass that fell below counts.
+
+        Args:
+            clip: (N, T, 3, H, W) in [0, 1], whole frames of a whole segment; not modified.
+            options: None as released: a threshold that no picture reaches, so one pass.
+            max_px: Pixels of a frame to clean at once when cleaning frame by frame; None leaves it to this module.
+        """
+        options = options or Cleaning()
+        residues: list[float] = []
+        cleaned = clip  # pixels stay in float32; in half precision only the residue is computed
+        for _ in range(options.max_passes if options.strength else 0):
+            if self.recurrent_cleaning:
+                residue = self._residue_in_time(cleaned)
+            else:
+                residue = (
+                    self._residue(cleaned, max_px or CLEANING_PX) if options.sequential else self._residue_at_once(cleaned)
+                )
+            cleaned = cleaned.to(_exact(clip.dtype)) + residue
+            residues.append(255 * _mean_abs(residue))
+            if residues[-1] < options.threshold:
+                break
+        if 0 < options.strength < 1:
+            cleaned = torch.lerp(clip.to(cleaned.dtype), cleaned, options.strength)
+        return Cleaned(cleaned, len(residues), tuple(residues))
+
+    def _residue_at_once(self, clip: Tensor) -> Tensor:
+        return self._residue_of(clip.flatten(0, 1)).view(clip.shape)
+
+    def _residue_of(self, frames: Tensor) -> Tensor:
+        return self.image_cleaning(frames.to(self.basicvsr.dtype))  # type: ignore[no-any-return]
+
+    def _residue(self, clip: Tensor, max_px: int) -> Tensor:
+        """What cleaning adds to the clip, computed frame by frame, in bands of rows where frames are large."""
+        h, w = clip.shape[-2:]
+        halo = self.cleaning_radius_px
+        rows = max(halo, max_px // w)
+        if h <= rows + halo:
+            return torch.stack([self._residue_of(clip[:, i]) for i in range(clip.shape[1])], dim=1)
+        frames = []
+        for i in range(clip.shape[1]):
+            bands = []
+            for top in range(0, h, rows):
+                first, last = max(top - halo, 0), min(top + rows + halo, h)
+                band = self._residue_of(clip[:, i, :, first:last])
+                bands.append(band[:, :, top - first : min(top + rows, h) - first])
+            frames.append(torch.cat(bands, dim=2))
+        return torch.stack(frames, dim=1)
+
+    def _residue_in_time(self, clip: Tensor) -> Tensor:
+        """What recurrent cleaning adds to the clip."""
+        frames = list(clip.unbind(1))
+        flows = self.basicvsr._flows(frames[1:], frames[:-1])
+        blocks, last = self.image_cleaning
+        feature: Tensor | None = None
+        residues = []
+        for i, frame in enumerate(frames):
+            feature = self.basicvsr._step(blocks, frame, feature, flows[i - 1] if i else None)
+            residues.append(last(feature))
+        return torch.stack(residues, dim=1)
+
+
+def _mean_abs(residue: Tensor) -> float:
+    return float(residue.detach().abs().mean(dtype=torch.promote_types(residue.dtype, torch.float32)))
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+def parameter_name(name: str) -> str:
+    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    return mm_names(name) if "spynet." in name else name
+
+
+def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the constants of SPyNet, which files of older releases leave out."""
+    return with_normalisation(state, "spynet.")
+
+
+def realbasicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As `basicvsr_complete`."""
+    return with_normalisation(state, "basicvsr.spynet.")
+
+
+def basicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of `BasicVSR` that parameters of these shapes were made with.
+
+    Raises:
+        KeyError: a parameter that it has to look at is absent.
+    """
+    channels = shapes["backward_resblocks.main.0.weight"][0]
+    return {"channels": channels, "blocks": _blocks(shapes, "backward_resblocks."), **_rest(shapes, "")}
+
+
+def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of `RealBasicVSR` that parameters of these shapes were made with.
+
+    Raises:
+        KeyError: a parameter that it has to look at is absent.
+    """
+    is_recurrent = shapes["image_cleaning.0.main.0.weight"][1] > 3
+    return {
+        "channels": shapes["basicvsr.backward_resblocks.main.0.weight"][0],
+        "propagation_blocks": _blocks(shapes, "basicvsr.backward_resblocks."),
+        "cleaning_blocks": _blocks(shapes, "image_cleaning.0."),
+        **_rest(shapes, "basicvsr."),
+        **({"recurrent_cleaning": True} if is_recurrent else {}),
+    }
+
+
+def _rest(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+    """What differs from the published networks."""
+    reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
+    rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
+    if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):
+        rest["flow"] = "correlation"
+    return rest
+
+
+def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    return sum(name.startswith(f"{prefix}main.2.") and name.endswith(".conv1.weight") for name in shapes)
+
+
+# Specs ----------------------------------------------------------------------------------------------------------------
+def basicvsr_spec_for(*, channels: int, blocks: int, **rest: Any) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `basicvsr-c32b10-x4`."""
+    if (channels, blocks) == (64, 30) and not rest:
+        return BASICVSR
+    build = partial(BasicVSR, channels=channels, blocks=blocks, **rest)
+    return _spec(f"basicvsr-c{channels}b{blocks}{_suffix(**rest)}-x{SCALE}", "BasicVSR", build, licence=_licence(**rest))
+
+
+def _suffix(*, reconstruction_channels: int = 64, flow: FlowKind = "spynet", recurrent_cleaning: bool = False) -> str:
+    width = f"h{reconstruction_channels}" if reconstruction_channels != 64 else ""
+    return width + ("-cf" if flow == "correlation" else "") + ("-recurrent" if recurrent_cleaning else "")
+
+
+def _licence(*, flow: FlowKind = "spynet", **_: Any) -> str:
+    return OFFICIAL_LICENCE if flow == "spynet" else "Apache-2.0"
+
+
+def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int, **rest: Any) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `realbasicvsr-c32b10r5-x4`."""
+    sizes: dict[str, Any] = {"channels": channels, "propagation_blocks": propagation_blocks, "cleaning_blocks": cleaning_blocks}
+    if tuple(sizes.values()) == (64, 20, 20) and not rest:
+        return REALBASICVSR
+    if {**sizes, **rest} == OUR_SIZE:
+        return OURS
+    return _realbasicvsr_spec(sizes, rest)
+
+
+def _realbasicvsr_spec(sizes: Mapping[str, Any], rest: Mapping[str, Any], *, bf16_loss_db: float | None = None) -> ModelSpec:
+    channels, propagation_blocks, cleaning_blocks = sizes.values()
+    name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}{_suffix(**rest)}-x{SCALE}"
+    build = partial(RealBasicVSR, **sizes, **rest)
+    return _spec(name, "RealBasicVSR", build, licence=_licence(**rest), bf16_loss_db=bf16_loss_db)
+
+
+# Measured with 64 channels; the number of blocks makes no difference. The reconstruction, at 16 times the pixels, takes most.
+MEMORY = (
+    Memory(fixed=39e6, per_px=2600, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 11_000)),
+    Memory("bf16", fixed=31e6, per_px=2300, feature_bytes=280, chunk=Chunk(RECONSTRUCTION_PX, "rows", 4600)),
+)
+
+
+def _spec(
+    name: str,
+    family: str,
+    build: Callable[[], nn.Module],
+    *,
+    aliases: tuple[str, ...] = (),
+    licence: str = OFFICIAL_LICENCE,
+    bf16_loss_db: float | None = None,
+) -> ModelSpec:
+    cleans = family == "RealBasicVSR"
+    return ModelSpec(
+        name=name,
+        family=family,
+        build=build,
+        scale=SCALE,
+        # What one step in time reaches (41 px through 20 blocks, 2 px in the reconstruction) and some motion. With fresh
+        # weights on real clips 16 px already leave no more than 0.12 code values; trained weights look further.
+        halo_px=64,
+        exact_halo_px=None,  # features travel with every frame, and the flow's coarsest level sees hundreds of pixels
+        tiling="approximate",
+        window=Window(frames=None, overlap=4),  # fresh weights on real clips: 1.7 code values with 0, 0.8 with 1
+        memory=MEMORY,
+        preparation=Cleaning() if cleans else None,
+        streams=True,
+        paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,
+        licence=licence,
+        precisions=("fp32", "bf16"),
+        bf16_loss_db=bf16_loss_db,
+        kernels_bf16_loss_db=bf16_loss_db,
+        aliases=aliases,
+    )
+
+
+BASICVSR = _spec("basicvsr-x4", "BasicVSR", BasicVSR, aliases=("BasicVSR_x4", "BasicVSR", "basicvsr_reds4"))
+REALBASICVSR = _spec("realbasicvsr-x4", "RealBasicVSR", RealBasicVSR, aliases=("RealBasicVSR_x4", "RealBasicVSR"))
+_OUR_SIZES = {"channels": 32, "propagation_blocks": 6, "cleaning_blocks": 4}
+_OUR_REST = {"reconstruction_channels": 24, "flow": "correlation"}
+OUR_SIZE: dict[str, Any] = {**_OUR_SIZES, **_OUR_REST}
+OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST, bf16_loss_db=0.003)
+"""The size of the weights that we ship."""
+SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR, OURS)

@@ -1,0 +1,495 @@
+"""VSR-Transformer: video super-resolution by attention over patches of a whole window of frames, and by flow.
+
+Paper: J. Cao, Y. Li, K. Zhang, L. Van Gool, "Video Super-Resolution Transformer", 2021,
+https://arxiv.org/abs/2106.06847.
+Official weights: caojiezhang/VSR-Transformer, whose code is Apache-2.0 and which states no other licence for the weights;
+they hold a SPyNet that was fine-tuned from one whose licence forbids passing it on. They are loaded from the user's file
+and never shipped. This module is written from the paper and numeric fixtures.
+
+Differences from the official code: any size and any number of frames instead of 64×64 and the trained number. Layer norm
+and attention, which the published weights tie to 64×64, work in windows of that size that overlap and are blended inside
+every layer, while flow, convolutions and the feed-forward see the whole frame. Memory is therefore linear in the size.
+At 64×64 there is one window, and the result is that of the official code. The 3-D position code of the paper is there
+beside that of the code, and the paper's slope of the activations; `attention`, `directions`, `flow` and `position` also make
+the networks of the paper's ablations.
+Correctness: every tensor of the reference, gradients included, in float32 and float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Unpack, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from upframe.models.architectures._flow import SPyNet, flow_warp
+from upframe.models.architectures._layers import ResidualBlock, ResidualBlocks, conv1x1, conv3x3
+from upframe.models.architectures._position_code import PositionCode, PositionEncoding
+from upframe.models.architectures._published_tiling import Run, mirrored_windows, vsrt_crops
+from upframe.models.architectures._vsrt_weights import BRANCHES, Ablations, Directions, complete, configuration, parameter_name
+from upframe.models.architectures._window_blend import Windows
+from upframe.models.spec import Chunk, Memory, ModelSpec, Window
+from upframe.pixels import mirror_pad
+
+__all__ = ["SPECS", "VSRTransformer", "complete", "configuration", "parameter_name", "spec_for"]
+
+PAPER = "Video Super-Resolution Transformer, 2021, https://arxiv.org/abs/2106.06847"
+SCALE = 4
+WINDOW_PX = 64  # what published networks are trained on
+# Of neighbouring windows. A small trained network on Vid4: 25.106 dB (RGB, first five frames' centre) with 0 px, 25.110 with
+# 16, 25.111 with 32, which is half as much attention again; the published crops give the same at four times the work.
+OVERLAP_PX = 16
+FEED_FORWARD_BLOCKS = 30  # in each branch, as released
+# Pixels of frames that are worked on at once; they change rounding at most.
+FEATURE_PX = 1 << 15  # frames of a batch in stacks of residual blocks, three features each
+FLOW_PX = 1 << 15  # pairs of frames
+RECONSTRUCTION_PX = 1 << 12  # nine kilobytes each, at 16 times the pixels; bands of rows that overlap by 4
+
+
+# Layers ---------------------------------------------------------------------------------------------------------------
+class WindowNorm(nn.Module):
+    """Layer norm over (C, side, side), with a weight and a bias for each of these values: (B, C, H, W) → the same."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, side, side))
+        self.bias = nn.Parameter(torch.zeros(channels, side, side))
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)  # as they lie in memory
+        weight, bias = self.weight.permute(1, 2, 0).contiguous(), self.bias.permute(1, 2, 0).contiguous()
+        side = windows.side
+
+        def normed(row: int, column: int) -> Tensor:
+            # Statistics are in float32 at least, whatever the dtype.
+            return F.layer_norm(pixels[:, row : row + side, column : column + side], weight.shape, weight, bias)
+
+        return windows.blended(pixels, normed).permute(0, 3, 1, 2)
+
+
+class Attention(nn.Module):
+    """Spatial-temporal convolutional self-attention (STCSA), x + attention(x): (N·T, C, H, W) → the same.
+
+    A token is a patch of a frame, and all tokens of a window, of all its frames, attend to each other. Queries and keys come
+    from depth-wise convolutions, values from a full one.
+
+    Args:
+        heads: Must divide `channels`.
+    """
+
+    def __init__(self, channels: int, *, patch_px: int, heads: int) -> None:
+        super().__init__()
+        self.patch_px, self.heads = patch_px, heads
+        self.to_q = conv3x3(channels, channels, groups=channels)
+        self.to_k = conv3x3(channels, channels, groups=channels)
+        self.to_v = conv3x3(channels, channels)
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor, t: int, windows: Windows) -> Tensor:
+        side = windows.side
+
+        def attended(row: int, column: int) -> Tensor:
+            top, left = max(row - 1, 0), max(column - 1, 0)  # the convolutions look one pixel beyond the window
+            around = x[..., top : row + side + 1, left : column + side + 1]
+            rows, columns = slice(row - top, row - top + side), slice(column - left, column - left + side)
+            q, k, v = (self._tokens(conv(around)[..., rows, columns], t) for conv in (self.to_q, self.to_k, self.to_v))
+            return self._pixels(F.scaled_dot_product_attention(q, k, v), t, side)
+
+        mixed = windows.blended(x.permute(0, 2, 3, 1), attended).permute(0, 3, 1, 2)
+        return _by_frames(x, FEATURE_PX, lambda part: self.conv(mixed[part]).add_(x[part]))
+
+    def _tokens(self, x: Tensor, t: int) -> Tensor:
+        """(N·T, C, side, side) → (N, heads, tokens, features); heads share the channels out, and the order of the features
+        inside a head, which does not matter, is that of the memory."""
+        p, heads = self.patch_px, self.heads
+        b, c, h, w = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(b // t, t, h // p, p, w // p, p, heads, c // heads)
+        return x.permute(0, 6, 1, 2, 4, 3, 5, 7).reshape(b // t, heads, t * (h // p) * (w // p), p * p * (c // heads))
+
+    def _pixels(self, tokens: Tensor, t: int, side: int) -> Tensor:
+        """(N, heads, tokens, features) → (N·T, side, side, C)."""
+        p = self.patch_px
+        n, heads, _, features = tokens.shape
+        x = tokens.view(n, heads, t, side // p, side // p, p, p, features // (p * p))
+        return x.permute(0, 2, 3, 5, 4, 6, 1, 7).reshape(n * t, side, side, heads * features // (p * p))
+
+
+class PlainBlock(nn.Module):
+    """A residual block in place of attention, with almost as many parameters: (N·T, C, H, W) → the same.
+
+    Each frame sees itself alone.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = ResidualBlock(channels)
+
+    def forward(self, x: Tensor, t: int, windows: Windows) -> Tensor:
+        return _by_frames(x, FEATURE_PX, lambda part: self.block(x[part]))
+
+
+class FeedForward(nn.Module):
+    """Bidirectional optical-flow-based feed-forward (BOFF): (N·T, C, H, W) → the same.
+
+    Each frame sees the features of the one after it and of the one before it, warped to where its own lie.
+
+    Args:
+        directions, flow: As `VSRTransformer`.
+    """
+
+    def __init__(self, channels: int, blocks: int, *, slope: float, directions: Directions = "both", flow: bool = True) -> None:
+        super().__init__()
+        self.slope = slope
+        # Parameters have the published names only if they do what is published: weights tell what they are for.
+        moves = "" if flow or directions == "none" else "unwarped_"
+        self.branches = {side: f"{moves}{side}_resblocks" for side in BRANCHES[directions]}
+        for name in self.branches.values():
+            self.add_module(name, ResidualBlocks(channels + 3, channels, blocks, slope=slope))
+        self.fusion = conv1x1(len(self.branches) * channels, channels)
+
+    def forward(self, x: Tensor, frames: Tensor, flows: tuple[Tensor, Tensor] | None, t: int) -> Tensor:
+        """What is to be added to `x`.
+
+        Args:
+            frames: (N·T, 3, H, W) the input frames.
+            flows: From each frame to the one before it and to the one after it, or to itself at the ends of the clip;
+                (N·T, 2, H, W) each. None: features are taken from where they lie.
+        """
+        sources = {
+            "backward": [i + 1 if (i + 1) % t else i for i in range(len(x))],
+            "forward": [i - 1 if i % t else i for i in range(len(x))],
+            "own": list(range(len(x))),
+        }
+        flow_of = {} if flows is None else {"forward": flows[0], "backward": flows[1]}
+
+        def branch(side: str, part: slice) -> Tensor:
+            seen = x[sources[side][part]]
+            if side in flow_of:
+                seen = flow_warp(seen, flow_of[side][part])
+            given = torch.cat([frames[part].to(self.fusion.weight.dtype), seen], dim=1)
+            given = given.contiguous(memory_format=torch.channels_last)
+            return self.get_submodule(self.branches[side])(given)  # type: ignore[no-any-return]
+
+        def added(part: slice) -> Tensor:
+            made = torch.cat([branch(side, part) for side in self.branches], dim=1)
+            return F.leaky_relu_(self.fusion(made), self.slope)
+
+        return _by_frames(x, FEATURE_PX, added)
+
+
+class _PreNorm(nn.Module):
+    def __init__(self, norm: WindowNorm, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.fn = fn
+
+
+class _Residual(nn.Module):
+    """x + f(norm(x)); the two classes give parameters their published names."""
+
+    def __init__(self, norm: WindowNorm, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = _PreNorm(norm, fn)
+
+    def forward(self, x: Tensor, windows: Windows, *context: object) -> Tensor:
+        return _added(self.fn.fn(self.fn.norm(x, windows), *context), x)
+
+
+def _added(made: Tensor, x: Tensor) -> Tensor:
+    """made + x, in the memory of `made` if no gradient needs that."""
+    return made + x if torch.is_grad_enabled() else made.add_(x)
+
+
+def _by_frames(frames: Tensor, max_px: int, make: Callable[[slice], Tensor]) -> Tensor:
+    """What `make` returns for slices of the frames (B, ..., H, W) that have up to `max_px` pixels each, or of one; joined."""
+    h, w = frames.shape[-2:]
+    at_once = max(1, max_px // (h * w))
+    parts = [slice(start, min(start + at_once, len(frames))) for start in range(0, len(frames), at_once)]
+    if len(parts) == 1:
+        return make(parts[0])
+    if torch.is_grad_enabled():
+        return torch.cat([make(part) for part in parts])
+    result: Tensor | None = None  # joining afterwards would hold everything twice
+    for part in parts:
+        made = make(part)
+        if result is None:
+            last = made.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            result = torch.empty((len(frames), *made.shape[1:]), dtype=made.dtype, device=made.device, memory_format=layout)
+        result[part] = made
+    assert result is not None
+    return result
+
+
+# Network --------------------------------------------------------------------------------------------------------------
+class Flows(nn.Module):
+    """Flow from each frame of a clip to its neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spynet = SPyNet()
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, 2, H, W) to the frame before and to the frame after, at least float32.
+
+        The first frame's flow backwards in time and the last one's forwards are what the network makes of a frame and
+        itself, which need not be zero.
+        """
+        n, t = clip.shape[:2]
+        frames = clip.flatten(0, 1)
+        before = [i - 1 if i % t else i for i in range(n * t)]
+        after = [i + 1 if (i + 1) % t else i for i in range(n * t)]
+
+        def flows(neighbours: list[int]) -> Tensor:
+            parts = _by_frames(frames, FLOW_PX, lambda part: self.spynet(frames[part], frames[neighbours[part]]))
+            return parts.view(n, t, *parts.shape[1:])
+
+        return flows(before), flows(after)
+
+
+class _Layers(nn.Module):
+    """Gives parameters their published names."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+
+class VSRTransformer(nn.Module):
+    """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
+
+    Frames below 64 pixels are mirrored up to that.
+
+    Args:
+        frames: Frames that the network is trained with; others are possible.
+        depth: Layers, each an attention and a feed-forward.
+        heads: Must divide `channels`.
+        patch_px: Side of a token; must divide `window_px`.
+        window_px: Side of the patches that the network is trained on; more than `OVERLAP_PX`.
+        extract_blocks: Residual blocks before the layers.
+        reconstruct_blocks: Residual blocks after them.
+        feed_forward_blocks: Residual blocks in each branch of a feed-forward.
+        position: As `PositionEncoding`; changes no parameter.
+        slope: Of all LeakyReLUs: 0.1 as released, 0.01 in the paper.
+        attention: Whether layers begin with attention; else with a residual block, which sees one frame.
+        directions: Whose features a feed-forward sees beside the input frame: those of the frames after and before it, of the
+            one after it ("backward" in time), of the one before it, or its own.
+        flow: Whether those are warped; without, and where nobody's are, there is no flow network.
+
+    Raises:
+        ValueError: numbers that do not divide, windows that are too small, unknown directions or position codes.
+
+    Attributes:
+        checkpointing: Whether training computes what is inside a layer a second time instead of keeping it.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        frames: int = 5,
+        depth: int = 5,
+        heads: int = 1,
+        patch_px: int = 8,
+        window_px: int = WINDOW_PX,
+        extract_blocks: int = 5,
+        reconstruct_blocks: int = 30,
+        feed_forward_blocks: int = FEED_FORWARD_BLOCKS,
+        position: PositionCode = "code",
+        slope: float = 0.1,
+        attention: bool = True,
+        directions: Directions = "both",
+        flow: bool = True,
+    ) -> None:
+        super().__init__()
+        if channels % heads or window_px % patch_px:
+            raise ValueError(f"{heads} heads must divide {channels} channels, and {patch_px} px {window_px} px")
+        if window_px <= OVERLAP_PX:
+            raise ValueError(f"window_px is {window_px}; windows overlap by {OVERLAP_PX} px, so use more")
+        if directions not in BRANCHES:
+            raise ValueError(f"directions is {directions}; use {', '.join(BRANCHES)}")
+        self.channels, self.window_px, self.slope = channels, window_px, slope
+        self.checkpointing = False
+        self.conv_first = conv3x3(3, channels)
+        self.feature_extraction = nn.Sequential(*(ResidualBlock(channels) for _ in range(extract_blocks)))
+        self.spynet = Flows() if flow and directions != "none" else None
+        self.pos_embedding = PositionEncoding(frames=frames, variant=position)
+        layers = nn.ModuleList()
+        for _ in range(depth):
+            mixing = Attention(channels, patch_px=patch_px, heads=heads) if attention else PlainBlock(channels)
+            feed_forward = FeedForward(channels, feed_forward_blocks, slope=slope, directions=directions, flow=flow)
+            norms = (WindowNorm(channels, window_px) for _ in range(2))
+            layers.append(nn.ModuleList(map(_Residual, norms, (mixing, feed_forward))))
+        self.transformer = _Layers(layers)
+        self.reconstruction = nn.Sequential(*(ResidualBlock(channels) for _ in range(reconstruct_blocks)))
+        self.upconv1 = conv3x3(channels, channels * 4)
+        self.upconv2 = conv3x3(channels, channels * 4)
+        self.conv_hr = conv3x3(channels, channels)
+        self.conv_last = conv3x3(channels, 3)
+
+    def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
+        """As `nets.clips.Checkpoints`; here it is all layers or none."""
+        if except_stages:
+            raise ValueError("VSR-Transformer has no stages to except")
+        self.checkpointing = attention or feed_forward
+
+    def forward(self, clip: Tensor) -> Tensor:
+        n, t, _, h, w = clip.shape
+        side = self.window_px
+        if min(h, w) < side:
+            clip = mirror_pad(clip, bottom=max(side - h, 0), right=max(side - w, 0))
+        windows = Windows((clip.shape[-2], clip.shape[-1]), side, OVERLAP_PX)
+        frames = clip.flatten(0, 1)
+        flows: tuple[Tensor, Tensor] | None = None
+        if self.spynet is not None:
+            flow_before, flow_after = self.spynet(clip)
+            flows = (flow_before.flatten(0, 1), flow_after.flatten(0, 1))
+        x = _by_frames(frames, FEATURE_PX, lambda part: self._run(self._extracted, frames[part]))
+        for summand in self.pos_embedding(t, self.channels, windows, x.dtype, x.device):
+            x = _added(x.view(n, t, *x.shape[1:]), summand).flatten(0, 1)
+        for layer in self.transformer.layers:
+            attention, feed_forward = cast("nn.ModuleList", layer)
+            x = self._run(attention, x, windows, t, windows)
+            x = self._run(feed_forward, x, windows, frames, flows, t)
+        x = _by_frames(x, FEATURE_PX, lambda part: self._run(self.reconstruction, x[part]))
+        enlarged = _by_frames(x, RECONSTRUCTION_PX, lambda part: self._enlarged(frames[part], x[part], (h, w)))
+        return enlarged.view(n, t, *enlarged.shape[1:])
+
+    def _extracted(self, frames: Tensor) -> Tensor:
+        """Features of single frames, channels-last, which takes a tenth to a quarter off the convolutions' time on CPUs."""
+        x = self.conv_first(frames.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
+        return self.feature_extraction(F.leaky_relu_(x, self.slope))  # type: ignore[no-any-return]
+
+    def _enlarged(self, frames: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The enlarged frames from their features, in bands of rows where they are large.
+
+        Args:
+            size: (height, width) of the frames without what was mirrored.
+        """
+        h, w = x.shape[-2:]
+        base = F.interpolate(frames, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        rows = max(RECONSTRUCTION_PX // w, 8)
+        for top in range(0, size[0], rows):
+            # Four 3×3 convolutions at 1, 2, 4 and 4 times the size reach 1 + 1/2 + 1/4 + 1/4 = 2 rows.
+            first, last = max(top - 2, 0), min(top + rows + 2, h)
+            detail = self._run(self._detail, x[:, :, first:last])
+            made = slice(SCALE * top, SCALE * min(top + rows, h))
+            base[:, :, made] += detail[:, :, made.start - SCALE * first : made.stop - SCALE * first]
+        return base[..., : SCALE * size[0], : SCALE * size[1]]
+
+    def _detail(self, x: Tensor) -> Tensor:
+        """What is added to the bilinear enlargement."""
+        x = F.leaky_relu_(F.pixel_shuffle(self.upconv1(x), 2), self.slope)
+        x = F.leaky_relu_(F.pixel_shuffle(self.upconv2(x), 2), self.slope)
+        return self.conv_last(F.leaky_relu_(self.conv_hr(x), self.slope))  # type: ignore[no-any-return]
+
+    def _run(self, module: Callable[..., Tensor], *given: object) -> Tensor:
+        """The module's result; with `checkpointing` only what it was given is kept for the backward pass."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return cast("Tensor", checkpoint(module, *given, use_reentrant=False))
+        return module(*given)
+
+
+# Specs ----------------------------------------------------------------------------------------------------------------
+def spec_for(
+    *,
+    channels: int,
+    frames: int,
+    depth: int,
+    window_px: int,
+    extract_blocks: int,
+    reconstruct_blocks: int,
+    feed_forward_blocks: int,
+    **ablations: Unpack[Ablations],
+) -> ModelSpec:
+    """The published spec of this size, or one made for it, named for instance `vsrt-c16d2f5-x4`.
+
+    Args:
+        ablations: As `configuration` finds them: none that are as published.
+    """
+    arguments = (channels, frames, depth, window_px, extract_blocks, reconstruct_blocks, feed_forward_blocks)
+    if not ablations:
+        if arguments == (64, 5, 5, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
+            return REDS
+        if arguments == (64, 7, 7, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
+            return VIMEO
+    build = partial(
+        VSRTransformer,
+        channels=channels,
+        frames=frames,
+        depth=depth,
+        window_px=window_px,
+        extract_blocks=extract_blocks,
+        reconstruct_blocks=reconstruct_blocks,
+        feed_forward_blocks=feed_forward_blocks,
+        **ablations,
+    )
+    name = f"vsrt-c{channels}d{depth}f{frames}{_marks(ablations)}-x{SCALE}"
+    return _spec(name, build, frames=frames, window_px=window_px)
+
+
+def _marks(ablations: Ablations) -> str:
+    """What `ablations` add to a name, for instance "-blocks-backward-noflow"."""
+    directions = ablations.get("directions")
+    marks = ["" if ablations.get("attention", True) else "-blocks", f"-{directions}" if directions else ""]
+    return "".join((*marks, "" if ablations.get("flow", True) else "-noflow"))
+
+
+def as_published(clip: Tensor, run: Run, *, frames: int) -> Iterator[Tensor]:
+    """The enlarged frames of a clip as they were made for the published scores: each the middle of a window of `frames`,
+    mirrored at the ends of the clip, in crops of 64×64 px."""
+    for window in mirrored_windows(clip.shape[1], frames=frames):
+        yield vsrt_crops(clip[:, list(window)], run, scale=SCALE)
+
+
+def _spec(
+    name: str,
+    build: Callable[[], nn.Module],
+    *,
+    frames: int,
+    window_px: int = WINDOW_PX,
+    aliases: tuple[str, ...] = (),
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        family="VSR-Transformer",
+        build=build,
+        scale=SCALE,
+        # A window's step. A small trained network on Vid4 leaves 2 code values at most where tiles meet and 0.2 on average
+        # (root mean square); 16 px do better where windows of tile and picture happen to end together, worse elsewhere.
+        halo_px=window_px - OVERLAP_PX,
+        exact_halo_px=None,  # a value depends on all of its window, and so through the layers on the whole frame
+        tiling="approximate",
+        phase_px=window_px - OVERLAP_PX,  # so that a tile's windows are those of the picture
+        memory=(  # measured with 64 channels; the number of layers and blocks makes no difference
+            Memory(fixed=75e6, per_px_frame=1120, chunk=Chunk(FEATURE_PX, "frames", 1390)),
+            Memory("bf16", fixed=62e6, per_px_frame=560, chunk=Chunk(FEATURE_PX, "frames", 70)),
+        ),
+        # The outermost frames have one neighbour only; blended over two frames, they weigh a third. Attention has them see
+        # all others of their window: in a small network they lose less than 0.01 dB.
+        window=Window(frames=frames, overlap=2),
+        score_scheme=partial(as_published, frames=frames),
+        paper=PAPER,
+        licence="none stated; code Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution",
+        precisions=("fp32", "bf16"),
+        aliases=aliases,
+    )
+
+
+REDS = _spec(
+    "vsrt-reds-x4",
+    partial(VSRTransformer, frames=5, depth=5),
+    frames=5,
+    aliases=("vsrTransformer_reds", "vsrTransformer_x4_REDS", "vsrTransformer_reds_x4", "VSR-Transformer", "vsrTransformer"),
+)
+VIMEO = _spec(
+    "vsrt-vimeo-x4",
+    partial(VSRTransformer, frames=7, depth=7),
+    frames=7,
+    aliases=("vsrTransformer_vimeo", "vsrTransformer_x4_Vimeo", "vsrTransformer_vimeo_x4", "vsrTransformer_vimeo90k"),
+)
+SPECS: tuple[ModelSpec, ...] = (REDS, VIMEO)

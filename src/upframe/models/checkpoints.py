@@ -1,0 +1,377 @@
+"""Weights files: read any of them safely, recognise the network from its keys and shapes, write our own.
+
+Nothing is concluded from a file's name; the content alone decides its format, its network and its scale. `weights_file`
+reads it, without executing anything in it.
+
+Weights that work on 0–255 are rewritten for [0, 1] when they are recognised, so no caller ever sees the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from upframe.errors import ModelError, OutputError, UsageError
+from upframe.models.architectures import realbasicvsr, rlfn, vapsr, vrt, vsr_transformer
+from upframe.models.cards import Card, ValueRange, card_path
+from upframe.models.spec import ModelSpec
+from upframe.models.weights_file import State, read
+from upframe.pixels import imresize
+
+log = logging.getLogger(__name__)
+
+
+# Recognising ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Recognised:
+    """A network and the weights for it."""
+
+    spec: ModelSpec
+    """A spec of `nets.*.SPECS`, or one made for an unpublished size of the same architecture."""
+    state: State
+    """Complete parameters under the names of `spec.build()`, for pixels in [0, 1]."""
+    parameters: dict[str, int | str]
+    """The arguments the network is built with."""
+    found_range: ValueRange
+    """Range of the pixels that the weights worked on as given."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to recognise the weights of one architecture."""
+
+    family: str
+    specs: tuple[ModelSpec, ...]
+    rename: Callable[[str], str]
+    """Other published parameter names to those of our module."""
+    configuration: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, int | str]]
+    """Shapes by name → the network's arguments; KeyError or ValueError for shapes of something else."""
+    spec_for: Callable[..., ModelSpec]
+    """The network's arguments → its spec."""
+    fold_value_range: Callable[[State], State] | None = None
+    """Rewrites weights for 0–255 to [0, 1]; None where nobody publishes weights for 0–255."""
+    complete: Callable[[State], State] | None = None
+    """Adds constants that the network keeps among its weights but some published files leave out."""
+
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture("RLFN", rlfn.SPECS, rlfn.ntire_names, rlfn.configuration, rlfn.spec_for, rlfn.fold_value_range),
+    Architecture("VapSR", vapsr.SPECS, str, vapsr.configuration, vapsr.spec_for),
+    Architecture(
+        "BasicVSR",
+        (realbasicvsr.BASICVSR,),
+        realbasicvsr.parameter_name,
+        realbasicvsr.basicvsr_configuration,
+        realbasicvsr.basicvsr_spec_for,
+        complete=realbasicvsr.basicvsr_complete,
+    ),
+    Architecture(
+        "RealBasicVSR",
+        (realbasicvsr.REALBASICVSR,),
+        realbasicvsr.parameter_name,
+        realbasicvsr.realbasicvsr_configuration,
+        realbasicvsr.realbasicvsr_spec_for,
+        complete=realbasicvsr.realbasicvsr_complete,
+    ),
+    Architecture(
+        "VSR-Transformer",
+        vsr_transformer.SPECS,
+        vsr_transformer.parameter_name,
+        vsr_transformer.configuration,
+        vsr_transformer.spec_for,
+        complete=vsr_transformer.complete,
+    ),
+    Architecture("VRT", vrt.SPECS, str, vrt.configuration, vrt.spec_for, complete=vrt.complete),
+)
+
+
+def recognise(state: State, *, value_range: ValueRange | None = None, subject: str | Path = "weights") -> Recognised:
+    """Tell the network from names and shapes, and bring the weights into our names and range.
+
+    Args:
+        state: As `read_state` returns it. It is not changed; tensors may be shared with the result.
+        value_range: Range of the pixels the weights work on, where it is known. Otherwise it is measured: a smooth
+            picture must come out like its bicubic enlargement (`measured_value_range`).
+        subject: What messages call the weights, usually the path.
+
+    Raises:
+        ModelError: the weights are of another network, or some do not fit.
+    """
+    for architecture in ARCHITECTURES:
+        named = _as_ours(state, architecture)
+        try:
+            parameters = architecture.configuration({name: tuple(value.shape) for name, value in named.items()})
+        except (LookupError, ValueError):
+            continue  # not this one, or not whole: `_refusal` finds out which
+        spec = architecture.spec_for(**parameters)
+        if misfits := _misfits(named, spec):
+            raise _refusal(state, subject, (spec, misfits))
+        found = value_range or "0-1"
+        if value_range is None and architecture.fold_value_range is not None:
+            found = _found_value_range(spec, named, subject)
+        if found == "0-255":
+            if architecture.fold_value_range is None:
+                raise ModelError(subject, f"is said to work on 0-255, which {architecture.family} does not", "correct its card")
+            named = architecture.fold_value_range(named)
+        return Recognised(spec, named, dict(parameters), found)
+    raise _refusal(state, subject, _nearest(state))
+
+
+def _as_ours(state: State, architecture: Architecture) -> State:
+    """`state` under our names and completed. A name that is ours already is not given away to a second tensor."""
+    named = {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
+    return named if architecture.complete is None else architecture.complete(named)
+
+
+def is_same_network(a: ModelSpec, b: ModelSpec) -> bool:
+    """Whether weights of the one are weights of the other: some are published for several purposes."""
+    return (a.family, a.scale, a.task) == (b.family, b.scale, b.task) and _shapes(a) == _shapes(b)
+
+
+def instantiate(spec: ModelSpec, state: State) -> nn.Module:
+    """The network with these weights, float32 on the CPU, in eval mode and without gradients.
+
+    Parameters share memory with `state`.
+    """
+    with torch.device("meta"):  # no time spent on initial weights, no draw from the global generator
+        network = spec.build()
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def measured_value_range(spec: ModelSpec, state: State) -> ValueRange | None:
+    """The range of the pixels that an image network's weights work on, measured; None if that is not clear.
+
+    A trained upscaler returns a smooth picture nearly as its bicubic enlargement when it is fed in its own range. In the
+    wrong range the biases weigh 255 times too much or too little. With the official RLFN files, as published and folded,
+    the root mean square error is below 0.0005 in the right range and above 0.006 in the wrong one. A network that
+    normalises its features, such as VapSR, hardly notices the range, and the answer may be None.
+    """
+    side = max(32, spec.size.padded(32))
+    y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
+    planes = [0.5 + 0.3 * torch.sin(6 * x) * torch.cos(4 * y), 0.2 + 0.6 * x, 0.8 - 0.5 * y]
+    picture = torch.stack([planes[i % 3] for i in range(spec.channels)])[None]
+    margin = slice(2 * spec.scale, -2 * spec.scale)  # zero padding shows at the borders
+    expected = imresize(picture, spec.scale)[..., margin, margin]
+    network = instantiate(spec, state)
+    errors: dict[ValueRange, float] = {}
+    with torch.inference_mode():
+        for value_range, white in (("0-1", 1.0), ("0-255", 255.0)):
+            result = network(picture * white)[..., margin, margin] / white
+            errors[cast("ValueRange", value_range)] = float((result - expected).square().mean().sqrt())
+    best, other = sorted(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
+    clear = errors[best] < 0.05 and not errors[other] < 3 * errors[best]  # `not <`: the worse one may be NaN
+    log.debug("%s: value range errors %s", spec.name, errors)
+    return best if clear else None
+
+
+def _found_value_range(spec: ModelSpec, state: State, subject: str | Path) -> ValueRange:
+    measured = measured_value_range(spec, state)
+    if measured is None:
+        log.warning(
+            "%s: does not say whether it works on 0-1 or 0-255, and its output tells neither; "
+            "taken as 0-255, like the official %s weights",
+            subject,
+            spec.family,
+        )
+    return measured or "0-255"
+
+
+# What fits not --------------------------------------------------------------------------------------------------------
+@cache
+def _shapes(spec: ModelSpec) -> Mapping[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in spec.build().state_dict().items()}
+
+
+def _misfits(state: State, spec: ModelSpec) -> list[str]:
+    """One phrase for each parameter that is missing, too many or of another shape; in the network's order."""
+    expected = _shapes(spec)
+    phrases = []
+    for name, shape in expected.items():
+        if name not in state:
+            phrases.append(f"{name} is missing")
+        elif tuple(state[name].shape) != shape:
+            phrases.append(f"{name} is {_by(state[name].shape)} instead of {_by(shape)}")
+    return phrases + [f"{name} is not part of it" for name in state if name not in expected]
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "×".join(str(side) for side in shape) or "a number"
+
+
+# A parameter name that gives a well-known family away; the first that matches counts.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"^1\.sub\.0\.RDB1\.|^RRDB_trunk\.0\.RDB1\.|^body\.0\.rdb1\.", "ESRGAN or Real-ESRGAN (RRDB)"),
+    (r"^layers\.0\.residual_group\.blocks\.0\.attn\.", "SwinIR or a relative of it"),
+    (r"^edvr\.|^backbone\.backward_1\.", "IconVSR or BasicVSR++ (video)"),
+    (r"^basic_module\.0\.basic_module\.", "SPyNet (optical flow)"),
+    (r"^block_1\.c1_r\.(sk|eval_conv)\.", "SPAN"),
+    (r"^IMDB1\.", "IMDN"),
+    (r"^B1\.c1_r\.(pw|dw)\.", "BSRN"),
+    (r"^B1\.c1_d\.weight$", "RFDN"),
+    (r"^head\.0\.weight$", "EDSR or RCAN"),
+)
+
+
+def _foreign_family(state: State) -> str | None:
+    for pattern, family in _FOREIGN:
+        if any(re.search(pattern, name) for name in state):
+            return family
+    slopes = state.get("body.1.weight")  # of PReLU, between convolutions
+    if "body.0.weight" in state and slopes is not None and slopes.ndim == 1:
+        return "SRVGGNetCompact (Real-ESRGAN's small networks)"
+    return None
+
+
+def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
+    """The published network of ours that shares most of the names, and what does not fit it; None if none shares half."""
+    candidates = []
+    for architecture in ARCHITECTURES:
+        named = _as_ours(state, architecture)
+        for spec in architecture.specs:
+            if 2 * len(named.keys() & _shapes(spec).keys()) > len(named):
+                candidates.append((spec, _misfits(named, spec)))
+    return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
+
+
+def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[str]] | None) -> ModelError:
+    """The error for weights that make no network of ours: whose they look like, and which entries do not fit."""
+    foreign = _foreign_family(state)
+    if nearest is not None and foreign is None:
+        spec, misfits = nearest
+        more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
+        return ModelError(
+            subject,
+            f"looks like {spec.name} ({spec.family} ×{spec.scale}) but does not fit it: {', '.join(misfits[:5])}{more}",
+            f"pass complete weights of {spec.name}",
+        )
+    looks = f"looks like {foreign}" if foreign else "is of no network upframe knows"
+    *others, last = (architecture.family for architecture in ARCHITECTURES)
+    families = f"{', '.join(others)} or {last}"
+    return ModelError(subject, f"{looks}; its first entries are {', '.join(list(state)[:5])}", f"expected {families} weights")
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+def save(target: str | Path, state: State, card: Card, *, overwrite: bool = False) -> Card:
+    """Write weights and their card: `target` with the card in its header, and `<stem>.card.json` beside it.
+
+    Both appear whole or not at all. The same state and card give the same bytes.
+
+    Args:
+        target: Path that ends in .safetensors.
+        state: Parameters under the names of `spec.build()`, for pixels in [0, 1].
+        card: `card.sha256` is filled in.
+
+    Returns:
+        The card as written beside the file.
+
+    Raises:
+        UsageError: `target` has another suffix, or exists and `overwrite` is not set.
+        OutputError: the files cannot be written.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors":
+        raise UsageError(target, "weights are written as safetensors", "give it a name that ends in .safetensors")
+    beside = card_path(target)
+    if not overwrite and (taken := next((p for p in (target, beside) if p.exists()), None)):
+        raise UsageError(taken, "exists already", "choose another name or allow overwriting")
+    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
+    # A single metadata entry: with several their order in the file, and so its hash, would change from run to run.
+    blob = safetensors.torch.save(tensors, metadata={"card": replace(card, sha256="").to_json()})
+    card = replace(card, sha256=hashlib.sha256(blob).hexdigest())
+    files = {target: blob, beside: card.to_json().encode()}
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    try:
+        for path, content in files.items():
+            with parts[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        beside.unlink(missing_ok=True)  # a crash before the last rename must not leave the old card with new weights
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise OutputError(target, f"cannot be written ({error})", "check the folder, its permissions and free space") from error
+    return card
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    name: str | None = None,
+    value_range: ValueRange | None = None,
+    trained_on: str | None = None,
+    recipe: str | None = None,
+    scores: dict[str, dict[str, dict[str, float]]] | None = None,
+    licence_code: str | None = None,
+    licence_data: str | None = None,
+    licence_weights: str | None = None,
+    origin: str | None = None,
+    created: str | None = None,
+    notes: str | None = None,
+    overwrite: bool = False,
+) -> Card:
+    """Turn any weights file that `recognise` knows into safetensors with our names, for [0, 1], with a card.
+
+    Args:
+        target: Path that ends in .safetensors.
+        value_range: Range of the pixels the source works on, for files that do not say and cannot be measured.
+        origin: Card entry `source`; the file's name if there is nothing better.
+        created: ISO 8601 day; today if absent.
+
+    The other arguments are entries of the card; those left out are taken from the source's own card.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ModelError: the source is unreadable, unsafe or of another network.
+        UsageError: as in `save`, or source and target are the same file.
+        OutputError: as in `save`.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(target, "is the file to convert itself", "choose another name; inputs are never changed")
+    file = read(source)
+    found = recognise(file.state, value_range=value_range or file.value_range, subject=source)
+    entries = {
+        "trained_on": trained_on,
+        "recipe": recipe,
+        "scores": scores,
+        "licence_code": licence_code,
+        "licence_data": licence_data,
+        "licence_weights": licence_weights,
+        "source": origin,
+        "notes": notes,
+    }
+    given: dict[str, Any] = {key: value for key, value in entries.items() if value is not None}
+    before = file.card or Card(name=found.spec.name, arch=found.spec.name, scale=found.spec.scale, source=source.name)
+    card = replace(
+        before,
+        name=name or before.name,
+        arch=found.spec.name,
+        parameters=found.parameters,
+        scale=found.spec.scale,
+        value_range="0-1",
+        created=created or datetime.now(UTC).date().isoformat(),
+        **given,
+    )
+    return save(target, found.state, card, overwrite=overwrite)

@@ -1,0 +1,81 @@
+"""What a network for clips may offer besides its forward pass, so that engines can use it without knowing which it is.
+
+A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`.
+
+Clips are float32 whatever the precision of a network's parameters: it reduces what bears it, and returns float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from upframe.models.spec import Cleaning
+
+Keep = Literal["full", "half", "recompute"]
+"""What becomes of the features of a first pass through time until the second comes to their frame:
+
+* "full": all are held. Fastest.
+* "recompute": those of one frame in √T are held and the others computed a second time, √T at once. Memory for about
+  2·√T of them, the very same result, and the work of the first pass twice.
+* "half": all are held in float16 in the host's memory, so at half the size of float32 and none of it on the device. Each
+  is rounded only once, on the way to its frame: the recurrence itself runs on unrounded ones. Of a network in half
+  precision they stay as they are.
+"""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A clip after cleaning, and what was done to it."""
+
+    clip: Tensor
+    """(N, T, C, H, W), as the caller's; the caller's own tensor where nothing was done."""
+    passes: int
+    """How often the cleaning network went over the clip."""
+    residues: tuple[float, ...]
+    """Mean absolute change that each pass made, on the 0-255 scale of `Cleaning.threshold`."""
+
+
+class Prepares(Protocol):
+    """Has a first step that must see whole frames of the whole segment, once, before they are cut into tiles."""
+
+    def prepare(self, clip: Tensor, options: Cleaning | None = None, *, max_px: int | None = None) -> Cleaned:
+        """The prepared clip.
+
+        Args:
+            clip: (N, T, C, H, W) in [0, 1], whole frames of a whole segment; not modified.
+            options: None for the network's defaults, which its forward pass uses too.
+            max_px: Pixels of a frame to work on at once; bounds memory, changes rounding at most.
+        """
+        ...
+
+    def __call__(self, clip: Tensor, *, prepared: bool = False) -> Tensor:
+        """The enlarged clip; `prepared` says that `clip`, or the whole that it is a tile of, comes from `prepare`."""
+        ...
+
+
+class Streams(Protocol):
+    """Yields enlarged frames one by one, and takes a clip too long to hold what its two passes through time need."""
+
+    def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
+        """The enlarged frames (N, C, sH, sW) of an unprepared or, where the network prepares, prepared clip."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Can compute activations a second time in the backward pass instead of keeping them."""
+
+    def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
+        """Set which from now on; gradients stay the same.
+
+        Args:
+            attention, feed_forward: Those inside attentions, and those inside what follows them.
+            except_stages: Stages of the network, from 0, that keep theirs all the same.
+
+        Raises:
+            ValueError: the network does not offer this choice.
+        """
+        ...

@@ -1,0 +1,29 @@
+"""Every network as its description reads, without any of the care that ours take of time and memory.
+
+These are yardsticks: `upframe bench --compare` times our networks against them, and tests hold the outputs of the two
+together. They take the same keyword arguments and the same weights as ours, name for name, so that
+`plain.load_state_dict(ours.state_dict())` is all it takes; they are float32, (N, C, H, W) or (N, T, C, H, W), and take
+only the sizes that the published code takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from upframe.models.reference.realbasicvsr import BasicVSR, RealBasicVSR
+from upframe.models.reference.rlfn import RLFN
+from upframe.models.reference.vapsr import VapSR
+from upframe.models.reference.vrt import VRT
+from upframe.models.reference.vsr_transformer import VSRTransformer
+
+PLAIN: Mapping[str, Callable[..., nn.Module]] = {
+    "RLFN": RLFN,
+    "VapSR": VapSR,
+    "BasicVSR": BasicVSR,
+    "RealBasicVSR": RealBasicVSR,
+    "VRT": VRT,
+    "VSR-Transformer": VSRTransformer,
+}
+"""`ModelSpec.family` → the plain form, which takes what the family's `configuration` returns."""

@@ -1,0 +1,416 @@
+"""Every model by name: what there is, where its weights are, and `load`, which makes one ready to run.
+
+A model is a network and its weights. Three kinds of names are understood: the models that ship with upframe
+(`photo-x4`), published networks whose weights the user brings (`rlfn-x4`), and paths of weights files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from upframe.errors import ModelError, UsageError
+from upframe.models import checkpoints
+from upframe.models.architectures import realbasicvsr, rlfn, vapsr, vrt, vsr_transformer
+from upframe.models.cards import Card, ValueRange, card_path
+from upframe.models.spec import ModelSpec, Published
+from upframe.models.weights_file import WEIGHTS_SUFFIXES, read
+
+log = logging.getLogger(__name__)
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec for spec in (*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS, *vrt.SPECS, *vsr_transformer.SPECS)
+}
+"""Published networks by registry id."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Weights trained by this project, part of the installation."""
+
+    file: str
+    """Name in the package's `weights` folder."""
+    arch: str
+    """Key of `MODELS`."""
+
+
+SHIPPED: dict[str, Shipped] = {
+    "photo-x2": Shipped("photo_x2.safetensors", "rlfn-ntire-x2"),
+    "photo-x3": Shipped("photo_x3.safetensors", "rlfn-ntire-x3"),
+    "photo-x4": Shipped("photo_x4.safetensors", "rlfn-ntire-x4"),
+    "photo-vapsr-x2": Shipped("photo_vapsr_x2.safetensors", "vapsr-s-x2"),
+    "photo-vapsr-x3": Shipped("photo_vapsr_x3.safetensors", "vapsr-s-x3"),
+    "photo-vapsr-x4": Shipped("photo_vapsr_x4.safetensors", "vapsr-s-x4"),
+    "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4"),
+    "video-x4": Shipped("video_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
+    "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
+}
+"""Shipped models by name; `photo-xN` serve as the defaults."""
+
+WEIGHTS_FOLDER = Path(__file__).with_name("weights")
+USER_FOLDER_VARIABLE = "UPFRAME_WEIGHTS"
+"""Environment variable that names a folder of the user's weights files, found by name: `rlfn_x4.pth` as `rlfn-x4`."""
+
+DEFAULT_SCALE = 4
+
+
+# Facts about official files -------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A file as its authors published it."""
+
+    file: str
+    """Name in the authors' repository."""
+    arch: str
+    """Key of `MODELS`."""
+    source: str
+    """The repository."""
+    licence: str
+    scores: tuple[Published, ...]
+    """What the file reaches under the protocol `sisr-y`, as measured with the authors' own code: rounded to 0.01 dB and
+    0.0001. The papers' tables agree to 0.03 dB."""
+
+
+def _official(file: str, arch: str, **sets: tuple[float, float]) -> OfficialWeights:
+    home = "bytedance/RLFN" if MODELS[arch].family == "RLFN" else "zhoumumu/VapSR"
+    scores = tuple(Published(dataset, psnr, ssim) for dataset, (psnr, ssim) in sets.items())
+    return OfficialWeights(file, arch, f"https://github.com/{home}", MODELS[arch].licence, scores)
+
+
+OFFICIAL: dict[str, OfficialWeights] = {
+    # Set14: 33.72 is the paper's figure and what inputs of today's bicubic give (33.718). Inputs whose border values an
+    # older MATLAB repeated instead of mirroring give 33.73.
+    "eafe5d5feeb122022453595c06d79160facdc157ae88deb02a44c50f5eba2d41": _official(
+        "rlfn_x2.pth", "rlfn-x2", Set5=(38.07, 0.9607), Set14=(33.72, 0.9193), B100=(32.24, 0.9004)
+    ),
+    "8c7edb57dfc89048bafba29d591d4c27d4099964b4a9e22df23d6dc257a637c0": _official(
+        "rlfn_x4.pth", "rlfn-x4", Set5=(32.24, 0.8953), Set14=(28.62, 0.7815), B100=(27.61, 0.7364)
+    ),
+    "f5175f499f869c1b884c2552a1bcd6abd07ab352e3d8c8c9abe31b1deb60fe45": _official(
+        "rlfn_s_x2.pth", "rlfn-s-x2", Set5=(38.05, 0.9607), Set14=(33.63, 0.9174), B100=(32.21, 0.8999)
+    ),
+    "f769c5a88433786b2db0c2b24da6ca6c92a24c62344b9354a390f8a74388e89d": _official(
+        "rlfn_s_x4.pth", "rlfn-s-x4", Set5=(32.24, 0.8954), Set14=(28.63, 0.7817), B100=(27.58, 0.7360)
+    ),
+    "3c9be7b9d7a4bece9b68c83a56a1ffb38010f76413d5f215be6b4be842e18fb2": _official(
+        "rlfn_ntire_x4.pth", "rlfn-ntire-x4", Set5=(32.10, 0.8939), Set14=(28.60, 0.7815), B100=(27.58, 0.7359)
+    ),
+    "6cbe6af3c18c16c8a2c9b83f484761693884f972e29a4a20e84f64b84d0a10cc": _official(
+        "VapSR_X2.pth", "vapsr-x2", Set5=(38.11, 0.9609), Set14=(33.74, 0.9196), B100=(32.29, 0.9011)
+    ),
+    "5c0052ea719174ea43e55f337655196fa1564ba2e0b04c3220a1312a18405a09": _official(
+        "VapSR_X3.pth", "vapsr-x3", Set5=(34.53, 0.9281), Set14=(30.52, 0.8454), B100=(29.20, 0.8078)
+    ),
+    "fa6b84a174d8994eaaaa38156c9d751109b27c833bceeeb6018523e4d8a48ea0": _official(
+        "VapSR_X4.pth", "vapsr-x4", Set5=(32.40, 0.8974), Set14=(28.77, 0.7852), B100=(27.68, 0.7397)
+    ),
+    "4ca434fcdd4abb327e281b3f7930fe9802b36d3d6acfbe785843fee5db7e0cfe": _official(
+        "VapSR-S.pth", "vapsr-s-x4", Set5=(32.17, 0.8947), Set14=(28.65, 0.7826), B100=(27.60, 0.7372)
+    ),
+}
+"""Official files by the SHA-256 of the file."""
+
+
+# Loading --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its weights, ready to run."""
+
+    spec: ModelSpec
+    network: nn.Module
+    """float32, on the CPU, in eval mode, without gradients; takes and returns pixels in [0, 1]. Not shared with other
+    `Model`s, so it may be moved and converted."""
+    card: Card | None
+    """None for files that carry no card, such as official ones."""
+    source: str
+    """Path of the weights file."""
+    sha256: str
+    """SHA-256 of the weights file."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in file names and reports: the card's name if there is a card, else the network's."""
+        return self.card.name if self.card else self.spec.name
+
+
+def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
+    """A model by name or from a weights file.
+
+    Args:
+        name_or_path: A shipped model (`photo-x4`), a published network (`rlfn-x4`) or a name in the folder that
+            $UPFRAME_WEIGHTS names, in any case and with `_` or `-`; or the path of a weights file. Whatever has a
+            folder in it or ends like a weights file is a path.
+        scale: Which one to take where a name stands for several: `photo` is `photo-x4` unless another scale is asked,
+            `vapsr` with scale 2 is `vapsr-x2`. Without effect on a path or a full name.
+
+    Raises:
+        UsageError: no model has that name; the three nearest are suggested.
+        ModelError: the weights are absent, damaged, unsafe or of another network than the name says.
+    """
+    found = _find(name_or_path, scale)
+    if found.shipped is not None:
+        return _load_shipped(found.shipped)
+    if found.path is None:
+        assert found.arch is not None
+        raise ModelError(
+            found.arch,
+            f"no weights for {found.arch} are shipped",
+            f"pass the file: -m PATH, or put it into the folder that ${USER_FOLDER_VARIABLE} names as {found.arch}.pth",
+        )
+    model = _load_file(found.path)
+    if found.arch is not None and model.spec.name != found.arch:
+        if checkpoints.is_same_network(model.spec, MODELS[found.arch]):
+            return replace(model, spec=MODELS[found.arch])
+        raise ModelError(
+            found.path,
+            f"holds {model.spec.name} (×{model.spec.scale}), expected {found.arch} (×{MODELS[found.arch].scale})",
+            "rename the file or pass it as a path",
+        )
+    return model
+
+
+def load_or_untrained(name_or_path: str | Path, *, scale: int | None = None) -> Model:
+    """`load`, but a published network whose weights are not at hand comes with random ones: enough to count and time it.
+
+    Raises:
+        UsageError, ModelError: as `load`, save for absent weights.
+    """
+    found = _find(name_or_path, scale)
+    if found.arch is None or found.path is not None:
+        return load(name_or_path, scale=scale)
+    spec = MODELS[found.arch]
+    return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
+
+
+def default_model(scale: float) -> str:
+    """The shipped model that serves an enlargement by `scale`: the smallest that reaches it, else the largest."""
+    names = [name for name in SHIPPED if re.fullmatch(r"photo-x\d+", name)]
+    by_scale = sorted(names, key=lambda name: MODELS[SHIPPED[name].arch].scale)
+    return next((name for name in by_scale if MODELS[SHIPPED[name].arch].scale >= scale), by_scale[-1])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a name stands for: one of these is set, or `arch` with the user's file for it if there is one."""
+
+    shipped: str | None = None
+    arch: str | None = None
+    path: Path | None = None
+
+
+def _find(name_or_path: str | Path, scale: int | None) -> _Found:
+    """What the user means; raises UsageError if nothing has that name."""
+    text = str(name_or_path)
+    path = Path(text)
+    has_folder = any(separator in text for separator in (os.sep, os.altsep) if separator)
+    if isinstance(name_or_path, Path) or has_folder:
+        return _Found(path=path)
+    user_files = _user_files()
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
+        in_folder = next((file for file in user_files.values() if file.name == text), None)
+        return _Found(path=path if _is_there(path) or in_folder is None else in_folder)
+    name = _normal(text)
+    if name == "photo":
+        return _Found(shipped=default_model(scale or DEFAULT_SCALE))
+    archs = _arch_names()
+    with_scale = f"{name}-x{scale or DEFAULT_SCALE}"
+    for candidate in (with_scale, name):
+        if candidate in SHIPPED:
+            return _Found(shipped=candidate)
+        if candidate in archs:
+            spec = MODELS[archs[candidate]]
+            file = next((user_files[n] for n in map(_normal, (spec.name, *spec.aliases)) if n in user_files), None)
+            return _Found(arch=spec.name, path=file)
+    if name in user_files:
+        return _Found(path=user_files[name])
+    if _is_there(path):
+        return _Found(path=path)
+    known = [*SHIPPED, *MODELS, *user_files]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0)
+    raise UsageError(text, "no model has that name", f"did you mean {near[0]}, {near[1]} or {near[2]}?")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:  # a name that is too long for any file
+        return False
+
+
+def _normal(name: str) -> str:
+    return name.strip().casefold().replace("_", "-")
+
+
+@cache
+def _arch_names() -> Mapping[str, str]:
+    """Every name of a published network, normalised, and the registry id it stands for."""
+    return {_normal(name): spec.name for spec in MODELS.values() for name in (*spec.aliases, spec.name)}
+
+
+def _user_files() -> dict[str, Path]:
+    """Weights files in the user's folder by normalised stem; of several with one stem the safer format wins."""
+    folder = os.environ.get(USER_FOLDER_VARIABLE)
+    if not folder:
+        return {}
+    try:
+        files = sorted(Path(folder).iterdir())
+    except OSError as error:
+        log.warning("$%s is ignored: %s", USER_FOLDER_VARIABLE, error)
+        return {}
+    usable = [file for file in files if file.suffix.lower() in WEIGHTS_SUFFIXES and file.is_file()]
+    usable.sort(key=lambda file: WEIGHTS_SUFFIXES.index(file.suffix.lower()), reverse=True)
+    return {_normal(file.stem): file for file in usable}
+
+
+def _load_shipped(name: str) -> Model:
+    path = WEIGHTS_FOLDER / SHIPPED[name].file
+    advice = "install upframe again, or pass a weights file: -m PATH"
+    if not path.is_file() or not card_path(path).is_file():
+        lacking = path if not path.is_file() else card_path(path)
+        raise ModelError(name, f"the installation is damaged: {lacking.name} is missing", advice)
+    try:
+        model = _load_file(path)
+    except ModelError as error:
+        raise ModelError(name, f"the installation is damaged: {path.name} {error.happened}", advice) from error
+    if model.card is None or model.card.sha256 != model.sha256 or model.spec.name != SHIPPED[name].arch:
+        raise ModelError(name, f"the installation is damaged: {path.name} and its card do not agree", advice)
+    return model
+
+
+def _load_file(path: Path) -> Model:
+    file = read(path)
+    found = checkpoints.recognise(file.state, value_range=file.value_range, subject=path)
+    network = checkpoints.instantiate(found.spec, found.state)
+    return Model(found.spec, network, file.card, str(path), file.sha256)
+
+
+# Listing --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of `upframe models list`."""
+
+    name: str
+    family: str
+    scale: int
+    params: int
+    """Number of parameters."""
+    shipped: bool
+    """Whether the weights are part of upframe."""
+    weights: Path | None
+    """The file it would be loaded from; None if there is none: bring one, or for a shipped model: install again."""
+    licence: str
+    """Of the weights: ours as their card says, else of the officially published ones; empty if not known."""
+    paper: str
+    aliases: tuple[str, ...]
+
+
+def list_models() -> list[ModelEntry]:
+    """Every model that upframe knows by name: shipped ones and published networks. Reads no weights.
+
+    A shipped model whose file is absent is listed with `weights` None.
+    """
+    user_files = _user_files()
+    entries = []
+    for name, shipped in SHIPPED.items():
+        path = WEIGHTS_FOLDER / shipped.file
+        present = path.is_file() and card_path(path).is_file()
+        aliases = ("photo",) if name == default_model(DEFAULT_SCALE) else ()
+        licence = _shipped_card(path).licence_weights if present else ""
+        entries.append(_entry(MODELS[shipped.arch], name, True, path if present else None, licence, aliases))
+    for spec in MODELS.values():
+        file = next((user_files[n] for n in map(_normal, (spec.name, *spec.aliases)) if n in user_files), None)
+        entries.append(_entry(spec, spec.name, False, file, spec.licence, spec.aliases))
+    return entries
+
+
+def _shipped_card(path: Path) -> Card:
+    return Card.from_json(card_path(path).read_text(encoding="utf-8"), subject=card_path(path))
+
+
+def _entry(
+    spec: ModelSpec, name: str, shipped: bool, weights: Path | None, licence: str, aliases: tuple[str, ...]
+) -> ModelEntry:
+    return ModelEntry(name, spec.family, spec.scale, count_parameters(spec), shipped, weights, licence, spec.paper, aliases)
+
+
+def count_parameters(spec: ModelSpec) -> int:
+    """Number of parameters of a network; takes no memory for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in spec.build().parameters())
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything known about a model; `upframe models info`."""
+
+    name: str
+    spec: ModelSpec
+    params: int
+    card: Card | None
+    official: OfficialWeights | None
+    """Facts about the file, if it is an officially published one."""
+    source: str | None
+    """Path of the weights file; None if there is none."""
+    sha256: str | None
+
+
+def info(name_or_path: str | Path, *, scale: int | None = None) -> ModelInfo:
+    """What is known about a model; a published network without weights at hand is described too.
+
+    Args:
+        name_or_path, scale: As for `load`.
+
+    Raises:
+        UsageError, ModelError: as `load`, save for absent weights of a published network.
+    """
+    found = _find(name_or_path, scale)
+    if found.arch is not None and found.path is None:
+        spec = MODELS[found.arch]
+        return ModelInfo(spec.name, spec, count_parameters(spec), None, None, None, None)
+    model = load(name_or_path, scale=scale)
+    official = OFFICIAL.get(model.sha256)
+    params = count_parameters(model.spec)
+    return ModelInfo(model.name, model.spec, params, model.card, official, model.source, model.sha256)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    name: str | None = None,
+    value_range: ValueRange | None = None,
+    notes: str | None = None,
+    overwrite: bool = False,
+) -> Card:
+    """`checkpoints.convert` of a file, with what is known about official files on the card.
+
+    Args:
+        name: What to call the result; the network's name if absent.
+        value_range: For files that neither state their range nor let it be measured.
+
+    Raises:
+        ModelError, UsageError, OutputError: as `checkpoints.convert`.
+    """
+    official = OFFICIAL.get(read(source).sha256)
+    if official is None:
+        return checkpoints.convert(source, target, name=name, value_range=value_range, notes=notes, overwrite=overwrite)
+    return checkpoints.convert(
+        source,
+        target,
+        name=name,
+        value_range=value_range,
+        scores={"sisr-y": {score.dataset: {"psnr": score.psnr, "ssim": score.ssim} for score in official.scores}},
+        licence_weights=official.licence,
+        origin=f"{official.source} ({official.file})",
+        notes=notes,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,1 @@
+"""Draw training samples from photos, clips and motion."""

@@ -1,0 +1,125 @@
+"""Training data: the door of this part.
+
+paths = DataPaths(gt, lq)                                     folders, videos or LMDB stores
+source = source_for(stage.data, paths, scale=spec.scale)      draws samples
+refuse_leaks(source.footage, held_out)                        no test frame may be in it
+with Loader(source, batch=stage.batch, seed=recipe.seed, workers=4) as loader:
+    for batch in loader.batches(first_step):
+        ...                                                   batch.lq, batch.gt
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from upframe.datasets.footage import FootageSet, find_clips, find_photos, with_inputs, with_reductions
+from upframe.datasets.leaks import refuse_leaks
+from upframe.datasets.stores import DEFAULT_BUDGET_BYTES, ArrayStore, FrameStore, HeldStore, JoinedStore
+from upframe.errors import UsageError
+from upframe.training.data.loader import Loader, WorkerKind
+from upframe.training.data.motion import MotionPairs, pair_side_px
+from upframe.training.data.patches import Degrade, Patches, patch_side_px
+from upframe.training.data.samples import Batch, Sample, Source
+from upframe.training.degradations.pipeline import find_degradations
+from upframe.training.recipes.recipe import DataRecipe
+
+__all__ = [
+    "Batch",
+    "DataPaths",
+    "FootageSource",
+    "Loader",
+    "Sample",
+    "Source",
+    "WorkerKind",
+    "open_footage",
+    "refuse_leaks",
+    "source_for",
+]
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where the training data are."""
+
+    gt: Path
+    """Ground truth: a folder of photos, of clips or of videos, or an LMDB store."""
+    lq: Path | None = None
+    """Degraded counterparts by the same names, for "paired" data."""
+    cache: Path | None = None
+    """Where videos are kept decoded; `video_cache.default_cache()` otherwise."""
+
+
+class FootageSource(Source, Protocol):
+    """A source, and the clips that it draws from."""
+
+    footage: FootageSet
+
+
+def source_for(
+    data: DataRecipe,
+    paths: DataPaths,
+    *,
+    scale: int,
+    budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    degradation: Degrade | None = None,
+) -> FootageSource:
+    """The source of the samples that `data` describes.
+
+    Args:
+        scale: Of the network: ground-truth pixels per input pixel. Ignored for "motion".
+        budget_bytes: Memory for decoded pictures; see `stores.HeldStore`.
+        degradation: In place of the preset that `data.degradation` names.
+
+    Raises:
+        UsageError: if `paths` do not fit `data`.
+        InputError: naming the file, for damaged data, or when nothing usable is there.
+    """
+    footage = open_footage(data, paths, scale=scale, budget_bytes=budget_bytes)
+    if data.kind == "motion":
+        return MotionPairs(footage, data)
+    if data.low_quality == "degraded" and degradation is None:
+        assert data.degradation is not None  # DataRecipe sees to it
+        degradation = find_degradations(data.degradation, scale=scale)
+    return Patches(footage, data, scale=scale, degrade=degradation)
+
+
+def open_footage(data: DataRecipe, paths: DataPaths, *, scale: int, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> FootageSet:
+    """The pictures or clips that `data` takes of `paths`, kept in memory as far as they fit.
+
+    Raises:
+        As `source_for`.
+    """
+    if (data.low_quality == "paired") != (paths.lq is not None):
+        wanted = "needs a folder of inputs as well" if paths.lq is None else f"makes its inputs itself ({data.low_quality})"
+        raise UsageError("training data", f"the recipe {wanted}", "pass the inputs of paired data, and of no other")
+    if data.kind == "clips":
+        needed = (data.frames_read - 1) * min(data.intervals) + 1
+        footage = find_clips(paths.gt, exclude=data.exclude, minimum_frames=needed, cache=paths.cache)
+    else:
+        side = pair_side_px(data) if data.kind == "motion" else patch_side_px(data, scale=scale)
+        footage = find_photos(paths.gt, exclude=data.exclude, minimum_px=side)
+        if data.reductions != (1,):
+            footage = with_reductions(footage, data.reductions, minimum_px=side)
+    if paths.lq is not None:
+        footage = with_inputs(footage, paths.lq, scale=scale)
+    return held(footage, budget_bytes=budget_bytes)
+
+
+def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
+    """The set with its pictures in memory as far as they fit; degraded frames take their share of the budget."""
+    inputs_bytes = 0 if footage.input_store is None else budget_bytes // 5  # at ×2 they are a quarter of the truth's pixels
+    return dataclasses.replace(
+        footage,
+        store=_held(footage.store, budget_bytes - inputs_bytes),
+        input_store=None if footage.input_store is None else _held(footage.input_store, inputs_bytes),
+    )
+
+
+def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
+    # Decoded videos are mapped files: the system keeps what is used, for all processes at once.
+    if isinstance(store, JoinedStore) and any(isinstance(part, ArrayStore) for part in store.stores):
+        return JoinedStore([_held(part, budget_bytes) for part in store.stores])  # only one of them is held
+    return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)

@@ -1,0 +1,1 @@
+"""Make degraded inputs, replayable from a seed."""

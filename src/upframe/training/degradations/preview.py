@@ -1,0 +1,100 @@
+"""A contact sheet of what degradations do to a clip or picture: look before you train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from upframe import pixels
+from upframe.datasets.images import read_rgb8
+from upframe.drawing.sheet import Box, SheetRow, contact_sheet, most_detailed
+from upframe.errors import InputError
+from upframe.media.image.files import is_image_name, iter_files
+from upframe.media.video.source import VideoSource
+from upframe.training.degradations.pipeline import Degradations, apply, draw, mirrored
+
+CROP_PX = 256
+"""Side of the part that is shown: that of the training crops the degradations were published for."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sheet, and what it shows in words."""
+
+    sheet: NDArray[np.uint8]
+    """(H, W, 3)."""
+    drawn: tuple[str, ...]
+    """For each row, its seed and what happened to the first frame, in order."""
+
+
+def read_frames(path: Path, *, limit: int) -> Tensor:
+    """The first frames of a picture, a folder of pictures in natural order, or a video.
+
+    Returns:
+        (T, 3, H, W) float32 in [0, 1], T at most `limit`.
+
+    Raises:
+        InputError: for a file that cannot be read or is not RGB or gray, frames of several sizes, or a folder without any.
+    """
+    if path.is_dir() or is_image_name(path):
+        files = list(islice(iter_files(path), limit)) if path.is_dir() else [path]
+        frames = [pixels.to_unit(read_rgb8(file)) for file in files]
+    else:
+        with VideoSource(path) as video:
+            frames = [pixels.to_unit(frame.pixels) for frame in islice(video, limit)]
+    if not frames:
+        raise InputError(path, "holds no pictures", "pass a picture, a folder of frames or a video")
+    if len({frame.shape for frame in frames}) > 1:
+        raise InputError(path, "its pictures differ in size", "pass the frames of one clip")
+    return torch.stack(frames)
+
+
+def preview(clip: Tensor, config: Degradations, *, seed: int, rows: int = 4, name: str = "clip") -> Preview:
+    """Degrade the most detailed part of a clip under several seeds.
+
+    A clip of two frames and more is mirrored as in training, and a row shows the first and last frame that were read with
+    their mirrored selves: what differs between the two is the walk of the parameters.
+
+    Args:
+        clip: (T, 3, H, W) float32 in [0, 1], the frames that are read.
+        seed: Of the first row; the next rows count on.
+        rows: Number of seeds.
+        name: What the title calls the clip.
+
+    Raises:
+        InputError: for frames smaller than a pixel of the output.
+    """
+    truth = pixels.from_unit(clip[0], np.uint8)
+    side = min(CROP_PX, *truth.shape[:2]) // config.scale * config.scale
+    if side == 0:
+        raise InputError(name, f"is smaller than {config.scale} pixels", "pass larger frames")
+    box = most_detailed(truth, side_px=side)
+    crop = clip[..., box.top : box.top + side, box.left : box.left + side]
+    whole = mirrored(crop) if len(crop) > 1 else crop
+    shown = [0, len(crop) - 1, len(crop), len(whole) - 1] if len(crop) > 1 else [0]
+    made = [_row(truth, box, whole, config, seed=seed + i, shown=shown) for i in range(rows)]
+    again = {len(crop): f" = {len(crop) - 1} again", len(whole) - 1: " = 0 again"} if len(crop) > 1 else {}
+    headings = ["ground truth", *(f"frame {i}{again.get(i, '')}" for i in shown)]
+    title = f"{config.name} x{config.scale} on {name}, {len(crop)} of {len(whole)} frames read"
+    sheet = contact_sheet([row for row, _ in made], headings=headings, title=title)
+    return Preview(sheet, tuple(words for _, words in made))
+
+
+def _row(
+    truth: NDArray[np.uint8], box: Box, clip: Tensor, config: Degradations, *, seed: int, shown: list[int]
+) -> tuple[SheetRow, str]:
+    rng = np.random.default_rng(seed)
+    operations = draw(config, len(clip), rng)
+    degraded = apply(operations, clip, scale=config.scale, rng=rng)
+    enlarged = degraded[shown].repeat_interleave(config.scale, -1).repeat_interleave(config.scale, -2)
+    details = [box.cut(truth), *(pixels.from_unit(frame, np.uint8) for frame in enlarged)]
+    # The caption has room for the first order only; its numbers are those that the eye can follow.
+    captions = [f"seed {seed}", *(", ".join(o.describe(i) for o in operations[:3]) for i in shown)]
+    row = SheetRow(f"seed {seed}", truth, box, tuple(details), tuple(captions))
+    return row, f"seed {seed}: " + ", ".join(operation.describe(0) for operation in operations)

@@ -1,0 +1,111 @@
+"""Adam or Muon as a recipe describes it: groups of parameters with rates of their own, frozen for a while or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from upframe.errors import ModelError, UsageError
+from upframe.training.loop.muon import Muon, matrices
+from upframe.training.recipes.recipe import Optimiser, ParameterGroup
+from upframe.training.recipes.schedule import Schedule, learning_rate_at
+
+
+def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
+    """The parameters of `network` that are in none of the groups, then those of each group in order.
+
+    Parameters that the network itself has frozen are left out unless a group names them.
+
+    Raises:
+        UsageError: a group names no parameter.
+    """
+    members: list[list[nn.Parameter]] = [[] for _ in (None, *rules.groups)]
+    for name, parameter in network.named_parameters():
+        number = next((i for i, group in enumerate(rules.groups, 1) if any(part in name for part in group.names)), 0)
+        if number or parameter.requires_grad:
+            members[number].append(parameter)
+    for group, found in zip(rules.groups, members[1:], strict=True):
+        if not found:
+            known = sorted({name.split(".")[0] for name, _ in network.named_parameters()})
+            happened = f"no parameter has {' or '.join(group.names)} in its name"
+            raise UsageError("parameter group", happened, f"names begin with {', '.join(known)}")
+    return members
+
+
+def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
+    """What `rules` name, over `network`, with its parameters `grouped`.
+
+    Groups that are not trained yet are in it from the beginning, without a state: nothing has to be made anew when their
+    time comes.
+    """
+    make = partial(torch.optim.Adam, fused=True) if rules.method == "adam" else partial(Muon, matrices=matrices(network))
+    return make(
+        [{"params": parameters} for parameters in grouped(network, rules)],
+        lr=rules.learning_rate,
+        betas=rules.betas,
+        eps=rules.eps,
+        weight_decay=rules.weight_decay,
+    )
+
+
+def set_rates(
+    optimiser: torch.optim.Adam,
+    rules: Optimiser,
+    schedule: Schedule,
+    *,
+    step: int,
+    steps: int,
+    steps_before: int,
+    factor: float,
+) -> float:
+    """Give every group its rate for a step; returns that of the parameters in no group.
+
+    Args:
+        step, steps, steps_before: As for `schedule.learning_rate_at`.
+        factor: What the guard has left of all rates.
+    """
+    for group, own in _matched(optimiser, rules):
+        peak = rules.learning_rate * (1.0 if own is None else own.learning_rate_multiplier)
+        group["lr"] = factor * learning_rate_at(schedule, step, peak=peak, steps=steps, steps_before=steps_before)
+    return float(optimiser.param_groups[0]["lr"])
+
+
+def set_frozen(optimiser: torch.optim.Adam, rules: Optimiser, *, step: int) -> bool:
+    """Let exactly those parameters ask for gradients that are trained at this step of the stage; whether any changed.
+
+    A frozen parameter has no gradient, so the optimiser passes it over and begins its state when it is first trained.
+    """
+    changed = False
+    for group, own in _matched(optimiser, rules):
+        trained = own is None or (own.frozen_until is not None and step >= own.frozen_until)
+        for parameter in group["params"]:
+            changed |= parameter.requires_grad != trained
+            parameter.requires_grad_(trained)
+    return changed
+
+
+def adopt_state(optimiser: torch.optim.Adam, state: Mapping[str, Any], *, subject: str) -> None:
+    """Take over the moments of another optimiser over the same parameters, but none of its settings.
+
+    Raises:
+        ModelError: it was one over other parameters, or another method's.
+    """
+    if {group.get("method") for group in state["param_groups"]} != {group.get("method") for group in optimiser.param_groups}:
+        advice = "train both stages with the same optimiser.method, or let the optimiser start afresh"
+        raise ModelError(subject, "its optimiser was of another method", advice)
+    kept = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    try:
+        optimiser.load_state_dict(dict(state))
+    except (ValueError, KeyError) as error:
+        advice = "train the same network in the same groups, or let the optimiser start afresh"
+        raise ModelError(subject, "its optimiser was one over other parameters", advice) from error
+    for group, settings in zip(optimiser.param_groups, kept, strict=True):
+        group.update(settings)
+
+
+def _matched(optimiser: torch.optim.Adam, rules: Optimiser) -> Iterator[tuple[dict[str, Any], ParameterGroup | None]]:
+    yield from zip(optimiser.param_groups, (None, *rules.groups), strict=True)

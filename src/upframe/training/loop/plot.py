@@ -1,0 +1,107 @@
+"""Curves of training runs as a picture: loss, scores of validations and learning rate over the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upframe.drawing.chart import Curve, Panel, line_charts
+from upframe.errors import InputError, UsageError
+from upframe.media.image.files import write_pixels
+from upframe.training.loop.report import flat_numbers
+from upframe.training.loop.run_folder import read_log
+
+
+@dataclass(frozen=True)
+class History:
+    """What the log of a run says, without what was undone by roll-backs."""
+
+    loss: tuple[tuple[int, float], ...]
+    """(step, value)."""
+    learning_rate: tuple[tuple[int, float], ...]
+    scores: Mapping[str, tuple[tuple[int, float], ...]]
+    """By set and metric, as "Set5 psnr"."""
+    rollbacks: tuple[int, ...]
+    """Steps that were bad."""
+
+
+def read_history(run: Path) -> History:
+    """The curves in a run folder.
+
+    Raises:
+        InputError: it holds no log.
+    """
+    loss: dict[int, float] = {}
+    rate: dict[int, float] = {}
+    scores: dict[str, dict[int, float]] = {}
+    rollbacks = []
+    for row in read_log(run):
+        step = int(row.get("step", 0))
+        if "notice" in row:
+            rollbacks.append(step)
+            for values in (loss, rate, *scores.values()):
+                for undone in [at for at in values if at > row["to"]]:
+                    del values[undone]
+        elif "validation" in row:
+            for name, value in flat_numbers(row["validation"]).items():
+                scores.setdefault(name, {})[step] = value
+        elif "loss" in row:
+            loss[step], rate[step] = _number(row["loss"]), _number(row["learning_rate"])
+    return History(
+        tuple(loss.items()), tuple(rate.items()), {name: tuple(v.items()) for name, v in scores.items()}, tuple(rollbacks)
+    )
+
+
+def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
+    """Draw the curves of one or more runs into a picture.
+
+    Args:
+        target: A file name of a picture format, such as curves.png. An existing file is replaced.
+        metric: Which score to draw, of every set that has it; "psnr" stands for "psnr-y" and "psnr-rgb" too.
+
+    Raises:
+        UsageError: no run is named, or the runs were validated by other scores than `metric`.
+        InputError: a folder holds no log, or nothing has been logged yet.
+        OutputError: the picture cannot be written.
+    """
+    if not runs:
+        raise UsageError("plot", "no run is named", "name one or more run folders")
+    histories = dict(zip(labels(runs), (read_history(run) for run in runs), strict=True))
+    if not any(history.loss for history in histories.values()):
+        raise InputError(runs[0], "nothing has been logged yet", "wait for the first report")
+    marks = tuple(float(step) for history in histories.values() for step in history.rollbacks)
+    sets = sorted(
+        {name for history in histories.values() for name in history.scores if f"{name.split()[-1]}-".startswith(f"{metric}-")}
+    )
+    there = sorted({name.split()[-1] for history in histories.values() for name in history.scores})
+    if there and not sets:
+        raise UsageError(f"metric {metric}", "no validation has it", f"there are {', '.join(there)}")
+    panels = [Panel("loss", _curves((label, h.loss) for label, h in histories.items()), logarithmic=True, marks=marks)]
+    for name in sets:
+        chosen = ((label, h.scores.get(name, ())) for label, h in histories.items())
+        panels.append(Panel(f"{name} in validation", _curves(chosen), marks=marks))
+    rates = _curves((label, h.learning_rate) for label, h in histories.items())
+    panels.append(Panel("learning rate", rates, logarithmic=True, marks=marks))
+    write_pixels(target, line_charts(panels, x_title="optimiser steps"))
+
+
+def labels(runs: Sequence[Path]) -> list[str]:
+    """A name for each run: its folder's, with as many of those above it as tell the runs apart."""
+    parts = [run.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [str(run) for run in runs]
+
+
+def _curves(named: Iterable[tuple[str, Sequence[tuple[int, float]]]]) -> tuple[Curve, ...]:
+    return tuple(Curve(label, [step for step, _ in points], [value for _, value in points]) for label, points in named)
+
+
+def _number(value: Any) -> float:
+    """A number of the log, where those that are not finite are text."""
+    return float(value) if value is not None else math.nan

@@ -1,0 +1,312 @@
+"""The stages of a recipe: whether they can run, what each begins with, and how an interrupted one is taken up again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from upframe.errors import InputError, ModelError, UpframeError, UsageError
+from upframe.models.architectures._correlation_flow import CorrelationFlow
+from upframe.models.architectures._flow import SPyNet, mm_names
+from upframe.models.checkpoints import recognise
+from upframe.models.interfaces import Checkpoints
+from upframe.models.spec import ModelSpec
+from upframe.models.weights_file import read
+from upframe.training.loop.distributed import Ranks
+from upframe.training.loop.guard import Guard
+from upframe.training.loop.optimiser import adopt_state, grouped, make_optimiser
+from upframe.training.loop.run_folder import read_checkpoint
+from upframe.training.loop.state import Adversary, Content, TrainState, detached_copy, restore, seed_all
+from upframe.training.losses.discriminator import UNetDiscriminator
+from upframe.training.losses.objective import Objective
+from upframe.training.recipes.recipe import FLOW_NETWORKS, PREVIOUS, Discriminator, Recipe, Stage, model_spec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that was found able to run here."""
+
+    recipe: Recipe
+    spec: ModelSpec
+    objectives: tuple[Objective, ...]
+    """Of each stage to be run."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those to be run."""
+        return self.recipe.stages[: len(self.objectives)]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the stages to be run."""
+        return sum(stage.steps for stage in self.stages)
+
+
+FlowNetwork = SPyNet | CorrelationFlow
+
+
+def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan:
+    """Look through every stage before the first one begins: files, sizes, names of parameters.
+
+    Args:
+        until: Name of the last stage to run.
+
+    Raises:
+        UsageError: a batch that cannot be divided, patches or clips that the network does not take, a group without
+            parameters, activations that cannot be computed again, a stage that does not exist.
+        ModelError: a weights file that a stage needs is not there; the message names the stage.
+    """
+    spec = model_spec(recipe)
+    _check_task(recipe, spec)
+    names = [stage.name for stage in recipe.stages]
+    if until is not None and until not in names:
+        raise UsageError(f"--until {until}", f"{recipe.name} has no such stage", f"its stages are {', '.join(names)}")
+    stages = recipe.stages if until is None else recipe.stages[: names.index(until) + 1]
+    with torch.device("meta"):
+        network = spec.build()
+    if recipe.flow_weights is not None:
+        _need_file(recipe.flow_weights, what="the flow network's weights")
+        _flow_network(network, recipe)
+    objectives = []
+    for i, stage in enumerate(stages):
+        try:
+            ranks.share(stage.batch, accumulate=stage.accumulation)
+            _check_sample(stage, spec)
+            _ask_checkpointing(network, stage, spec)
+            grouped(network, stage.optimiser)
+            if stage.start_from is not None and stage.start_from != PREVIOUS:
+                _need_file(stage.start_from, what="what it starts from")
+            if stage.discriminator is not None and stage.discriminator.start_from is not None:
+                _need_file(stage.discriminator.start_from, what="what its discriminator starts from")
+            objectives.append(Objective(stage, spec))
+        except UpframeError as error:
+            happened = f"cannot run: {error.subject}: {error.happened}"
+            alone = f", or train only what comes before with --until {names[i - 1]}" if i else ""
+            raise type(error)(f"stage {stage.name}", happened, f"{error.advice}{alone}") from error
+    return Plan(recipe, spec, tuple(objectives))
+
+
+def _check_task(recipe: Recipe, spec: ModelSpec) -> None:
+    """Samples are a clip or picture and the same, better and perhaps larger: no noise level, no frame in between."""
+    if spec.takes_sigma or spec.task == "interpolate":
+        lacking = "is told how noisy its input is" if spec.takes_sigma else "makes frames between those it is given"
+        raise UsageError(f"recipe {recipe.name}", f"{spec.name} {lacking}, which no data here do", "train another network")
+
+
+def _check_sample(stage: Stage, spec: ModelSpec) -> None:
+    data = stage.data
+    kind = "motion" if spec.name in FLOW_NETWORKS else "photos" if spec.window is None else "clips"
+    if data.kind != kind:
+        raise UsageError(f"data.kind={data.kind}", f"{spec.name} is trained on {kind}", f"use data.kind={kind}")
+    fitting = spec.size.padded(data.patch_px)
+    if fitting != data.patch_px:
+        rule = f"{spec.size.minimum} px or more" + (f", multiples of {spec.size.multiple}" if spec.size.multiple > 1 else "")
+        raise UsageError(f"patch_px={data.patch_px}", f"{spec.name} takes {rule}", f"use patch_px={fitting}")
+    if spec.window is not None and data.clip_frames < spec.window.minimum:
+        least = spec.window.minimum
+        raise UsageError(f"clip_frames={data.clip_frames}", f"{spec.name} takes {least} or more", f"use clip_frames={least}")
+
+
+def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | None) -> TrainState:
+    """The state in which stage `index` begins.
+
+    Args:
+        before: The state in which the stage before it ended.
+
+    Raises:
+        ModelError: the weights to begin with do not fit.
+    """
+    recipe, stage = plan.recipe, plan.recipe.stages[index]
+    seed = recipe.seed + index
+    torch.manual_seed(seed)  # alike in all processes: they begin with the same weights
+    network = plan.spec.build()
+    given = _given(stage, before, network.state_dict().keys())
+    if given is not None:
+        _take_weights(network, given, spec=plan.spec)
+    if index == 0 and recipe.flow_weights is not None:
+        _take_flow_weights(_flow_network(network, recipe), Path(recipe.flow_weights))
+    state = _assembled(plan, index, network, ranks)
+    if before is not None:
+        state.step = state.stage_start = before.step
+        state.drawn = before.drawn
+    if given is not None:
+        state.trained_before = given.trained
+        if stage.keep_optimiser:
+            _take_optimiser(state, given)
+        if state.adversary is not None and stage.start_from == PREVIOUS and before is not None and before.adversary is not None:
+            assert stage.discriminator is not None
+            if stage.discriminator.start_from is None:
+                state.adversary.network.load_state_dict(before.adversary.network.state_dict())
+                if stage.keep_optimiser:
+                    moments = detached_copy(before.adversary.optimiser.state_dict())
+                    adopt_state(state.adversary.optimiser, moments, subject=given.name)
+    seed_all(seed, ranks)
+    return state
+
+
+def resume_stage(plan: Plan, content: Content, *, ranks: Ranks) -> TrainState:
+    """The state that a checkpoint of this recipe holds."""
+    state = _assembled(plan, content["stage"], plan.spec.build(), ranks)
+    restore(state, content, ranks)
+    return state
+
+
+# Assembling -----------------------------------------------------------------------------------------------------------
+def _assembled(plan: Plan, index: int, network: nn.Module, ranks: Ranks) -> TrainState:
+    stage = plan.recipe.stages[index]
+    _ask_checkpointing(network, stage, plan.spec)
+    network.train().to(ranks.device)
+    if stage.channels_last and plan.spec.window is None:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # absent from torch's stubs
+    ema = None
+    if stage.ema_decay is not None:
+        ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return TrainState(
+        network=network,
+        optimiser=make_optimiser(network, stage.optimiser),
+        ema=ema,
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=stage.precision == "fp16"),
+        guard=Guard(stage.guard),
+        adversary=None if stage.discriminator is None else _adversary(stage.discriminator, ranks),
+        stage=index,
+    )
+
+
+def _adversary(rules: Discriminator, ranks: Ranks) -> Adversary:
+    network = UNetDiscriminator(channels=rules.channels)
+    if rules.start_from is not None:
+        path = Path(rules.start_from)
+        try:
+            network.load_state_dict(read(path).state)
+        except RuntimeError as error:
+            raise ModelError(path, "holds no discriminator of this size", "check the file and channels") from error
+    network.train().to(ranks.device)
+    return Adversary(network, make_optimiser(network, rules.optimiser))
+
+
+def _ask_checkpointing(network: nn.Module, stage: Stage, spec: ModelSpec) -> None:
+    """Tell the network what to compute again in the backward pass, where the stage asks for it."""
+    asked = stage.activation_checkpointing
+    if asked is None:
+        return
+    if not hasattr(network, "checkpoint_activations"):
+        raise UsageError("activation_checkpointing", f"{spec.name} offers none", "leave it out")
+    try:
+        cast("Checkpoints", network).checkpoint_activations(
+            attention=asked.attention, feed_forward=asked.feed_forward, except_stages=asked.except_stages
+        )
+    except ValueError as error:
+        raise UsageError("activation_checkpointing", str(error), "change it") from error
+
+
+# What a stage begins with ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Given:
+    """Weights and what came with them."""
+
+    name: str
+    weights: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor] | None
+    """Only where the optimiser is kept, so that the average goes on too."""
+    optimiser: Mapping[str, Any] | None
+    trained: int
+    """Steps they had been trained, as far as is known."""
+
+
+def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _Given | None:
+    """What `stage` begins with, under the network's `names`; None for fresh weights."""
+    if stage.start_from is None:
+        return None
+    if stage.start_from != PREVIOUS:
+        return _from_file(Path(stage.start_from), stage, names)
+    assert before is not None  # Recipe sees to it
+    trained = before.trained_before + before.stage_step
+    if not stage.keep_optimiser:
+        return _Given("the stage before", before.weights(), None, None, trained)
+    moments = detached_copy(before.optimiser.state_dict())
+    return _Given("the stage before", before.network.state_dict(), before.ema, moments, trained)
+
+
+def _from_file(path: Path, stage: Stage, names: Collection[str]) -> _Given:
+    """The weights in a file; where the optimiser is kept those of a checkpoint that were not averaged, with its state."""
+    if stage.keep_optimiser:
+        content = read_checkpoint(path)
+        return _Given(str(path), content["params"], content.get("params_ema"), content["optimiser"], _trained(content))
+    trained = 0
+    if not stage.schedule.reset_periods:
+        with suppress(InputError):  # other weights files do not say how long they were trained
+            trained = _trained(read_checkpoint(path))
+    file = read(path)
+    if file.value_range == "0-1" and not file.state.keys().isdisjoint(names):
+        return _Given(str(path), file.state, None, None, trained)  # ours; also of a network that `recognise` does not know
+    found = recognise(file.state, value_range=file.value_range, subject=path)  # brings it into our names and to [0, 1]
+    return _Given(str(path), found.state, None, None, trained)
+
+
+def _trained(content: Mapping[str, Any]) -> int:
+    return int(content["trained_before"] + content["step"] - content["stage_start"])
+
+
+def _take_weights(network: nn.Module, given: _Given, *, spec: ModelSpec) -> None:
+    """Take over every parameter whose name and shape fit; a network of another scale keeps its own upsampler."""
+    own = network.state_dict()
+    fitting = {name: value for name, value in given.weights.items() if name in own and value.shape == own[name].shape}
+    if len(fitting) < len(own) // 2:
+        happened = f"only {len(fitting)} of {len(own)} parameters fit {spec.name}"
+        raise ModelError(given.name, happened, "start from weights of the same family")
+    log.info("started from %s: %d of %d parameters", given.name, len(fitting), len(own))
+    network.load_state_dict({**own, **fitting})
+
+
+def _take_optimiser(state: TrainState, given: _Given) -> None:
+    if given.optimiser is None or any(name not in given.weights for name in state.network.state_dict()):
+        raise ModelError(given.name, "holds no optimiser for this network", "set keep_optimiser=false")
+    adopt_state(state.optimiser, given.optimiser, subject=given.name)
+    if state.ema is not None and given.ema is not None:
+        for name, value in given.ema.items():
+            state.ema[name].copy_(value)
+
+
+def _flow_network(network: nn.Module, recipe: Recipe) -> FlowNetwork:
+    found = next((module for module in network.modules() if isinstance(module, SPyNet | CorrelationFlow)), None)
+    if found is None:
+        raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no flow network", "leave flow_weights out")
+    return found
+
+
+def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
+    """Fill a flow network from a file that holds one of its kind, alone or inside a larger network.
+
+    A SPyNet may be in either published layout.
+    """
+    mark = "basic_module." if isinstance(network, SPyNet) else "sharpness"
+    state = read(path).state
+    prefixes = {name[: name.index(mark)] for name in state if mark in name}
+    given = {
+        mm_names(name.removeprefix(prefix)): value
+        for prefix in prefixes
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    own = network.state_dict()
+    # The constants of SPyNet are left out by some files.
+    wanted = {name: mm_names(name) for name in own if name not in ("mean", "std")}
+    missing = [name for name, theirs in wanted.items() if theirs not in given or given[theirs].shape != own[name].shape]
+    if missing:
+        kind = type(network).__name__
+        raise ModelError(path, f"holds no {kind}: {missing[0]} is missing or of another shape", "pass a flow network's weights")
+    network.load_state_dict({**own, **{name: given[theirs] for name, theirs in wanted.items()}})
+
+
+def _need_file(text: str, *, what: str) -> None:
+    if not Path(text).is_file():
+        raise ModelError(text, f"{what} is not there", "check the path")

@@ -1,0 +1,169 @@
+"""Losses of super-resolution training, and how a recipe's term becomes one.
+
+Each is called as `loss(prediction, target)` with pictures (N, 3, H, W) or clips (N, T, 3, H, W) and gives a scalar in
+float32, whatever the precision of its input and also under autocast (float64 stays float64). `ContrastiveLoss` takes
+`negative=` too, and `VanillaGanLoss` scores instead of pictures. Weights of terms are no business of theirs.
+
+The image-cleaning loss of RealBasicVSR is any of them between the cleaned clip and the ground truth reduced by area
+averaging; `objective.py` sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.errors import ModelError, UsageError
+from upframe.training.losses.comparison import comparable
+from upframe.training.losses.contrastive import EPS, LAYER_WEIGHTS, ContrastiveLoss, make_extractor
+from upframe.training.losses.perceptual import REALBASICVSR_LAYER_WEIGHTS, REALBASICVSR_LAYERS, PerceptualLoss, VGG19Features
+from upframe.training.recipes.recipe import LossKind, LossTerm
+
+Reduction = Literal["mean", "sum"]
+
+
+class L1Loss(nn.Module):
+    """Mean absolute error, the loss of RLFN's and VapSR's recipes."""
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(…) and (…) → scalar."""
+        prediction, target = comparable(prediction, target)
+        return F.l1_loss(prediction, target)
+
+
+class CharbonnierLoss(nn.Module):
+    """√(difference² + eps), an absolute error that is smooth at 0.
+
+    P. Charbonnier et al., "Two deterministic half-quadratic regularization algorithms for computed imaging", ICIP 1994.
+    Articles often write ε² where the code has `eps`: a published ε of 1e-3 is `eps=1e-6`. VRT's code has 1e-9 and the mean,
+    VSR-Transformer's 1e-12 and the sum.
+
+    Args:
+        eps: Inside the root, not squared; above 0, or the gradient of equal pixels would be undefined.
+        reduction: "mean" over all values or their "sum", which grows with the batch, the frames and the pixels.
+
+    Raises:
+        ValueError: for any other argument.
+    """
+
+    def __init__(self, *, eps: float = 1e-12, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        # Less would vanish in float32 even where the difference is 0.
+        if not eps >= torch.finfo(torch.float32).tiny:
+            raise ValueError(f"eps must be above 1e-37, not {eps}")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction must be mean or sum, not {reduction}")
+        self.eps, self.reduction = eps, reduction
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(…) and (…) → scalar."""
+        prediction, target = comparable(prediction, target)
+        error = ((prediction - target).square() + self.eps).sqrt()
+        return error.sum() if self.reduction == "sum" else error.mean()
+
+
+class EndpointErrorLoss(nn.Module):
+    """Mean length of the difference of two flows, in pixels.
+
+    S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1. Supervision of the
+    coarser levels as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights.
+    """
+
+    def forward(self, prediction: Tensor, target: Tensor, *, coarser: Sequence[Tensor] = ()) -> Tensor:
+        """Where the flows agree the gradient is 0.
+
+        Args:
+            prediction, target: (N, 2, H, W) in pixels.
+            coarser: Flows (N, 2, h, w) in pixels of their own, smaller size. Their mean error is added, counted in pixels of
+                the full size.
+        """
+        prediction, target = comparable(prediction, target)
+        if prediction.ndim < 3 or prediction.shape[-3] != 2:
+            raise ValueError(f"flows have 2 channels, not the shape {tuple(prediction.shape)}")
+        loss = _mean_length(prediction - target)
+        if not coarser:
+            return loss
+        width = target.shape[-1]
+        errors = []
+        for flow in coarser:
+            factor = width / flow.shape[-1]
+            errors.append(factor * _mean_length(flow - F.interpolate(target, flow.shape[-2:], mode="area") / factor))
+        return loss + torch.stack(errors).mean()
+
+
+def _mean_length(difference: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(difference, dim=-3)
+    return length.mean()
+
+
+class VanillaGanLoss(nn.Module):
+    """Binary cross-entropy of a discriminator's scores, for either side of the game.
+
+    I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv 1406.2661, in the form that does not saturate:
+    the generator wants its pictures taken for true ones. The discriminator's loss is that of true pictures plus that of made
+    ones.
+    """
+
+    def forward(self, scores: Tensor, real: bool) -> Tensor:
+        """Scores of any shape before a sigmoid, and whether they ought to say "true picture" → scalar, their mean."""
+        (scores,) = comparable(scores)
+        return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
+
+
+# From a recipe --------------------------------------------------------------------------------------------------------
+def build_loss(term: LossTerm) -> nn.Module:
+    """The loss that a recipe's term names, on the CPU, without parameters that could be trained.
+
+    Files are read now: what is missing is said before training starts.
+
+    Raises:
+        UsageError: options that do not go together or are out of range.
+        ModelError: VGG-19's weights are not given, or the file cannot be used.
+    """
+    weights = term.options.get("weights")
+    try:
+        return _BUILDERS[term.kind](dict(term.options))
+    except ValueError as error:
+        raise UsageError(f"loss {term.kind}", str(error), f"change losses.{term.kind}.options") from error
+    except ModelError as error:
+        if weights and not Path(str(weights)).is_file():  # no advice on networks, as other weights files have it
+            raise ModelError(str(weights), "no such file", "name torchvision's vgg19, as .pth or .safetensors") from error
+        if weights:
+            raise
+        advice = f"{error.advice}: --set losses.{term.kind}.options.weights=FILE"
+        raise ModelError(f"loss {term.kind}", f"needs VGG-19, and {error.happened}", advice) from error
+
+
+def _contrastive(options: Mapping[str, Any]) -> nn.Module:
+    name = options.get("extractor", "random")
+    extractor = make_extractor(name, **{key: options[key] for key in ("channels", "seed", "weights") if key in options})
+    layer_weights = options.get("layer_weights", LAYER_WEIGHTS[name])
+    return ContrastiveLoss(extractor, layer_weights=layer_weights, eps=options.get("eps", EPS))
+
+
+def _perceptual(options: Mapping[str, Any]) -> nn.Module:
+    layers = options.get("layers", REALBASICVSR_LAYERS)
+    if "layer_weights" in options:
+        layer_weights = options["layer_weights"]
+    elif layers == REALBASICVSR_LAYERS:
+        layer_weights = REALBASICVSR_LAYER_WEIGHTS
+    else:
+        raise ValueError("layers without layer_weights")
+    if not options.get("weights"):
+        raise ModelError("VGG-19", "no weights file is given", "name torchvision's vgg19, as .pth or .safetensors")
+    return PerceptualLoss(VGG19Features.read(options["weights"], layers=layers), layer_weights=layer_weights)
+
+
+_BUILDERS: Mapping[LossKind, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "l1": lambda options: L1Loss(),
+    "charbonnier": lambda options: CharbonnierLoss(**options),
+    "contrastive": _contrastive,
+    "perceptual": _perceptual,
+    "gan": lambda options: VanillaGanLoss(),
+    "endpoint_error": lambda options: EndpointErrorLoss(),
+}

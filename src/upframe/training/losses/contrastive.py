@@ -1,0 +1,142 @@
+"""RLFN's contrastive loss: towards the ground truth and away from the blurry enlargement, in shallow random features.
+
+Source: F. Kong et al., "Residual Local Feature Network for Efficient Super-Resolution", CVPR Workshops 2022, arXiv
+2205.07514, section 3.3 and equation 8. For each layer j of a feature extractor φ
+
+    λ_j · d(φ_j(anchor), φ_j(positive)) / d(φ_j(anchor), φ_j(negative)),    d: mean absolute difference,
+
+is added up; the anchor is the network's output, the positive the ground truth, the negative the low-resolution picture
+enlarged bicubically. Nothing here knows the network.
+
+The article's extractor is Conv 3×3 – Tanh – Conv 3×3 with random, frozen weights. It does not give the width, the
+initialisation, λ, which outputs are the layers, or what keeps the quotient finite. Ours, each but the third an option: 3
+channels, He's normal initialisation without bias, the outputs of Tanh and of the second convolution, λ_j = 1, and 1e-7 added
+to the denominator.
+
+VGG-19 as extractor is the article's counter-example, which lowers PSNR: layers 1, 3, 5, 9 and 13 in the counting of H. Wu et
+al., "Contrastive Learning for Compact Single Image Dehazing", CVPR 2021, arXiv 2104.09367, that is of convolutions from 1.
+They are the first convolutions of VGG-19's five blocks; their activations are taken, weighted 1/32, 1/16, 1/8, 1/4 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.errors import ModelError
+from upframe.training.losses.comparison import as_pictures, checked_weights, comparable
+from upframe.training.losses.perceptual import VGG19Features
+
+EXTRACTORS = ("random", "vgg19")
+CHANNELS = 3
+SEED = 0
+EPS = 1e-7
+VGG_LAYERS = (1, 6, 11, 20, 29)
+"""relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, as torchvision counts."""
+LAYER_WEIGHTS = {"random": (1.0, 1.0), "vgg19": (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)}
+
+
+class RandomFeatures(nn.Module):
+    """Conv 3×3 – Tanh – Conv 3×3 with random weights that are never trained; the outputs of Tanh and of the last.
+
+    Always in full precision, also under autocast.
+
+    Args:
+        channels: Of both layers.
+        seed: The same seed gives the same weights, whatever the machine; torch's global generator is neither used nor moved.
+
+    Raises:
+        ValueError: `channels` is less than 1, `seed` negative.
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, *, channels: int = CHANNELS, seed: int = SEED) -> None:
+        super().__init__()
+        if channels < 1 or seed < 0:
+            raise ValueError(f"channels must be 1 or more and seed 0 or more, not {channels} and {seed}")
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        for name, inputs in (("first", 3), ("second", channels)):
+            weight = torch.empty(channels, inputs, 3, 3, device="cpu")
+            nn.init.kaiming_normal_(weight, generator=generator)  # K. He et al., ICCV 2015: σ² = 2 / (9 · inputs)
+            # Buffers: no optimiser finds them. Not saved: the seed says all.
+            self.register_buffer(name, weight, persistent=False)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (1, 2)
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) → two times (N, channels, H, W)."""
+        with torch.autocast(pictures.device.type, enabled=False):
+            shallow = F.conv2d(pictures.to(self.first.dtype), self.first, padding=1).tanh()
+            return [shallow, F.conv2d(shallow, self.second, padding=1)]
+
+
+Features = RandomFeatures | VGG19Features
+"""What turns pictures (N, 3, H, W) in [0, 1] into features (N, C, h, w), one tensor for each of its `layers`."""
+
+
+class ContrastiveLoss(nn.Module):
+    """Σ_j λ_j · d(φ_j(prediction), φ_j(target)) / (d(φ_j(prediction), φ_j(negative)) + eps).
+
+    Each distance is a mean over the whole batch before the quotient is taken. A quotient for each picture would be ruled by
+    the flat ones, where all three agree: on 32 crops of B100 and a result that has 40 % of the lost detail, the crops'
+    gradients then differ 29-fold in norm, so 2.3-fold (1.2-fold for L1). The price: the loss of a batch is only about the
+    mean of the losses of its parts.
+
+    Args:
+        extractor: φ.
+        layer_weights: λ_j; ours, the article does not give them.
+        eps: Added to the denominator.
+
+    Raises:
+        ValueError: `eps` is not above 0; see also `checked_weights`.
+    """
+
+    def __init__(self, extractor: Features, *, layer_weights: Sequence[float], eps: float = EPS) -> None:
+        super().__init__()
+        if not eps > 0:
+            raise ValueError(f"eps must be above 0, not {eps}")
+        self.extractor = extractor
+        self.layer_weights = checked_weights(tuple(layer_weights), layers=len(extractor.layers))
+        self.eps = eps
+
+    def forward(self, prediction: Tensor, target: Tensor, *, negative: Tensor) -> Tensor:
+        """(N, 3, H, W) or (N, T, 3, H, W) in [0, 1], three times → scalar, without an upper bound."""
+        anchor, positive, negative = (self.extractor(as_pictures(x)) for x in comparable(prediction, target, negative))
+        total: Tensor = anchor[0].new_zeros(())
+        for weight, ours, good, bad in zip(self.layer_weights, anchor, positive, negative, strict=True):
+            total = total + weight * F.l1_loss(ours, good) / (F.l1_loss(ours, bad) + self.eps)
+        return total
+
+
+def make_extractor(
+    name: str = "random", *, channels: int | None = None, seed: int | None = None, weights: str | None = None
+) -> Features:
+    """An extractor by name.
+
+    Args:
+        name: "random" or "vgg19", with the layers of the article's counter-example.
+        channels, seed: Of "random" only; `CHANNELS` and `SEED` by default.
+        weights: File of "vgg19", which cannot do without.
+
+    Raises:
+        ValueError: another name, or an argument that the extractor does not take.
+        ModelError: no weights for VGG-19, or unusable ones.
+    """
+    if name == "random":
+        if weights is not None:
+            raise ValueError("the random extractor takes no weights; vgg19 does")
+        return RandomFeatures(channels=CHANNELS if channels is None else channels, seed=SEED if seed is None else seed)
+    if name != "vgg19":
+        raise ValueError(f"there is no extractor {name}; there are {', '.join(EXTRACTORS)}")
+    if channels is not None or seed is not None:
+        raise ValueError("channels and seed belong to the random extractor, not to vgg19")
+    if not weights:
+        raise ModelError("VGG-19", "no weights file is given", "name torchvision's vgg19, as .pth or .safetensors")
+    return VGG19Features.read(weights, layers=VGG_LAYERS)

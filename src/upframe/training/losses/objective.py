@@ -1,0 +1,154 @@
+"""What a stage asks of the network: the forward pass of any of our networks, and the sum of the recipe's loss terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upframe.errors import UsageError
+from upframe.models.architectures._flow import LEVELS
+from upframe.models.spec import Cleaning, ModelSpec
+from upframe.pixels import imresize
+from upframe.training.data.samples import Batch
+from upframe.training.degradations.sharpening import unsharp_mask
+from upframe.training.losses.build import build_loss
+from upframe.training.recipes.recipe import LossTerm, Sharpening, Stage
+
+Raw = tuple[Tensor, Tensor | None, tuple[Tensor, ...]]
+_ALL_FRAMES_AT_ONCE = Cleaning(sequential=False)
+
+
+class Generator(nn.Module):
+    """A network with the one forward pass that training needs, so that it can be wrapped and compiled as a whole.
+
+    Args:
+        cleans: Whether the network is to give its cleaned clip too, which its spec's `preparation` makes possible.
+        views: Whether a sample is two views of a scene that the network takes one by one, as flow networks do.
+    """
+
+    def __init__(self, network: nn.Module, *, cleans: bool, views: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._cleans, self._views = cleans, views
+
+    def forward(self, lq: Tensor) -> Raw:
+        """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, the cleaned clip (N, T, 3, h, w) if it is asked for, and of
+        a flow network the flows of its coarser levels."""
+        if self._views:
+            finest, *coarser = self.network.pyramid(lq[:, 0], lq[:, 1], scales=LEVELS)  # type: ignore[operator] # flow networks
+            return finest, None, tuple(coarser)
+        if not self._cleans:
+            return self.network(lq), None, ()
+        cleaned = self.network.prepare(lq, _ALL_FRAMES_AT_ONCE).clip  # type: ignore[operator] # nets.clips.Prepares
+        return self.network(cleaned, prepared=True), cleaned, ()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network made of a batch, in float32."""
+
+    output: Tensor
+    """(N, 3, s·h, s·w) or (N, T, 3, s·h, s·w)."""
+    cleaned: Tensor | None
+    """(N, T, 3, h, w); None where no loss looks at it."""
+    coarser: tuple[Tensor, ...] = ()
+    """Of a flow network: what its levels below the finest make of the flow, in pixels of their size."""
+
+
+class Objective(nn.Module):
+    """The weighted sum of a stage's loss terms.
+
+    Raises:
+        UsageError: a loss looks at a cleaned clip, and the network does not clean.
+        ModelError: a loss needs a weights file that is not there.
+    """
+
+    def __init__(self, stage: Stage, spec: ModelSpec) -> None:
+        super().__init__()
+        self.terms = dict(zip(_names(stage.losses), stage.losses, strict=True))
+        self.losses = nn.ModuleDict({name: build_loss(term) for name, term in self.terms.items()})
+        self.losses.requires_grad_(False)
+        self.cleans = any(term.on == "cleaned" for term in stage.losses)
+        self._sharpening, self._scale = stage.sharpening, spec.scale
+        if self.cleans and spec.preparation is None:
+            happened = f"a loss looks at the cleaned clip, and {spec.name} does not clean"
+            raise UsageError(f"stage {stage.name}", happened, "train a network that cleans, or remove that loss")
+
+    def forward(
+        self, outputs: Outputs, batch: Batch, *, discriminator: nn.Module | None = None, parts: int = 1
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss, and every term before it was weighted.
+
+        Args:
+            discriminator: Judges the output for "gan" terms; its parameters must not ask for gradients now.
+            parts: Of how many equal parts of the step's batch this is one. Losses that add up their pixels are multiplied
+                by it, so that the mean over the parts is the sum over the whole batch.
+        """
+        sharp = _sharpened(batch.gt, self._sharpening)
+        values: dict[str, Tensor] = {}
+        total = outputs.output.new_zeros(())
+        for name, term in self.terms.items():
+            loss = self.losses[name]
+            target = batch.gt if sharp is None or term.target == "gt" else sharp
+            if term.kind == "gan":
+                assert discriminator is not None
+                value = loss(discriminator(folded(outputs.output)), True)
+            elif term.on == "cleaned":
+                assert outputs.cleaned is not None
+                value = loss(outputs.cleaned, _reduced(target, outputs.cleaned))
+            elif term.kind == "contrastive":
+                value = loss(outputs.output, target, negative=self._enlarged(batch.lq))
+            elif term.kind == "endpoint_error":
+                value = loss(outputs.output, target, coarser=outputs.coarser)
+            else:
+                value = loss(outputs.output, target)
+            if term.options.get("reduction") == "sum":
+                value = value * parts
+            values[name] = value.detach()
+            total = total + term.weight * value
+        return total, values
+
+    def gan_loss(self, scores: Tensor, real: bool) -> Tensor:
+        """How far the discriminator's scores are from those of true pictures, or of made ones."""
+        name = next(name for name, term in self.terms.items() if term.kind == "gan")
+        return self.losses[name](scores, real)  # type: ignore[no-any-return]
+
+    def _enlarged(self, lq: Tensor) -> Tensor:
+        """The network's input enlarged by MATLAB's bicubic to the size of its output."""
+        return imresize(lq, self._scale)
+
+
+def folded(x: Tensor) -> Tensor:
+    """A clip's frames as pictures of a batch: (N, T, C, H, W) → (N·T, C, H, W); pictures stay as they are."""
+    return x.flatten(0, 1) if x.ndim == 5 else x
+
+
+def in_float32(outputs: Raw) -> Outputs:
+    output, cleaned, coarser = outputs
+    return Outputs(output.float(), None if cleaned is None else cleaned.float(), tuple(flow.float() for flow in coarser))
+
+
+def _reduced(target: Tensor, like: Tensor) -> Tensor:
+    """(N, T, 3, s·h, s·w) → (N, T, 3, h, w) by averaging areas."""
+    small = F.interpolate(folded(target), size=like.shape[-2:], mode="area")
+    return small.reshape(*target.shape[:-2], *like.shape[-2:])
+
+
+def _sharpened(gt: Tensor, how: Sharpening | None) -> Tensor | None:
+    if how is None:
+        return None
+    with torch.no_grad():
+        return unsharp_mask(gt, kernel_size=how.kernel_px, sigma=how.sigma_px, weight=how.weight, threshold=how.threshold)
+
+
+def _names(terms: tuple[LossTerm, ...]) -> list[str]:
+    """What the log calls each term: its kind, where it looks unless at the output, a number for a second one of both."""
+    names: list[str] = []
+    for term in terms:
+        name = term.kind if term.on == "output" else f"{term.kind}_{term.on}"
+        same = sum(other.rpartition("#")[0] == name or other == name for other in names)
+        names.append(f"{name}#{same + 1}" if same else name)
+    return names

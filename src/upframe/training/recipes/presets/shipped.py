@@ -1,0 +1,299 @@
+"""Recipes that upframe's own weights are made with, for one small machine.
+
+Hours marked "estimated" were not run as they stand: they are the steps times what a step took. One GPU is many times faster.
+The photo networks were trained by Adam first; by Muon they learn far more a step (docs/training.md), so their recipes use it.
+
+Data: photographs and clips under licences that let the weights be given away; share-alike files are left out so that no such
+term can be argued to follow into the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from upframe.training.recipes.fields import Scalar
+from upframe.training.recipes.presets.realbasicvsr import GAN, PERCEPTUAL
+from upframe.training.recipes.presets.rlfn import CONTRASTIVE, single_stage, warm_started
+from upframe.training.recipes.recipe import (
+    PREVIOUS,
+    DataRecipe,
+    Discriminator,
+    LossTerm,
+    Optimiser,
+    ParameterGroup,
+    Recipe,
+    Stage,
+)
+from upframe.training.recipes.schedule import Schedule
+
+SHARE_ALIKE = (
+    "cid22_*",
+    "lomiri_bridge_by_sander_klootwijk*",
+    "lomiri_dragonfly_by_bolly*",
+    "lomiri_kleiber_by_lukas_baubkus*",
+    "dog_phone*",
+)
+"""Patterns of the photographs and clips of our own training set that are under share-alike licences."""
+
+
+def _photo_stage(
+    steps: int,
+    *,
+    patch_px: int = 48,
+    batch: int = 16,
+    learning_rate: float = 1e-3,
+    method: Literal["adam", "muon"] = "adam",
+) -> Stage:
+    """L1 under one cosine, in bfloat16 with a float32 tail: what pays on CPUs with avx512_bf16 and on GPUs alike."""
+    return Stage(
+        name="main",
+        steps=steps,
+        data=DataRecipe(kind="photos", patch_px=patch_px, exclude=SHARE_ALIKE),
+        batch=batch,
+        optimiser=Optimiser(method, learning_rate=learning_rate, betas=(0.9, 0.99)),
+        schedule=Schedule("cosine", warmup_steps=200, final_learning_rate=1e-6),
+        ema_decay=0.999,
+        precision="bf16",
+        fp32_tail_steps=min(1000, steps),
+        channels_last=True,
+    )
+
+
+def _photo(name: str, model: str, steps: int) -> Recipe:
+    """Muon from 3e-3 down, on the most detailed of two places a patch, of photographs as they are and at half their size."""
+    stage = replace(_photo_stage(steps, learning_rate=3e-3, method="muon"), fp32_tail_steps=200)
+    data = replace(stage.data, reductions=(1, 2), draws=2)
+    return Recipe(name=name, model=model, stages=(replace(stage, data=data),), protocol="sisr-y")
+
+
+def photo_x2() -> Recipe:
+    """RLFN's NTIRE variant at ×2 for the shipped `photo-x2`.
+
+    Command: `upframe train photo-x2 --data PHOTOS --out runs/photo-x2`. Estimated: 45 minutes of one CPU core with
+    avx512_bf16. The shipped weights saw 12,000 steps of Adam at 1e-3 and then 3,500 of these. Reached: Set5-Y 37.51 dB.
+    """
+    return _photo("photo-x2", "rlfn-ntire-x2", 12_000)
+
+
+def photo_x3() -> Recipe:
+    """RLFN's NTIRE variant at ×3 for the shipped `photo-x3`, started from the ×4 weights (all but the upsampler).
+
+    Command: `upframe train photo-x3 --data PHOTOS --out runs/photo-x3 --set start_from=runs/photo-x4/last.pth`. Estimated:
+    45 minutes of one CPU core with avx512_bf16. The shipped weights saw 12,000 steps of Adam at 1e-3 and then 3,500 of these.
+    Reached: Set5-Y 33.79 dB.
+    """
+    return _photo("photo-x3", "rlfn-ntire-x3", 12_000)
+
+
+def photo_x4() -> Recipe:
+    """RLFN's NTIRE variant at ×4 for the shipped `photo-x4`, started from the ×2 weights (all but the upsampler).
+
+    Command: `upframe train photo-x4 --data PHOTOS --out runs/photo-x4 --set start_from=runs/photo-x2/last.pth`. Estimated: an
+    hour of one CPU core with avx512_bf16. The shipped weights saw 16,000 steps of Adam at 1e-3 and then 8,000 of Muon, in
+    three runs. Reached: Set5-Y 31.57 dB.
+    """
+    return _photo("photo-x4", "rlfn-ntire-x4", 16_000)
+
+
+def photo_vapsr_x2() -> Recipe:
+    """VapSR-S at ×2, a size its authors did not publish, for the shipped `photo-vapsr-x2`.
+
+    Command: `upframe train photo-vapsr-x2 --data PHOTOS --out runs/photo-vapsr-x2`. Estimated: 2 hours of one CPU core with
+    avx512_bf16. The shipped weights saw 9,000 steps of Adam at 1e-3, from a body of ×4, and then 6,000 of these. Reached:
+    Set5-Y 37.45 dB with half the parameters of `photo-x2`.
+    """
+    return _photo("photo-vapsr-x2", "vapsr-s-x2", 16_000)
+
+
+def photo_vapsr_x3() -> Recipe:
+    """VapSR-S at ×3, started from the ×4 weights (all but the upsampler), for the shipped `photo-vapsr-x3`.
+
+    Command: `upframe train photo-vapsr-x3 --data PHOTOS --out runs/photo-vapsr-x3 --set
+    start_from=runs/photo-vapsr-x4/last.pth`. Estimated: 2 hours of one CPU core with avx512_bf16; the shipped weights saw 6,000
+    of these steps. Reached: Set5-Y 33.78 dB with half the parameters of `photo-x3`.
+    """
+    return _photo("photo-vapsr-x3", "vapsr-s-x3", 16_000)
+
+
+def photo_vapsr_x4() -> Recipe:
+    """VapSR-S at ×4 for the shipped `photo-vapsr-x4`.
+
+    Command: `upframe train photo-vapsr-x4 --data PHOTOS --out runs/photo-vapsr-x4`. Estimated: 2 hours of one CPU core with
+    avx512_bf16. The shipped weights saw 23,300 steps of Adam at 1e-3 and then 9,500 of Muon, in four runs. Reached: Set5-Y
+    31.45 dB with half the parameters of `photo-x4`.
+    """
+    return _photo("photo-vapsr-x4", "vapsr-s-x4", 16_000)
+
+
+def photo_real_x4() -> Recipe:
+    """RLFN's NTIRE variant at ×4 for photographs as they are found: blurred, noisy, compressed twice over. L1 only.
+
+    Command: `upframe train photo-real-x4 --data PHOTOS --out runs/photo-real-x4 --set start_from=runs/photo-x4/last.pth`.
+    About an hour of one CPU core (22 patches a second when undisturbed). The shipped weights saw 2,000 of these steps and then
+    1,500 from 3e-4 down. Reached: on test sets degraded alike Set5-Y 28.38 dB where `photo-x4` has 27.68.
+    """
+    stage = replace(_photo_stage(5_000, learning_rate=5e-4), fp32_tail_steps=200)
+    data = replace(stage.data, low_quality="degraded", degradation="photo-mild")
+    return Recipe(name="photo-real-x4", model="rlfn-ntire-x4", stages=(replace(stage, data=data),), protocol="sisr-y")
+
+
+def flow() -> Recipe:
+    """A flow network of our own, trained on photographs under random smooth motion, whose flow is known exactly.
+
+    Command: `upframe train flow --data PHOTOS --out runs/flow`. 19 minutes of one CPU core. Reached: on 200 pairs from 183
+    held-back photos an endpoint error of 0.82 px (median 0.46) where zero flow has 3.85 (2.95).
+    """
+    stage = replace(
+        _photo_stage(2_000, patch_px=96, batch=8),
+        losses=(LossTerm("endpoint_error"),),
+        data=DataRecipe(kind="motion", patch_px=96, exclude=SHARE_ALIKE),
+        # Flows are differences of pixel positions: eight bits of mantissa are too few.
+        precision="fp32",
+        fp32_tail_steps=0,
+        clip_grad_norm=1.0,
+    )
+    return Recipe(name="flow", model="correlation-flow", stages=(stage,))
+
+
+# The video network -------------------------------------------------------------------------------------------------------
+OWN_FLOW = ParameterGroup(names=("correlation_flow",), frozen_until=None)
+NO_CLEANING = ParameterGroup(names=("image_cleaning",), frozen_until=None)
+VIDEO_OPTIONS: dict[str, Scalar] = {
+    "channels": 32,
+    "propagation_blocks": 6,
+    "cleaning_blocks": 4,
+    "reconstruction_channels": 24,
+    "flow": "correlation",
+    "idle_cleaning": True,
+}
+
+
+def _video_stage(name: str, steps: int, *, learning_rate: float, groups: tuple[ParameterGroup, ...]) -> Stage:
+    """Charbonnier on clips of eight frames reduced bicubically; the flow network stays as it was trained."""
+    return Stage(
+        name=name,
+        steps=steps,
+        losses=(LossTerm("charbonnier"),),
+        data=DataRecipe(kind="clips", patch_px=48, clip_frames=8, time_reversal=True, exclude=SHARE_ALIKE),
+        batch=2,
+        optimiser=Optimiser(learning_rate=learning_rate, betas=(0.9, 0.99), groups=groups),
+        schedule=Schedule("cosine", warmup_steps=100, final_learning_rate=1e-6),
+        ema_decay=0.999,
+        precision="bf16",
+        fp32_tail_steps=min(200, steps),
+    )
+
+
+def video_x4() -> Recipe:
+    """A small RealBasicVSR (32 channels, 6 blocks a direction) with our own flow network, for clean videos: cleaning is left
+    as it was made, which is none.
+
+    Command:
+    `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.
+    Reached: on the Vid4 parts 26.84 dB, warping error 0.00054. The shipped weights saw 6,000 steps more, on sharper clips
+    besides: 27.09 dB, 0.00046, where `photo-x4` has 27.06 and 0.00065.
+    """
+    stage = _video_stage("clean", 4_400, learning_rate=7e-4, groups=(OWN_FLOW, NO_CLEANING))
+    return Recipe(name="video-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(stage,), protocol="vid4-y")
+
+
+def _real_stage() -> Stage:
+    """Output and cleaning loss on degraded clips, mirrored: the stochastic degradation scheme (section 3.4 of the paper)."""
+    stage = _video_stage("wogan", 1_500, learning_rate=3e-4, groups=(OWN_FLOW,))
+    data = replace(stage.data, low_quality="degraded", degradation="video-mild", mirrored=True, time_reversal=False)
+    return replace(stage, data=data, losses=(LossTerm("l1"), LossTerm("l1", on="cleaned")))
+
+
+def video_real_x4() -> Recipe:
+    """`video-x4` made fit for degraded videos, its cleaning network trained along; distortion only.
+
+    Command: `upframe train video-real-x4 --data CLIPS --out runs/video-real-x4 --set start_from=runs/video-x4/last.pth`.
+    Half an hour of one CPU core. Reached: on the Vid4 parts 26.55 dB where `photo-real-x4` has 26.38 frame by frame, warping
+    error 0.00028 (0.00035).
+    """
+    return Recipe(
+        name="video-real-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(_real_stage(),), protocol="vid4-y"
+    )
+
+
+def video_real_x4_gan() -> Recipe:
+    """`video-real-x4` and a second stage against a discriminator, with the perceptual loss.
+
+    Command: as `video-real-x4`, and `--set losses.perceptual.options.weights=VGG19.pth`. For one GPU; not run yet. To
+    reach: a lower NIQE on real clips than `video-real-x4`.
+    """
+    first = _real_stage()
+    second = replace(
+        first,
+        name="gan",
+        steps=20_000,
+        losses=(*first.losses, replace(PERCEPTUAL, target="gt"), GAN),
+        optimiser=replace(first.optimiser, learning_rate=5e-5),
+        schedule=Schedule(),
+        discriminator=Discriminator(),
+        start_from=PREVIOUS,
+    )
+    return Recipe(
+        name="video-real-x4-gan",
+        model="realbasicvsr-x4",
+        model_options=VIDEO_OPTIONS,
+        stages=(first, second),
+        protocol="vid4-y",
+    )
+
+
+# The tricks of RLFN at a size where three seeds can be afforded -----------------------------------------------------------
+def _trick(name: str, *stages: Stage) -> Recipe:
+    small = tuple(
+        replace(
+            stage,
+            data=replace(stage.data, patch_px=32, exclude=SHARE_ALIKE),
+            batch=8,
+            channels_last=True,
+            precision="bf16",
+        )
+        for stage in stages
+    )
+    return Recipe(name=name, model="rlfn-ntire-x4", model_options=TRICK_OPTIONS, stages=small, protocol="sisr-y")
+
+
+TRICK_OPTIONS = {"channels": 24, "inner_channels": 24, "blocks": 3}
+TRICK_STEPS = 1500
+
+
+def _trick_stage(steps: int = TRICK_STEPS) -> Stage:
+    return single_stage(scale=4, steps=steps)
+
+
+def tricks_ws_1() -> Recipe:
+    """One warm start, 1500 steps a stage of a small RLFN (24 channels, 3 blocks): `rlfn-x4-ws-1` made small.
+
+    Command: `upframe train tricks-ws-1 --data PHOTOS --out runs/ws-1-seed1 --set seed=1`, also with seeds 2 and 3.
+    Two minutes of an undisturbed CPU core. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
+    """
+    return _trick("tricks-ws-1", *warm_started(_trick_stage(), starts=1))
+
+
+def tricks_e2000() -> Recipe:
+    """One stage of twice the length: `rlfn-x4-e2000` made small.
+
+    Command: as `tricks-ws-1`.
+    """
+    return _trick("tricks-e2000", _trick_stage(2 * TRICK_STEPS))
+
+
+def tricks_clr() -> Recipe:
+    """The schedule restarts and Adam's state stays: `rlfn-x4-clr` made small.
+
+    Command: as `tricks-ws-1`.
+    """
+    return _trick("tricks-clr", *warm_started(_trick_stage(), starts=1, keep_optimiser=True))
+
+
+def tricks_contrastive() -> Recipe:
+    """`tricks-ws-1` with the contrastive loss in its last stage.
+
+    Command: as `tricks-ws-1`. To compare with it.
+    """
+    return _trick("tricks-contrastive", *warm_started(_trick_stage(), starts=1, last=CONTRASTIVE))

@@ -1,0 +1,422 @@
+"""Upscaler: pixels in, larger pixels out. Tiles, alpha, gray, other output sizes, and what to do when memory runs out.
+
+up = Upscaler(load("photo", scale=4))
+big = up(pixels)                     # (H, W, C) any depth -> (4H, 4W, C) of the same depth
+for band in up.bands(pixels): ...    # the same, top to bottom, holding one row of tiles at a time
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upframe import pixels as px
+from upframe.engines import Engine, EngineOptions, TorchOptions, available_memory_bytes, make_engine
+from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
+from upframe.media.frames import Pixels
+from upframe.models.registry import Model
+from upframe.upscaling import flat_borders, tiling
+
+AUTO_TILE_PX = 384  # a tile is as fast per pixel as a whole picture from 128 px on, but reads a halo that others read, too
+WHOLE_UP_TO_PX = 1 << 20  # pictures up to this many pixels are not tiled by "auto" if they fit: halos cost, 540p a third more
+MIN_TILE_PX = 16  # below this a tile is all halo
+BLEND_PX = 8
+BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
+SLICE_ROWS = 64  # rows converted and handed to the encoder at once
+INNER_HALOS = 2  # halos of a flat margin that stay next to the content
+MARGIN_CHANGES = 2  # times that margins become narrower before a film has none: each costs all tiles that could be taken over
+TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
+
+TileSize = int | tuple[int, int] | Literal["auto", "off"]
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How a picture is cut into tiles."""
+
+    tile: TileSize = "auto"
+    """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from the memory available; "off"
+    runs the picture whole, its flat margins (margins.py) included."""
+    halo: int | None = None
+    """Input pixels of context around a tile; None takes the model's measured default."""
+    blend: int = BLEND_PX
+    """Input pixels over which neighbouring tiles are blended, on each side of their border."""
+    engine: EngineOptions = TorchOptions()
+    """What runs the network, and how."""
+    window: int | None = None
+    """Frames that a network with windows in time takes at once; None chooses from the memory available."""
+    sigma: float | None = None
+    """Standard deviation of the noise in the input, on the 0 to 255 scale, for networks that are told it."""
+    as_published: bool = False
+    """Whether clips are cut as the authors cut them when they measured their scores, instead of into our blended tiles
+    and windows."""
+
+
+def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:
+    """Core (height, width) of tiles whose size the user stated, for pictures of `size`."""
+    if tile == "off":
+        return size
+    return (tile, tile) if isinstance(tile, int) else tile
+
+
+@dataclass
+class Saved:
+    """How much need not be computed, of how much."""
+
+    part: int = 0
+    total: int = 0
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1; 0 of nothing."""
+        return self.part / self.total if self.total else 0.0
+
+
+class Upscaler:
+    """Runs one model on pictures of any size, depth and channel count. Call it from one thread at a time.
+
+    Args:
+        model: From `models.load`.
+        engine: Replaces the engine made from `options`.
+        on_tile: Called after each tile with (tiles done, tiles in all) of the picture at hand.
+        cancel: When set, the next tile raises `Cancelled`.
+        reuse: Whether a tile whose input, halo included, is that of the same tile of the last picture is taken over
+            from there: exact, since the same input gives the same output. Costs the memory of one enlarged picture.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: UpscaleOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        on_tile: Callable[[int, int], None] | None = None,
+        cancel: threading.Event | None = None,
+        reuse: bool = False,
+    ) -> None:
+        self.model = model
+        self.options = options or UpscaleOptions()
+        self.engine: Engine = engine or make_engine(model, self.options.engine)
+        self.notices: list[Notice] = []
+        self.on_tile = on_tile
+        self.cancel = cancel
+        self.reused = Saved()
+        """Tiles that were taken over from the last picture."""
+        self.flat = Saved()
+        """Input pixels that repeat a flat margin."""
+        self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
+        self._last_trim: flat_borders.Trim | None = None
+        self._narrowed = 0
+        if model.spec.window is not None:
+            advice = "pass a video, or a folder of frames with --clip"
+            raise UsageError(model.spec.name, "a network for clips, not for single pictures", advice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the device's memory."""
+        del self.engine
+        self._last = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def forget(self) -> None:
+        """Take nothing over from earlier pictures."""
+        if self._last is not None:
+            self._last.clear()
+            self._last_trim, self._narrowed = None, 0
+
+    def __call__(self, pixels: Pixels, *, size: tuple[int, int] | None = None) -> Pixels:
+        """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
+        return np.concatenate(list(self.bands(pixels, size=size)))
+
+    def bands(
+        self,
+        pixels: Pixels,
+        *,
+        size: tuple[int, int] | None = None,
+        dtype: np.dtype[Any] | None = None,
+        subject: str = "picture",
+    ) -> Iterator[Pixels]:
+        """The enlarged picture as bands of full-width rows, top to bottom, holding one row of tiles at a time.
+
+        Args:
+            pixels: (H, W, C) uint8, uint16 or float32; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha (straight).
+            size: (height, width) wanted; None is `scale` times the input. Other sizes are resampled from that (Lanczos 3).
+            dtype: uint8, uint16 or float32 of the result; None is that of the input.
+            subject: What notices and errors name.
+
+        Raises:
+            ResourceError: when even the smallest tile does not fit into memory.
+            VerifyError: when the network makes values that are not finite.
+        """
+        dtype = dtype or pixels.dtype
+        pixels, peak = self._in_range(pixels, dtype, subject)
+        height, width, channels = pixels.shape
+        made = (height * self.model.spec.scale, width * self.model.spec.scale)
+        colours = channels - 1 if channels in (2, 4) else channels
+        colour, alpha = pixels[..., :colours], pixels[..., colours:]
+        if alpha.shape[2]:
+            colour = spread_colour(colour, alpha[..., 0])
+        trim = self._trim(colour, alpha)
+        job = _Picture(self, trim, subject, layers=2 if alpha.shape[2] else 1)
+        layers = [self._sized(job.bands(_run_colour, colour), made, size)]
+        if alpha.shape[2]:
+            layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
+        for parts in zip(*layers, strict=True):
+            # In thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it.
+            for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
+                shown = _to_gray(rows[0]) if colours == 1 else rows[0]
+                if dtype == np.float32:  # whole numbers are clipped when they are made
+                    shown = shown.clamp(0, 1) * peak
+                alphas = [a[:1].clamp(0, 1) for a in rows[1:]]
+                yield px.from_unit(torch.cat([shown, *alphas]) if alphas else shown, dtype)
+
+    def _in_range(self, pixels: Pixels, dtype: np.dtype[Any], subject: str) -> tuple[Pixels, float]:
+        """Float pixels brought into [0, 1]: brighter ones are divided by the brightest colour, and that factor is
+        returned; negative ones are clipped, and everything above 1 is where the output holds no floats."""
+        if pixels.dtype != np.float32:
+            return pixels, 1.0
+        colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+        peak = max(float(pixels[..., :colours].max()), 1.0) if dtype == np.float32 else 1.0
+        bad = int(((pixels < 0) | (pixels > peak)).sum())
+        if bad:
+            self.notices.append(Notice("values-clipped", subject, f"{bad} values outside [0, {peak:g}] were clipped"))
+        scaled = pixels.clip(0, peak)
+        scaled[..., :colours] /= peak
+        return scaled.clip(0, 1), peak
+
+    def _trim(self, colour: Pixels, alpha: Pixels) -> flat_borders.Trim:
+        """The flat margins to leave out; none where the picture is asked for whole."""
+        planes = [plane for plane in (colour, alpha) if plane.shape[2]]
+        size = colour.shape[0], colour.shape[1]
+        spec = self.model.spec
+        trim = flat_borders.whole(size)
+        if self.options.tile != "off":
+            halo_px = max(self.halo_px, spec.halo_px)  # an error next to a tile is seen once, one in a margin all over it
+            trim = flat_borders.trim(planes, outer_px=halo_px, inner_px=INNER_HALOS * halo_px, phase_px=spec.phase_px)
+            if self.options.tile != "auto" and min(trim.size) < 4 * self.options.blend:  # may not carry the stated tiles
+                trim = flat_borders.whole(size)
+        if self._last is not None:
+            trim = self._steady(trim)
+        self.flat.total += size[0] * size[1]
+        self.flat.part += size[0] * size[1] - trim.size[0] * trim.size[1]
+        return trim
+
+    def _steady(self, trim: flat_borders.Trim) -> flat_borders.Trim:
+        """What is left out where tiles are taken over: they are known by where they lie in what is left of the picture, and a
+        cursor in a margin must not move them all with every frame. So margins only become narrower, a few times, then there
+        are none, until `forget`."""
+        last = self._last_trim
+        if last is None or last.whole_size != trim.whole_size:
+            self.forget()
+        else:
+            trim = trim.common(last)
+            if trim != last:
+                narrowed = self._narrowed + 1
+                self.forget()
+                self._narrowed = narrowed
+                trim = trim if narrowed <= MARGIN_CHANGES else flat_borders.whole(trim.whole_size)
+        self._last_trim = trim
+        return trim
+
+    def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
+        return bands if size is None or size == made else px.resize_bands(bands, made, size)
+
+    def tile_px(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Core (height, width) of the tiles a picture of `size` is cut into."""
+        if self.options.tile != "auto":
+            return stated_core(self.options.tile, size)
+        budget_px = TILE_SHARE * available_memory_bytes() / max(self.model.spec.activation_bytes_per_px, 1)
+        if size[0] * size[1] <= min(WHOLE_UP_TO_PX, budget_px):
+            return size
+        margin = 2 * (self.halo_px + self.options.blend)
+        side = int(budget_px**0.5) - margin
+        least = max(MIN_TILE_PX, 4 * self.options.blend)
+        side = max(min(side, AUTO_TILE_PX), least)
+        rows = BAND_BYTES // (size[1] * self.model.spec.scale**2 * 3 * 4)
+        return max(min(side, rows), least), side
+
+    @property
+    def halo_px(self) -> int:
+        return self.model.spec.halo_px if self.options.halo is None else self.options.halo
+
+
+class _Picture:
+    """One picture being rendered: its tiles, its progress, its back-off."""
+
+    def __init__(self, up: Upscaler, trim: flat_borders.Trim, subject: str, *, layers: int) -> None:
+        self.up, self.trim, self.subject = up, trim, subject
+        self.size = size = trim.size  # of what is tiled
+        self.scale = up.model.spec.scale
+        self.phase_px = up.model.spec.phase_px
+        self.grid = tiling.grid(
+            size, core_px=up.tile_px(size), blend_px=up.options.blend, halo_px=up.halo_px, phase_px=self.phase_px
+        )
+        self._done, self._total = 0, len(self.grid) * len(self.grid[0]) * layers
+
+    def bands(self, run: _Run, plane: Pixels) -> Iterator[Tensor]:
+        """Blended output rows (C, rows, s·W) of all tiles of a plane (H, W, C); `run` makes what a tile reads."""
+        plane = self.trim.cut(plane)
+
+        def tile_output(tile: tiling.Tile) -> Tensor:
+            out = self._reused(run, plane, tile) if run is _run_colour else self._tile(run, plane, tile)
+            self._done += 1
+            if self.up.on_tile:
+                self.up.on_tile(self._done, self._total)
+            return out
+
+        yield from self.trim.restored(tiling.blend(self.grid, self.scale, tile_output), self.scale)
+
+    def _reused(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
+        """`_tile`, or what it made of the very same input the last time."""
+        last = self.up._last
+        if last is None:
+            return self._tile(run, plane, tile)
+        source = _cut(plane, tile)
+        known = last.get(tile)
+        self.up.reused.total += 1
+        if known is not None and known[0].dtype == source.dtype and np.array_equal(known[0], source):
+            self.up.reused.part += 1
+            return known[1]
+        out = self._tile(run, plane, tile)
+        last[tile] = (source.copy(), out.clone())
+        return out
+
+    def _tile(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
+        """What one tile makes, halved as often as memory demands. Its neighbours never notice."""
+        if self.up.cancel is not None and self.up.cancel.is_set():
+            raise Cancelled(self.subject, "stopped on request")
+        try:
+            return tiling.cut_halo(run(self, plane, tile), tile, self.scale)
+        except OutOfMemoryError as error:
+            return self._halved(run, plane, tile, error)
+
+    def _halved(self, run: _Run, plane: Pixels, tile: tiling.Tile, error: OutOfMemoryError) -> Tensor:
+        height, width = tile.rows.length, tile.columns.length
+        if max(height, width) <= MIN_TILE_PX:
+            free = available_memory_bytes() / 2**20
+            need = tile.read_size[0] * tile.read_size[1] * self.up.model.spec.activation_bytes_per_px / 2**20
+            raise ResourceError(
+                self.subject,
+                f"even a tile of {width}x{height} px (about {need:.0f} MiB) does not fit into memory ({free:.0f} MiB free)",
+                "close other programs, or choose a lighter model",
+            ) from error
+        message = f"memory ran out for a tile of {width}x{height} px; it was redone in parts"
+        self._note("tile-halved", message)
+        parts = tiling.halves(
+            tile,
+            self.size,
+            blend_px=self.up.options.blend,
+            halo_px=self.up.halo_px,
+            phase_px=self.phase_px,
+            floor_px=MIN_TILE_PX,
+        )
+        return torch.cat(list(tiling.blend(parts, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
+
+    def _note(self, id: str, message: str) -> None:
+        """Add a notice, once a picture however many tiles it concerns."""
+        if not any(n.id == id and n.subject == self.subject for n in self.up.notices):
+            self.up.notices.append(Notice(id, self.subject, message))
+
+    def network(self, region: Tensor, tile: tiling.Tile) -> Tensor:
+        """Run (C, h, w) through the network; redo in float32 what comes out not finite."""
+        # A network for one channel (gray or luma) takes the three as three frames.
+        clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
+        place = self.trim.place(tile)
+        out = self.up.engine(clip, place).flatten(0, 2)
+        if torch.isfinite(out.sum()):  # what is not finite makes the sum so; sums of values around 1 do not overflow
+            return out
+        if self.up.engine.precision != "fp32":
+            message = f"values were not finite in {self.up.engine.precision}; the tile was redone in float32"
+            self._note("fp32-fallback", message)
+            out = self.up.engine.in_float32()(clip, place).flatten(0, 2)
+        if not torch.isfinite(out).all():
+            bad = int((~torch.isfinite(out)).sum())
+            raise VerifyError(self.subject, f"the network made {bad} values that are not finite", "check the weights")
+        return out
+
+
+_Run = Callable[[_Picture, Pixels, tiling.Tile], Tensor]
+"""Makes the read region (C, s·h, s·w) of a tile of a plane (H, W, C)."""
+
+
+def _cut(plane: Pixels, tile: tiling.Tile) -> Pixels:
+    rows, columns = tile.rows, tile.columns
+    return plane[rows.read_start : rows.read_end, columns.read_start : columns.read_end]
+
+
+def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
+    region = px.to_unit(_cut(plane, tile))
+    return region.expand(3, -1, -1) if region.shape[0] == 1 else region
+
+
+def _run_colour(job: _Picture, colour: Pixels, tile: tiling.Tile) -> Tensor:
+    return job.network(_region(colour, tile), tile)
+
+
+def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
+    """Alpha through the network as a gray picture, held within the range of the input pixels around each place.
+
+    The network sharpens the outline as it sharpens the picture; the bounds forbid overshoot and keep areas of constant
+    alpha exactly constant, so they need no network at all.
+    """
+    region = _region(alpha, tile)
+    plane = region[:1]
+    radius = 2
+    high = F.max_pool2d(plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    low = -F.max_pool2d(-plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
+    if torch.equal(low, high):
+        return _enlarge(plane, job.scale).expand(3, -1, -1)
+    out = _to_gray(job.network(region, tile))
+    return torch.minimum(torch.maximum(out, _enlarge(low, job.scale)), _enlarge(high, job.scale)).expand(3, -1, -1)
+
+
+def _enlarge(x: Tensor, scale: int) -> Tensor:
+    return x.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def _to_gray(rgb: Tensor) -> Tensor:
+    """(3, H, W) → (1, H, W) by the luma weights of BT.601; equal channels stay as they are up to rounding."""
+    return (rgb * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)
+
+
+def spread_colour(colour: Pixels, alpha: Pixels) -> Pixels:
+    """Colour with fully transparent pixels replaced by that of the nearest visible ones, (H, W, C) and (H, W).
+
+    What stands under zero alpha is arbitrary (often black); a network would draw it into the edge as a halo. Filled from
+    a pyramid of averages of visible colour, coarse to fine, so the cost is linear in the number of pixels.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return colour
+    known = torch.from_numpy(~hidden).float()[None]
+    filled = _fill(px.to_unit(colour) * known, known)
+    spread = px.from_unit(filled, colour.dtype)
+    return np.where(hidden[..., None], spread, colour)
+
+
+def _fill(weighted: Tensor, weight: Tensor) -> Tensor:
+    """Colour (C, H, W) where `weight` is not zero, and the pyramid's average of what is nearby elsewhere."""
+    if weight.min() > 0 or max(weight.shape[1:]) == 1:
+        return weighted / weight.clamp_min(1e-9)
+    h, w = weight.shape[1:]
+    pad = (0, w % 2, 0, h % 2)
+    coarse_weight = F.avg_pool2d(F.pad(weight, pad)[None], 2)[0]
+    coarse = F.avg_pool2d(F.pad(weighted, pad)[None], 2)[0]
+    # Weights above 0 become 1: otherwise one visible pixel would count ever less as the pyramid narrows.
+    seen = (coarse_weight > 0).float()
+    below = _enlarge(_fill(coarse / coarse_weight.clamp_min(1e-9) * seen, seen), 2)[:, :h, :w]
+    return torch.where(weight > 0, weighted / weight.clamp_min(1e-9), below)

@@ -1,0 +1,315 @@
+"""How much memory networks for clips take, foretold before anything is computed, and what to choose for the memory there is.
+
+A network's `spec.memory` states measured laws (`scripts/calibrate_memory.py`). From them follow what one call of the engine
+adds, what a segment cut into tiles holds, and the choice of tile, window and kept features that fits.
+
+The laws are of resident memory on a CPU under the allocator's settings of the command line: weights, interpreter and
+libraries are not in them, since the process can be asked what it holds already (`process_bytes`); scratch space of kernels
+and the holes that the allocator leaves are. Where holes fall is chance: what a call adds differs by some 10 % between runs,
+and by more where it is small against the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import math
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from upframe.models.interfaces import Keep
+from upframe.models.spec import Memory, ModelSpec, Precision
+from upframe.upscaling import tiling
+
+FRAME_BYTES = 12  # of a pixel with three float32 channels
+CLEANING_BYTES = 1000  # a pixel that is cleaned at once
+CLEANING_PX = 1 << 20  # cleaned at once at most
+# Memory that a frame that waits takes for its own size, measured: it stays between what a call frees, which is left in holes.
+WAITING = 2.5
+TILE_STEP_PX = 32  # between the sides of tiles that are looked at
+
+
+# What a network takes -------------------------------------------------------------------------------------------------
+def laws(spec: ModelSpec, precision: Precision) -> tuple[Memory, ...]:
+    """The network's laws for a precision; those of float32, which takes no less, where none are stated for it."""
+    chosen = tuple(law for law in spec.memory if law.precision == precision)
+    chosen = chosen or tuple(law for law in spec.memory if law.precision == "fp32")
+    return chosen or (Memory(per_px=spec.activation_bytes_per_px),)
+
+
+def call_bytes(
+    spec: ModelSpec, size: tuple[int, int], frames: int, *, precision: Precision = "fp32", keep: Keep = "full"
+) -> int:
+    """What a process holds more at the peak of one call of the engine than just before it; input and output included.
+
+    Of a network that streams: at the peak of a stream whose frames are dropped one by one.
+
+    Args:
+        size: (height, width) of the frames.
+        frames: In the clip.
+    """
+    window = spec.window
+    if window is not None and not spec.streams:
+        frames = -(-max(frames, window.minimum) // window.multiple) * window.multiple
+    px = spec.size.padded(size[0]) * spec.size.padded(size[1])
+    return _peak(laws(spec, precision), px, px, frames, keep)
+
+
+def held_frames(frames: int, keep: Keep) -> int:
+    """Frames whose features a streaming network holds, of a clip of `frames`; half precision is not foretold."""
+    return frames if keep == "full" else min(frames, 2 * math.ceil(math.sqrt(frames)))
+
+
+def _peak(of: tuple[Memory, ...], worked_px: int, held_px: int, frames: int, keep: Keep) -> int:
+    """The largest of some laws.
+
+    Args:
+        worked_px: Pixels of the frames at hand.
+        held_px: Pixels of all frames at one time whose features are held.
+    """
+    held = held_frames(frames, keep)
+    return math.ceil(
+        max(
+            law.fixed
+            + law.per_px * worked_px
+            + (law.chunk.bytes_per_px * law.chunk.worked_px(worked_px, frames) if law.chunk else 0)
+            + (law.per_px_frame * frames + law.feature_bytes * held) * held_px
+            for law in of
+        )
+    )
+
+
+# Choosing -------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Layout:
+    """Tiles of one core size over frames of one size."""
+
+    core: tuple[int, int]
+    """(height, width) in input pixels."""
+    largest_px: int
+    """Pixels of the largest tile as the network gets it: with halo, padded to a size it takes."""
+    all_px: int
+    """The same of all tiles together."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How tiles are cut: as in `tiling.grid`, and no core smaller than `least_px`."""
+
+    halo_px: int
+    blend_px: int
+    least_px: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a segment is cut into."""
+
+    tile: tuple[int, int]
+    """Core (height, width) of the tiles."""
+    window: int
+    """Frames at once; of a network that takes the whole segment, its frames."""
+    keep: Keep
+    """What becomes of a streaming network's features."""
+    memory_bytes: int
+    """What that takes, besides the segment's frames and the finished ones."""
+
+
+def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cutting: Cutting) -> Layout:
+    """How tiles with a core of `core` lie on frames of `size`."""
+    reads = []
+    for length, core_px in zip(size, core, strict=True):
+        spans = tiling.spans(
+            length, core_px=core_px, blend_px=cutting.blend_px, halo_px=cutting.halo_px, phase_px=spec.phase_px
+        )
+        reads.append([spec.size.padded(span.read_end - span.read_start) for span in spans])
+    return Layout(core, max(reads[0]) * max(reads[1]), sum(reads[0]) * sum(reads[1]))
+
+
+def segment_bytes(
+    spec: ModelSpec, tiles: Layout, frames: int, *, window: int, precision: Precision = "fp32", keep: Keep = "full"
+) -> int:
+    """What running a segment takes at its peak, besides its own frames and the finished ones.
+
+    All tiles go through time in step. So while one is worked on, the others hold their features (streams) or the enlarged
+    frames of a window that are not finished (windows).
+
+    Args:
+        frames: Of the segment.
+        window: Frames at once.
+    """
+    of = laws(spec, precision)
+    assert spec.window is not None
+    if spec.streams or spec.window.frames is None:
+        return _peak(of, tiles.largest_px, tiles.all_px, frames, keep)
+    seen = min(window, frames) if spec.task != "interpolate" else window
+    padded = -(-max(seen, spec.window.minimum) // spec.window.multiple) * spec.window.multiple
+    call = _peak(of, tiles.largest_px, tiles.largest_px, padded, keep)
+    if spec.task == "interpolate":
+        return call
+    # The frames of a clip that is one window are the call's own output; those of several are blended into copies.
+    waiting_px = tiles.all_px - (tiles.largest_px if frames <= window else 0)
+    return call + math.ceil(WAITING * waiting_px * spec.scale**2 * FRAME_BYTES * seen)
+
+
+def choose(
+    spec: ModelSpec,
+    size: tuple[int, int],
+    frames: int,
+    *,
+    budget: float,
+    cutting: Cutting,
+    precision: Precision = "fp32",
+    tile: tuple[int, int] | None = None,
+    window: int | None = None,
+) -> Choice:
+    """The best way of running a segment within `budget` bytes; where nothing fits, what takes least.
+
+    Best is, in this order: a window as long as the network's own, whole frames, features kept. So whole frames are tried
+    first, with features kept and then computed twice, then smaller and smaller tiles likewise; and all that with shorter and
+    shorter windows. For seeing more frames is what these networks are good at, and a tile's halo replaces most of what lies
+    outside it. More memory never makes the choice a worse one. A window is never longer than the network's own: it was
+    trained on that.
+
+    Args:
+        size: (height, width) of the frames.
+        frames: Of the segment, context included.
+        tile: Core that the user states.
+        window: Frames at once that the user states.
+    """
+    cores = _layouts(spec, size, cutting) if tile is None else [layout(spec, size, tile, cutting)]
+    keeps: tuple[Keep, ...] = ("full", "recompute") if spec.streams else ("full",)
+    least: Choice | None = None
+    for at_once, tiles, keep in itertools.product(_windows(spec, frames, window), cores, keeps):
+        need = segment_bytes(spec, tiles, frames, window=at_once, precision=precision, keep=keep)
+        choice = Choice(tiles.core, at_once, keep, need)
+        if need <= budget:
+            return choice
+        if least is None or need < least.memory_bytes:
+            least = choice
+    assert least is not None
+    return least
+
+
+def _layouts(spec: ModelSpec, size: tuple[int, int], cutting: Cutting) -> list[Layout]:
+    """Whole frames, then square cores of falling size. None is so small that the network would pad what it reads, none
+    narrower than its two halos, which would be most of the work, and none that cannot carry two blend margins."""
+    padded = spec.size.minimum - 2 * (cutting.halo_px + cutting.blend_px)
+    least = max(cutting.least_px, 4 * cutting.blend_px, 2 * cutting.halo_px, padded)
+    found = [layout(spec, size, size, cutting)]
+    counts = {(1, 1)}
+    longest = -(-max(size) // TILE_STEP_PX) * TILE_STEP_PX
+    for side in itertools.chain(range(longest - TILE_STEP_PX, least, -TILE_STEP_PX), (least,)):
+        count = (-(-size[0] // side), -(-size[1] // side))
+        if count not in counts:  # cores are made equal, so the same number of them is the same cutting
+            counts.add(count)
+            found.append(layout(spec, size, (min(side, size[0]), min(side, size[1])), cutting))
+    return found
+
+
+def _windows(spec: ModelSpec, frames: int, stated: int | None) -> Iterator[int]:
+    """Windows to try, the longest first: the network's own, and what it takes without padding below that."""
+    assert spec.window is not None
+    own = spec.window.frames
+    if own is None:
+        yield frames
+        return
+    yield stated or own
+    if stated is None and spec.task != "interpolate":
+        least = max(spec.window.overlap + 1, spec.window.minimum)
+        yield from (n for n in range(own - 1, least - 1, -1) if n % spec.window.multiple == 0)
+
+
+# What a film takes ----------------------------------------------------------------------------------------------------
+def frames_bytes(spec: ModelSpec, size: tuple[int, int], frames: int, running: int, *, passes: int = 1) -> int:
+    """What a segment takes with its own frames: as read, as the network gets them, and its work on them.
+
+    Args:
+        size: (height, width) of the frames.
+        frames: Of the segment, context included.
+        running: From `segment_bytes`.
+        passes: Of cleaning, at most.
+    """
+    px = size[0] * size[1]
+    read, prepared = 6 * px * frames, FRAME_BYTES * px * frames
+    preparing = 2 * prepared  # single frames, and these as one tensor
+    if spec.preparation is not None and passes:
+        # The clip, what cleaning adds to each frame, that as one tensor, and, from the second pass on, the clip before it.
+        preparing = prepared * (3 if passes == 1 else 4) + CLEANING_BYTES * min(px, CLEANING_PX)
+    return read + max(preparing, prepared + running)
+
+
+def finishing_bytes(made: tuple[int, int], size: tuple[int, int], *, queued: int, encoder_frames: int) -> int:
+    """What finished frames take on their way from the network to the file.
+
+    Args:
+        made: (height, width) as the network makes them: blended, and in slices turned into pixels.
+        size: (height, width) as they are written.
+        queued: Frames that may wait for the encoder.
+        encoder_frames: Frames that the encoder holds, of 8 bits with half of the colours.
+    """
+    out_px = size[0] * size[1]
+    return 2 * FRAME_BYTES * made[0] * made[1] + (queued + 2) * 6 * out_px + encoder_frames * out_px * 3 // 2
+
+
+def process_bytes() -> int:
+    """What this process holds now: resident memory, less what its allocator keeps for reuse. 0 where it cannot be told."""
+    return max(resident_bytes() - _reusable_bytes(), 0)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process, with what its allocator keeps for reuse; 0 where it cannot be told."""
+    return _own_bytes("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process had since it began or since `forget_peak`; 0 where it cannot be told."""
+    return _own_bytes("VmHWM")
+
+
+def forget_peak() -> None:
+    """Count `peak_bytes` anew, where the system allows."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _own_bytes(entry: str) -> int:
+    status = Path("/proc/self/status")
+    found = re.search(rf"{entry}:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else 0
+
+
+class _MallInfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+@cache
+def _mallinfo2() -> Any:
+    """glibc's function of this name (2.33 and later), or None."""
+    if sys.platform != "linux":
+        return None
+    try:
+        function = ctypes.CDLL("libc.so.6").mallinfo2
+    except (OSError, AttributeError):
+        return None
+    function.restype = _MallInfo2
+    return function
+
+
+def _reusable_bytes() -> int:
+    function = _mallinfo2()
+    return 0 if function is None else int(function().fordblks)

@@ -1,0 +1,384 @@
+"""Bad, damaged and hostile inputs end in one clear error, fast and small (faults A1, A2, A4 to A6, A20, A21, A23, A24)."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from conftest import make_photo
+from image_files import PNG_SIGNATURE, chunk, exif, noise, png, put, saved
+from upframe.errors import InputError
+from upframe.media.image.files import ImageSource, Limits, probe, read_pixels
+
+
+# Not an image (A1, A2, A21, A23) --------------------------------------------------------------------------------------
+def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        probe(tmp_path / "none.png")
+    with pytest.raises(InputError, match=r"empty \(0 bytes\)"):
+        probe(put(tmp_path / "x.png", b""))
+    with pytest.raises(InputError, match="not a file name"):
+        probe(tmp_path / "null\0byte.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"just some text\n", "text"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "video"),
+        (bytes(100), "unknown data"),
+        (b"8BPS\0\1", "Photoshop"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_kind(tmp_path: Path, content: bytes, kind: str) -> None:
+    with pytest.raises(InputError, match=rf"not an image that can be read \(it holds {kind}\)"):
+        probe(put(tmp_path / "x.png", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "extra"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"upframe\[heif\]"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", r"upframe\[jxl\]"),
+        (b"\xff\x0a\0\0", r"upframe\[jxl\]"),
+    ],
+)
+def test_formats_of_plugins_name_the_extra(tmp_path: Path, content: bytes, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # absent, also where it is installed
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(InputError, match=extra):
+        probe(put(tmp_path / "x.heic", content))
+
+
+def test_camera_raw_is_not_mistaken_for_tiff(tmp_path: Path) -> None:
+    for name in ("x.tif", "y.dng"):
+        tifffile.imwrite(tmp_path / name, noise(8, 8, 1)[..., 0], extratags=[(50706, 1, 4, bytes([1, 4, 0, 0]), True)])
+        with pytest.raises(InputError, match="camera RAW"):
+            probe(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(20)  # the claim is that nothing waits; without a limit a failure would hang
+def test_pipes_devices_sockets_folders_and_loops_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(tmp_path)  # socket paths are short
+        listener.bind("s.png")
+        for name, reason in {
+            tmp_path / "pipe.png": "named pipe",
+            tmp_path / "s.png": "socket",
+            Path("/dev/zero"): "device",
+            tmp_path / "folder.png": "folder",
+            tmp_path / "loop.png": "leads back to itself",
+        }.items():
+            with pytest.raises(InputError, match=reason):
+                probe(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such permissions here")
+def test_unreadable_file_says_permission_denied(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.png", png(noise(2, 2, 3)))
+    path.chmod(0)
+    if os.geteuid() == 0:  # root reads everything: become nobody in a child process
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o755)
+        code = (
+            "import os, sys; from upframe.media.image.files import probe; from upframe.errors import InputError\n"
+            "os.setuid(65534)\ntry: probe(sys.argv[1])\nexcept InputError as error: print(error)"
+        )
+        result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        assert "permission denied" in result.stdout
+    else:
+        with pytest.raises(InputError, match="permission denied"):
+            probe(path)
+
+
+def test_messages_stay_one_line_whatever_the_name(tmp_path: Path) -> None:
+    path = put(tmp_path / "two\nlines\x1b[31m.png", b"text")
+    with pytest.raises(InputError) as caught:
+        probe(path)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["é.png", "e\u0301.png", "😀 x.png", "a#%&'\".png", "-x.png", "50%_off.PNG", "new\nline.png"])
+def test_names_of_any_kind_work(tmp_path: Path, name: str) -> None:
+    pixels = noise(2, 3, 3)
+    np.testing.assert_array_equal(read_pixels(put(tmp_path / name, png(pixels))), pixels)
+
+
+# Bombs (A6) -----------------------------------------------------------------------------------------------------------
+def bombs() -> dict[str, bytes]:
+    side = 100_000
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0))
+    jpeg = bytearray(saved(Image.new("RGB", (8, 8)), "JPEG"))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
+    bmp = bytearray(saved(Image.new("RGB", (8, 8)), "BMP"))
+    bmp[18:26] = struct.pack("<ii", side, side)
+    gif = bytearray(saved(Image.new("P", (8, 8)), "GIF"))
+    gif[6:10] = struct.pack("<HH", 65535, 65535)
+    webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\xff"[:3] * 2
+    webp = b"RIFF" + struct.pack("<I", len(webp) + 12) + b"WEBP" + webp + bytes(8)
+    avif = bytearray(saved(Image.new("RGB", (8, 8)), "AVIF"))
+    at = avif.index(b"ispe") + 8
+    avif[at : at + 8] = struct.pack(">II", side, side)
+    tiff = struct.pack("<2sHIH", b"II", 42, 8, 8)
+    for tag, kind, value in (
+        (256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (279, 4, 8)
+    ):  # fmt: skip
+        tiff += struct.pack("<HHII", tag, kind, 1, value)
+    return {
+        "png": PNG_SIGNATURE + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""),
+        "jpeg": bytes(jpeg),
+        "bmp": bytes(bmp),
+        "gif": bytes(gif),
+        "webp": webp,
+        "avif": bytes(avif),
+        "tiff": tiff + bytes(4),
+    }
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "bmp", "gif", "webp", "avif", "tiff"])
+def test_bomb_is_refused_before_allocation(tmp_path: Path, format: str) -> None:
+    """In a process of its own whose address space may not grow by 100 MB: an allocation would fail the test."""
+    path = put(tmp_path / f"x.{format}", bombs()[format])
+    code = (
+        "import resource, sys; import upframe.media.image.files as m; from upframe.errors import InputError\n"
+        "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (now + 100_000_000,) * 2)\n"
+        "limits = m.Limits(max_pixels=100_000_000)\n"
+        "try: m.probe(sys.argv[1], limits=limits)\nexcept InputError as error: print(error)"
+    )
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("address space is measured through /proc")
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    assert "megapixels, more than the limit of 100" in result.stdout, result.stderr
+    assert "--max-pixels" in result.stdout
+
+
+def test_limit_can_be_raised_and_lowered(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.png", png(noise(10, 10, 3)))
+    with pytest.raises(InputError, match="--max-pixels 100"):
+        probe(path, limits=Limits(max_pixels=99))
+    assert probe(path, limits=Limits(max_pixels=100)).size == (10, 10)
+
+
+def test_decompression_of_png_stops_at_the_size_of_the_picture(tmp_path: Path) -> None:
+    """A megapixel header over gigabytes of zeros: read as far as needed, never inflated into memory at once."""
+    import tracemalloc
+
+    stream = zlib.compressobj(9)
+    data = b"".join(stream.compress(bytes(1 << 20)) for _ in range(200)) + stream.flush()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 100, 100, 8, 0, 0, 0, 0))
+    path = put(tmp_path / "x.png", PNG_SIGNATURE + head + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    tracemalloc.start()
+    out = read_pixels(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert out.shape == (100, 100, 1) and peak < 20e6
+
+
+def test_huge_compressed_text_is_left_out(tmp_path: Path) -> None:
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
+    with ImageSource(put(tmp_path / "x.png", png(noise(2, 2, 3), before=bomb))) as source:
+        assert source.metadata.text == ()
+
+
+# Truncated and damaged (A4, A5) ---------------------------------------------------------------------------------------
+def test_truncated_jpeg_says_how_much_was_decoded(tmp_path: Path) -> None:
+    whole = saved(Image.fromarray(make_photo(200, 160)), "JPEG", quality=90)
+    expected = read_pixels(put(tmp_path / "whole.jpg", whole))
+    path = put(tmp_path / "x.jpg", whole[: int(len(whole) * 0.6)])
+    with pytest.raises(InputError, match=r"truncated, (\d+) % decoded") as caught:
+        read_pixels(path)
+    percent = int(str(caught.value).split("truncated, ")[1].split(" ")[0])
+    assert 45 <= percent <= 75, "of evenly detailed rows, 60 % of the bytes hold about 60 %"
+    with ImageSource(path, allow_truncated=True) as source:
+        (frame,) = source
+    assert [notice.id for notice in source.notices] == ["truncated"]
+    assert frame.pixels.shape == expected.shape
+    rows = 200 * percent // 100 - 16  # the last row of blocks may be partial
+    np.testing.assert_array_equal(frame.pixels[:rows], expected[:rows])
+
+
+def test_truncated_progressive_jpeg_is_refused_or_coarse(tmp_path: Path) -> None:
+    photo = make_photo(96, 96)
+    whole = saved(Image.fromarray(photo), "JPEG", progressive=True, quality=90)
+    path = put(tmp_path / "x.jpg", whole[: int(len(whole) * 0.6)])
+    with pytest.raises(InputError, match="truncated"):
+        read_pixels(path)
+    with ImageSource(path, allow_truncated=True) as source:
+        (frame,) = source
+    # The first scans cover the whole picture: what is there resembles it everywhere, down to the last rows.
+    assert np.abs(frame.pixels[-16:].astype(float) - photo[-16:]).mean() < 20
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_truncated_png_says_how_much_was_decoded(tmp_path: Path, dtype: str) -> None:
+    pixels = noise(100, 40, 3, dtype)
+    whole = png(pixels)
+    path = put(tmp_path / "x.png", whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"truncated, (4[5-9]|50) % decoded"):
+        read_pixels(path)
+    with ImageSource(path, allow_truncated=True) as source:
+        (frame,) = source
+    assert [notice.id for notice in source.notices] == ["truncated"]
+    np.testing.assert_array_equal(frame.pixels[:45], pixels[:45])
+    assert not frame.pixels[52:].any()
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.97])
+def test_any_flipped_bit_of_a_png_is_noticed(tmp_path: Path, position: float) -> None:
+    whole = bytearray(png(noise(30, 30, 3), before=chunk(b"tEXt", b"Author\0" + b"A" * 300)))
+    whole[int(len(whole) * position)] ^= 4
+    with pytest.raises(InputError, match=r"truncated|damaged"):
+        read_pixels(put(tmp_path / "x.png", bytes(whole)))
+
+
+def test_png_without_its_end_is_truncated_though_all_pixels_are_there(tmp_path: Path) -> None:
+    pixels = noise(8, 8, 3)
+    path = put(tmp_path / "x.png", png(pixels)[:-12])
+    with pytest.raises(InputError, match="truncated, 100 % decoded"):
+        read_pixels(path)
+    with ImageSource(path, allow_truncated=True) as source:
+        np.testing.assert_array_equal(next(iter(source)).pixels, pixels)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "GIF", "BMP", "AVIF", "TIFF"])
+def test_other_truncated_formats_are_refused(tmp_path: Path, format: str) -> None:
+    whole = saved(Image.fromarray(make_photo(120, 90)), format)
+    with pytest.raises(InputError, match=r"truncated|damaged"):
+        read_pixels(put(tmp_path / "x", whole[: int(len(whole) * 0.6)]))
+
+
+@pytest.mark.parametrize("format", ["WEBP", "BMP", "TIFF"])
+def test_other_truncated_formats_can_be_kept_in_part(tmp_path: Path, format: str) -> None:
+    options = {"lossless": False} if format == "WEBP" else {}
+    whole = saved(Image.fromarray(make_photo(120, 90)), format, **options)
+    path = put(tmp_path / "x", whole[: int(len(whole) * 0.6)])
+    if format == "TIFF":  # written by Pillow with the directory behind the data; the directory must be there
+        tifffile.imwrite(path, make_photo(120, 90), photometric="rgb", rowsperstrip=10)
+        path.write_bytes(path.read_bytes()[:20_000])
+    with ImageSource(path, allow_truncated=True) as source:
+        (frame,) = source
+    assert [notice.id for notice in source.notices] == ["truncated"]
+    assert frame.pixels.shape == (120, 90, 3)
+    assert frame.pixels.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_mutated_files_end_in_an_input_error_or_in_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A small fuzz of every decoder: flips, cuts and overwritten runs, seeded. Anything but InputError fails, and
+    so do warnings and log lines of the codecs, which users would see."""
+    photo = Image.fromarray(make_photo(24, 20))
+    seeds = {format: saved(photo, format) for format in ("JPEG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "PNG")}
+    seeds["PNG16"] = png(noise(12, 12, 4, "uint16"), before=chunk(b"eXIf", exif()))
+    seeds["LZW"] = saved(photo, "TIFF", compression="tiff_lzw")
+    seeds["EXIF"] = saved(photo, "JPEG", exif=b"Exif\0\0" + exif())
+    seeds["APNG"] = saved(photo, "PNG", save_all=True, append_images=[photo.rotate(90)], duration=50)
+    rng = random.Random(1)
+    outcomes = {"pixels": 0, "refused": 0}
+    for seed in seeds.values():
+        for _ in range(60):
+            data = bytearray(seed)
+            for _ in range(rng.randint(1, 6)):
+                at = rng.randrange(len(data))
+                action = rng.randrange(3)
+                if action == 0:
+                    data[at] ^= 1 << rng.randrange(8)
+                elif action == 1:
+                    data[at : at + 4] = rng.choice([b"\xff" * 4, bytes(4), rng.randbytes(4)])
+                elif len(data) > 40 and rng.random() < 0.3:
+                    del data[at:]
+                    data += b"\0"
+            path = put(tmp_path / "x", bytes(data))
+            try:
+                with ImageSource(path, limits=Limits(max_pixels=10_000_000), allow_truncated=rng.random() < 0.5) as source:
+                    for frame in source:
+                        assert frame.pixels.dtype == source.info.dtype
+                        assert frame.pixels.shape[2] == source.info.channels
+                outcomes["pixels"] += 1
+            except InputError:
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 50, outcomes
+    assert not caplog.records
+
+
+# Several pictures in one file (A20) -----------------------------------------------------------------------------------
+def test_multi_picture_jpeg_is_refused_unless_the_first_is_enough(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(make_photo(16, 24, seed=i)) for i in (1, 2))
+    path = put(tmp_path / "x.jpg", saved(first, "MPO", save_all=True, append_images=[second]))
+    with pytest.raises(InputError, match=r"multi-picture JPEG.*2 pictures") as caught:
+        probe(path)
+    assert "--first-frame" in str(caught.value)
+    with ImageSource(path, first_frame=True) as source:
+        (frame,) = source
+    assert frame.pixels.shape == (16, 24, 3)
+    to_first, to_second = (np.abs(frame.pixels.astype(float) - np.asarray(image)).mean() for image in (first, second))
+    assert to_first < to_second / 2
+
+
+def test_all_pages_of_a_tiff_come_in_order_and_previews_do_not(tmp_path: Path) -> None:
+    pages = [noise(8, 9, 3, "uint16", seed=i) for i in range(3)]
+    with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
+        for i, page in enumerate(pages):
+            writer.write(page, photometric="rgb", metadata=None)
+            if i == 0:
+                writer.write(page[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    info = probe(tmp_path / "x.tif")
+    assert (info.frames, info.animated) == (3, False)
+    with ImageSource(tmp_path / "x.tif") as source:
+        for frame, page in zip(source, pages, strict=True):
+            np.testing.assert_array_equal(frame.pixels, page)
+    with ImageSource(tmp_path / "x.tif", first_frame=True) as source:
+        assert source.info.frames == len(list(source)) == 1
+
+
+def test_pages_of_unlike_kind_are_refused_by_number(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
+        writer.write(noise(8, 9, 3), photometric="rgb", metadata=None)
+        writer.write(noise(8, 9, 1, "uint16")[..., 0], photometric="minisblack", metadata=None)
+    with pytest.raises(InputError, match=r"page 2 has 1 of uint16.*--first-frame"):
+        probe(tmp_path / "x.tif")
+    assert probe(tmp_path / "x.tif", first_frame=True).channels == 3
+
+
+# Changes while reading (A24) ------------------------------------------------------------------------------------------
+def test_change_while_reading_is_detected(tmp_path: Path) -> None:
+    for change in (
+        lambda p: p.write_bytes(p.read_bytes() + b"x"),
+        lambda p: os.utime(p, ns=(1, 1)),
+        lambda p: (p.with_name("new").write_bytes(p.read_bytes()), p.with_name("new").replace(p)),
+        lambda p: p.unlink(),
+    ):
+        path = put(tmp_path / "x.png", png(noise(4, 4, 3)))
+        with ImageSource(path) as source:
+            change(path)
+            with pytest.raises(InputError, match="changed while reading"):
+                list(source)
+
+
+def test_change_between_frames_is_detected(tmp_path: Path) -> None:
+    images = [Image.fromarray(make_photo(8, 8, seed=i)) for i in range(3)]
+    path = put(tmp_path / "x.png", saved(images[0], "PNG", save_all=True, append_images=images[1:], duration=40))
+    with ImageSource(path) as source:
+        frames = iter(source)
+        next(frames)
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(InputError, match="changed while reading"):
+            list(frames)
