@@ -15,9 +15,11 @@ import av
 import upframe
 from upframe.drawing.sheet import Box, SheetRow, contact_sheet
 from upframe.jobs import run as job
-from upframe.jobs.naming import Target
+from upframe.jobs.events import Event
+from upframe.jobs.options import JobOptions, Target
 from upframe.media.frames import Pixels
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.media.video.files import probe_video
 from upframe.pixels import from_unit, imresize, to_unit
 
@@ -65,7 +67,7 @@ def enlarge_photo(folder: Path) -> None:
 def enlarge_clip(folder: Path) -> None:
     """A film in, a film out: the job that `upframe bunny.mp4 -s 2` runs, planned first, then carried out."""
     enlarged = folder / "bunny_x2.mp4"
-    options = job.JobOptions(model="photo", target=Target(scale=CLIP_SCALE), overwrite=True)
+    options = JobOptions(model="photo", target=Target(scale=CLIP_SCALE), overwrite=True)
     planned = job.plan([CLIP], enlarged, options)
     (item,) = planned.items
     model = planned.models[item.model]
@@ -73,7 +75,7 @@ def enlarge_clip(folder: Path) -> None:
 
     film: dict[str, int] = {}
 
-    def listen(event: job.Event) -> None:
+    def listen(event: Event) -> None:
         if event.event == "film":
             film.update(event.data)
 

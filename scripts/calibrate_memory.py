@@ -26,7 +26,9 @@ import numpy as np
 import torch
 
 from upframe.engines import TorchEngine, TorchOptions, keep_freed_memory
-from upframe.models.registry import MODELS, Model
+from upframe.machine import forget_peak, peak_bytes, process_bytes
+from upframe.models.networks import MODELS
+from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision
 from upframe.upscaling import memory
 
@@ -76,14 +78,14 @@ def _measure_here(spec: ModelSpec, shape: tuple[int, int, int], precision: Preci
     network = spec.build().eval().requires_grad_(False)
     engine = TorchEngine(Model(spec, network, None, "", ""), TorchOptions("cpu", precision, 1))
     clip = torch.rand(1, shape[0], 3, *shape[1:])
-    held = memory.process_bytes()
-    memory.forget_peak()
+    held = process_bytes()
+    forget_peak()
     if spec.streams:
         for frame in engine.stream(clip, keep=keep):
             del frame
     else:
         engine(clip, prepared=True, sigma=0.1 if spec.takes_sigma else None)
-    return held, memory.peak_bytes() - held
+    return held, peak_bytes() - held
 
 
 # Laws -----------------------------------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ import numpy as np
 
 from upframe.engines import TorchOptions, keep_freed_memory
 from upframe.media.frames import Pixels
-from upframe.media.image.files import iter_files, read_pixels
+from upframe.media.image.files import iter_files
+from upframe.media.image.source import read_pixels
 from upframe.models.registry import Model, load
-from upframe.upscaling.images import TileSize, UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import TileSize, UpscaleOptions
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from upframe.engines import engine_options, make_engine
 from upframe.evaluation.evaluate import evaluate
 from upframe.models.registry import Model, load
 from upframe.models.spec import Precision
-from upframe.upscaling.images import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions
 
 HEADER = "| network | input | engine | precision | times faster | share of the limit | memory | PSNR on Set5 |"
 

@@ -20,12 +20,14 @@ from upframe.cli import EXIT_CODES, app
 from upframe.cli.parser import VIDEO
 from upframe.errors import NOTICES, UpframeError
 from upframe.evaluation.evaluate import PROTOCOLS
-from upframe.jobs.run import Event
+from upframe.jobs.events import Event
 from upframe.media.image.files import write_pixels
 from upframe.media.video.files import CODECS, CONTAINERS
 from upframe.models.architectures.rlfn import RLFN, spec_for
 from upframe.models.checkpoints import Card, save
-from upframe.models.registry import MODELS, OFFICIAL, SHIPPED
+from upframe.models.networks import MODELS
+from upframe.models.official import OFFICIAL
+from upframe.models.registry import SHIPPED
 from upframe.training.degradations.pipeline import DEGRADATIONS
 from upframe.training.recipes.recipe import LOSS_OPTIONS
 from upframe.training.recipes.registry import find_recipe

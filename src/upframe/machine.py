@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
+import platform
 import re
 import sys
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from upframe.errors import ResourceError, UsageError
-from upframe.kernels import cpu_flags
 
 log = logging.getLogger(__name__)
 
@@ -84,3 +89,102 @@ def keep_freed_memory() -> None:
 def has_fast_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 by itself. Elsewhere that is imitated, 2.6 to 16 times slower than float32."""
     return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU says it can do, in the words of Linux; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def process_bytes() -> int:
+    """What this process holds now: resident memory, less what its allocator keeps for reuse. 0 where it cannot be told."""
+    return max(resident_bytes() - _reusable_bytes(), 0)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process, with what its allocator keeps for reuse; 0 where it cannot be told."""
+    return _own_bytes("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process had since it began or since `forget_peak`; 0 where it cannot be told."""
+    return _own_bytes("VmHWM")
+
+
+def forget_peak() -> None:
+    """Count `peak_bytes` anew, where the system allows."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _own_bytes(entry: str) -> int:
+    status = Path("/proc/self/status")
+    found = re.search(rf"{entry}:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else 0
+
+
+class _MallInfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+@cache
+def _mallinfo2() -> Any:
+    """glibc's function of this name (2.33 and later), or None."""
+    if sys.platform != "linux":
+        return None
+    try:
+        function = ctypes.CDLL("libc.so.6").mallinfo2
+    except (OSError, AttributeError):
+        return None
+    function.restype = _MallInfo2
+    return function
+
+
+def _reusable_bytes() -> int:
+    function = _mallinfo2()
+    return 0 if function is None else int(function().fordblks)
+
+
+def environment(*, device: str = "cpu", precision: str = "fp32") -> dict[str, str | int]:
+    """Versions, machine, threads, device and precision; JSON-ready, without host or user names."""
+    about: dict[str, str | int] = {
+        "upframe": metadata.version("upframe"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": processor_name(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "precision": precision,
+    }
+    if device.startswith("cuda"):
+        about["gpu"] = torch.cuda.get_device_name(device)
+        about["cuda"] = torch.version.cuda or ""
+        about["tf32"] = str(torch.backends.cudnn.allow_tf32)
+    return about
+
+
+def processor_name() -> str:
+    """The CPU as its maker calls it, where the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: platform knows instead
+    return platform.processor() or platform.machine()

@@ -23,8 +23,9 @@ from upframe.benchmark.worker import Job, Peak, plain_form
 from upframe.engines import onnx_runtime
 from upframe.errors import UsageError
 from upframe.models.architectures import realbasicvsr, rlfn, vsr_transformer
+from upframe.models.networks import MODELS
 from upframe.models.reference import PLAIN
-from upframe.models.registry import MODELS, Model
+from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec
 
 TINY_RLFN = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8)

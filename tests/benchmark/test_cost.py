@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from upframe.benchmark.cost import Bench, Card, Cost, Timing, bench, count
 from upframe.errors import ResourceError, UsageError
-from upframe.models.registry import MODELS, Model, load
+from upframe.models.networks import MODELS
+from upframe.models.registry import Model, load
 
 
 def test_rlfn_ntire_prints_the_published_card() -> None:

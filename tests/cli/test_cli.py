@@ -32,7 +32,8 @@ from upframe.cli.output import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
 from upframe.jobs import run as job
-from upframe.media.image.files import ImageSink, read_pixels, write_pixels
+from upframe.media.image.files import ImageSink, write_pixels
+from upframe.media.image.source import read_pixels
 
 COMMAND = [sys.executable, "-m", "upframe"]
 

@@ -16,7 +16,7 @@ from upframe.engines import TorchEngine
 from upframe.errors import OutOfMemoryError
 from upframe.models import checkpoints
 from upframe.models.architectures import vrt, vsr_transformer
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.models.spec import ModelSpec
 
 SMALL = {

@@ -13,7 +13,8 @@ import pytest
 
 from conftest import Upframe, make_photo
 from toys import command, log_of, start
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.training.loop.run_folder import read_checkpoint
 
 SMALL = ("--set", "steps=3", "--set", "log_every=2", "--set", "patch_px=16", "--workers", 1, "--device", "cpu")

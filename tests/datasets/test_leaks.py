@@ -12,7 +12,8 @@ from conftest import make_photo
 from upframe.datasets.footage import find_clips, find_photos
 from upframe.datasets.leaks import ALIKE_BITS, find_leaks, fingerprints, perceptual_hash, refuse_leaks, sampled_frames
 from upframe.errors import UsageError
-from upframe.media.image.files import iter_files, read_pixels, write_pixels
+from upframe.media.image.files import iter_files, write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.pixels import from_unit, resize, to_unit
 from upframe.training.recipes.registry import RECIPES
 

@@ -14,7 +14,8 @@ from upframe.datasets.footage import find_clips
 from upframe.datasets.prepare.items import carry_out
 from upframe.datasets.prepare.pans import SHAKE_PX, TURN, _views, camera_path, prepare_pans
 from upframe.errors import InputError, UsageError
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 
 
 @pytest.fixture

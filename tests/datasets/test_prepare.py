@@ -14,7 +14,6 @@ import torch
 
 from conftest import Upframe, make_photo
 from upframe.datasets.clips import blur_and_subsample_8bit
-from upframe.datasets.images import read_rgb8
 from upframe.datasets.lmdb_store import LmdbStore
 from upframe.datasets.prepare import items as carrying
 from upframe.datasets.prepare.checks import check_folder, check_videolq
@@ -24,7 +23,8 @@ from upframe.datasets.prepare.pictures import Cut, cut_folder, reduce_folder
 from upframe.datasets.prepare.reds import SPLITS, find_split, prepare_reds
 from upframe.datasets.prepare.vimeo90k import prepare_vimeo90k
 from upframe.errors import Cancelled, InputError, OutputError, UsageError
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels, read_rgb8
 from upframe.pixels import matlab_bicubic_8bit
 from upframe.training.data.sources import DataPaths, source_for
 from upframe.training.recipes.recipe import DataRecipe

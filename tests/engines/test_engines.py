@@ -32,7 +32,8 @@ from upframe.engines import (
 from upframe.engines.compiled import Compiled
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError, ResourceError, UsageError
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.models.architectures import realbasicvsr, vapsr
 from upframe.models.registry import Model, load
 from upframe.models.spec import ModelSpec, Precision

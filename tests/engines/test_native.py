@@ -19,7 +19,8 @@ from upframe.benchmark.compare import compare_with_plain
 from upframe.benchmark.cost import bench
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, make_engine, native, native_modules
 from upframe.errors import UsageError
-from upframe.kernels import NEEDS, cpu_flags
+from upframe.kernels import NEEDS
+from upframe.machine import cpu_flags
 from upframe.models.architectures import rlfn, vapsr
 from upframe.models.registry import Model
 

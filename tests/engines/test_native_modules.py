@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from upframe import kernels
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, make_clip_engine, native_modules
-from upframe.kernels import cpu_flags
+from upframe.machine import cpu_flags
 from upframe.models.architectures import realbasicvsr, rlfn, vrt, vsr_transformer
 from upframe.models.registry import Model
-from upframe.models.spec import ModelSpec
-from upframe.upscaling.tiling import Place
+from upframe.models.spec import ModelSpec, Place
 
 pytestmark = pytest.mark.skipif(native_modules.library() is None, reason="upframe's kernels are not built here")
 TYPES = [torch.float32, torch.bfloat16]

@@ -26,10 +26,11 @@ from upframe.engines import (
 from upframe.engines.graphs import LEAST_SIDE
 from upframe.errors import UsageError
 from upframe.models.architectures import rlfn, vapsr
-from upframe.models.registry import MODELS, Model
-from upframe.models.spec import ModelSpec, Precision
-from upframe.upscaling.images import UpscaleOptions, Upscaler
-from upframe.upscaling.tiling import Place
+from upframe.models.networks import MODELS
+from upframe.models.registry import Model
+from upframe.models.spec import ModelSpec, Place, Precision
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 SMALL: dict[str, ModelSpec] = {
     "RLFN": rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=6),

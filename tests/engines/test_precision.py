@@ -22,9 +22,10 @@ from upframe.engines import (
 )
 from upframe.evaluation.evaluate import evaluate
 from upframe.media.image.files import write_pixels
-from upframe.models.registry import MODELS, load
+from upframe.models.networks import MODELS
+from upframe.models.registry import load
 from upframe.models.spec import Precision
-from upframe.upscaling.images import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from conftest import make_photo
 from upframe import pixels
-from upframe.datasets.images import RGB8, canonical_set, find_test_sets, load_pair
+from upframe.datasets.images import canonical_set, find_test_sets, load_pair
 from upframe.drawing import sheet
 from upframe.errors import InputError, UsageError
 from upframe.evaluation.evaluate import (
@@ -30,10 +30,12 @@ from upframe.evaluation.evaluate import (
     evaluate,
 )
 from upframe.evaluation.verify import agrees, proof_sheet
+from upframe.media.image.source import RGB8
 from upframe.metrics import NiqeModel, flicker, lr_consistency, niqe, psnr, ssim, temporal_flow_difference, warping_error
 from upframe.metrics.niqe import gaussian_window
 from upframe.models.cards import Card
-from upframe.models.registry import MODELS, Model, load
+from upframe.models.networks import MODELS
+from upframe.models.registry import Model, load
 from upframe.models.spec import Published, Window
 
 Change = Callable[[torch.Tensor], torch.Tensor]

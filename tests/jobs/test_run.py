@@ -33,21 +33,14 @@ from upframe.errors import (
 )
 from upframe.jobs import plan as job_plan
 from upframe.jobs import run as job
-from upframe.jobs.naming import Target
-from upframe.jobs.run import (
-    Event,
-    JobOptions,
-    Outcome,
-    Report,
-    estimated_file_bytes,
-    estimated_memory_bytes,
-    plan,
-    run,
-    upscale_file,
-)
+from upframe.jobs.events import Event, Report
+from upframe.jobs.items import Item
+from upframe.jobs.options import Target
+from upframe.jobs.run import JobOptions, Outcome, estimated_file_bytes, estimated_memory_bytes, plan, run, upscale_file
 from upframe.media.image import sink as sink_module
-from upframe.media.image.files import read_pixels, write_pixels
-from upframe.upscaling.images import UpscaleOptions
+from upframe.media.image.files import Limits, write_pixels
+from upframe.media.image.source import read_pixels
+from upframe.upscaling.options import UpscaleOptions
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +187,7 @@ def test_a_bug_in_one_item_does_not_cost_the_others(
         picture(tmp_path / "in" / name)
     real = job.render
 
-    def failing(item: job.Item, *rest: Any) -> Any:
+    def failing(item: Item, *rest: Any) -> Any:
         if item.input.name == "b.png":
             raise ZeroDivisionError("a bug")
         return real(item, *rest)
@@ -334,7 +327,7 @@ def test_input_from_a_camera_with_a_clock_in_the_future_is_not_redone(tmp_path: 
 def test_existing_output_beyond_the_input_limit_is_recognised(tmp_path: Path, options: JobOptions) -> None:
     """The limit on inputs guards against bombs; our own large results must not be taken for damaged ones."""
     picture(tmp_path / "a.png", 10, 10)
-    small = replace(options, limits=job_plan.Limits(max_pixels=100))
+    small = replace(options, limits=Limits(max_pixels=100))
     assert status(go([tmp_path / "a.png"], tmp_path / "b.png", small)) == ["written"]
     assert status(go([tmp_path / "a.png"], tmp_path / "b.png", small)) == ["skipped"]
 

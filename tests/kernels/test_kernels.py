@@ -110,7 +110,7 @@ def test_a_picture_of_many_parts_comes_back(codec: str, monkeypatch: pytest.Monk
 def test_sixteen_bits_in_parts(tmp_path: Path) -> None:
     photo = make_photo(500, 400, dtype="uint16")
     (tmp_path / "a.png").write_bytes(written(photo, [77]))
-    from upframe.media.image.files import read_pixels
+    from upframe.media.image.source import read_pixels
 
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), photo)
 

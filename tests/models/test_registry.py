@@ -12,17 +12,9 @@ import torch
 from upframe.errors import ModelError, UsageError
 from upframe.models import checkpoints, registry
 from upframe.models.cards import Card, card_path
-from upframe.models.registry import (
-    MODELS,
-    OFFICIAL,
-    SHIPPED,
-    convert,
-    count_parameters,
-    default_model,
-    info,
-    list_models,
-    load,
-)
+from upframe.models.networks import MODELS
+from upframe.models.official import OFFICIAL
+from upframe.models.registry import SHIPPED, convert, count_parameters, default_model, info, list_models, load
 
 
 @pytest.fixture

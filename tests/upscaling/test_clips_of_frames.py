@@ -23,7 +23,7 @@ from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, Memory, Window
 from upframe.upscaling import tiling
 from upframe.upscaling.clips import ClipUpscaler
-from upframe.upscaling.images import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions
 from windowed import WindowMean, blended, middle, window_mean
 
 Clip = Sequence[NDArray[np.uint16]]

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from conftest import make_photo, needs_shared
 from upframe.engines import TorchOptions
-from upframe.media.image.files import read_pixels
+from upframe.media.image.source import read_pixels
 from upframe.models.registry import Model, load
 from upframe.models.spec import ModelSpec
 from upframe.upscaling import flat_borders, tiling
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 SIGHT = 3  # of Blurred
 

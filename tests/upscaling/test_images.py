@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from conftest import make_photo, needs_shared
 from upframe.engines import Engine, TorchEngine, TorchOptions, available_memory_bytes, pick_device
 from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageError, VerifyError
-from upframe.media.image.files import read_pixels
-from upframe.models.registry import MODELS, Model, load
-from upframe.models.spec import ModelSpec, Precision, SizeRule
+from upframe.media.image.source import read_pixels
+from upframe.models.networks import MODELS
+from upframe.models.registry import Model, load
+from upframe.models.spec import ModelSpec, Place, Precision, SizeRule
 from upframe.pixels import resize
-from upframe.upscaling.images import UpscaleOptions, Upscaler, spread_colour
-from upframe.upscaling.tiling import Place
+from upframe.upscaling.images import Upscaler, spread_colour
+from upframe.upscaling.options import UpscaleOptions
 
 EXACT = TorchOptions(precision="fp32")
 """For comparisons to float32 rounding, which would not hold where "auto" is bfloat16."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from nearest import nearest_weights
 from peak import needs_proc, run_and_measure
-from upframe.media.image.files import probe, read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import probe, read_pixels
 
 
 @needs_proc

@@ -26,7 +26,7 @@ from upframe.models import checkpoints
 from upframe.models.architectures.realbasicvsr import basicvsr_spec_for
 from upframe.models.architectures.vsr_transformer import spec_for as vsrt_spec_for
 from upframe.models.cards import Card
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.models.spec import Chunk, Memory, ModelSpec, SizeRule, Window
 from upframe.upscaling import memory, tiling
 from upframe.upscaling.memory import Choice, Cutting, choose, segment_bytes

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from upframe.benchmark.cost import Timing, count
 from upframe.benchmark.worker import Job, plain_form
 from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
-from upframe.environment import environment
 from upframe.errors import UsageError
+from upframe.machine import environment
 from upframe.models.reference import PLAIN
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision

@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from upframe.engines import GraphEngine, TorchEngine, engine_options, make_engine_as_named, pick_device
-from upframe.environment import environment
 from upframe.errors import UsageError
+from upframe.machine import environment
 from upframe.models.registry import Model
 from upframe.models.spec import Precision
 

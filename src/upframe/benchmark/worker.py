@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine_as_named
+from upframe.machine import forget_peak, peak_bytes, resident_bytes
 from upframe.models import checkpoints
+from upframe.models.networks import ARCHITECTURES, MODELS
 from upframe.models.reference import PLAIN
-from upframe.models.registry import MODELS, Model
+from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision
-from upframe.upscaling.memory import forget_peak, peak_bytes, resident_bytes
 
 Kind = Literal["plain", "ours", "limits"]
 
@@ -81,7 +82,7 @@ def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
 
 
 def _arguments(family: str, state: dict[str, Tensor]) -> Mapping[str, Any]:
-    architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == family)
+    architecture = next(a for a in ARCHITECTURES if a.family == family)
     return architecture.configuration({name: tuple(value.shape) for name, value in state.items()})
 
 
@@ -96,7 +97,7 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
     facts: dict[str, Any] = {} if job.sigma is None else {"sigma": job.sigma}
     spec = MODELS.get(job.model)
     if spec is None:
-        architecture = next(a for a in checkpoints.ARCHITECTURES if a.family == job.family)
+        architecture = next(a for a in ARCHITECTURES if a.family == job.family)
         spec = architecture.spec_for(**_arguments(job.family, state))
     if job.kind == "ours":
         model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")

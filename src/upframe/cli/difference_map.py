@@ -45,7 +45,8 @@ def difference_map(
     import numpy as np
     import torch
 
-    from upframe.media.image.files import read_pixels, write_pixels
+    from upframe.media.image.files import write_pixels
+    from upframe.media.image.source import read_pixels
     from upframe.pixels import from_unit, to_unit
     from upframe.training.losses.contrastive import make_extractor
     from upframe.training.losses.difference_map import as_sheet, blurred, difference_maps

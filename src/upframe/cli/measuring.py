@@ -70,7 +70,7 @@ def evaluate(
     reporting.start()
     from upframe.engines import engine_options, keep_freed_memory
     from upframe.evaluation.evaluate import evaluate as run_evaluation
-    from upframe.upscaling.images import UpscaleOptions
+    from upframe.upscaling.options import UpscaleOptions
 
     keep_freed_memory()
     if contact_sheet and save_images is None:

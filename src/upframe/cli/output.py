@@ -18,7 +18,7 @@ from upframe.cli.parser import Reporting
 from upframe.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
-    from upframe.jobs.run import Event
+    from upframe.jobs.events import Event
 
 
 def print_line(text: str) -> None:

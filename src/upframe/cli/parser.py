@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
-from upframe import __version__
 from upframe.errors import UsageError
+from upframe.version import __version__
 
 if TYPE_CHECKING:
-    from upframe.jobs.naming import Target
-    from upframe.jobs.video.plan import FilmOptions
+    from upframe.jobs.options import FilmOptions, Target
     from upframe.models.spec import Cleaning
-    from upframe.upscaling.images import TileSize
+    from upframe.upscaling.options import TileSize
 
 
 EXIT_CODES = """\
@@ -136,7 +135,7 @@ class Size:
     "Output area in millions of pixels."
 
     def target(self) -> Target:
-        from upframe.jobs.naming import Target
+        from upframe.jobs.options import Target
 
         width, height = self.width, self.height
         if self.size is not None:
@@ -221,7 +220,7 @@ class Video:
     "Throw away what an interrupted run left, instead of going on with it."
 
     def options(self, *, allow_truncated: bool) -> FilmOptions:
-        from upframe.jobs.video.plan import FilmOptions
+        from upframe.jobs.options import FilmOptions
 
         for flag, value in (
             ("--window", self.window),

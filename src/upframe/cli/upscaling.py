@@ -32,9 +32,10 @@ from upframe.cli.parser import (
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from upframe.jobs.run import JobOptions, Plan, Report
+    from upframe.jobs.events import Report
+    from upframe.jobs.run import JobOptions, Plan
     from upframe.models.spec import Task
-    from upframe.upscaling.images import UpscaleOptions
+    from upframe.upscaling.options import UpscaleOptions
 
 
 @app.command
@@ -199,7 +200,7 @@ def _job_options(
 
 def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
     from upframe.engines import engine_options
-    from upframe.upscaling.images import UpscaleOptions
+    from upframe.upscaling.options import UpscaleOptions
 
     if computing.fp32 and computing.precision not in ("auto", "fp32"):
         raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
@@ -228,6 +229,7 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
 
 def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
     from upframe.jobs import run as job
+    from upframe.jobs.events import Event, error_data
 
     for item in planned.items:
         row = job.plan_row(item, planned, options)
@@ -248,7 +250,7 @@ def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
             print_line(f"  note: {notice.message} [{notice.id}]")
     for failed in planned.failed:
         if as_json:
-            show_json(job.Event("failed", failed.input, job.error_data(failed.error)))
+            show_json(Event("failed", failed.input, error_data(failed.error)))
         else:
             print_line(f"cannot do {failed.error}")
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from upframe import pixels
-from upframe.datasets.images import RGB8, ImagePair, Sample, load_pair, read_rgb8
+from upframe.datasets.images import ImagePair, Sample, load_pair
 from upframe.errors import InputError
 from upframe.media.image.listing import iter_files, natural_key
+from upframe.media.image.source import RGB8, read_rgb8
 from upframe.metrics.protocols import ClipRule
 
 log = logging.getLogger(__name__)

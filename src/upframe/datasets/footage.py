@@ -22,7 +22,8 @@ from upframe.datasets.stores import ArrayStore, FileStore, FrameStore, JoinedSto
 from upframe.datasets.video_cache import decoded_video, default_cache
 from upframe.errors import InputError
 from upframe.media.frames import MediaInfo
-from upframe.media.image.files import iter_files, natural_key, probe
+from upframe.media.image.files import iter_files, natural_key
+from upframe.media.image.source import probe
 from upframe.media.video.files import is_video_name
 
 log = logging.getLogger(__name__)

@@ -12,14 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from upframe import pixels
 from upframe.errors import InputError
-from upframe.media.image import files as images
-
-RGB8 = NDArray[np.uint8]
-"""(H, W, 3) uint8."""
+from upframe.media.image.source import RGB8, read_rgb8
 
 IMAGE_SUFFIXES = {".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"}
 SET_ORDER = ("Set5", "Set14", "B100", "Urban100", "Manga109", "DIV2K")  # as tables print them
@@ -153,12 +149,3 @@ def load_pair(
             "check that both belong to the same image and scale",
         )
     return lr, hr
-
-
-def read_rgb8(path: Path) -> RGB8:
-    """The picture in a file, gray spread over three channels; `InputError` unless it is 8-bit gray or RGB."""
-    picture = images.read_pixels(path)
-    if picture.dtype != np.uint8 or picture.shape[2] not in (1, 3):
-        kind = f"{picture.dtype} with {picture.shape[2]} channels"
-        raise InputError(path, f"is {kind}", "the protocols are defined on 8-bit gray or RGB")
-    return np.broadcast_to(picture, (*picture.shape[:2], 3)).copy()

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from upframe.datasets.images import RGB8
 from upframe.datasets.stores import decode
 from upframe.errors import InputError, OutputError, UsageError
+from upframe.media.image.source import RGB8
 
 log = logging.getLogger(__name__)
 

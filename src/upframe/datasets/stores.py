@@ -18,13 +18,12 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import torch
 
-from upframe.datasets.images import RGB8, read_rgb8
 from upframe.errors import InputError, OutputError
 from upframe.media.image.decoder import Decoder, Reading
-from upframe.media.image.files import probe
 from upframe.media.image.formats import SNIFF_BYTES, sniff
 from upframe.media.image.pillow import PillowDecoder
 from upframe.media.image.png import PngDecoder
+from upframe.media.image.source import RGB8, probe, read_rgb8
 from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
 
 try:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from upframe.errors import UsageError
 from upframe.machine import has_fast_bf16
-from upframe.models.spec import ModelSpec, Precision
+from upframe.models.spec import ModelSpec, Place, Precision
 from upframe.pixels import mirror_pad
-from upframe.upscaling.tiling import Place
 
 BF16_LOSS_DB = 0.015
 """Most that bfloat16 may cost on Set5 to be chosen by "auto"."""

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from torch import nn
 
-from upframe import __version__
-from upframe.environment import processor_name
-from upframe.kernels import cpu_flags
+from upframe.machine import cpu_flags, processor_name
+from upframe.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ from upframe.machine import pick_device
 from upframe.models.architectures._layers import reduced, takes_float32
 from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
 from upframe.models.registry import Model
-from upframe.models.spec import Cleaning, Precision
-from upframe.upscaling.tiling import Place
+from upframe.models.spec import Cleaning, Place, Precision
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from upframe import __version__
 from upframe.engines import onnx_runtime, openvino_runtime
 from upframe.engines.graphs import LEAST_SIDE, Run
 from upframe.errors import OutputError, UsageError, VerifyError
 from upframe.models.registry import Model
+from upframe.version import __version__
 
 FORMATS = (".onnx", ".xml")
 TOLERANCE = 1e-4

@@ -19,10 +19,9 @@ from upframe.engines import cache
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.errors import MissingError, OutOfMemoryError, UsageError
-from upframe.models.architectures.tiles import TakesPlace
+from upframe.models.interfaces import TakesPlace
 from upframe.models.registry import Model
-from upframe.models.spec import ModelSpec, Precision
-from upframe.upscaling.tiling import Place
+from upframe.models.spec import ModelSpec, Place, Precision
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -8,8 +8,8 @@ from dataclasses import replace
 from upframe.engines.base import Engine, choose_precision
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.engines.native_modules import in_bf16, library, replace_in, suits
-from upframe.kernels import NEEDS, cpu_flags
-from upframe.machine import pick_device
+from upframe.kernels import NEEDS
+from upframe.machine import cpu_flags, pick_device
 from upframe.models.registry import Model
 from upframe.models.spec import Precision
 

@@ -22,8 +22,7 @@ from upframe.models.architectures._layers import OneStepConv2d, PixelConv2d
 from upframe.models.architectures.realbasicvsr import SLOPE, Upsample
 from upframe.models.architectures.rlfn import RLFB, Spread, spread_in_place
 from upframe.models.architectures.vapsr import VAB, PixelNorm, VapSR, VastAttention
-from upframe.models.spec import Precision
-from upframe.upscaling.tiling import Place
+from upframe.models.spec import Place, Precision
 
 _CHANNELS = (32, 48)
 _ATTENTION_CHANNELS = 64

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from upframe import pixels
 from upframe.datasets.clips import find_clip_set, load_clip
-from upframe.datasets.images import RGB8, Sample, find_test_sets, load_sample, read_rgb8
+from upframe.datasets.images import Sample, find_test_sets, load_sample
 from upframe.drawing import sheet
 from upframe.engines import exact, make_clip_engine, pick_device
-from upframe.environment import environment
 from upframe.errors import InputError, OutputError, UsageError
 from upframe.evaluation.results import (
     DatasetRecord,
@@ -38,15 +37,18 @@ from upframe.evaluation.results import (
     compare,
 )
 from upframe.evaluation.scoring import Judge, bicubic, pristine_model
+from upframe.machine import environment
 from upframe.media.image import files as images
 from upframe.media.image.listing import iter_files
+from upframe.media.image.source import RGB8, read_rgb8
 from upframe.metrics import MEASURES, FlowEstimator, LucasKanade, NiqeModel
 from upframe.metrics import fit_niqe as fit_niqe_to
 from upframe.metrics.protocols import PROTOCOLS, ClipRule, Protocol, protocol_named
 from upframe.models import registry as model_registry
 from upframe.models.registry import Model
 from upframe.upscaling import clips
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 __all__ = [
     "BICUBIC",

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from upframe import pixels
-from upframe.datasets.images import RGB8, Sample
+from upframe.datasets.images import Sample
 from upframe.errors import InputError, UsageError
+from upframe.media.image.source import RGB8
 from upframe.metrics import (
     METRICS,
     SSIM_WINDOW,

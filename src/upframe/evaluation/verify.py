@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from upframe.datasets.images import canonical_set, find_test_sets
-from upframe.environment import environment
 from upframe.evaluation.evaluate import PROTOCOLS, EvaluationEvent, evaluate
+from upframe.machine import environment
 from upframe.models import registry as model_registry
+from upframe.models.official import OFFICIAL
 from upframe.models.registry import Model
 from upframe.models.spec import Published
 
@@ -140,7 +141,7 @@ def agrees(psnr: float, ssim: float, expected: Published) -> bool:
 
 def known_scores(model: Model) -> tuple[str, dict[str, Published]]:
     """Who vouches for these weights, and the scores by `canonical_set` key; ("", {}) for unknown weights."""
-    official = model_registry.OFFICIAL.get(model.sha256)
+    official = OFFICIAL.get(model.sha256)
     if official is not None:
         return "official", {canonical_set(score.dataset): score for score in official.scores}
     scores = model.card.scores.get(PROTOCOL, {}) if model.card is not None else {}

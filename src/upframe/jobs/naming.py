@@ -11,7 +11,6 @@ import fnmatch
 import glob
 import hashlib
 import itertools
-import math
 import os
 import string
 import unicodedata
@@ -25,76 +24,6 @@ from upframe.media.image.formats import FORMATS, UNSUPPORTED, format_of_name
 from upframe.media.video.files import is_video_name
 
 NAME_BYTES = 255  # of one path component, on every common file system
-
-
-@dataclass(frozen=True)
-class Target:
-    """How large an output is to be; at most one of the ways may be given, `width` and `height` together being one."""
-
-    scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    long_side: int | None = None
-    short_side: int | None = None
-    megapixels: float | None = None
-
-    def check(self) -> None:
-        """Raise UsageError for contradictions and for sizes that are not positive."""
-        given = [k for k in ("scale", "long_side", "short_side", "megapixels") if getattr(self, k) is not None]
-        if self.width is not None or self.height is not None:
-            given.append("width/height")
-        if len(given) > 1:
-            flags = ", ".join("--" + g.replace("_", "-") for g in given)
-            raise UsageError(flags, "each sets the output size", "give one of them")
-        for name in ("scale", "width", "height", "long_side", "short_side", "megapixels"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"--{name.replace('_', '-')} {value}", "not a size", "use a number above 0")
-
-    def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
-        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
-
-        Args:
-            native: Enlargement where none is asked for: that of the network.
-        """
-        height, width = size
-        if self.width is not None and self.height is not None:
-            return self.height, self.width
-        if self.width is not None:
-            return _round(height * self.width / width), self.width
-        if self.height is not None:
-            return self.height, _round(width * self.height / height)
-        factor = self._factor(height, width, native)
-        return _round(height * factor), _round(width * factor)
-
-    def _factor(self, height: int, width: int, native: int) -> float:
-        if self.long_side is not None:
-            return self.long_side / max(height, width)
-        if self.short_side is not None:
-            return self.short_side / min(height, width)
-        if self.megapixels is not None:
-            return math.sqrt(self.megapixels * 1e6 / (height * width))
-        return self.scale if self.scale is not None else float(native)
-
-    def label(self, native: int) -> str:
-        """What stands for the scale in an output's name: `4`, `2.5`, or the size that was asked for."""
-        if self.width is not None and self.height is not None:
-            return f"{self.width}x{self.height}"
-        if self.width is not None:
-            return f"{self.width}w"
-        if self.height is not None:
-            return f"{self.height}h"
-        if self.long_side is not None:
-            return f"{self.long_side}long"
-        if self.short_side is not None:
-            return f"{self.short_side}short"
-        if self.megapixels is not None:
-            return f"{self.megapixels:g}mp"
-        return f"{self.scale if self.scale is not None else native:g}"
-
-
-def _round(value: float) -> int:
-    return max(math.floor(value + 0.5), 1)
 
 
 @dataclass(frozen=True)

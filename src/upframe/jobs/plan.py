@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from upframe.errors import (
     InputError,
@@ -22,24 +22,18 @@ from upframe.errors import (
     UsageError,
 )
 from upframe.jobs import naming
-from upframe.jobs.naming import Found, Target
+from upframe.jobs.items import Film, FilmItem, Item, Outcome
+from upframe.jobs.naming import Found
+from upframe.jobs.options import JobOptions
 from upframe.jobs.video import plan as film_plan
-from upframe.jobs.video.plan import Film, FilmOptions
-from upframe.media.frames import MediaInfo
-from upframe.media.image.files import (
-    ImageSource,
-    Limits,
-    OutputPlan,
-    check_output_size,
-    plan_output,
-    probe,
-    verify_output,
-)
+from upframe.media.image.files import Limits, OutputPlan, check_output_size, plan_output, verify_output
 from upframe.media.image.formats import SNIFF_BYTES, format_of_name, sniff
+from upframe.media.image.source import ImageSource, probe
 from upframe.media.video.files import container_named, is_video_name
 from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
-from upframe.models.spec import Precision, Task
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.models.spec import Task
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 MADE: Mapping[Task, str] = {
     "upscale": "upscaled",
@@ -48,106 +42,6 @@ MADE: Mapping[Task, str] = {
     "interpolate": "interpolated",
 }
 """What a folder of outputs is called after."""
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """Everything the user decides about a job besides its inputs and output."""
-
-    model: str | Path | None = None
-    """Name or weights file; None takes the shipped model that suits the enlargement."""
-    task: Task = "upscale"
-    """What is to be done; the model has to be for it."""
-    target: Target = Target()
-    """How large the output is to be."""
-    upscale: UpscaleOptions = UpscaleOptions()
-    format: str | None = None
-    """Output format or extension; None keeps the input's."""
-    quality: int | None = None
-    """1–100 for lossy formats; None is the format's own good default."""
-    name: str | None = None
-    """Template of output names with {stem}, {model} and {scale}."""
-    overwrite: bool = False
-    strict: bool = False
-    """Make every notice an error."""
-    recursive: bool = False
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    allow_truncated: bool = False
-    first_frame: bool = False
-    """Take the first frame of an animation or the first page of a document instead of all."""
-    limits: Limits = Limits()
-    film: FilmOptions = FilmOptions()
-    """How videos are read and written."""
-    as_clip: bool = False
-    """Take a folder as one clip whose frames lie in it. A video file as output implies it."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input and what will become of it."""
-
-    input: Path
-    output: Path
-    info: MediaInfo
-    plan: OutputPlan
-    size: tuple[int, int]
-    """(height, width) of the output."""
-    model: str
-    """Name or path for `models.load`."""
-    native: int
-    """The enlargement where the target asks for none."""
-    notices: tuple[Notice, ...]
-    skip: bool = False
-    """The output is there already, and verified."""
-
-    @property
-    def frames(self) -> int:
-        return self.info.frames
-
-    @property
-    def scale(self) -> float:
-        return self.size[1] / self.info.size[1]
-
-
-@dataclass(frozen=True)
-class FilmItem:
-    """One film and what will become of it."""
-
-    film: Film
-    model: str
-    """Name or path for `models.load`."""
-    notices: tuple[Notice, ...]
-    skip: bool = False
-
-    @property
-    def input(self) -> Path:
-        return self.film.input
-
-    @property
-    def output(self) -> Path:
-        return self.film.output
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.film.size
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input."""
-
-    input: Path
-    status: Literal["written", "skipped", "failed"]
-    output: Path | None = None
-    error: UpframeError | None = None
-    notices: tuple[Notice, ...] = ()
-    seconds: float = 0.0
-    size: tuple[int, int] | None = None
-    model: str | None = None
-    engine: str | None = None
-    """What ran the network, as `--engine` calls it; None where nothing ran."""
-    precision: Precision | None = None
 
 
 @dataclass(frozen=True)

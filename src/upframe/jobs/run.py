@@ -13,14 +13,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from upframe.engines import is_out_of_memory
 from upframe.errors import (
-    BatchError,
     Cancelled,
     InputError,
     Notice,
@@ -28,18 +27,10 @@ from upframe.errors import (
     ResourceError,
     UpframeError,
 )
-from upframe.jobs.plan import (
-    FilmItem,
-    Item,
-    JobOptions,
-    Outcome,
-    Plan,
-    estimated_file_bytes,
-    estimated_memory_bytes,
-    open_image,
-    plan,
-    plan_row,
-)
+from upframe.jobs.events import Event, Report, error_data
+from upframe.jobs.items import FilmItem, Item, Outcome
+from upframe.jobs.options import JobOptions
+from upframe.jobs.plan import Plan, estimated_file_bytes, estimated_memory_bytes, open_image, plan, plan_row
 from upframe.jobs.video import plan as film_plan
 from upframe.jobs.video.render import FilmProgress
 from upframe.jobs.video.render import render as render_film
@@ -70,35 +61,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STAGE_PROGRESS_S = 1.0  # how often a film that is read or checked says so
-
-
-@dataclass(frozen=True)
-class Report:
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-
-    def of(self, status: str) -> list[Outcome]:
-        return [o for o in self.outcomes if o.status == status]
-
-    @property
-    def error(self) -> UpframeError | None:
-        """What the whole job failed with: an only input's own error, or BatchError naming how many failed."""
-        failed = self.of("failed")
-        if not failed:
-            return None
-        if len(self.outcomes) == 1:
-            return failed[0].error
-        first = failed[0].error
-        return BatchError(f"{len(failed)} of {len(self.outcomes)} inputs", f"failed; the first: {first}".rstrip("."))
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened, for progress bars and `--json`."""
-
-    event: Literal["start", "progress", "notice", "film", "done", "skipped", "failed"]
-    input: Path
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 def run(
@@ -328,10 +290,3 @@ def _check_room(output: Path, file_bytes: int) -> None:
         raise OutputError(
             output, f"about {need / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free", "make space first"
         )
-
-
-def error_data(error: UpframeError | None) -> dict[str, Any]:
-    """What the event "failed" says of an error."""
-    if error is None:
-        return {}
-    return {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import re
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from upframe.machine import cpu_flags
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +49,6 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "upframe_from_rgb16": (_INT, [*[_POINTER] * 4, *[_INT] * 5, _POINTER]),
     "upframe_codes8": (None, [_POINTER, *[_LONG] * 6, _POINTER]),
 }
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """What the CPU says it can do, in the words of Linux; empty on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
 
 
 @cache

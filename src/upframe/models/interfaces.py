@@ -7,13 +7,13 @@ Clips are float32 whatever the precision of a network's parameters: it reduces w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
-from upframe.models.spec import Cleaning
+from upframe.models.spec import Cleaning, Place
 
 Keep = Literal["full", "half", "recompute"]
 """What becomes of the features of a first pass through time until the second comes to their frame:
@@ -78,4 +78,12 @@ class Checkpoints(Protocol):
         Raises:
             ValueError: the network does not offer this choice.
         """
+        ...
+
+
+class TakesPlace(Protocol):
+    """Offered by networks whose spec says `takes_place`."""
+
+    def place_tensors(self, size: Sequence[int], place: Place) -> tuple[Tensor, ...]:
+        """What `forward` takes in lieu of `place`, for a tile of `size` (height, width): graphs have no inputs but tensors."""
         ...

@@ -174,3 +174,13 @@ class Published:
     psnr: float
     """dB on Y, protocol `sisr-y`."""
     ssim: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile's input lies in its picture, for networks whose result depends on it."""
+
+    origin: tuple[int, int]
+    """(row, column) of the tile's first input pixel."""
+    size: tuple[int, int]
+    """(height, width) of the whole picture."""

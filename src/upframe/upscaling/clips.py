@@ -23,7 +23,7 @@ from upframe.models.interfaces import Keep
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, ModelSpec
 from upframe.upscaling import memory, tiling
-from upframe.upscaling.images import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
+from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
 CLIP_SHARE = 0.4  # of the memory available that the network may take; frames on their way and other programs need some
 WINDOWS = 4  # of a segment of a network with windows in time: what is lost in a crash, against context computed twice

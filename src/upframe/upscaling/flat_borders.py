@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from upframe.media.frames import Pixels
-from upframe.upscaling.tiling import Place, Tile
+from upframe.models.spec import Place
+from upframe.upscaling.tiling import Tile
 
 LEAST_SHARE = 1 / 16  # of an axis that must be left out: putting less back costs what it saves
 AT_ONCE_ROWS = 16  # input rows whose output is copied at once: margins must not make large bands of narrow ones

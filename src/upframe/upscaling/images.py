@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,52 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upframe import pixels as px
-from upframe.engines import Engine, EngineOptions, TorchOptions, available_memory_bytes, make_engine
+from upframe.engines import Engine, available_memory_bytes, make_engine
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.media.frames import Pixels
 from upframe.models.registry import Model
 from upframe.upscaling import flat_borders, tiling
+from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
 AUTO_TILE_PX = 384  # a tile is as fast per pixel as a whole picture from 128 px on, but reads a halo that others read, too
 WHOLE_UP_TO_PX = 1 << 20  # pictures up to this many pixels are not tiled by "auto" if they fit: halos cost, 540p a third more
-MIN_TILE_PX = 16  # below this a tile is all halo
-BLEND_PX = 8
 BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
-SLICE_ROWS = 64  # rows converted and handed to the encoder at once
 INNER_HALOS = 2  # halos of a flat margin that stay next to the content
 MARGIN_CHANGES = 2  # times that margins become narrower before a film has none: each costs all tiles that could be taken over
 TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
-
-TileSize = int | tuple[int, int] | Literal["auto", "off"]
-
-
-@dataclass(frozen=True)
-class UpscaleOptions:
-    """How a picture is cut into tiles."""
-
-    tile: TileSize = "auto"
-    """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from the memory available; "off"
-    runs the picture whole, its flat margins (margins.py) included."""
-    halo: int | None = None
-    """Input pixels of context around a tile; None takes the model's measured default."""
-    blend: int = BLEND_PX
-    """Input pixels over which neighbouring tiles are blended, on each side of their border."""
-    engine: EngineOptions = TorchOptions()
-    """What runs the network, and how."""
-    window: int | None = None
-    """Frames that a network with windows in time takes at once; None chooses from the memory available."""
-    sigma: float | None = None
-    """Standard deviation of the noise in the input, on the 0 to 255 scale, for networks that are told it."""
-    as_published: bool = False
-    """Whether clips are cut as the authors cut them when they measured their scores, instead of into our blended tiles
-    and windows."""
-
-
-def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:
-    """Core (height, width) of tiles whose size the user stated, for pictures of `size`."""
-    if tile == "off":
-        return size
-    return (tile, tile) if isinstance(tile, int) else tile
 
 
 @dataclass

@@ -11,17 +11,10 @@ and by more where it is small against the process.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import itertools
 import math
-import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from upframe.models.interfaces import Keep
 from upframe.models.spec import Memory, ModelSpec, Precision
@@ -256,60 +249,3 @@ def finishing_bytes(made: tuple[int, int], size: tuple[int, int], *, queued: int
     """
     out_px = size[0] * size[1]
     return 2 * FRAME_BYTES * made[0] * made[1] + (queued + 2) * 6 * out_px + encoder_frames * out_px * 3 // 2
-
-
-def process_bytes() -> int:
-    """What this process holds now: resident memory, less what its allocator keeps for reuse. 0 where it cannot be told."""
-    return max(resident_bytes() - _reusable_bytes(), 0)
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process, with what its allocator keeps for reuse; 0 where it cannot be told."""
-    return _own_bytes("VmRSS")
-
-
-def peak_bytes() -> int:
-    """The most resident memory that this process had since it began or since `forget_peak`; 0 where it cannot be told."""
-    return _own_bytes("VmHWM")
-
-
-def forget_peak() -> None:
-    """Count `peak_bytes` anew, where the system allows."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _own_bytes(entry: str) -> int:
-    status = Path("/proc/self/status")
-    found = re.search(rf"{entry}:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 if found else 0
-
-
-class _MallInfo2(ctypes.Structure):
-    """glibc's `struct mallinfo2`."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    )
-
-
-@cache
-def _mallinfo2() -> Any:
-    """glibc's function of this name (2.33 and later), or None."""
-    if sys.platform != "linux":
-        return None
-    try:
-        function = ctypes.CDLL("libc.so.6").mallinfo2
-    except (OSError, AttributeError):
-        return None
-    function.restype = _MallInfo2
-    return function
-
-
-def _reusable_bytes() -> int:
-    function = _mallinfo2()
-    return 0 if function is None else int(function().fordblks)

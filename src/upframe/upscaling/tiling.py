@@ -38,16 +38,6 @@ class Span:
         return self.end - self.start
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a tile's input lies in its picture, for networks whose result depends on it."""
-
-    origin: tuple[int, int]
-    """(row, column) of the tile's first input pixel."""
-    size: tuple[int, int]
-    """(height, width) of the whole picture."""
-
-
 def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1) -> list[Span]:
     """`length` pixels cut into the fewest cores of at most `core_px`, all within one pixel of the same size.
 

@@ -19,9 +19,11 @@ from films import Clip, make_clip, make_film, make_frames, make_pictures, make_t
 from nearest import nearest_weights, repeated
 from peak import needs_proc, run_and_measure
 from upframe.errors import Cancelled, Notice, UsageError, VerifyError
-from upframe.jobs.video.plan import Film, FilmOptions, plan_film_output, probe_film
+from upframe.jobs.items import Film
+from upframe.jobs.options import FilmOptions
+from upframe.jobs.video.plan import plan_film_output, probe_film
 from upframe.jobs.video.render import FilmProgress, FilmReport, render
-from upframe.media.image.files import read_pixels
+from upframe.media.image.source import read_pixels
 from upframe.models import checkpoints
 from upframe.models.architectures import rlfn
 from upframe.models.architectures.realbasicvsr import realbasicvsr_spec_for
@@ -29,7 +31,8 @@ from upframe.models.cards import Card
 from upframe.models.registry import Model, load
 from upframe.models.spec import Cleaning
 from upframe.upscaling.clips import ClipUpscaler
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 Picture = NDArray[np.uint8]
 

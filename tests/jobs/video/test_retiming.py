@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 import films
 from films import Clip, make_clip, make_film, make_frames, make_pictures
-from upframe.jobs.video.plan import Film, FilmOptions, plan_film_output, probe_film
+from upframe.jobs.items import Film
+from upframe.jobs.options import FilmOptions
+from upframe.jobs.video.plan import plan_film_output, probe_film
 from upframe.jobs.video.render import FilmReport, render
 from upframe.jobs.video.retiming import Doubled, doubled
-from upframe.media.image.files import read_pixels
-from upframe.upscaling.images import UpscaleOptions
+from upframe.media.image.source import read_pixels
+from upframe.upscaling.options import UpscaleOptions
 from windowed import middle
 
 

@@ -31,7 +31,8 @@ from nearest import nearest_weights, repeated
 from upframe.errors import NOTICES, Notice
 from upframe.jobs.video import plan as film_plan
 from upframe.jobs.video.workspace import WorkFolder, work_path
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
 from upframe.media.video.files import probe_video
 

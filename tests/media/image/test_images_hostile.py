@@ -19,7 +19,8 @@ from PIL import Image
 from conftest import make_photo
 from image_files import PNG_SIGNATURE, chunk, exif, noise, png, put, saved
 from upframe.errors import InputError
-from upframe.media.image.files import ImageSource, Limits, probe, read_pixels
+from upframe.media.image.files import Limits
+from upframe.media.image.source import ImageSource, probe, read_pixels
 
 
 # Not an image (A1, A2, A21, A23) --------------------------------------------------------------------------------------

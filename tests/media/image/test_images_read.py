@@ -18,8 +18,8 @@ from PIL import Image, ImageCms, ImageOps
 from conftest import make_photo
 from image_files import chunk, exif, filtered, interlaced_png, noise, png, put, saved
 from upframe.errors import InputError
-from upframe.media.image.files import ImageSource, probe, read_pixels
 from upframe.media.image.lzw import lzw_decode
+from upframe.media.image.source import ImageSource, probe, read_pixels
 
 
 def notice_ids(path: Path) -> set[str]:

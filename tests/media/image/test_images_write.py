@@ -28,17 +28,15 @@ from upframe.errors import InputError, OutputError, UsageError, VerifyError
 from upframe.media.frames import MediaInfo
 from upframe.media.image.files import (
     ImageSink,
-    ImageSource,
     Metadata,
     OutputPlan,
     check_output_size,
     part_path,
     plan_output,
-    probe,
-    read_pixels,
     verify_output,
     write_pixels,
 )
+from upframe.media.image.source import ImageSource, probe, read_pixels
 
 
 def planned(format: str, pixels: NDArray[Any]) -> OutputPlan:

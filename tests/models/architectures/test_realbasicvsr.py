@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import make_photo
-from upframe.media.image.files import read_pixels
+from upframe.media.image.source import read_pixels
 from upframe.models.architectures import realbasicvsr
 from upframe.models.architectures._flow import flow_warp
 from upframe.models.architectures.realbasicvsr import BasicVSR, RealBasicVSR
 from upframe.models.interfaces import Keep
-from upframe.models.registry import MODELS, count_parameters, load
+from upframe.models.networks import MODELS
+from upframe.models.registry import count_parameters, load
 from upframe.models.spec import Cleaning
 from upframe.pixels import to_unit
 

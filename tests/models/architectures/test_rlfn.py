@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from upframe.models import checkpoints
 from upframe.models.architectures import rlfn
 from upframe.models.architectures.rlfn import RFDB, RFDBR, RLFB, RLFN
-from upframe.models.registry import MODELS, OFFICIAL, count_parameters
-from upframe.models.spec import ModelSpec
+from upframe.models.networks import MODELS
+from upframe.models.official import OFFICIAL
+from upframe.models.registry import count_parameters
+from upframe.models.spec import ModelSpec, Place
 from upframe.models.weights_file import read
-from upframe.upscaling.tiling import Place, read_range
+from upframe.upscaling.tiling import read_range
 
 DTYPES = [torch.float32, torch.float64]
 RANDOM = [

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from upframe.models import checkpoints
 from upframe.models.architectures import vapsr
 from upframe.models.architectures.vapsr import VAB, VapSR
-from upframe.models.registry import MODELS, OFFICIAL, count_parameters
+from upframe.models.networks import MODELS
+from upframe.models.official import OFFICIAL
+from upframe.models.registry import count_parameters
 from upframe.models.spec import ModelSpec
 from upframe.models.weights_file import read
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from conftest import make_photo
+from upframe.models.networks import MODELS
 from upframe.models.reference import PLAIN
 from upframe.models.reference.vrt import VRT
 from upframe.models.reference.vsr_transformer import VSRTransformer
-from upframe.models.registry import MODELS
 from upframe.pixels import to_unit
 
 CONSTANTS = ("relative_position_index", "position_bias", "mean", "std", "inv_freq")  # made by the constructor, not by fixtures

@@ -18,11 +18,11 @@ from conftest import make_photo
 from films import make_clip
 from upframe.datasets.clips import blur_and_subsample_8bit
 from upframe.datasets.footage import find_clips, find_photos
-from upframe.datasets.images import read_rgb8
 from upframe.datasets.stores import FileStore, HeldStore
 from upframe.datasets.video_cache import decoded_video
 from upframe.errors import InputError, UsageError
 from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_rgb8
 from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
 from upframe.training.data.motion import smooth_flow
 from upframe.training.data.samples import Sample

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from upframe.errors import UsageError
 from upframe.models.architectures._deformable import FlowGuidedAlignment
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.training.loop.muon import Muon, matrices, orthogonalised
 from upframe.training.loop.optimiser import make_optimiser
 from upframe.training.recipes.recipe import Optimiser, ParameterGroup

@@ -12,7 +12,7 @@ import pytest
 
 from upframe.drawing.chart import COLOURS, MARK, Curve, Panel, line_charts, log_ticks, ticks
 from upframe.errors import InputError, UsageError
-from upframe.media.image.files import read_pixels
+from upframe.media.image.source import read_pixels
 from upframe.training.loop.plot import labels, plot, read_history
 
 

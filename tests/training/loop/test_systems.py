@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from conftest import Upframe, make_photo
 from films import make_film, make_frames, rgb_of
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.training.recipes.registry import find_recipe
 
 PARTS = 5

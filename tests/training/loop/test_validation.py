@@ -14,14 +14,15 @@ from films import make_frames
 from toys import RECIPE
 from upframe.engines import TorchOptions
 from upframe.errors import UsageError
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.models.architectures import vsr_transformer
 from upframe.models.registry import load
 from upframe.pixels import matlab_bicubic_8bit
 from upframe.training.loop.validation import KEPT_SHEETS, HeldOut, validator
 from upframe.training.recipes.recipe import model_spec
 from upframe.upscaling.clips import ClipUpscaler
-from upframe.upscaling.images import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from conftest import Upframe, make_photo
 from toy_vgg import write_vgg19
-from upframe.media.image.files import read_pixels, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import read_pixels
 from upframe.training.losses.contrastive import RandomFeatures
 from upframe.training.losses.difference_map import as_sheet, blurred, difference_maps
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toy_vgg import vgg19_layer, vgg19_state, write_vgg19
 from upframe.errors import ModelError, UsageError
 from upframe.models.architectures.rlfn import RLFN
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.pixels import imresize
 from upframe.training.data.samples import Batch, Source
 from upframe.training.loop.train import train

@@ -10,7 +10,7 @@ import torch
 
 from upframe.errors import UsageError
 from upframe.models.architectures._vrt_stages import Block
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.training.recipes.fields import Scalar, value_at
 from upframe.training.recipes.recipe import (
     DataRecipe,

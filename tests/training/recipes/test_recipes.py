@@ -19,7 +19,7 @@ import torch
 from upframe.cli.training import train
 from upframe.errors import ModelError, UsageError
 from upframe.metrics.protocols import PROTOCOLS
-from upframe.models.registry import MODELS
+from upframe.models.networks import MODELS
 from upframe.training.degradations.pipeline import DEGRADATIONS, degrade, find_degradations
 from upframe.training.degradations.steps import (
     Blur,

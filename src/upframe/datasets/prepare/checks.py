@@ -14,7 +14,8 @@ from upframe.datasets.clips import list_frames
 from upframe.datasets.lmdb_store import LmdbStore, is_lmdb
 from upframe.datasets.prepare.items import Preparation, require_count, require_folder
 from upframe.errors import Cancelled, InputError, UpframeError
-from upframe.media.image.files import iter_files, read_pixels
+from upframe.media.image.files import iter_files
+from upframe.media.image.source import read_pixels
 from upframe.media.video.files import index_video, is_video_name
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from upframe.datasets.images import read_rgb8
 from upframe.datasets.prepare.items import Item, Preparation, require_count, require_folder
 from upframe.datasets.prepare.pictures import Cut, reduced_items
 from upframe.datasets.prepare.stores import store_items
 from upframe.errors import InputError
-from upframe.media.image.files import iter_files, probe, write_pixels
+from upframe.media.image.files import iter_files, write_pixels
+from upframe.media.image.source import probe, read_rgb8
 
 PICTURES = 800
 SCALES = (2, 3, 4)

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upframe.datasets.images import read_rgb8
 from upframe.datasets.prepare.items import Item, Preparation, require_apart
 from upframe.datasets.prepare.pictures import pictures_below
 from upframe.errors import InputError, UsageError
-from upframe.media.image.files import probe, write_pixels
+from upframe.media.image.files import write_pixels
+from upframe.media.image.source import probe, read_rgb8
 
 OVERSAMPLING = 2
 """Photo pixels per pixel of a frame: frames at every subpixel position are equally sharp."""

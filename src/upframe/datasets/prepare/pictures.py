@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from upframe.datasets.clips import DEGRADATIONS
-from upframe.datasets.images import RGB8, read_rgb8
 from upframe.datasets.prepare.items import Item, Preparation, require_apart, require_folder
 from upframe.errors import InputError, UsageError
-from upframe.media.image.files import iter_files, probe, write_pixels
+from upframe.media.image.files import iter_files, write_pixels
+from upframe.media.image.source import RGB8, probe, read_rgb8
 from upframe.pixels import crop_to_multiple
 
 Reduction = Literal["bicubic", "bd"]

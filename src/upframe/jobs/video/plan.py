@@ -11,11 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from upframe.errors import InputError, Notice, UsageError
+from upframe.jobs.items import Film
+from upframe.jobs.options import FilmOptions
 from upframe.jobs.video.workspace import kept_bytes
-from upframe.media.image.files import probe
+from upframe.machine import process_bytes
 from upframe.media.image.formats import format_of_name
+from upframe.media.image.source import probe
 from upframe.media.video.files import (
-    DEFAULT_RATE,
     FrameFolder,
     VideoInfo,
     VideoPlan,
@@ -28,69 +30,12 @@ from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, Precision
 from upframe.upscaling import memory
 from upframe.upscaling.clips import ClipUpscaler
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
 
 ENCODER_FRAMES = 16  # that an encoder holds: references, frames that wait to be ordered, its threads' own
 FRAMES_AHEAD = 3  # decoded before, and waiting to be encoded after, the network
 LENGTH_SLACK_S = 1  # how far the lengths that two headers state for the same film may differ
-
-
-@dataclass(frozen=True)
-class FilmOptions:
-    """What the user decides about a film besides its size and model."""
-
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    encoder: tuple[tuple[str, str], ...] = ()
-    """Further options of the encoder, key and value."""
-    odd: str = "pad"
-    audio: bool = True
-    subtitles: bool = True
-    start: Fraction | None = None
-    """Seconds after the first frame."""
-    end: Fraction | None = None
-    stream: int | None = None
-    deinterlace: str = "off"
-    on_bad_frame: str = "repeat"
-    allow_truncated: bool = False
-    rate: Fraction = DEFAULT_RATE
-    """Frames per second of a folder of frames."""
-    segment_frames: int | None = None
-    """Longest segment; None is chosen from the memory there is."""
-    context: int | None = None
-    """Frames of context where a shot is divided; None is the network's."""
-    cleaning: Cleaning | None = None
-    restart: bool = False
-    """Throw away what an interrupted run left."""
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film and how its output is written: all that is known before it is read."""
-
-    input: Path
-    """A video file, or a folder of frames."""
-    output: Path
-    info: VideoInfo
-    plan: VideoPlan | None
-    """None for an output that is a folder of frames."""
-    size: tuple[int, int]
-    """(height, width) of the output pictures."""
-    notices: tuple[Notice, ...] = ()
-    """What is known to be lost before the film is read."""
-    is_doubled: bool = False
-    """Whether a new frame is made between every two."""
-
-    @property
-    def frames_estimate(self) -> int:
-        """Frames of the input, as its header has them."""
-        return max(self.info.frames_estimate or 1, 1)
-
-    def made(self, first: int, end: int) -> range:
-        """Which frames of the output stand for frames `first` to `end` - 1 of the input, counted from the first taken."""
-        return range(2 * first, 2 * end) if self.is_doubled else range(first, end)
 
 
 def probe_film(path: Path, options: FilmOptions) -> VideoInfo:
@@ -213,7 +158,7 @@ def _planned_clips(film: Film, model: Model, upscale: UpscaleOptions, options: F
     frames = min(longest + 2 * context, frames_taken(film, options) or sys.maxsize)  # where no header says, the worst
     choice = clip.choice(size, frames)
     cleaning = options.cleaning or spec.preparation
-    peak = memory.process_bytes()
+    peak = process_bytes()
     peak += memory.frames_bytes(
         spec, size, frames, choice.memory_bytes, passes=0 if cleaning is None or not cleaning.strength else _passes(cleaning)
     )

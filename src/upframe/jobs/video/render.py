@@ -24,15 +24,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upframe import __version__
 from upframe.errors import Cancelled, InputError, Notice, OutputError, UsageError, VerifyError
+from upframe.jobs.items import Film
+from upframe.jobs.options import FilmOptions
 from upframe.jobs.video.pipeline import WriteBehind, read_ahead
-from upframe.jobs.video.plan import FRAMES_AHEAD, Film, FilmOptions, check_place, frame_name, open_folder, probe_film
+from upframe.jobs.video.plan import FRAMES_AHEAD, check_place, frame_name, open_folder, probe_film
 from upframe.jobs.video.retiming import doubled
 from upframe.jobs.video.segments import Segment, plan_segments
 from upframe.jobs.video.shots import CutFinder, find_cuts, thumbnail
 from upframe.jobs.video.workspace import WorkFolder, recorded_key
-from upframe.media.image.files import part_path, probe
+from upframe.media.image.files import part_path
+from upframe.media.image.source import probe
 from upframe.media.video.files import (
     FrameFolderSink,
     VideoFrame,
@@ -45,7 +47,9 @@ from upframe.media.video.files import (
 from upframe.models.registry import Model
 from upframe.models.spec import Precision
 from upframe.upscaling.clips import ClipUpscaler
-from upframe.upscaling.images import UpscaleOptions, Upscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
+from upframe.version import __version__
 
 SEGMENT_FRAMES = 240  # of a frame-wise network: what is lost in a crash is at most that
 FLAT = 1  # spread of a frame's code values (of 65,535) up to which it counts as flat

@@ -12,22 +12,21 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from upframe.errors import OutputError, UsageError
+from upframe.files import NAME_BYTES, lock
 
 _CHUNK = 1 << 20
-_NAME_BYTES = 255  # of one path component, on every common file system
 
 
 def work_path(output: Path) -> Path:
     """The work folder of `output`."""
     name = f".{output.name}.upframe"
-    if len(os.fsencode(name)) > _NAME_BYTES:
+    if len(os.fsencode(name)) > NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.upframe"
     return output.with_name(name)
 
@@ -180,28 +179,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-if sys.platform == "win32":
-
-    def lock(file: IO[str]) -> None:
-        """Hold `file` until it is closed, however the process ends.
-
-        Raises:
-            OSError: when another process holds it.
-        """
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def lock(file: IO[str]) -> None:
-        """Hold `file` until it is closed, however the process ends.
-
-        Raises:
-            OSError: when another process holds it.
-        """
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
+from upframe.files import open_alone, output_error, part_path, sync_folder
 from upframe.media.frames import Pixels
 from upframe.media.image.encoders import Encoder, make_encoder
 from upframe.media.image.metadata import Metadata
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _LOG = logging.getLogger(__name__)
-
-_MAX_NAME_BYTES = 255  # of one path component, on every file system in common use
-
-
-def part_path(path: Path) -> Path:
-    """Where the bytes for `path` are gathered: a hidden file in the same folder, so that the rename is atomic."""
-    name = f".{path.name}.part"
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.part"
-    return path.with_name(name)
 
 
 class ImageSink:
@@ -88,12 +78,12 @@ class ImageSink:
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-            raw = io.FileIO(self._part, "w+b", opener=_open_alone)
+            raw = io.FileIO(self._part, "w+b", opener=open_alone)
             # A second handle keeps the lock until after the rename, for which the file itself is closed.
             self._lock = os.dup(raw.fileno()) if fcntl is not None else None
             self._file = _OutputFile(io.BufferedRandom(raw, 1 << 20))
         except OSError as error:
-            raise _output_error(self.path, error) from error
+            raise output_error(self.path, error) from error
         self._encoder = make_encoder(
             self._file,  # type: ignore[arg-type]  # all that encoders use of a BinaryIO
             self._plan,
@@ -141,7 +131,7 @@ class ImageSink:
             raise error
         assert self._file is not None
         if self._file.failure is not None:
-            raise _output_error(self.path, self._file.failure) from error
+            raise output_error(self.path, self._file.failure) from error
         raise OutputError(self.path, f"the {self._plan.format} encoder failed ({error})", "try --format png") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -167,9 +157,9 @@ class ImageSink:
             self._file.close()
             verify_output(self._part, self._plan, self._size, self._frames)
             os.replace(self._part, self.path)  # noqa: PTH105 (the same call, and the one the reader looks for)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
-            raise _output_error(self.path, error) from error
+            raise output_error(self.path, error) from error
         self._file = None
         self._unlock()
 
@@ -187,33 +177,6 @@ class ImageSink:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def _open_alone(name: str, flags: int) -> int:
-    """Open a part file that no other process writes: two runs with one output would mix their bytes.
-
-    What a killed process left behind is taken over, since its lock died with it.
-
-    Raises:
-        BlockingIOError: if another process is writing it.
-    """
-    handle = os.open(name, flags & ~os.O_TRUNC, 0o666)
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError as error:  # some network file systems
-                _LOG.debug("%s: cannot be locked (%s)", name, error.strerror)
-            # The other may have renamed it to the output just before.
-            if not Path(name).exists() or not os.path.samestat(os.fstat(handle), os.stat(name)):  # noqa: PTH116
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name)
-        os.ftruncate(handle, 0)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
 
 
 class _Checked:
@@ -316,37 +279,3 @@ class _OutputFile(io.RawIOBase):
         except OSError as error:
             self.failure = self.failure or error
             raise
-
-
-_ADVICE = {
-    errno.ENOSPC: "free some space, or write to another disk",
-    errno.EDQUOT: "free some space, or write to another disk",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.ENOENT: "make the folder first",
-    errno.ENOTDIR: "choose another name",
-    errno.EISDIR: "choose another name",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    if isinstance(error, BlockingIOError):
-        return OutputError(path, "is being written by another run", "wait for it to end")
-    reason = (error.strerror or str(error)).lower()
-    return OutputError(path, f"cannot be written ({reason})", _ADVICE.get(error.errno or 0, "check the disk"))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open folders, and needs no such call
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:  # some network file systems; the file itself is synced
-        _LOG.debug("%s: folder not synced (%s)", folder, error.strerror)
-    finally:
-        os.close(handle)

@@ -29,7 +29,7 @@ def verify_output(path: Path, plan: OutputPlan, size: tuple[int, int], frames: i
     Raises:
         VerifyError: naming what differs.
     """
-    from upframe.media.image.files import probe  # here: the door imports the sink, which imports this module
+    from upframe.media.image.source import probe
 
     try:
         info = probe(path, limits=Limits(max_pixels=max(size[0] * size[1], 1 << 20)))

@@ -22,11 +22,13 @@ from upframe.media.video.info import (
     is_video_name,
     probe_video,
 )
-from upframe.media.video.mux import Expected, ExpectedTrack, Timing, join
-from upframe.media.video.plan import ODD_POLICIES, Carried, Odd, VideoPlan, plan_video
+from upframe.media.video.mux import Expected, ExpectedTrack, join
+from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import DEINTERLACERS, Deinterlace, VideoFrame, VideoSource
+from upframe.media.video.timing import Timing
 from upframe.media.video.verify import verify_video
+from upframe.media.video.written import ODD_POLICIES, Carried, Odd, VideoPlan
 
 __all__ = [
     "CODECS",

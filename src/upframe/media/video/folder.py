@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice, OutputError, UsageError, VerifyError
 from upframe.media.frames import MediaInfo, Pixels
-from upframe.media.image.files import Limits, iter_files, probe, read_pixels, write_pixels
+from upframe.media.image.files import Limits, iter_files, write_pixels
+from upframe.media.image.source import probe, read_pixels
 from upframe.media.video.colour import Coding, Rgb
 from upframe.media.video.index import OnBadFrame
 from upframe.media.video.info import ColourTags, VideoInfo, default_matrix

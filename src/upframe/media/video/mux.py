@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import av.error
@@ -20,34 +19,20 @@ from av.subtitles.subtitle import SubtitleSet
 from numpy.typing import NDArray
 
 from upframe.errors import Notice, UpframeError, VerifyError
+from upframe.files import sync_file
 from upframe.media.video.codecs import CONTAINERS, tag_stream
+from upframe.media.video.container import _movie_clock, add_track, open_output
 from upframe.media.video.frames import fraction
 from upframe.media.video.info import Chapter, VideoInfo, open_video, plain
-from upframe.media.video.plan import Carried, VideoPlan
-from upframe.media.video.sink import abandon, exact_ticks, sync_file, write_error
+from upframe.media.video.sink import abandon, exact_ticks, write_error
+from upframe.media.video.timing import Timing
+from upframe.media.video.written import Carried, VideoPlan
 
 _LOG = logging.getLogger(__name__)
-
-_ASS_HEADER = (
-    b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,16\n\n"
-    b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
-)
-"""The text encoders of FFmpeg do not open without one."""
 
 
 _Timed = tuple[float, Any, "_Route | None"]
 """Decoding time in seconds, a packet, and the route that it came by; None for the film."""
-
-
-class Timing(Protocol):
-    """Exact times of the frames of a video: what `FrameIndex` and `frame_folder.FolderTiming` know."""
-
-    @property
-    def time_base(self) -> Fraction: ...
-    @property
-    def pts(self) -> NDArray[np.int64]: ...
-    @property
-    def durations(self) -> NDArray[np.int64]: ...
 
 
 @dataclass
@@ -85,52 +70,6 @@ class Expected:
     sample_aspect: Fraction | None = None
     notices: tuple[Notice, ...] = ()
     """What was lost while joining."""
-
-
-def open_output(file: Path | io.BytesIO, plan: VideoPlan) -> Any:
-    """The output's muxer, without tracks; bytes depend on what is muxed alone."""
-    held = CONTAINERS[plan.container]
-    options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
-    if held.muxer in ("mp4", "mov"):
-        # Edit lists are in the movie's clock: with its default, milliseconds, a first frame at 0.0333 s would move.
-        options["movie_timescale"] = str(_movie_clock(plan.time_base))
-        options["video_track_timescale"] = str(_movie_clock(plan.time_base))
-        options["movflags"] = "+faststart"
-    target = f"file:{file}" if isinstance(file, Path) else file
-    out = av.open(target, "w", format=held.muxer, options=options)
-    out.metadata.update(dict(plan.tags))
-    return out
-
-
-def _movie_clock(time_base: Fraction) -> int:
-    """Ticks per second that hold the video's times exactly, and those of sound to a tenth of a millisecond."""
-    clock = time_base.denominator
-    while clock < 10000:
-        clock *= 2
-    return clock
-
-
-def add_track(out: Any, source: Any, track: Carried, plan: VideoPlan) -> Any:
-    """A stream of `out` for one of the source's.
-
-    Raises:
-        ValueError, FFmpegError: if the container does not hold it.
-    """
-    template = source.streams[track.index]
-    if track.convert is not None:
-        stream = out.add_stream(track.convert)
-        stream.codec_context.subtitle_header = _ASS_HEADER
-        stream.codec_context.time_base = Fraction(1, 1000)
-        stream.time_base = Fraction(1, 1000)
-    else:
-        stream = out.add_stream_from_template(template, opaque=True if template.codec_context is not None else None)
-        stream.time_base = fraction(template.time_base) or Fraction(1, 1000)
-    stream.disposition = int(template.disposition)
-    stream.metadata.update({k: v for k, v in template.metadata.items() if k.lower() not in _TRACK_FACTS})
-    return stream
-
-
-_TRACK_FACTS = frozenset(("duration", "encoder", "vendor_id", "major_brand", "minor_version", "compatible_brands"))
 
 
 def join(

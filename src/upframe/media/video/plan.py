@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import av.error
@@ -34,79 +34,16 @@ from upframe.media.video.colour import Coding
 from upframe.media.video.info import (
     UNSPECIFIED,
     ColourTags,
-    Hdr10,
     StreamInfo,
     VideoInfo,
     default_matrix,
     open_video,
     plain,
 )
-
-Odd = Literal["pad", "crop", "444"]
-ODD_POLICIES = ("pad", "crop", "444")
+from upframe.media.video.written import ODD_POLICIES, Carried, Odd, VideoPlan
 
 _TEXT = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 _MAX_RATE = 240  # SVT-AV1 refuses more; a file without a rate may say 1000 or 90000
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A track that is taken along."""
-
-    index: int
-    """In the source."""
-    kind: str
-    """As `StreamInfo.kind`."""
-    convert: str | None = None
-    """FFmpeg's encoder for text subtitles that change their kind; None copies the packets bit by bit."""
-
-
-@dataclass(frozen=True)
-class VideoPlan:
-    """Everything that decides the bytes of a video output besides its pixels. Plans that are equal give equal files."""
-
-    container: str
-    """A key of `video_codecs.CONTAINERS`."""
-    codec: str
-    """A key of `video_codecs.CODECS`."""
-    pix_fmt: str
-    size: tuple[int, int]
-    """(height, width) of the pictures handed to the sink."""
-    coded_size: tuple[int, int]
-    """(height, width) as encoded: `size`, padded or cropped to what the codec takes."""
-    coding: Coding
-    colour: ColourTags
-    """Written tags."""
-    sample_aspect: Fraction | None
-    rotation: int
-    """Degrees counter-clockwise."""
-    hdr10: Hdr10 | None
-    time_base: Fraction
-    """Seconds per tick of the times given to the sink."""
-    rate: Fraction
-    """Nominal frames per second."""
-    options: tuple[tuple[str, str], ...]
-    """What the encoder is told."""
-    tracks: tuple[Carried, ...] = ()
-    has_chapters: bool = False
-    tags: tuple[tuple[str, str], ...] = ()
-    """Of the file."""
-    video_tags: tuple[tuple[str, str], ...] = ()
-    notices: tuple[Notice, ...] = ()
-
-    @property
-    def extension(self) -> str:
-        return f".{self.container}"
-
-    @property
-    def work_muxer(self) -> str:
-        """FFmpeg's format of work files: NUT keeps any clock exactly; it has no ProRes, which MOV keeps."""
-        return "mov" if self.codec == "prores" else "nut"
-
-    @property
-    def work_origin(self) -> int:
-        """What is added to times in work files, in ticks: NUT has none before zero, and a film may start there."""
-        return 0 if self.codec == "prores" else 1 << 32
 
 
 def plan_video(
@@ -413,7 +350,7 @@ def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
 
 def _refusal(plan: VideoPlan, source: Any, tracks: tuple[Carried, ...]) -> Exception | None:
     """Why the muxer does not take these tracks beside the film; None if it does."""
-    from upframe.media.video.mux import add_track, open_output  # here: it works on plans
+    from upframe.media.video.container import add_track, open_output
 
     with _scratch(plan, open_output) as out:
         try:

@@ -14,12 +14,12 @@ import av.error
 import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
-from upframe.media.image.sink import part_path
+from upframe.files import part_path, sync_file
 from upframe.media.video.codecs import CODECS, encodable_formats, format_layout, open_encoder, quiet_encoders
 from upframe.media.video.colour import Plane, Rgb, from_rgb
 from upframe.media.video.frames import frame_of
 from upframe.media.video.info import plain
-from upframe.media.video.plan import VideoPlan
+from upframe.media.video.written import VideoPlan
 
 _DTS_LEAD = 1 << 24  # more than the frames of any segment
 WRITE_ADVICE = "free some space, or write to another disk"
@@ -177,15 +177,6 @@ def abandon(container: Any, part: Path) -> None:
         with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):  # the first error is the one that matters
             container.close()
     part.unlink(missing_ok=True)
-
-
-def sync_file(path: Path) -> None:
-    """All bytes of `path` on the disk."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def exact_ticks(seconds: Fraction, time_base: Fraction) -> int:

@@ -31,8 +31,7 @@ from upframe.models.architectures._layers import (
     multiplied,
     multiply_input_by,
 )
-from upframe.models.spec import ModelSpec, SizeRule
-from upframe.upscaling.tiling import Place
+from upframe.models.spec import ModelSpec, Place, SizeRule
 
 PAPER = "Residual Local Feature Network for Efficient Super-Resolution, CVPRW 2022, https://arxiv.org/abs/2205.07514"
 GRID_PX = 6  # ESA pools with stride 2 · 3

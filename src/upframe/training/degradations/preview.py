@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upframe import pixels
-from upframe.datasets.images import read_rgb8
 from upframe.drawing.sheet import Box, SheetRow, contact_sheet, most_detailed
 from upframe.errors import InputError
 from upframe.media.image.files import is_image_name, iter_files
+from upframe.media.image.source import read_rgb8
 from upframe.media.video.source import VideoSource
 from upframe.training.degradations.pipeline import Degradations, apply, draw, mirrored
 

@@ -32,9 +32,9 @@ from typing import IO, Any, Self
 
 import torch
 
-from upframe.environment import environment
 from upframe.errors import InputError, OutputError, UsageError
-from upframe.jobs.video.workspace import lock
+from upframe.files import lock
+from upframe.machine import environment
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from upframe import __version__
 from upframe.datasets.leaks import Frames
 from upframe.errors import Cancelled, UpframeError, UsageError
 from upframe.training.data.loader import Loader, WorkerKind
@@ -31,6 +30,7 @@ from upframe.training.loop.stages import Plan, begin_stage, make_plan, resume_st
 from upframe.training.loop.state import Content, TrainState, capture, detached_copy, random_state, roll_back, set_random_state
 from upframe.training.loop.step import Gradients, Stepper
 from upframe.training.recipes.recipe import DataRecipe, Recipe, Stage
+from upframe.version import __version__
 
 __all__ = ["DataPaths", "Progress", "TrainState", "Validate", "train"]
 

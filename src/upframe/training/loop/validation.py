@@ -12,13 +12,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from upframe.datasets.clips import find_clip_set
-from upframe.datasets.images import find_test_sets, read_rgb8
+from upframe.datasets.images import find_test_sets
 from upframe.engines import TorchOptions
 from upframe.errors import UsageError
 from upframe.evaluation.evaluate import evaluate
+from upframe.media.image.source import read_rgb8
 from upframe.metrics.protocols import protocol_named
 from upframe.models.registry import load
-from upframe.upscaling.images import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions
 
 KEPT_SHEETS = 10
 """Validations whose contact sheets are kept."""

@@ -427,8 +427,7 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     # These bring torch, which reading and listing recipes does not need.
     import torch
 
-    from upframe.models.checkpoints import ARCHITECTURES
-    from upframe.models.registry import MODELS
+    from upframe.models.networks import ARCHITECTURES, MODELS
 
     if recipe.model in FLOW_NETWORKS:
         return _flow_spec(recipe)

@@ -1,0 +1,78 @@
+"""How a video is going to be written, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from upframe.errors import Notice
+from upframe.media.video.colour import Coding
+from upframe.media.video.info import (
+    ColourTags,
+    Hdr10,
+)
+
+Odd = Literal["pad", "crop", "444"]
+
+ODD_POLICIES = ("pad", "crop", "444")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A track that is taken along."""
+
+    index: int
+    """In the source."""
+    kind: str
+    """As `StreamInfo.kind`."""
+    convert: str | None = None
+    """FFmpeg's encoder for text subtitles that change their kind; None copies the packets bit by bit."""
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """Everything that decides the bytes of a video output besides its pixels. Plans that are equal give equal files."""
+
+    container: str
+    """A key of `video_codecs.CONTAINERS`."""
+    codec: str
+    """A key of `video_codecs.CODECS`."""
+    pix_fmt: str
+    size: tuple[int, int]
+    """(height, width) of the pictures handed to the sink."""
+    coded_size: tuple[int, int]
+    """(height, width) as encoded: `size`, padded or cropped to what the codec takes."""
+    coding: Coding
+    colour: ColourTags
+    """Written tags."""
+    sample_aspect: Fraction | None
+    rotation: int
+    """Degrees counter-clockwise."""
+    hdr10: Hdr10 | None
+    time_base: Fraction
+    """Seconds per tick of the times given to the sink."""
+    rate: Fraction
+    """Nominal frames per second."""
+    options: tuple[tuple[str, str], ...]
+    """What the encoder is told."""
+    tracks: tuple[Carried, ...] = ()
+    has_chapters: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
+    """Of the file."""
+    video_tags: tuple[tuple[str, str], ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def extension(self) -> str:
+        return f".{self.container}"
+
+    @property
+    def work_muxer(self) -> str:
+        """FFmpeg's format of work files: NUT keeps any clock exactly; it has no ProRes, which MOV keeps."""
+        return "mov" if self.codec == "prores" else "nut"
+
+    @property
+    def work_origin(self) -> int:
+        """What is added to times in work files, in ticks: NUT has none before zero, and a film may start there."""
+        return 0 if self.codec == "prores" else 1 << 32
