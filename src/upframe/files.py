@@ -1,65 +1,62 @@
-"""Files written whole or not at all: temporary names, renames, syncs, locks and disk room."""
+"""Files written whole or not at all: the one place that makes temporary names, renames, syncs, locks and looks at room.
+
+    with atomic_file(path) as file:      write through a handle; the file gets its name at the end of the block
+    with atomic_path(path) as part:      the same for libraries that write by name
+    with atomic_folder(path) as folder:  the same for a folder
+    atomic_bytes(path, data), atomic_text(path, text)
+    put_in_place(made, path)             give a finished file or folder its name
+    with scratch_folder() as folder:     temporary files; those of killed processes are removed by the next one
+    with Lock(path): ...                 one process at a time; a killed process leaves no lock
+    check_room(path, needed_bytes)       refuse what the disk cannot hold
+    with writing(path): ...              errors of the system as `OutputError` with advice
+
+One order holds for everything that gets a name: its bytes are synced to the disk, checked, renamed, and the folder is
+synced. After an error nothing is left, and what was at `path` before is untouched.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import logging
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
 
-from upframe.errors import OutputError
+from upframe.errors import OutputError, UpframeError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open for writing cannot be renamed anyway
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from typing_extensions import Buffer
 
 log = logging.getLogger(__name__)
 
-NAME_BYTES = 255  # of one path component, on every file system in common use
+_T = TypeVar("_T")
+
+NAME_BYTES = 255
+"""Longest name of a file or folder on every file system in common use."""
+
+Check = Callable[[Path], None]
+"""Looks at a finished part file before it gets its name; what it raises keeps the file from getting it."""
+
+_SPARE = 1.2  # of the bytes that are needed: estimates are rough, and file systems want room for themselves
+_BUFFER_BYTES = 1 << 20
+_SCRATCH = ".upframe-tmp-"
+_LOCK = "lock"
 
 
-def part_path(path: Path) -> Path:
-    """Where the bytes for `path` are gathered: a hidden file in the same folder, so that the rename is atomic."""
-    name = f".{path.name}.part"
-    if len(os.fsencode(name)) > NAME_BYTES:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.part"
-    return path.with_name(name)
-
-
-def open_alone(name: str, flags: int) -> int:
-    """Open a part file that no other process writes: two runs with one output would mix their bytes.
-
-    What a killed process left behind is taken over, since its lock died with it.
-
-    Raises:
-        BlockingIOError: if another process is writing it.
-    """
-    handle = os.open(name, flags & ~os.O_TRUNC, 0o666)
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError as error:  # some network file systems
-                log.debug("%s: cannot be locked (%s)", name, error.strerror)
-            # The other may have renamed it to the output just before.
-            if not Path(name).exists() or not os.path.samestat(os.fstat(handle), os.stat(name)):  # noqa: PTH116
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name)
-        os.ftruncate(handle, 0)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
+# Errors ---------------------------------------------------------------------------------------------------------------
 _ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
+    errno.EFBIG: "write to a disk that holds larger files",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
@@ -70,14 +67,281 @@ _ADVICE = {
 }
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError, *, advice: str = "") -> OutputError:
+    """The error to raise when the system refuses to write `path`.
+
+    Args:
+        advice: Replaces the advice that fits the system's error number.
+    """
     if isinstance(error, BlockingIOError):
         return OutputError(path, "is being written by another run", "wait for it to end")
     reason = (error.strerror or str(error)).lower()
-    return OutputError(path, f"cannot be written ({reason})", _ADVICE.get(error.errno or 0, "check the disk"))
+    return OutputError(path, f"cannot be written ({reason})", advice or _ADVICE.get(error.errno or 0, "check the disk"))
 
 
-def sync_folder(folder: Path) -> None:
+@contextlib.contextmanager
+def writing(path: Path, *, advice: str = "") -> Iterator[None]:
+    """Within the block an error of the system is an `OutputError` about `path`; see `output_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error, advice=advice) from error
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+def part_path(path: Path) -> Path:
+    """Where the bytes for `path` are gathered: a hidden file in the same folder, so that the rename is atomic."""
+    return hidden_beside(path, "part")
+
+
+def hidden_beside(path: Path, ending: str) -> Path:
+    """`.<name>.<ending>` beside `path`; a hash stands for a name that would become too long."""
+    name = f".{path.name}.{ending}"
+    if len(os.fsencode(name)) > NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.{ending}"
+    return path.with_name(name)
+
+
+class PartFile(io.RawIOBase):
+    """The part file that `atomic_file` gives: buffered, readable, and remembering the first error of the system.
+
+    It has no `fileno`: Pillow, tifffile and torch would write past it and turn a full disk into an error of their own.
+    """
+
+    def __init__(self, file: io.BufferedRandom) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+        """The first error of the system; whatever a library raises afterwards follows from it."""
+
+    def write(self, data: Buffer, /) -> int:
+        return self._remembering(lambda: self._file.write(data))
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._remembering(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._remembering(self._file.flush)
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def sync(self) -> None:
+        """All bytes on the disk, so that a power cut after the rename cannot leave an empty file."""
+        self.flush()
+        self._remembering(lambda: os.fsync(self._file.fileno()))
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                super().close()  # flushes
+            finally:
+                self._file.close()
+
+    def abandon(self) -> None:
+        """Close without caring whether the last bytes can be written."""
+        try:
+            self.close()
+        except OSError as error:
+            log.debug("closing an abandoned file: %s", error)
+
+    def _remembering(self, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, check: Check | None = None, keep: Path | None = None, advice: str = "") -> Iterator[PartFile]:
+    """A handle to write and read; at the end of the block its bytes are the file `path`.
+
+    An error that the block raises removes the part file and passes unchanged, except that whatever follows from an error
+    of the system on the handle becomes that error.
+
+    Args:
+        check: Called with the part file, which is complete and synced then.
+        keep: A name for the file that was at `path`, which is replaced otherwise.
+        advice: As for `output_error`.
+
+    Raises:
+        OutputError: when the file cannot be written, or another process is writing it.
+    """
+    part = part_path(path)
+    with writing(path, advice=advice):
+        handle = _open_part(path, part)
+    file = PartFile(io.BufferedRandom(io.FileIO(handle, "r+b"), _BUFFER_BYTES))
+    # A second handle keeps the lock until after the rename, for which the file itself is closed. Windows renames no file
+    # that is open.
+    held = None if sys.platform == "win32" else os.dup(handle)
+    try:
+        yield file
+        with writing(path, advice=advice):
+            file.sync()
+            if held is None:
+                _unlock(handle)
+            file.close()
+            _give_name(part, path, check=check, keep=keep)
+    except BaseException as error:
+        file.abandon()
+        remove_quietly(part)
+        if file.failure is not None and isinstance(error, Exception) and not isinstance(error, UpframeError):
+            raise output_error(path, file.failure, advice=advice) from error
+        raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, check: Check | None = None, advice: str = "") -> Iterator[Path]:
+    """The name of a part file, empty and ready to be written; at the end of the block it is the file `path`.
+
+    For libraries that write by name. What the block raises passes unchanged. On Windows the part file is not locked, since
+    a lock there shuts out everybody who opens the file by name.
+
+    Args:
+        check: Called with the part file, which is complete and synced then.
+        advice: As for `output_error`.
+
+    Raises:
+        OutputError: when the file cannot be written, or another process is writing it.
+    """
+    part = part_path(path)
+    with writing(path, advice=advice):
+        held = _open_part(path, part)
+    if sys.platform == "win32":
+        _unlock(held)
+        os.close(held)
+    try:
+        yield part
+        with writing(path, advice=advice):
+            sync_file(part)
+            _give_name(part, path, check=check)
+    except BaseException:
+        remove_quietly(part)
+        raise
+    finally:
+        if sys.platform != "win32":
+            os.close(held)
+
+
+def atomic_bytes(path: Path, data: bytes, *, advice: str = "") -> None:
+    """Write `data` to `path`, whole or not at all. Devices, pipes and links are written through instead of replaced.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        with writing(path, advice=advice):
+            path.write_bytes(data)
+        return
+    with atomic_file(path, advice=advice) as file:
+        file.write(data)
+
+
+def atomic_text(path: Path, text: str, *, advice: str = "") -> None:
+    """Write `text` to `path` in UTF-8; see `atomic_bytes`."""
+    atomic_bytes(path, text.encode(), advice=advice)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; at the end of the block it is the folder `path`.
+
+    Of two processes that make the same folder the first one wins, and the other's is removed.
+
+    Raises:
+        OutputError: when the folder cannot be made.
+    """
+    with scratch_folder(path.parent) as scratch:
+        made = scratch / path.name
+        with writing(path):
+            made.mkdir()
+        yield made
+        try:
+            put_in_place(made, path)
+        except OutputError:
+            if not path.is_dir():
+                raise
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Give a finished file or folder its name: `made` is synced and renamed to `path`, on the same file system.
+
+    A file at `path` is replaced; a folder there has to be empty.
+
+    Raises:
+        OutputError: when it cannot be renamed.
+    """
+    with writing(path):
+        for file in _files_within(made) if made.is_dir() else (made,):
+            sync_file(file)
+        _give_name(made, path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until all bytes of `path` are on the disk."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file that is not wanted any more; an error is only logged, since another one matters more."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s: cannot be removed (%s)", path, error.strerror)
+
+
+def link_file(source: Path, path: Path) -> None:
+    """Make `path` another name of `source`; copy the file where the file system has no such names.
+
+    Raises:
+        FileExistsError: if there is a file at `path`.
+        OSError: when the link cannot be made for another reason than that.
+        OutputError: when the copy cannot be written.
+    """
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        with atomic_path(path) as part:
+            shutil.copyfile(source, part)
+
+
+def _give_name(made: Path, path: Path, *, check: Check | None = None, keep: Path | None = None) -> None:
+    """Rename something that is synced already."""
+    if check is not None:
+        check(made)
+    if keep is not None and path.exists():
+        path.replace(keep)
+    made.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -91,35 +355,198 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sync_file(path: Path) -> None:
-    """All bytes of `path` on the disk."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
+def _files_within(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# Locks ----------------------------------------------------------------------------------------------------------------
+class Lock:
+    """A context manager that one process, and one thread of it, is in at a time. A killed process gives its lock back.
+
+    Args:
+        path: The lock file, made if it is not there.
+        wait: Wait until others have left.
+        remove: Remove the lock file at the end.
+
+    Raises:
+        BlockingIOError: on entering, when another one holds it and `wait` is not set.
+        OSError: on entering, when the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, wait: bool = False, remove: bool = False) -> None:
+        self.path = path
+        self._wait, self._remove = wait, remove
+        self._handle: int | None = None
+
+    def __enter__(self) -> Self:
+        while self._handle is None:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(handle, self.path, wait=self._wait)
+                if _is_at(handle, self.path):
+                    self._handle = handle
+            finally:
+                if self._handle is None:  # refused, or whoever held it before has removed the file
+                    os.close(handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release(remove=self._remove)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Let others in. Without effect when the lock is not held."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        if sys.platform != "win32" and remove and _is_at(handle, self.path):
+            remove_quietly(self.path)  # while it is held: whoever waits for it sees that it bears the name no more
+        _unlock(handle)
         os.close(handle)
+        if sys.platform == "win32" and remove:  # which removes no open file; another process may hold it by now
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
 
-if sys.platform == "win32":
+def _lock(handle: int, path: Path, *, wait: bool = False) -> None:
+    """Lock an open file until it is closed.
 
-    def lock(file: IO[str]) -> None:
-        """Hold `file` until it is closed, however the process ends.
+    A file system that has no locks goes without.
 
-        Raises:
-            OSError: when another process holds it.
-        """
-        import msvcrt
+    Raises:
+        BlockingIOError: when another one holds it.
+    """
+    from filelock import lock_descriptor  # here: reading files takes no lock, and should not pay for it
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    try:
+        held = lock_descriptor(handle, blocking=wait)
+    except OSError as error:  # some network file systems
+        log.debug("%s: cannot be locked (%s)", path, error.strerror)
+        return
+    if not held:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
 
-else:
 
-    def lock(file: IO[str]) -> None:
-        """Hold `file` until it is closed, however the process ends.
+def _unlock(handle: int) -> None:
+    from filelock import unlock_descriptor
 
-        Raises:
-            OSError: when another process holds it.
-        """
-        import fcntl
+    with contextlib.suppress(OSError):  # of a file system that has no locks
+        unlock_descriptor(handle)
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is the one that bears the name now."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open_part(path: Path, part: Path) -> int:
+    """Open a part file that no other process writes: two runs with one output would mix their bytes.
+
+    What a killed process left behind is taken over, since its lock died with it.
+
+    Raises:
+        BlockingIOError: if another process is writing it.
+        IsADirectoryError: if `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        _lock(handle, part)
+        if not _is_at(handle, part):  # the other one has renamed it to the output just before
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(part))
+        os.ftruncate(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+# Temporary files ------------------------------------------------------------------------------------------------------
+class ScratchFolder:
+    """A private folder for temporary files, until `remove` is called.
+
+    It is locked meanwhile, so that the folders of killed processes are told from it; those in `parent` are removed now.
+
+    Args:
+        parent: Where it lies; None for the system's folder for temporary files.
+
+    Raises:
+        OutputError: when it cannot be made.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        advice = "set TMPDIR to a disk with room" if parent is None else ""
+        parent = Path(tempfile.gettempdir()) if parent is None else parent
+        self._process = os.getpid()
+        with writing(parent, advice=advice):
+            _remove_abandoned(parent)
+            while True:
+                self._root = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+                self._lock = Lock(self._root / _LOCK)
+                try:
+                    self._lock.__enter__()
+                except (BlockingIOError, FileNotFoundError):  # not locked yet, another process took it for abandoned
+                    continue
+                break
+            self.path = self._root / "files"
+            """The folder, empty at first."""
+            self.path.mkdir(mode=0o700)
+
+    def remove(self) -> None:
+        """Delete it with everything in it. A forked process leaves it to the one that made it."""
+        if os.getpid() != self._process:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release(remove=True)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """An empty private folder for the time of the block; see `ScratchFolder`."""
+    scratch = ScratchFolder(parent)
+    try:
+        yield scratch.path
+    finally:
+        scratch.remove()
+
+
+def unnamed_file() -> BinaryIO:
+    """A temporary file without a name, which is gone when it is closed."""
+    return cast("BinaryIO", tempfile.TemporaryFile())
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the scratch folders of killed processes: those that nobody holds a lock on."""
+    for folder in parent.glob(f"{_SCRATCH}*"):
+        if (folder / _LOCK).is_file():
+            with contextlib.suppress(OSError), Lock(folder / _LOCK, remove=True):
+                shutil.rmtree(folder / "files", ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+# Room -----------------------------------------------------------------------------------------------------------------
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Refuse to begin what the disk of `path` cannot hold; a fifth more than needed must be free.
+
+    Args:
+        path: A file or folder that is to be written and need not be there yet, nor the folders above it.
+
+    Raises:
+        OutputError: naming what is needed and what is free.
+    """
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    wanted = needed_bytes * _SPARE
+    with writing(path):
+        free = shutil.disk_usage(existing).free
+    if wanted > free:
+        happened = f"about {_amount(wanted)} are needed and {_amount(free)} are free"
+        raise OutputError(path, happened, _ADVICE[errno.ENOSPC])
+
+
+def _amount(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

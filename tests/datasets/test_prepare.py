@@ -23,6 +23,7 @@ from upframe.datasets.prepare.pictures import Cut, cut_folder, reduce_folder
 from upframe.datasets.prepare.reds import SPLITS, find_split, prepare_reds
 from upframe.datasets.prepare.vimeo90k import prepare_vimeo90k
 from upframe.errors import Cancelled, InputError, OutputError, UsageError
+from upframe.files import atomic_bytes
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels, read_rgb8
 from upframe.pixels import matlab_bicubic_8bit
@@ -344,9 +345,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", fail)
     preparation = carrying.Preparation(
-        "one", (carrying.Item((tmp_path / "a",), partial(carrying.write_whole, tmp_path / "a", b"x"), 1),), {}
+        "one", (carrying.Item((tmp_path / "a",), partial(atomic_bytes, tmp_path / "a", b"x"), 1),), {}
     )
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="no space left"):
         carry_out(preparation)
     assert list(tmp_path.iterdir()) == []
 

@@ -31,6 +31,7 @@ from upframe.errors import (
     UsageError,
     VerifyError,
 )
+from upframe.files import PartFile, part_path
 from upframe.jobs import plan as job_plan
 from upframe.jobs import run as job
 from upframe.jobs.events import Event, Report
@@ -338,14 +339,14 @@ def test_output_that_does_not_verify_never_reaches_its_name(
 ) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("what was there before")
-    sync = sink_module._OutputFile.sync
+    sync = PartFile.sync
 
     def lossy(file: Any) -> None:
         """A disk that loses the last bytes and says nothing."""
         sync(file)
         file._file.truncate(file._file.seek(0, os.SEEK_END) - 10)
 
-    monkeypatch.setattr(sink_module._OutputFile, "sync", lossy)
+    monkeypatch.setattr(PartFile, "sync", lossy)
     report = go([tmp_path / "a.png"], tmp_path / "b.png", replace(options, overwrite=True))
     assert isinstance(report.error, VerifyError)
     assert (tmp_path / "b.png").read_text() == "what was there before"
@@ -368,7 +369,7 @@ def test_two_runs_with_one_output_do_not_mix_their_bytes(tmp_path: Path, options
 
 def test_part_file_of_a_killed_run_is_taken_over(tmp_path: Path, options: JobOptions) -> None:
     pixels = picture(tmp_path / "a.png")
-    sink_module.part_path(tmp_path / "b.png").write_bytes(b"x" * 100_000)
+    part_path(tmp_path / "b.png").write_bytes(b"x" * 100_000)
     assert status(go([tmp_path / "a.png"], tmp_path / "b.png", options)) == ["written"]
     np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(pixels, 2))
     assert everything(tmp_path) == {"a.png", "b.png"}
@@ -376,7 +377,7 @@ def test_part_file_of_a_killed_run_is_taken_over(tmp_path: Path, options: JobOpt
 
 def test_lack_of_disk_space_is_known_before_work(tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(job.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     report = go([tmp_path / "a.png"], tmp_path / "new" / "folder", options)
     assert isinstance(report.error, OutputError)
     assert "free" in str(report.error)

@@ -623,7 +623,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(os, "fsync", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="no space left"):
         save(tmp_path / "a.safetensors", small_rlfn(), CARD)
     assert list(tmp_path.iterdir()) == []
 

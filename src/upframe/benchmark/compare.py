@@ -23,10 +23,8 @@ import math
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -37,6 +35,7 @@ from upframe.benchmark.cost import Timing, count
 from upframe.benchmark.worker import Job, plain_form
 from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
 from upframe.errors import UsageError
+from upframe.files import scratch_folder, unnamed_file
 from upframe.machine import environment
 from upframe.models.reference import PLAIN
 from upframe.models.registry import Model
@@ -367,10 +366,10 @@ def _compare(
     if clip is None:
         clip = synthetic_clip(case, channels=spec.channels)
     sigma = SIGMA if spec.takes_sigma else None
-    with tempfile.TemporaryDirectory(prefix="upframe-") as folder, contextlib.ExitStack() as running:
+    with scratch_folder() as folder, contextlib.ExitStack() as running:
         # Tied weights share memory, which the format refuses to write.
-        safetensors.torch.save_file({k: v.clone() for k, v in state.items()}, Path(folder) / "weights.safetensors")
-        safetensors.torch.save_file({"clip": clip.contiguous()}, Path(folder) / "input.safetensors")
+        safetensors.torch.save_file({k: v.clone() for k, v in state.items()}, folder / "weights.safetensors")
+        safetensors.torch.save_file({"clip": clip.contiguous()}, folder / "input.safetensors")
 
         def worker(form: _Form) -> _Worker:
             job = Job(
@@ -380,7 +379,7 @@ def _compare(
                 form.precision,
                 spec.family,
                 spec.name,
-                folder=folder,
+                folder=str(folder),
                 weights="weights.safetensors",
                 output=f"{form.name}.safetensors",
                 sigma=sigma,
@@ -405,7 +404,7 @@ def _compare(
                 forms.append(Form(form.name, form.precision, error=each.error))
                 continue
             runs = [answer["seconds"] for answer in each.answers if "seconds" in answer][1:]
-            out = safetensors.torch.load_file(Path(folder) / f"{form.name}.safetensors")["out"]
+            out = safetensors.torch.load_file(folder / f"{form.name}.safetensors")["out"]
             difference, psnr = (None, None) if plain_out is None else _difference(out, plain_out)
             forms.append(Form(form.name, form.precision, Timing(tuple(runs)), answer["added_bytes"], difference, psnr))
             if each is workers[0]:
@@ -476,7 +475,7 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         self.error: str | None = None
         self.answers: list[dict[str, Any]] = []
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        self._complaints = unnamed_file()  # closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "upframe.benchmark.worker"],
             stdin=subprocess.PIPE,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from upframe.cli.parser import Reporting
 from upframe.errors import InputError, OutputError, one_line
+from upframe.files import atomic_text, writing
 
 if TYPE_CHECKING:
     from upframe.jobs.events import Event
@@ -51,11 +52,9 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place") from error
+    atomic_text(path, text)
 
 
 class Stop:

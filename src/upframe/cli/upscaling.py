@@ -7,7 +7,6 @@ import gc
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +29,7 @@ from upframe.cli.parser import (
     tile_size,
 )
 from upframe.errors import UsageError, one_line
+from upframe.files import scratch_folder
 
 if TYPE_CHECKING:
     from upframe.jobs.events import Report
@@ -138,7 +138,7 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
         raise UsageError("-", "is standard input, and no output is given", "add -o FILE, or -o - for standard output")
     if to_stdout and (len(inputs) > 1 or Path(inputs[0]).is_dir() or as_json or sys.stdout.isatty()):
         raise UsageError("-o -", "takes one picture, no --json, and needs standard output to be a file or pipe")
-    with tempfile.TemporaryDirectory(prefix="upframe-") as folder:
+    with scratch_folder() as folder:
         if PIPE in inputs:
             with Path(folder, "stdin").open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)

@@ -20,6 +20,7 @@ from typing import Any
 
 from upframe.datasets.stores import decode
 from upframe.errors import InputError, OutputError, UsageError
+from upframe.files import atomic_text, output_error, writing
 from upframe.media.image.source import RGB8
 
 log = logging.getLogger(__name__)
@@ -179,8 +180,9 @@ def write_lmdb(path: Path, files: Mapping[str, Path], *, shapes: Iterable[Entry]
     entries = list(shapes)
     assert {e.key for e in entries} == set(files)
     total = sum(file.stat().st_size for file in files.values())
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+    try:
         # The map is an upper bound and sparse: twice the content covers pages that files do not fill (4096 bytes each).
         environment = lmdb.open(str(path), map_size=2 * total + (8192 * len(files)) + (64 << 20))
         try:
@@ -188,13 +190,11 @@ def write_lmdb(path: Path, files: Mapping[str, Path], *, shapes: Iterable[Entry]
             environment.sync(True)
         finally:
             environment.close()
-        part = path / f".{META_INFO}.part"
-        part.write_text("".join(entry.line() + "\n" for entry in entries), encoding="utf-8")
-        part.replace(path / META_INFO)
+        atomic_text(path / META_INFO, "".join(entry.line() + "\n" for entry in entries))
     except lmdb.Error as error:
         raise OutputError(path, f"cannot be written ({error})", "check the disk") from error
     except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror or error})", "check the disk") from error
+        raise output_error(path, error) from error
 
 
 def _fill(environment: Any, files: Mapping[str, Path], *, subject: Path) -> None:

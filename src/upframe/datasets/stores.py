@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from upframe.errors import InputError, OutputError
+from upframe.errors import InputError
+from upframe.files import ScratchFolder, writing
 from upframe.media.image.decoder import Decoder, Reading
 from upframe.media.image.formats import SNIFF_BYTES, sniff
 from upframe.media.image.pillow import PillowDecoder
 from upframe.media.image.png import PngDecoder
 from upframe.media.image.source import RGB8, probe, read_rgb8
 from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
-
-try:
-    import fcntl
-except ImportError:  # Windows, which does not let open files be removed: what a killed run left stays
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -237,36 +230,14 @@ class HeldStore:
 
     def _write_spool(self) -> Path:
         """All pictures in one file that is removed with this object; this process maps it as well and frees its copy."""
-        _remove_abandoned()
-        path: Path | None = None
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=_SPOOL))
-            path = folder / "frames"
-            file = path.open("wb")
-            weakref.finalize(self, _remove_own, folder, file, os.getpid())
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # as long as this process lives
+        scratch = ScratchFolder()
+        weakref.finalize(self, scratch.remove)
+        path = scratch.path / "frames"
+        with writing(path, advice="set TMPDIR to a disk with room"), path.open("wb") as file:
             for picture in self._held.values():
                 file.write(picture.data)
-            file.flush()
-        except OSError as error:
-            happened = f"cannot be written ({error.strerror or error})"
-            raise OutputError(path or tempfile.gettempdir(), happened, "set TMPDIR to a disk with room") from error
         self._held = _mapped(path, {k: (p.shape[0], p.shape[1]) for k, p in self._held.items()})
         return path
-
-
-_SPOOL = "upframe-frames-"
-
-
-def _remove_abandoned() -> None:
-    """Remove the files of runs that were killed: those that nobody holds a lock on."""
-    if fcntl is None:
-        return
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SPOOL}*"):
-        with contextlib.suppress(OSError), (folder / "frames").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mapped(spool: Path, sizes: Mapping[str, tuple[int, int]]) -> OrderedDict[str, RGB8]:
@@ -278,12 +249,6 @@ def _mapped(spool: Path, sizes: Mapping[str, tuple[int, int]]) -> OrderedDict[st
         held[key] = flat[start : start + length].reshape(height, width, 3)
         start += length
     return held
-
-
-def _remove_own(folder: Path, file: BinaryIO, process: int) -> None:
-    file.close()
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def decode(data: bytes, *, subject: Path) -> RGB8:

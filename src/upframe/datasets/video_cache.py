@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import math
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from upframe.errors import InputError, OutputError
-from upframe.media.image.files import part_path
+from upframe.files import Lock, atomic_file, check_room, writing
 from upframe.media.video.files import VideoSource, index_video, probe_video
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nobody trains in several processes on one machine
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
+_ADVICE = "set XDG_CACHE_HOME to another disk"
 _FORMAT = "1"  # of the cached arrays; a change makes all be decoded again
 
 
@@ -53,14 +46,11 @@ def decoded_video(path: Path, *, cache: Path) -> Path:
     target = cache / f"{path.stem[:80]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
     if target.is_file():
         return target
-    try:
+    with writing(cache, advice=_ADVICE):
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(target):
+        with Lock(target.with_suffix(".lock"), wait=True, remove=True):
             if not target.is_file():  # another process of this run may have made it meanwhile
                 _decode(path, target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(cache, f"cannot be written ({reason})", "set XDG_CACHE_HOME to another disk") from error
     return target
 
 
@@ -70,51 +60,13 @@ def _decode(path: Path, target: Path) -> None:
     if index.truncated:
         raise InputError(path, f"ends early ({index.truncated})", "get the file again, or cut it before that")
     shape = (len(index), *info.size, 3)
-    check_room(target.parent, math.prod(shape))
-    part = part_path(target)
+    check_room(target, math.prod(shape))
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-    try:
-        with part.open("wb") as file, VideoSource(path, info=info, index=index) as source:
-            np.lib.format.write_array_header_1_0(file, header)
-            for frame in source:
-                if frame.pixels.shape[:2] != info.size:
-                    raise InputError(path, "changes its size in the middle", "convert it to one size")
-                # round(v / 257), exactly
-                file.write(((frame.pixels.astype(np.uint32) + 128) // 257).astype(np.uint8).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with atomic_file(target, advice=_ADVICE) as file, VideoSource(path, info=info, index=index) as source:
+        np.lib.format.write_array_header_1_0(file, header)
+        for frame in source:
+            if frame.pixels.shape[:2] != info.size:
+                raise InputError(path, "changes its size in the middle", "convert it to one size")
+            # round(v / 257), exactly
+            file.write(((frame.pixels.astype(np.uint32) + 128) // 257).astype(np.uint8).tobytes())
     log.info("decoded %s: %d frames of %dx%d", path, *shape[:3])
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Wait until no other process makes `target`."""
-    if fcntl is None:
-        yield
-        return
-    lock = target.with_suffix(".lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
-        yield
-        if target.is_file():  # else whoever waits with the same lock file is to make it, and nobody with a new one
-            lock.unlink(missing_ok=True)
-
-
-def check_room(folder: Path, needed_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold; a fifth more than needed must be free.
-
-    Raises:
-        OutputError: naming what is needed and what is free.
-    """
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free_bytes = shutil.disk_usage(existing).free
-    if needed_bytes * 1.2 > free_bytes:
-        raise OutputError(
-            folder,
-            f"needs about {needed_bytes * 1.2 / 1e9:.1f} GB and {free_bytes / 1e9:.1f} GB are free",
-            "free some space, or write to another disk",
-        )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import nn
 
+from upframe.errors import OutputError
+from upframe.files import ScratchFolder, atomic_folder, writing
 from upframe.machine import cpu_flags, processor_name
 from upframe.version import __version__
 
@@ -62,23 +64,19 @@ def kept(folder: Path | None, name: str, make: Callable[[Path], None]) -> Path:
     place = root / name
     if place.is_dir():
         return place
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=root))
-    except OSError as error:
-        log.warning("%s: compiled networks cannot be kept there (%s); set $%s", root, error.strerror, FOLDER_VARIABLE)
-        scratch = Path(tempfile.mkdtemp(prefix="upframe-"))
-        place = scratch / name
-        place.mkdir()
-        make(place)
-        return place
-    try:
-        make(scratch)
+    with ExitStack() as stack:
         try:
-            scratch.rename(place)
-        except OSError:
-            if not place.is_dir():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return place
+            with writing(root):
+                root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made = stack.enter_context(atomic_folder(place))
+        except OutputError as error:
+            happened = error.happened
+        else:
+            make(made)
+            stack.close()  # it gets its name
+            return place
+    log.warning("%s: %s; compiled networks cannot be kept there, set $%s", root, happened, FOLDER_VARIABLE)
+    scratch = ScratchFolder()
+    atexit.register(scratch.remove)
+    make(scratch.path)
+    return scratch.path

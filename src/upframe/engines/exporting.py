@@ -6,7 +6,6 @@ else there is to know stands in its metadata. It is run and compared with torch 
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import torch
 
 from upframe.engines import onnx_runtime, openvino_runtime
 from upframe.engines.graphs import LEAST_SIDE, Run
-from upframe.errors import OutputError, UsageError, VerifyError
+from upframe.errors import UsageError, VerifyError
+from upframe.files import put_in_place, scratch_folder, writing
 from upframe.models.registry import Model
 from upframe.version import __version__
 
@@ -56,18 +56,15 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
             raise UsageError(path, "exists", "use -y to overwrite it")
     about = metadata(model)
     write, load = (_write_onnx, _load_onnx) if is_onnx else (_write_openvino, _load_openvino)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as folder:
-            scratch = Path(folder) / target.name
-            write(model, scratch, about)
-            difference = _difference(model, load(scratch))
-            if not difference <= TOLERANCE:
-                happened = f"the exported network is off by {difference:.1e}, more than {TOLERANCE:.0e}"
-                raise VerifyError(target, happened, "check the weights, and report it")
-            for path in reversed(targets):  # the file that is opened comes last
-                scratch.with_suffix(path.suffix).replace(path)
-    except OSError as error:
-        raise OutputError(target, f"cannot be written ({error.strerror})", "choose another place") from error
+    with writing(target), scratch_folder(target.parent) as folder:
+        scratch = folder / target.name
+        write(model, scratch, about)
+        difference = _difference(model, load(scratch))
+        if not difference <= TOLERANCE:
+            happened = f"the exported network is off by {difference:.1e}, more than {TOLERANCE:.0e}"
+            raise VerifyError(target, happened, "check the weights, and report it")
+        for path in reversed(targets):  # the file that is opened comes last
+            put_in_place(scratch.with_suffix(path.suffix), path)
     return Exported(targets, difference, about)
 
 

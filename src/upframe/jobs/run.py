@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from upframe.errors import (
     ResourceError,
     UpframeError,
 )
+from upframe.files import check_room
 from upframe.jobs.events import Event, Report, error_data
 from upframe.jobs.items import FilmItem, Item, Outcome
 from upframe.jobs.options import JobOptions
@@ -152,7 +152,7 @@ def render(item: Item, up: Upscaler, options: JobOptions, tell: Callable[[Event]
         UpframeError: of any kind; nothing is left at the output's name that was not there before.
     """
     up.notices.clear()
-    _check_space(item)
+    check_room(item.output, estimated_file_bytes(item))
     with open_image(item.input, options) as source, _folder(item.output.parent):
         if source.info != item.info:
             raise InputError(item.input, "changed while reading (since it was planned)", "run it again")
@@ -188,7 +188,7 @@ def _render_film(
     cancel: threading.Event | None,
 ) -> Made:
     """Make a film's output."""
-    _check_room(item.output, film_plan.estimated_room_bytes(item.film, options.film))
+    check_room(item.output, film_plan.estimated_room_bytes(item.film, options.film))
     told = 0.0
 
     def progress(at: FilmProgress) -> None:
@@ -275,18 +275,3 @@ def upscale_file(
     if report.error is not None:
         raise report.error
     return report.outcomes[0]
-
-
-def _check_space(item: Item) -> None:
-    _check_room(item.output, estimated_file_bytes(item))
-
-
-def _check_room(output: Path, file_bytes: int) -> None:
-    folder = output.parent
-    while not folder.exists():
-        folder = folder.parent
-    need, free = int(file_bytes * 1.2), shutil.disk_usage(folder).free
-    if free < need:
-        raise OutputError(
-            output, f"about {need / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free", "make space first"
-        )

@@ -36,11 +36,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from upframe import pixels
-from upframe.errors import InputError, OutputError
+from upframe.errors import InputError
+from upframe.files import atomic_bytes
 from upframe.metrics.fidelity import Picture, planes, white_of
 
 BLOCK_PX = 96
@@ -303,7 +304,4 @@ def save_niqe(model: NiqeModel, path: str | Path, *, about: str = "") -> None:
     """
     arrays = dict(zip(_KEYS, (model.mean.reshape(1, -1), model.covariance, model.window), strict=True))
     metadata = {"format": "upframe-niqe/1", "name": model.name, "about": json.dumps(about, ensure_ascii=False)}
-    try:
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(path, f"cannot be written ({error})", "check the folder and its permissions") from error
+    atomic_bytes(Path(path), save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata=metadata))

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -24,7 +22,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from upframe.errors import ModelError, OutputError, UsageError
+from upframe.errors import ModelError, UsageError
+from upframe.files import atomic_file, writing
 from upframe.models.cards import Card, ValueRange, card_path
 from upframe.models.networks import ARCHITECTURES, Architecture
 from upframe.models.spec import ModelSpec
@@ -244,22 +243,13 @@ def save(target: str | Path, state: State, card: Card, *, overwrite: bool = Fals
     # A single metadata entry: with several their order in the file, and so its hash, would change from run to run.
     blob = safetensors.torch.save(tensors, metadata={"card": replace(card, sha256="").to_json()})
     card = replace(card, sha256=hashlib.sha256(blob).hexdigest())
-    files = {target: blob, beside: card.to_json().encode()}
-    parts = {path: path.with_name(f".{path.name}.part") for path in files}
-    try:
-        for path, content in files.items():
-            with parts[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        beside.unlink(missing_ok=True)  # a crash before the last rename must not leave the old card with new weights
-        for path, part in parts.items():
-            part.replace(path)
-    except OSError as error:
-        for part in parts.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-        raise OutputError(target, f"cannot be written ({error})", "check the folder, its permissions and free space") from error
+    with atomic_file(beside) as card_file, atomic_file(target) as weights_file:  # the weights get their name first
+        weights_file.write(blob)
+        card_file.write(card.to_json().encode())
+        with writing(target):
+            weights_file.sync()
+            card_file.sync()
+            beside.unlink(missing_ok=True)  # a crash before the last rename must not leave the old card with new weights
     return card
 
 

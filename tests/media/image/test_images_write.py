@@ -25,13 +25,13 @@ from PIL import Image, ImageCms
 from conftest import make_photo
 from image_files import chunk, exif, noise, png, put, saved
 from upframe.errors import InputError, OutputError, UsageError, VerifyError
+from upframe.files import part_path
 from upframe.media.frames import MediaInfo
 from upframe.media.image.files import (
     ImageSink,
     Metadata,
     OutputPlan,
     check_output_size,
-    part_path,
     plan_output,
     verify_output,
     write_pixels,

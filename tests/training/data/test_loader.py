@@ -138,17 +138,18 @@ def test_the_shared_file_of_a_killed_run_is_removed_by_the_next(tmp_path: Path, 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     write_pixels(tmp_path / "a.png", make_photo(40, 40))
     stores = [HeldStore(FileStore({"a": tmp_path / "a.png"})) for _ in range(2)]
-    abandoned = tmp_path / "upframe-frames-abandoned"
-    abandoned.mkdir()
-    (abandoned / "frames").write_bytes(b"of a run that was killed")
+    abandoned = tmp_path / ".upframe-tmp-abandoned"
+    (abandoned / "files").mkdir(parents=True)
+    (abandoned / "files" / "frames").write_bytes(b"of a run that was killed")
+    (abandoned / "lock").touch()
     copies = [pickle.loads(pickle.dumps(store)) for store in stores]
     assert not abandoned.exists()
-    assert len(list(tmp_path.glob("upframe-frames-*"))) == 2  # those in use stay
+    assert len(list(tmp_path.glob(".upframe-tmp-*"))) == 2  # those in use stay
     for copy in copies:
         assert np.array_equal(copy.read("a"), make_photo(40, 40))
     stores.clear()
     gc.collect()
-    assert not list(tmp_path.glob("upframe-frames-*"))
+    assert not list(tmp_path.glob(".upframe-tmp-*"))
 
 
 _PARENT = """

@@ -13,9 +13,9 @@ from conftest import Upframe, make_photo
 from upframe import pixels
 from upframe.drawing.sheet import most_detailed
 from upframe.errors import InputError
+from upframe.media.compression import encoded_mp4
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
-from upframe.training.degradations.compression import encoded_mp4
 from upframe.training.degradations.pipeline import degrade, mirrored, photo_real, realbasicvsr
 from upframe.training.degradations.preview import preview, read_frames
 

@@ -222,7 +222,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_last_one_and_says_so(tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(int(room * len(before)), 8192), hard))  # the log needs some, too
     try:
-        with pytest.raises(OutputError, match=r"last\.pth: cannot be written \(File too large\)"):
+        with pytest.raises(OutputError, match=r"last\.pth: cannot be written \(file too large\)"):
             train(RECIPE, data=_noise, out=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

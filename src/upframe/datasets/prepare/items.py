@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import filecmp
 import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from upframe.datasets.video_cache import check_room
 from upframe.errors import Cancelled, InputError, OutputError, UsageError
-from upframe.media.image.files import part_path
+from upframe.files import atomic_text, check_room, link_file, output_error, writing
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +120,7 @@ def _make(
             item.make()
         except OSError as error:
             failed.set()
-            raise OutputError(item.targets[0], f"cannot be written ({error.strerror or error})", "check the disk") from error
+            raise output_error(item.targets[0], error) from error
         except BaseException:
             failed.set()
             raise
@@ -162,28 +159,12 @@ def _check_manifest(folder: Path, wanted: Mapping[str, object]) -> None:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
-    except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror or error})", "choose another folder") from error
+    atomic_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
-def write_whole(target: Path, data: bytes) -> None:
-    """`data` at `target`, whole or not at all."""
-    part = part_path(target)
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def link_or_copy(source: Path, target: Path) -> None:
     """`target` as another name of `source`, or as a copy where the file system has no such names.
 
@@ -191,15 +172,9 @@ def link_or_copy(source: Path, target: Path) -> None:
         OutputError: if `target` is there and holds something else.
     """
     try:
-        os.link(source, target)
+        link_file(source, target)
     except FileExistsError:
         require_same(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise
-        part = part_path(target)
-        shutil.copyfile(source, part)
-        part.replace(target)
 
 
 def require_same(source: Path, target: Path) -> None:

@@ -20,11 +20,11 @@ from upframe.datasets.prepare.items import (
     require_count,
     require_folder,
     require_same,
-    write_whole,
 )
 from upframe.datasets.prepare.pictures import reduced_items
 from upframe.datasets.prepare.stores import store_items
 from upframe.errors import InputError, UsageError
+from upframe.files import atomic_text
 
 TRAIN_CLIPS = 240
 VALIDATION_CLIPS = 30
@@ -170,7 +170,7 @@ def _split_lists(folder: Path, *, present: set[str]) -> list[Item]:
         for part, names in (("train", split.trained_on), ("test", split.held_out)):
             target = folder / f"{split.name}_{part}.txt"
             text = "".join(f"{name}\n" for name in names if name in present)
-            items.append(Item((target,), partial(write_whole, target, text.encode()), len(text)))
+            items.append(Item((target,), partial(atomic_text, target, text), len(text)))
     return items
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from upframe.datasets.lmdb_store import META_INFO, LmdbStore, png_entry, write_lmdb
 from upframe.datasets.prepare.items import Item, Preparation, require_folder
 from upframe.errors import InputError, OutputError, UsageError
+from upframe.files import part_path, put_in_place
 from upframe.media.image.files import natural_key
 
 
@@ -52,7 +52,7 @@ def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
 
 def _write(files: Mapping[str, Path], out: Path) -> None:
     """Everything is put into a part folder, which an interrupted run goes on with, and checked before it gets its name."""
-    part = out.with_name(f".{out.name}.part")
+    part = part_path(out)
     entries = [png_entry(name, path) for name, path in files.items()]
     by_key = {entry.key: files[entry.name] for entry in entries}
     if len(by_key) < len(entries):
@@ -66,7 +66,7 @@ def _write(files: Mapping[str, Path], out: Path) -> None:
     finally:
         store.close()
     (part / "lock.mdb").touch()  # LMDB has it anyway; other frameworks look for it
-    os.replace(part, out)  # noqa: PTH105 (Path.replace says nothing of folders)
+    put_in_place(part, out)
 
 
 def _require_same_names(out: Path, names: list[str]) -> None:

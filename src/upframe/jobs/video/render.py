@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe.errors import Cancelled, InputError, Notice, OutputError, UsageError, VerifyError
+from upframe.files import atomic_path, put_in_place, writing
 from upframe.jobs.items import Film
 from upframe.jobs.options import FilmOptions
 from upframe.jobs.video.pipeline import WriteBehind, read_ahead
@@ -33,7 +34,6 @@ from upframe.jobs.video.retiming import doubled
 from upframe.jobs.video.segments import Segment, plan_segments
 from upframe.jobs.video.shots import CutFinder, find_cuts, thumbnail
 from upframe.jobs.video.workspace import WorkFolder, recorded_key
-from upframe.media.image.files import part_path
 from upframe.media.image.source import probe
 from upframe.media.video.files import (
     FrameFolderSink,
@@ -302,20 +302,14 @@ class _FilePress:
     def finish(self, segments: list[Segment], reel: _FileReel | _FolderReel, notices: _Notices) -> None:
         """Join the segments with the source's other tracks, verify the result and give it its name."""
         output = self._film.output
-        target = part_path(output)
         info = self._film.info if isinstance(reel, _FileReel) else None
         timing, chosen = doubled(reel.timing, reel.chosen) if self._film.is_doubled else (reel.timing, reel.chosen)
-        try:
-            files = [self._work.segment(s.index) for s in segments]
-            self._watch.start("checking", len(chosen))
+        files = [self._work.segment(s.index) for s in segments]
+        self._watch.start("checking", len(chosen))
+        with writing(output), atomic_path(output) as target:
             expected = join(files, target, self._plan, timing=timing, info=info, selection=chosen, on_frame=self._watch.check)
             notices.tell(expected.notices)
             verify_video(target, expected, on_frame=self._watch.count)
-            target.replace(output)
-        except OSError as error:
-            raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
-        finally:
-            target.unlink(missing_ok=True)
 
 
 class _FolderPress:
@@ -361,14 +355,12 @@ class _FolderPress:
             if size != self._film.size:
                 raise VerifyError(self._folder / name, f"is {size[1]}x{size[0]}", "use --restart")
             self._watch.count()
-        try:
+        with writing(output):
             if output.exists():
                 check_place(self._film)
                 shutil.rmtree(output)  # the caller allowed it, and it holds such frames only
             os.utime(self._folder)  # made after all its segments: so a leftover of it is known (`remove_leftover`)
-            self._folder.replace(output)
-        except OSError as error:
-            raise OutputError(output, f"cannot be written ({error.strerror})", "check the folder and try again") from error
+            put_in_place(self._folder, output)
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from upframe.errors import OutputError, UsageError
-from upframe.files import NAME_BYTES, lock
+from upframe.files import Lock, atomic_text, hidden_beside, put_in_place, writing
 
 _CHUNK = 1 << 20
 
 
 def work_path(output: Path) -> Path:
     """The work folder of `output`."""
-    name = f".{output.name}.upframe"
-    if len(os.fsencode(name)) > NAME_BYTES:
-        name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.upframe"
-    return output.with_name(name)
+    return hidden_beside(output, "upframe")
 
 
 def recorded_key(output: Path) -> Mapping[str, Any]:
@@ -79,31 +75,26 @@ class WorkFolder:
         self._output = output
         self._key = json.loads(json.dumps(key))
         self._restart = restart
-        self._lock: IO[str] | None = None
+        self._lock = Lock(self.path / "lock")
 
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            self._lock.__enter__()
+        except BlockingIOError:
+            raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
         except OSError as error:
             raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
         try:
-            lock(self._lock)
-        except OSError:
-            self._lock.close()
-            raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
-        try:
-            self._check_key()
-        except BaseException as error:
-            self._lock.close()
-            if isinstance(error, OSError):
-                raise self._unwritable(error) from error
+            with writing(self.path):
+                self._check_key()
+        except BaseException:
+            self._lock.release()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._lock is not None
-        self._lock.close()
+        self._lock.release()
 
     def segment(self, index: int) -> Path:
         """Where segment `index` is kept once it is finished."""
@@ -114,19 +105,16 @@ class WorkFolder:
         return self.path / f"{index:06d}.part"
 
     def commit(self, index: int) -> None:
-        """Keep the scratch file as the finished segment, flushed to the disk.
+        """Keep the scratch file as the finished segment.
 
         Raises:
             OutputError: when that fails, for instance on a full disk.
         """
         scratch, kept = self.scratch(index), self.segment(index)
-        try:
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
-            kept.with_suffix(".sha256").write_text(_sha256(scratch))
-            scratch.replace(kept)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(kept):
+            checksum = _sha256(scratch)
+        atomic_text(kept.with_suffix(".sha256"), checksum)
+        put_in_place(scratch, kept)
 
     def is_done(self, index: int) -> bool:
         """Whether segment `index` is there and whole; a damaged one is removed."""
@@ -142,9 +130,9 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete the folder: the job is finished."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-    def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(self._output, f"its work folder cannot be written ({error.strerror})", "make space and run it again")
+        self._lock.release(remove=True)
+        with contextlib.suppress(OSError):  # on Windows it holds the lock file till now; elsewhere it is gone
+            self.path.rmdir()
 
     def _check_key(self) -> None:
         job = self.path / "job.json"
@@ -161,9 +149,7 @@ class WorkFolder:
                 raise UsageError(
                     self._output, f"an interrupted run differs: {changes}", "use --restart to throw it away, or its options"
                 )
-        scratch = job.with_suffix(".part")
-        scratch.write_text(json.dumps(self._key, indent=1))
-        scratch.replace(job)
+        atomic_text(job, json.dumps(self._key, indent=1))
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():

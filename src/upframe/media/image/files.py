@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 
 from upframe.errors import UsageError
-from upframe.files import part_path
 from upframe.media.frames import MediaInfo, Pixels
 from upframe.media.image.decoder import Limits
 from upframe.media.image.listing import is_image_name, iter_files, natural_key
@@ -35,7 +34,6 @@ __all__ = [
     "is_image_name",
     "iter_files",
     "natural_key",
-    "part_path",
     "plan_output",
     "probe",
     "read_pixels",

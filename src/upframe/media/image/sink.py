@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import io
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
-from upframe.files import open_alone, output_error, part_path, sync_folder
+from upframe.files import PartFile, atomic_file, output_error
 from upframe.media.frames import Pixels
 from upframe.media.image.encoders import Encoder, make_encoder
 from upframe.media.image.metadata import Metadata
 from upframe.media.image.plan import OutputPlan, check_output_size
 from upframe.media.image.verify import verify_output
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open for writing cannot be renamed anyway
-    fcntl = None  # type: ignore[assignment]
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-    from typing_extensions import Buffer
-
-_LOG = logging.getLogger(__name__)
 
 
 class ImageSink:
@@ -67,23 +53,14 @@ class ImageSink:
         self._plan = plan
         self._metadata = metadata if metadata is not None else Metadata()
         self._frames, self._animated, self._quality = frames, animated, quality
-        self._part = part_path(self.path)
-        self._file: _OutputFile | None = None
-        self._lock: int | None = None
+        self._atomic: AbstractContextManager[PartFile] = atomic_file(self.path, check=self._verify)
+        self._file: PartFile | None = None
         self._encoder: Encoder | None = None
         self._written = 0
         self._size = (0, 0)
 
     def __enter__(self) -> Self:
-        try:
-            if self.path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-            raw = io.FileIO(self._part, "w+b", opener=open_alone)
-            # A second handle keeps the lock until after the rename, for which the file itself is closed.
-            self._lock = os.dup(raw.fileno()) if fcntl is not None else None
-            self._file = _OutputFile(io.BufferedRandom(raw, 1 << 20))
-        except OSError as error:
-            raise output_error(self.path, error) from error
+        self._file = self._atomic.__enter__()
         self._encoder = make_encoder(
             self._file,  # type: ignore[arg-type]  # all that encoders use of a BinaryIO
             self._plan,
@@ -135,48 +112,25 @@ class ImageSink:
         raise OutputError(self.path, f"the {self._plan.format} encoder failed ({error})", "try --format png") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._abandon()
-            return
-        try:
-            self._commit()
-        except BaseException:
-            self._abandon()
-            raise
+        if error is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._atomic.__exit__(kind, error, trace)
 
-    def _commit(self) -> None:
-        assert self._file is not None and self._encoder is not None
+    def _finish(self) -> None:
+        assert self._encoder is not None
         if self._written != self._frames:
             raise VerifyError(self.path, f"{self._written} of {self._frames} frames were written", "run it again")
         try:
             self._encoder.finish()
         except Exception as error:
             self._raise_encoding(error, None)
-        try:
-            self._file.sync()
-            self._file.close()
-            verify_output(self._part, self._plan, self._size, self._frames)
-            os.replace(self._part, self.path)  # noqa: PTH105 (the same call, and the one the reader looks for)
-            sync_folder(self.path.parent)
-        except OSError as error:
-            raise output_error(self.path, error) from error
-        self._file = None
-        self._unlock()
 
-    def _abandon(self) -> None:
-        if self._file is not None:
-            self._file.abandon()
-            self._file = None
-        try:
-            self._part.unlink(missing_ok=True)
-        except OSError as error:  # the folder went away or became read-only: the first error matters more
-            _LOG.warning("%s: cannot be removed (%s)", self._part, error.strerror)
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    def _verify(self, part: Path) -> None:
+        verify_output(part, self._plan, self._size, self._frames)
 
 
 class _Checked:
@@ -211,71 +165,3 @@ class _Checked:
                 yield band
         if rows != height:
             raise ValueError(f"bands hold {rows} rows or more, expected {height}")
-
-
-class _OutputFile(io.RawIOBase):
-    """The part file as encoders see it: buffered, and remembering the first error of the system.
-
-    It has no `fileno`, or Pillow and tifffile would write past it and turn ENOSPC into codec errors.
-    """
-
-    def __init__(self, file: io.BufferedRandom) -> None:
-        super().__init__()
-        self._file = file
-        self.failure: OSError | None = None
-
-    def write(self, data: Buffer, /) -> int:
-        return self._guarded(lambda: self._file.write(data))
-
-    def read(self, size: int = -1, /) -> bytes:
-        return self._file.read(size)
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        return self._file.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        return self._guarded(lambda: self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        if not self._file.closed:
-            try:
-                self._file.flush()
-            except OSError as error:
-                self.failure = self.failure or error
-                raise
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def sync(self) -> None:
-        """All bytes on the disk, so that a power cut after the rename cannot leave an empty file."""
-        self.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._file.close()
-
-    def abandon(self) -> None:
-        """Close without caring whether the last bytes can be written."""
-        try:
-            self.close()
-        except OSError as error:
-            _LOG.debug("closing an abandoned file: %s", error)
-
-    def _guarded(self, action: Callable[[], int]) -> int:
-        try:
-            return action()
-        except OSError as error:
-            self.failure = self.failure or error
-            raise

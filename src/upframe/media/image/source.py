@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice
 from upframe.media.frames import Frame, MediaInfo, Pixels
-from upframe.media.image import files as images
 from upframe.media.image.decoder import Decoder, Limits, Reading, turn_upright, turns_sides
 from upframe.media.image.formats import FORMATS, SNIFF_BYTES, UNSUPPORTED, format_of_name, sniff
 from upframe.media.image.metadata import Metadata
@@ -29,7 +28,7 @@ RGB8 = NDArray[np.uint8]
 
 def read_rgb8(path: Path) -> RGB8:
     """The picture in a file, gray spread over three channels; `InputError` unless it is 8-bit gray or RGB."""
-    picture = images.read_pixels(path)
+    picture = read_pixels(path)
     if picture.dtype != np.uint8 or picture.shape[2] not in (1, 3):
         kind = f"{picture.dtype} with {picture.shape[2]} channels"
         raise InputError(path, f"is {kind}", "the protocols are defined on 8-bit gray or RGB")

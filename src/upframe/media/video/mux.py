@@ -18,13 +18,13 @@ import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 from numpy.typing import NDArray
 
-from upframe.errors import Notice, UpframeError, VerifyError
-from upframe.files import sync_file
+from upframe.errors import Notice, VerifyError
+from upframe.files import remove_quietly
 from upframe.media.video.codecs import CONTAINERS, tag_stream
 from upframe.media.video.container import _movie_clock, add_track, open_output
 from upframe.media.video.frames import fraction
 from upframe.media.video.info import Chapter, VideoInfo, open_video, plain
-from upframe.media.video.sink import abandon, exact_ticks, write_error
+from upframe.media.video.sink import close_quietly, exact_ticks, write_error
 from upframe.media.video.timing import Timing
 from upframe.media.video.written import Carried, VideoPlan
 
@@ -89,7 +89,7 @@ def join(
 
     Args:
         segments: Work files of `VideoSink`, in order, of the same plan.
-        target: Written and synced to disk; a part file that the caller verifies and renames. Removed on error.
+        target: A part file that the caller syncs, verifies and renames. Removed on error.
         timing: Times of the source's frames.
         info: The source with its tracks; None for a source without any (a folder of frames).
         selection: Which of the frames of `timing` the segments hold; None for all.
@@ -132,15 +132,12 @@ def join(
                 else:
                     route.mux(out, packet)
             out.close()
-            sync_file(target)
-    except UpframeError:
-        abandon(out, target)
-        raise
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        abandon(out, target)
-        raise write_error(target, error) from error
-    except BaseException:
-        abandon(out, target)
+    except BaseException as error:
+        if out is not None:
+            close_quietly(out)
+        remove_quietly(target)
+        if isinstance(error, av.error.FFmpegError | ValueError | OSError):
+            raise write_error(target, error) from error
         raise
     held = CONTAINERS[plan.container]
     return Expected(

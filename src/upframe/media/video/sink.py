@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ import av.error
 import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
-from upframe.files import part_path, sync_file
+from upframe.files import atomic_path
 from upframe.media.video.codecs import CODECS, encodable_formats, format_layout, open_encoder, quiet_encoders
 from upframe.media.video.colour import Plane, Rgb, from_rgb
 from upframe.media.video.frames import frame_of
@@ -45,7 +44,8 @@ class VideoSink:
         self.plan = plan
         self.written = 0
         self._frames = frames
-        self._part = part_path(self.path)
+        self._atomic = atomic_path(self.path)
+        self._part: Path | None = None
         self._container: Any = None
         self._stream: Any = None
         self._last_pts: int | None = None
@@ -62,6 +62,7 @@ class VideoSink:
         options = {"fflags": "+bitexact", "flush_packets": "1", "avoid_negative_ts": "disabled"}
         if plan.work_muxer == "mov":
             options["movie_timescale"] = str(plan.time_base.denominator)  # or its edit list rounds to milliseconds
+        self._part = self._atomic.__enter__()
         try:
             self._container = av.open(f"file:{self._part}", "w", format=plan.work_muxer, options=options)
             self._stream = self._container.add_stream(CODECS[plan.codec].encoder, rate=plan.rate, options=dict(plan.options))
@@ -74,9 +75,11 @@ class VideoSink:
                 sample_aspect=plan.sample_aspect,
             )
             self._container.start_encoding()
-        except (av.error.FFmpegError, ValueError, OSError) as error:
-            self._abandon()
-            raise self._failure(error) from error
+        except BaseException as error:
+            self._abandon(error)
+            if isinstance(error, av.error.FFmpegError | ValueError | OSError):
+                raise self._failure(error) from error
+            raise
         return self
 
     def write(self, pixels: Rgb, *, pts: int) -> None:
@@ -126,33 +129,34 @@ class VideoSink:
         return frame
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._abandon()
+        if error is not None:
+            self._abandon(error)
             return
         try:
-            self._commit()
-        except BaseException:
-            self._abandon()
+            self._finish()
+        except BaseException as failure:
+            self._abandon(failure)
             raise
+        self._atomic.__exit__(None, None, None)
 
-    def _commit(self) -> None:
+    def _finish(self) -> None:
         if self._frames is not None and self.written != self._frames:
             raise VerifyError(self.path, f"{self.written} of {self._frames} frames were written", "run it again")
         try:
             self._mux(self._stream.encode(None))
             self._container.close()
             self._container = None
-            sync_file(self._part)
-            os.replace(self._part, self.path)  # noqa: PTH105  (the same call, and the one the reader looks for)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> UpframeError:
         return write_error(self.path, error)
 
-    def _abandon(self) -> None:
-        abandon(self._container, self._part)
-        self._container = None
+    def _abandon(self, error: BaseException) -> None:
+        if self._container is not None:
+            close_quietly(self._container)
+            self._container = None
+        self._atomic.__exit__(type(error), error, error.__traceback__)
 
 
 def fitted(pixels: Rgb, size: tuple[int, int]) -> Rgb:
@@ -171,12 +175,10 @@ def write_error(path: Path, error: Exception) -> UpframeError:
     return OutputError(path, f"encoding failed ({plain(error)})", "try another --codec or container")
 
 
-def abandon(container: Any, part: Path) -> None:
-    """Close an output without caring whether its end can be written, and remove it."""
-    if container is not None:
-        with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):  # the first error is the one that matters
-            container.close()
-    part.unlink(missing_ok=True)
+def close_quietly(container: Any) -> None:
+    """Close an output without caring whether its end can be written: an earlier error is the one that matters."""
+    with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
+        container.close()
 
 
 def exact_ticks(seconds: Fraction, time_base: Fraction) -> int:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upframe import pixels
+from upframe.media.compression import jpeg_compressed, video_compressed
 from upframe.training.degradations.blur_kernels import KERNEL_KINDS, KernelKind, gaussian_kernels, sinc_kernels
-from upframe.training.degradations.compression import jpeg_compressed, video_compressed
 from upframe.training.degradations.pixels import ResizeFilter, blurred, luma, poisson_noise, resized
 
 Frames = list[Tensor]

@@ -9,7 +9,7 @@
     validation/          contact sheets of the newest validations
     lock                 held by the process that trains here
 
-A checkpoint is written under another name, flushed to the disk and then renamed. Its archive holds a checksum of every
+A checkpoint appears whole or not at all. Its archive holds a checksum of every
 part, which is compared before anything in it is used.
 """
 
@@ -23,17 +23,17 @@ import pickle
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 
-from upframe.errors import InputError, OutputError, UsageError
-from upframe.files import lock
+from upframe.errors import InputError, UsageError
+from upframe.files import Lock, atomic_file, atomic_text, put_in_place, sync_file, writing
 from upframe.machine import environment
 
 log = logging.getLogger(__name__)
@@ -52,24 +52,23 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._lock = Lock(path / "lock")
 
     def __enter__(self) -> Self:
         if self.path.is_file():
             raise UsageError(self.path, "is a file, and a run needs a folder", "choose another --out")
-        with self._writing(self.path):
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
-        try:
-            lock(self._lock)
-        except OSError:
-            self._lock.close()
-            raise UsageError(self.path, "another process is training in it", "wait for it, stop it or choose --out") from None
+            try:
+                self._lock.__enter__()
+            except BlockingIOError:
+                raise UsageError(
+                    self.path, "another process is training in it", "wait for it, stop it or choose --out"
+                ) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._lock is not None
-        self._lock.close()
+        self._lock.release()
 
     # Checkpoints --------------------------------------------------------------------------------------------------------
     def checkpoint(self) -> dict[str, Any] | None:
@@ -90,9 +89,8 @@ class RunFolder:
                 raise
             content = read_checkpoint(previous)
             log.warning("%s The run goes on from %s, which is at step %s.", error, PREVIOUS, content.get("step", "?"))
-            with self._writing(last):
-                last.replace(last.with_name(f"{LAST}.damaged"))
-                previous.replace(last)
+            put_in_place(last, last.with_name(f"{LAST}.damaged"))
+            put_in_place(previous, last)
             return content
 
     def save(self, content: Mapping[str, Any]) -> None:
@@ -102,33 +100,30 @@ class RunFolder:
             OutputError: when it cannot be written; both earlier ones are still there then.
         """
         last = self.path / LAST
-        with self._writing(last):
-            part = _written(content, last)
-            if last.exists():
-                last.replace(self.path / PREVIOUS)
-            part.replace(last)
-            _flush_folder(self.path)
+        with atomic_file(last, keep=self.path / PREVIOUS) as file:
+            torch.save(dict(content), file)  # type: ignore[arg-type]  # all that it uses of a file
 
     def save_stage(self, content: Mapping[str, Any], name: str) -> None:
         """Keep `content` as the end of the stage of that name."""
         path = self.path / "stages" / f"{name}.pth"
-        with self._writing(path):
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-            _written(content, path).replace(path)
-            _flush_folder(path.parent)
+        with atomic_file(path) as file:
+            torch.save(dict(content), file)  # type: ignore[arg-type]  # all that it uses of a file
 
     # Log ----------------------------------------------------------------------------------------------------------------
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a line to the log. Numbers that are not finite are written as text, since JSON has none."""
-        with self._writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
+        with writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
 
     def log_bytes(self) -> int:
         """The length of the log, which is on the disk when this returns: a checkpoint that refers to it may be written."""
         path = self.path / LOG
-        with self._writing(path), path.open("ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
+        with writing(path):
+            path.touch()
+            sync_file(path)
+            return path.stat().st_size
 
     def cut_log(self, length: int, *, step: int) -> bool:
         """Take the log back to what it was when the checkpoint of `step` was written, and drop a line that broke off.
@@ -149,17 +144,13 @@ class RunFolder:
                 validated = "validation" in row and row["step"] == step
         length = end if validated else length
         if length < len(content):
-            with self._writing(path):
+            with writing(path):
                 os.truncate(path, length)
         return validated
 
     # Facts --------------------------------------------------------------------------------------------------------------
     def write_recipe(self, text: str) -> None:
-        path = self.path / "recipe.json"
-        part = path.with_suffix(".part")
-        with self._writing(path):
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+        atomic_text(self.path / "recipe.json", text)
 
     def record_start(self, *, device: str, precision: str, facts: Mapping[str, Any]) -> None:
         """Add a line to `environment.jsonl`: when, on what, with which versions, from which commit."""
@@ -170,18 +161,8 @@ class RunFolder:
             "git": git_state(Path(__file__).parent),
         }
         path = self.path / "environment.jsonl"
-        with self._writing(path), path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(
-                path, f"cannot be written ({reason})", "check the folder, its permissions and free space"
-            ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -254,35 +235,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _written(content: Mapping[str, Any], path: Path) -> Path:
-    """`content` under a temporary name beside `path`, flushed to the disk."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise
-        # torch's archive writer says in words of its own that a disk is full, while it deals with what the system said.
-        said = error.__context__
-        raise said if isinstance(said, OSError) else OSError(0, str(error)) from error
-    return part
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make renames in `folder` last through a power failure, where the system can."""
-    with suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from upframe.datasets.images import find_test_sets
 from upframe.engines import TorchOptions
 from upframe.errors import UsageError
 from upframe.evaluation.evaluate import evaluate
+from upframe.files import atomic_bytes, scratch_folder
 from upframe.media.image.source import read_rgb8
 from upframe.metrics.protocols import protocol_named
 from upframe.models.registry import load
@@ -58,18 +58,18 @@ def validator(
 
     def validate(weights: Path, step: int) -> dict[str, Any]:
         model = load(weights)
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             result = evaluate(
                 [model],
                 protocol=protocol,
                 data=data,
                 datasets=datasets,
-                save_images=Path(scratch) if shows else None,
+                save_images=scratch if shows else None,
                 contact_sheet=shows,
                 options=options,
             )
             if shows and sheets is not None:
-                _keep_sheets(Path(scratch), sheets, step)
+                _keep_sheets(scratch, sheets, step)
         label = result.models[0].label
         return {d.name: {m: result.mean(label, d.name, m) for m in result.metrics} for d in result.datasets}
 
@@ -81,9 +81,7 @@ def _keep_sheets(made: Path, kept: Path, step: int) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for sheet in sorted(made.glob("*_sheet.png")):
         target = kept / f"step-{step:08d}_{sheet.name.removesuffix('_sheet.png')}.png"
-        part = target.with_suffix(".part")
-        part.write_bytes(sheet.read_bytes())  # the scratch folder may lie on another file system
-        part.replace(target)
+        atomic_bytes(target, sheet.read_bytes())  # a copy: the scratch folder may lie on another file system
     by_step: dict[str, list[Path]] = {}
     for file in kept.glob("step-*.png"):
         if found := re.match(r"step-(\d+)_", file.name):

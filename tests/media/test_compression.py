@@ -7,7 +7,7 @@ import pytest
 
 from conftest import make_photo
 from upframe.errors import UsageError
-from upframe.training.degradations.compression import RGB8, encoded_mp4, jpeg_compressed, video_compressed
+from upframe.media.compression import RGB8, encoded_mp4, jpeg_compressed, video_compressed
 
 ENCODERS = ("libx264", "h264", "mpeg4")
 

@@ -1,0 +1,86 @@
+"""Import contracts of upframe's own, for import-linter; `.importlinter` names them under `contract_types`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from grimp import ImportGraph
+from importlinter import Contract, ContractCheck, fields, output
+
+ANYWHERE, NOWHERE = "*", "-"
+
+
+class LibrariesContract(Contract):
+    """Each library is imported only in its rooms, and no library is imported that is not in the list.
+
+    Configuration options:
+        - rooms: Lines `library: room, room`. A room is a module or package within the root package, `*` any of them. A
+          dotted library is a part of one: `torch.utils.tensorboard: training`. `-` stands for no room at all. Modules of
+          the standard library that are not in the list are free. A line whose library nobody imports, or with a room that does not import it, breaks
+          the contract, so that the list says how it is.
+    """
+
+    type_name = "libraries"
+    rooms = fields.ListField(subfield=fields.StringField())
+
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
+        """Compare every import of a library with the list."""
+        (root,) = self.session_options["root_packages"]
+        rooms = dict(_entry(line) for line in self.rooms)  # type: ignore[attr-defined]
+        used: set[tuple[str, str]] = set()
+        broken = []
+        for importer, library, line in _imports(graph, root, dotted={name for name in rooms if "." in name}):
+            if library not in rooms:
+                if library not in sys.stdlib_module_names:
+                    broken.append(f"{importer} imports {library} (l.{line}), which is not in the list")
+                continue
+            within = [room for room in rooms[library] if room == ANYWHERE or _is_in(importer, f"{root}.{room}")]
+            used.update((library, room) for room in within)
+            if not within:
+                broken.append(f"{importer} imports {library} (l.{line}), which is for {_named(rooms[library])}")
+        for library, names in rooms.items():
+            broken += [
+                f"the list has {library} for {room}, which does not import it" for room in names if (library, room) not in used
+            ]
+        return ContractCheck(kept=not broken, metadata={"broken": broken})
+
+    def render_broken_contract(self, check: ContractCheck) -> None:
+        """Print a line for each import that is not allowed."""
+        for line in check.metadata["broken"]:
+            output.print_error(f"- {line}", bold=False)
+        output.new_line()
+
+
+def _entry(line: str) -> tuple[str, list[str]]:
+    library, separator, rooms = line.partition(":")
+    if not separator or not rooms.strip():
+        raise ValueError(f"{line!r} is not of the form 'library: room, room'")
+    return library.strip(), [room.strip() for room in rooms.split(",") if room.strip() != NOWHERE]
+
+
+def _imports(graph: ImportGraph, root: str, *, dotted: set[str]) -> Iterator[tuple[str, str, int]]:
+    """Importer, library and line of every import of a library; a part of a library that is in `dotted` under its own name."""
+    libraries = sorted(name for name in graph.modules if not _is_in(name, root))
+    for library in libraries:
+        for importer in sorted(graph.find_modules_that_directly_import(library)):
+            for detail in graph.get_import_details(importer=importer, imported=library):
+                text: str = detail["line_contents"]
+                parts: list[Any] = [part for part in dotted if re.search(rf"\b{re.escape(part)}\b", _as_dotted(text))]
+                yield importer, (parts or [library])[0], detail["line_number"]
+
+
+def _as_dotted(text: str) -> str:
+    """`from a.b import c` as `a.b.c`, other imports as they are."""
+    found = re.match(r"\s*from\s+([\w.]+)\s+import\s+\(?\s*(\w+)", text)
+    return f"{found[1]}.{found[2]}" if found else text
+
+
+def _is_in(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def _named(rooms: list[str]) -> str:
+    return f"{' and '.join(rooms)} alone" if rooms else "nobody"
