@@ -42,14 +42,14 @@ class Measured:
     frames: int
     size: tuple[int, int]
     held_bytes: int
-    """What the process held before."""
+    """Bytes that the process held before."""
     added_bytes: int
 
 
 def measure(
     model: str, shape: tuple[int, int, int], *, precision: str = "fp32", keep: str = "full", parameters: str = "{}"
 ) -> Measured:
-    """What one call adds, in a fresh process.
+    """Measure the bytes that one call adds, in a fresh process.
 
     Args:
         model: Key of `MODELS`.

@@ -17,10 +17,10 @@ class LibrariesContract(Contract):
     """Each library is imported only in its rooms, and no library is imported that is not in the list.
 
     Configuration options:
-        - rooms: Lines `library: room, room`. A room is a module or package within the root package, `*` any of them. A
-          dotted library is a part of one: `torch.utils.tensorboard: training`. `-` stands for no room at all. Modules of
-          the standard library that are not in the list are free. A line whose library nobody imports, or with a room that does not import it, breaks
-          the contract, so that the list says how it is.
+        - rooms: Lines `library: room, room`. A room is a module or package within the root package, `*` any of them, and
+          `-` stands for none. A dotted library is a part of one: `torch.utils.tensorboard: training`. Modules of the
+          standard library that are not in the list are free. A room that does not import its library breaks the contract,
+          so that the list describes the code as it is.
     """
 
     type_name = "libraries"

@@ -72,7 +72,7 @@ def make_photo(height: int, width: int, *, seed: int = 0, dtype: str = "uint8") 
 # The command line ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Result:
-    """What a run of the command line gave."""
+    """Result of a run of the command line."""
 
     code: int
     out: str

@@ -41,7 +41,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below `## heading`."""
+    """Return the text below `## heading`."""
     return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
 
 
@@ -54,7 +54,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """What stands in back quotes within lines."""
+    """List the words in back quotes within lines."""
     return re.findall(r"`([^`\n]+)`", without_fences(text))
 
 

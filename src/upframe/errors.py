@@ -1,4 +1,4 @@
-"""What can go wrong, and what is lost on the way: typed errors with exit codes, and coded notices.
+"""Typed errors with exit codes for whatever can go wrong, and coded notices for whatever is lost on the way.
 
     UpframeError                 exit 1  (a bug: nothing here raises it bare)
     ├── UsageError               exit 2  flags or configuration that cannot be carried out; raised before any work

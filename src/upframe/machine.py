@@ -93,7 +93,7 @@ def has_fast_bf16() -> bool:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the CPU says it can do, in the words of Linux; empty on other systems."""
+    """Return the features of the CPU by their names on Linux; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -103,7 +103,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def process_bytes() -> int:
-    """What this process holds now: resident memory, less what its allocator keeps for reuse. 0 where it cannot be told."""
+    """Measure the bytes that this process holds: resident memory, less what its allocator keeps for reuse; 0 if unknown."""
     return max(resident_bytes() - _reusable_bytes(), 0)
 
 

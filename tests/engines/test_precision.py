@@ -1,4 +1,4 @@
-"""What "auto" chooses: bfloat16 only where the CPU has it and the loss is known to be small."""
+"""The choice of "auto": bfloat16 only where the CPU has it and the loss is known to be small."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_whole_pixel_translation_along_its_true_flow_scores_zero_exactly(step: t
 
 
 def test_translation_along_the_flow_found_scores_little() -> None:
-    """What remains is bilinear reading at fractional places: a hundredth of following no motion."""
+    """The rest is bilinear reading at fractional places: a hundredth of following no motion."""
     clip = moving(3, (3, -2))
     assert warping_error(clip) < warping_error(clip, flow=still) / 50
     assert flicker(clip) < flicker(clip, flow=still) / 5

@@ -274,7 +274,7 @@ def _bad() -> list[Nasty]:
 
 
 def _no_files() -> list[Nasty]:
-    """What lies about in folders beside pictures."""
+    """Entries that lie about in folders beside pictures."""
     picture = png(_noise(3, 3, 3))
 
     def unreadable(path: Path) -> None:

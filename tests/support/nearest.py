@@ -28,5 +28,5 @@ def nearest_weights(path: Path, *, scale: int, name: str = "nearest") -> Path:
 
 
 def repeated(pixels: NDArray[Any], scale: int) -> NDArray[Any]:
-    """What the network makes of (H, W, C) pixels."""
+    """Return the network's result for (H, W, C) pixels."""
     return pixels.repeat(scale, 0).repeat(scale, 1)

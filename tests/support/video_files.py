@@ -28,7 +28,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Clip:
-    """What `make_clip` makes."""
+    """Content of the clip that `make_clip` makes."""
 
     pts: Sequence[int] = field(default_factory=lambda: [3600 * i for i in range(12)])
     size: tuple[int, int] = (48, 64)

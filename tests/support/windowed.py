@@ -61,7 +61,7 @@ def middle() -> Model:
 
 
 def blended(clip: Tensor, cut: list[range]) -> Tensor:
-    """What `WindowMean` makes of a clip (T, ...) cut into windows, by the definition of the weights."""
+    """Return the result of `WindowMean` for a clip (T, ...) cut into windows, by the definition of the weights."""
     total, weights = torch.zeros_like(clip), torch.zeros(len(clip))
     for k, window in enumerate(cut):
         before = cut[k - 1].stop - window.start if k else 0

@@ -108,7 +108,7 @@ def test_one_other_pixel_ends_a_margin() -> None:
 
 
 def test_stripes_are_no_margin() -> None:
-    """What a network makes of them may change for farther than it does in one colour."""
+    """The result of a network on them may change for farther than it does in one colour."""
     picture = make_photo(90, 60)
     picture[:50] = picture[0]
     assert flat_borders.trim([picture], outer_px=4, inner_px=8) == flat_borders.whole((90, 60))

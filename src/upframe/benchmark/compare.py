@@ -52,7 +52,7 @@ SIGMA = 30 / 255  # of the noise that is named to a network that asks; the middl
 
 @dataclass(frozen=True)
 class Case:
-    """What the forms are run on."""
+    """Size and length of the input that all forms are run on."""
 
     frames: int
     size: tuple[int, int]
@@ -65,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine reached between the passes: medians over the rounds."""
+    """Speed the machine reached between the passes: medians over the rounds."""
 
     gflops: dict[str, float]
     """By precision and kind, for instance "fp32_matrix"; 10^9 operations a second, two for a multiply-accumulate."""
@@ -242,7 +242,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 def default_case(spec: ModelSpec) -> Case:
-    """What a network is compared on unless the user says otherwise."""
+    """Return the input that a network is compared on by default."""
     if spec.window is None:
         return Case(1, PHOTO_SIZE)
     return Case(spec.window.frames or CLIP_FRAMES, CLIP_SIZE)
@@ -312,7 +312,7 @@ def compare_with_plain(
 
 
 def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision], device: str) -> list[_Form]:
-    """What of ours runs beside the plain form."""
+    """List the forms of upframe to run beside the reference form."""
     proven = [p for p in precisions if p in model.spec.precisions]
     if not proven:
         able = ", ".join(model.spec.precisions)

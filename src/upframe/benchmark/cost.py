@@ -1,4 +1,4 @@
-"""What a network costs: parameters, operations, activations, memory and time, as an NTIRE efficiency card.
+"""The cost of a network: parameters, operations, activations, memory and time, as an NTIRE efficiency card.
 
 Counting runs the network once on shapes alone (torch's meta device) and looks at every operation it performs, so
 functional calls count like modules do. The conventions, chosen so that the published NTIRE 2022 card of RLFN
@@ -61,7 +61,7 @@ _MOVES = {
 # Counting -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cost:
-    """What one forward pass costs, counted, not timed."""
+    """Cost of one forward pass, counted, not timed."""
 
     parameters: int
     macs: int

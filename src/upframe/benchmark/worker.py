@@ -42,7 +42,7 @@ threads forget what a process had there."""
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to run."""
+    """One task for a worker: a network, its form and its input."""
 
     kind: Kind
     """"plain" is float32 with the allocator as it comes, "ours" runs as the product does; "limits" measures the machine."""
@@ -155,7 +155,7 @@ def _give_back_free_memory() -> None:
 
 # Limits ---------------------------------------------------------------------------------------------------------------
 def measure_limits(device: str) -> dict[str, float]:
-    """What the machine reaches at this moment: giga operations a second, two for a multiply-accumulate, and gigabytes a
+    """Measure the speed of the machine at this moment: giga operations a second, two for a multiply-accumulate, and gigabytes a
     second of a copy, read and written bytes both counted. About half a second."""
     limits: dict[str, float] = {}
     on_cuda = device.startswith("cuda")

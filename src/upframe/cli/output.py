@@ -1,4 +1,4 @@
-"""What the command line says: lines, live progress, JSON; and how it listens to signals."""
+"""Output of the command line (lines, live progress, JSON), and its handling of signals."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _show_errors_only(event: Event) -> None:
 
 
 def _sentence(event: Event) -> str | None:
-    """What a person reads of an event, None for nothing."""
+    """Return the line that a person reads of an event, None for nothing."""
     name = one_line(str(event.input))
     if event.event == "done":
         height, width = event.data["size"]

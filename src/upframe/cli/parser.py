@@ -1,4 +1,4 @@
-"""What every command shares: the app, its groups of flags, and the flags that several commands take."""
+"""Shared parts of all commands: the app, its groups of flags, and the flags that several commands take."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Reporting:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Files:
-    """What is read and what is written."""
+    """Inputs and output."""
 
     input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None
     "More inputs."
@@ -106,7 +106,7 @@ class Files:
     "Show what would be done, with sizes and memory, and stop."
 
     def template(self) -> str | None:
-        """What names are made from."""
+        """Template of output names; None for the usual one."""
         if self.suffix is None:
             return self.name
         if self.name is not None:
@@ -149,7 +149,7 @@ class Size:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Computing:
-    """What the network runs on and how the picture is cut."""
+    """Device, engine and precision of the network, and the tiles of the picture."""
 
     tile: Annotated[str, Parameter(alias=["-t", "--tile-size"], group=COMPUTE)] = "auto"
     "Tile of the input: auto (from free memory), off, N or WIDTHxHEIGHT in pixels; 0 is auto."
@@ -160,7 +160,7 @@ class Computing:
     device: Annotated[str, Parameter(alias=["-d", "-g", "--gpu-id"], allow_leading_hyphen=True, group=COMPUTE)] = "auto"
     "auto, cpu, cuda, cuda:N or mps; a bare number means cuda:N, -1 means cpu."
     engine: Annotated[EngineName, Parameter(group=COMPUTE)] = "auto"
-    "What runs the network: torch, native (our kernels), compile, openvino or onnx; auto is native where it fits, else torch."
+    "Engine: torch, native (upframe's kernels), compile, openvino or onnx; auto is native where it fits, else torch."
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=COMPUTE)] = "auto"
     "Arithmetic of the network; auto is bf16 where it is fast and loses next to nothing, else fp32."
     fp32: Annotated[bool, Parameter(negative="", group=COMPUTE)] = False
@@ -189,7 +189,7 @@ class Video:
     encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
     "Any other option of the encoder: -e KEY=VALUE."
     odd: Annotated[Literal["pad", "crop", "444"], Parameter(group=VIDEO)] = "pad"
-    "What becomes of odd sizes where colour needs even ones."
+    "How to handle odd frame sizes when the pixel format needs even ones."
     audio: Annotated[bool, Parameter(negative="--no-audio", group=VIDEO)] = True
     "Take the sound along."
     subs: Annotated[bool, Parameter(negative="--no-subs", group=VIDEO)] = True
@@ -199,7 +199,7 @@ class Video:
     deinterlace: Annotated[Literal["off", "auto", "bwdif", "yadif"], Parameter(group=VIDEO)] = "off"
     "Make whole frames of interlaced ones: auto only where they are marked."
     on_bad_frame: Annotated[Literal["repeat", "skip", "fail"], Parameter(group=VIDEO)] = "repeat"
-    "What takes the place of a damaged frame."
+    "How to handle a damaged frame: repeat the one before, skip it, or fail."
     fps: Annotated[str | None, Parameter(group=VIDEO)] = None
     "Frames per second of a folder of frames: 25, 29.97 or 30000/1001."
     clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False

@@ -130,7 +130,7 @@ def _assignments(texts: list[str]) -> dict[str, str]:
 
 
 def _checks(recipe: Recipe, data: Path, datasets: list[str] | None, *, device: str, out: Path) -> dict[str, Any]:
-    """What scores the run, and what must not be among its data."""
+    """Build the validation of a run, and the check that no test picture is among its data."""
     from upframe.training.loop.validation import HeldOut, validator
     from upframe.training.recipes.recipe import model_spec
 

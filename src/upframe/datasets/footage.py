@@ -1,4 +1,4 @@
-"""What is in a folder of training data: its pictures or clips, the frames of each in order, and their inputs if stored.
+"""The content of a folder of training data: its pictures or clips, the frames of each in order, and their inputs if stored.
 
 Understood are folders of pictures, folders of clips (REDS: `000/00000000.png`), Vimeo-90K (`sequences/00001/0001/im1.png`
 with `sep_trainlist.txt`), video files, and LMDB stores of any of these.

@@ -53,7 +53,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is compared of a set of pictures: 4 KB each."""
+    """Fingerprints of a set of pictures, 4 KB each."""
 
     names: tuple[str, ...]
     digests: tuple[bytes, ...]

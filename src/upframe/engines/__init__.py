@@ -56,13 +56,13 @@ __all__ = [
 EngineOptions = TorchOptions | CompileOptions | OpenVinoOptions | OnnxOptions
 
 ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx")
-"""What `--engine` may be."""
+"""Values of `--engine`."""
 
 
 _FUSED = {"auto": None, "native": True, "torch": False}
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
-"""What executes the graphs of engines other than torch."""
+"""Backends that execute the graphs of engines other than torch."""
 
 
 def engine_options(

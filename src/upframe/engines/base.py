@@ -1,4 +1,4 @@
-"""What every engine promises, and what they decide alike: precision, and what counts as lack of memory."""
+"""The promise of every engine, and their shared decisions: which precision to use, which errors mean lack of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     """Something that runs one network."""
 
     name: str
-    """What `--engine` calls it."""
+    """Its name for `--engine`."""
     spec: ModelSpec
     device: torch.device
     precision: Precision

@@ -28,7 +28,7 @@ _SIZES = ((LEAST_SIDE, LEAST_SIDE), (67, 90))
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The files that were written, and how exact they are."""
 
     files: tuple[Path, ...]
     max_difference: float
@@ -69,7 +69,7 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
 
 
 def metadata(model: Model) -> dict[str, str]:
-    """What a program has to know to use the file, under keys that begin with "upframe."."""
+    """Return the facts that a program needs to use the file, under keys that begin with "upframe."."""
     spec = model.spec
     facts: dict[str, object] = {
         "version": __version__,

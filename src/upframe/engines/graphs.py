@@ -37,7 +37,7 @@ Run = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Options(Protocol):
-    """What the options of these engines have in common."""
+    """Options that all of these engines have."""
 
     name: ClassVar[str]
 
@@ -169,7 +169,7 @@ class GraphEngine:
 
 
 def inputs(network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None) -> tuple[Tensor, ...]:
-    """What a graph takes for one frame (1, C, H, W): float32, also where most of it is in half precision."""
+    """Return the inputs of a graph for one frame (1, C, H, W): float32, also where most of it is in half precision."""
     given = [channels_last(frame, torch.float32)]
     if spec.takes_place:
         h, w = frame.shape[-2:]

@@ -1,4 +1,4 @@
-"""What upframe's own kernels compute, as modules that take the place of a network's own; for inference."""
+"""Modules that call upframe's own kernels and take the place of a network's own modules; for inference."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def _spread_of_whole(h: int, w: int) -> tuple[Rows, Tensor]:
 
 
 def _owned(owner: object, made: int | None, free: Callable[[int], None]) -> int:
-    """What a kernel has made of weights, given back together with its owner.
+    """Tie the weights that a kernel has packed to their owner, with which they are freed.
 
     Raises:
         MemoryError: when it has made nothing.

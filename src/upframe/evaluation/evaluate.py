@@ -222,7 +222,7 @@ class _Item:
 
     name: str
     path: Path
-    """What an error names."""
+    """The path that an error names."""
     load: Callable[[], Sample]
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores with everything needed to know what they mean, as JSON, tables and comparisons."""
+"""Results of an evaluation: scores with everything needed to know what they mean, as JSON, tables and comparisons."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one model reached on one image or clip."""
+    """Scores of one model on one image or clip."""
 
     model: str
     dataset: str
@@ -83,7 +83,7 @@ class Evaluation:
     scores: tuple[ImageScore, ...]
     environment: Mapping[str, str | int] = field(default_factory=dict)
     basis: Mapping[str, str] = field(default_factory=dict)
-    """What scores rest on besides the protocol: the pristine model of NIQE, the estimator of motion."""
+    """Foundations of the scores besides the protocol: the pristine model of NIQE, the estimator of motion."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
-        """What `to_json` wrote.
+        """Read the text that `to_json` wrote.
 
         Raises:
             InputError: if it is something else.

@@ -65,7 +65,7 @@ class Judge:
 
     @property
     def basis(self) -> dict[str, str]:
-        """What the scores rest on besides the protocol; empty where there is nothing."""
+        """Foundations of the scores besides the protocol; empty where there are none."""
         basis = {}
         if "niqe" in self.rule.metrics and self.pristine is not None:
             basis["niqe"] = f"{self.pristine.name} (sha256 {self.pristine.digest[:12]})"

@@ -1,4 +1,4 @@
-"""What happens while a job runs, and its report."""
+"""Events of a running job, and its report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Report:
 
     @property
     def error(self) -> UpframeError | None:
-        """What the whole job failed with: an only input's own error, or BatchError naming how many failed."""
+        """The error of the whole job: an only input's own error, or BatchError naming how many failed."""
         failed = self.of("failed")
         if not failed:
             return None
@@ -46,7 +46,7 @@ class Event:
 
 
 def error_data(error: UpframeError | None) -> dict[str, Any]:
-    """What the event "failed" says of an error."""
+    """Return the data of the event "failed" for an error."""
     if error is None:
         return {}
     return {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}

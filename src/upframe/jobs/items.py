@@ -1,4 +1,4 @@
-"""What a job makes of each input, and what became of it."""
+"""One item of a job for each input, and its outcome."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FilmItem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input."""
+    """Outcome of one input."""
 
     input: Path
     status: Literal["written", "skipped", "failed"]
@@ -82,7 +82,7 @@ class Outcome:
     size: tuple[int, int] | None = None
     model: str | None = None
     engine: str | None = None
-    """What ran the network, as `--engine` calls it; None where nothing ran."""
+    """Engine that ran the network, as `--engine` calls it; None where nothing ran."""
     precision: Precision | None = None
 
 
@@ -99,7 +99,7 @@ class Film:
     size: tuple[int, int]
     """(height, width) of the output pictures."""
     notices: tuple[Notice, ...] = ()
-    """What is known to be lost before the film is read."""
+    """Losses that are known before the video is read."""
     is_doubled: bool = False
     """Whether a new frame is made between every two."""
 

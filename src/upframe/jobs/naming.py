@@ -36,7 +36,7 @@ class Found:
     from_folder: Path | None
     """The folder the user named, if the file was found in one."""
     error: InputError | None = None
-    """What is wrong with it already: an empty folder, a pattern that matches nothing."""
+    """A fault that is known already: an empty folder, a pattern that matches nothing."""
 
 
 def find_inputs(
@@ -179,7 +179,7 @@ class Namer:
 
     def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
         self.output = output
-        """What the user named; None for places beside the inputs."""
+        """The output that the user named; None for places beside the inputs."""
         self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
         self._made = made

@@ -70,7 +70,7 @@ class Target:
         return self.scale if self.scale is not None else float(native)
 
     def label(self, native: int) -> str:
-        """What stands for the scale in an output's name: `4`, `2.5`, or the size that was asked for."""
+        """Return the scale as it stands in an output's name: `4`, `2.5`, or the size that was asked for."""
         if self.width is not None and self.height is not None:
             return f"{self.width}x{self.height}"
         if self.width is not None:
@@ -92,7 +92,7 @@ def _round(value: float) -> int:
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """What the user decides about a film besides its size and model."""
+    """The user's choices for a video besides its size and model."""
 
     codec: str | None = None
     crf: int | None = None
@@ -128,7 +128,7 @@ class JobOptions:
     model: str | Path | None = None
     """Name or weights file; None takes the shipped model that suits the enlargement."""
     task: Task = "upscale"
-    """What is to be done; the model has to be for it."""
+    """The task of the job; the model has to be for it."""
     target: Target = Target()
     """How large the output is to be."""
     upscale: UpscaleOptions = UpscaleOptions()

@@ -1,4 +1,4 @@
-"""What will be made of which inputs: names, sizes, formats, models, and every loss that headers tell.
+"""The plan of a job: its inputs and outputs, names, sizes, formats, models, and every loss that headers tell.
 
 Planning reads headers only, so that a bad flag or a name clash stops a job before any pixel is computed.
 """
@@ -41,7 +41,7 @@ MADE: Mapping[Task, str] = {
     "denoise": "denoised",
     "interpolate": "interpolated",
 }
-"""What a folder of outputs is called after."""
+"""Names of folders of outputs, by task."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def open_image(path: Path, options: JobOptions) -> ImageSource:
 
 
 def plan_row(item: Item | FilmItem, planned: Plan, options: JobOptions) -> dict[str, Any]:
-    """What is going to be done with one input, JSON-ready, with rough estimates of memory and disk."""
+    """Describe the plan for one input, JSON-ready, with rough estimates of memory and disk."""
     row: dict[str, Any] = {
         "event": "plan",
         "input": str(item.input),

@@ -41,7 +41,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file says of itself, known before its pixels are decoded."""
+    """Facts of a file, known before its pixels are decoded."""
 
     path: Path
     format: str

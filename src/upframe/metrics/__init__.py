@@ -56,7 +56,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measure:
-    """What a score is called, and how it is read."""
+    """Name and direction of a score."""
 
     name: str
     """Key in `MEASURES`."""

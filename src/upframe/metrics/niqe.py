@@ -59,7 +59,7 @@ class NiqeModel:
     """The multivariate Gaussian that pristine pictures follow."""
 
     name: str
-    """What reports call it."""
+    """Its name in reports."""
     mean: NDArray[np.float64]
     """(36,): 18 features at full size, 18 at half size."""
     covariance: NDArray[np.float64]

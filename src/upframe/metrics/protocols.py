@@ -43,11 +43,11 @@ class Protocol:
 
     name: str
     colour: str
-    """What is compared."""
+    """The channels that are compared."""
     crop: Literal["scale", "none"]
     """Border left out: as many output pixels as the scale, or nothing."""
     rounding: str
-    """What happens to the network's output before it is compared."""
+    """Rounding of the network's output before it is compared."""
     truth: str
     """Which part of an HR file is the truth."""
     low_resolution: str

@@ -14,10 +14,10 @@ ValueRange = Literal["0-1", "0-255"]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known about a file of weights. It lies in the header of the safetensors file and beside it."""
+    """Facts about a file of weights. They lie in the header of the safetensors file and beside it."""
 
     name: str
-    """What users call it, for instance "photo-x4"."""
+    """Name for users, for instance "photo-x4"."""
     arch: str
     """Name of the `ModelSpec` the weights belong to."""
     parameters: dict[str, int | str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a network for clips may offer besides its forward pass, so that engines can use it without knowing which it is.
+"""Abilities that a network for clips may offer besides its forward pass, for engines that do not know which one it is.
 
 A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`.
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from upframe.models.spec import Cleaning, Place
 
 Keep = Literal["full", "half", "recompute"]
-"""What becomes of the features of a first pass through time until the second comes to their frame:
+"""How to keep the features of a first pass through time until the second comes to their frame:
 
 * "full": all are held. Fastest.
 * "recompute": those of one frame in √T are held and the others computed a second time, √T at once. Memory for about
@@ -85,5 +85,5 @@ class TakesPlace(Protocol):
     """Offered by networks whose spec says `takes_place`."""
 
     def place_tensors(self, size: Sequence[int], place: Place) -> tuple[Tensor, ...]:
-        """What `forward` takes in lieu of `place`, for a tile of `size` (height, width): graphs have no inputs but tensors."""
+        """Return the tensors that `forward` takes in lieu of `place`, for a tile of `size` (height, width), in graphs."""
         ...

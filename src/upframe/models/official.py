@@ -20,7 +20,7 @@ class OfficialWeights:
     """The repository."""
     licence: str
     scores: tuple[Published, ...]
-    """What the file reaches under the protocol `sisr-y`, as measured with the authors' own code: rounded to 0.01 dB and
+    """Scores of the file under the protocol `sisr-y`, as measured with the authors' own code: rounded to 0.01 dB and
     0.0001. The papers' tables agree to 0.03 dB."""
 
 

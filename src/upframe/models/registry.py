@@ -80,7 +80,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What to call it in file names and reports: the card's name if there is a card, else the network's."""
+        """Name in file names and reports: the card's name if there is a card, else the network's."""
         return self.card.name if self.card else self.spec.name
 
 
@@ -142,7 +142,7 @@ def default_model(scale: float) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a name stands for: one of these is set, or `arch` with the user's file for it if there is one."""
+    """Meaning of a name: one of these is set, or `arch` with the user's file for it if there is one."""
 
     shipped: str | None = None
     arch: str | None = None
@@ -150,7 +150,7 @@ class _Found:
 
 
 def _find(name_or_path: str | Path, scale: int | None) -> _Found:
-    """What the user means; raises UsageError if nothing has that name."""
+    """Find the model that the user means; raises UsageError if nothing has that name."""
     text = str(name_or_path)
     path = Path(text)
     has_folder = any(separator in text for separator in (os.sep, os.altsep) if separator)
@@ -306,7 +306,7 @@ class ModelInfo:
 
 
 def info(name_or_path: str | Path, *, scale: int | None = None) -> ModelInfo:
-    """What is known about a model; a published network without weights at hand is described too.
+    """Return the facts about a model; a published network without weights at hand is described too.
 
     Args:
         name_or_path, scale: As for `load`.

@@ -1,4 +1,4 @@
-"""What is known about a model, as data: code outside `nets/` reads these facts and never tests a model's name."""
+"""Facts about a model, as data: code outside `architectures/` reads these facts and never tests a model's name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a network works on at once."""
+    """The frames that a network works on at once."""
 
     px: int
     unit: Literal["rows", "frames"]
@@ -124,7 +124,7 @@ class ModelSpec:
     licence: str
     """Licence of the officially published weights; ours are stated in their cards."""
     task: Task = "upscale"
-    """What the network is for. "interpolate" takes a window of frames and makes the one in its middle, between the two
+    """The task of the network. "interpolate" takes a window of frames and makes the one in its middle, between the two
     central ones; the others make every frame of the window."""
     takes_sigma: bool = False
     """Whether the network is called with `sigma`, the standard deviation of the noise in the input, on the 0 to 1 scale."""

@@ -45,7 +45,7 @@ PyTorch's or MindSpore's."""
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds, before anything is concluded about the network."""
+    """Content of a weights file, before anything is concluded about the network."""
 
     path: Path
     state: State

@@ -157,7 +157,7 @@ class ClipUpscaler:
             self.notices.append(Notice(kind, subject, message))
 
     def in_time(self, region: Tensor, *, keep: Keep, begin: int, longest: int | None = None) -> Iterator[Tensor]:
-        """What the network makes of a region (1, T, C, h, w) of a prepared clip: frames (1, C, s·h, s·w), one by one.
+        """Run the network on a region (1, T, C, h, w) of a prepared clip: frames (1, C, s·h, s·w), one by one.
 
         Args:
             begin: The first frame to make, of a network that interpolates.
@@ -209,7 +209,7 @@ class ClipUpscaler:
 
     # What is cut into what ------------------------------------------------------------------------------------------------
     def choice(self, size: tuple[int, int], frames: int) -> memory.Choice:
-        """What frames of `size` (height, width), in a segment of `frames`, are cut into in the memory there is now.
+        """Choose how frames of `size` (height, width), in a segment of `frames`, are cut for the memory there is now.
 
         The rule is that of `memory_plan.choose`, for `CLIP_SHARE` of the memory available on the device. What the user states
         is taken.
@@ -280,7 +280,7 @@ class _TileInTime:
         self._done = 0
 
     def next(self) -> Tensor:
-        """What the tile makes of the next frame, (3, s·h, s·w)."""
+        """Return the tile's part of the next frame, (3, s·h, s·w)."""
         out = self._next_of_parts() if self._parts is not None else self._next_of_whole()
         self._done += 1
         return out

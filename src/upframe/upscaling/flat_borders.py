@@ -40,7 +40,7 @@ class Axis:
     """Pixels of a margin that stay between a border and the pixel that is repeated."""
 
     def common(self, other: Axis) -> Axis:
-        """What is left out by both, of one length and with the same `outer`; nothing if that is not worth it."""
+        """Return the rows that both skip, of one length and with the same `outer`; nothing if that is not worth it."""
         axis = replace(self, before=min(self.before, other.before), after=min(self.after, other.after))
         return axis if axis.before + axis.after >= LEAST_SHARE * axis.length else Axis(axis.length)
 
@@ -58,7 +58,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Trim:
-    """What is left out of a picture along both axes."""
+    """The flat borders that are skipped along both axes."""
 
     rows: Axis
     columns: Axis
@@ -74,11 +74,11 @@ class Trim:
         return self.rows.length, self.columns.length
 
     def common(self, other: Trim) -> Trim:
-        """What is left out by both, of pictures of one size."""
+        """Return the part that both skip, of pictures of one size."""
         return Trim(self.rows.common(other.rows), self.columns.common(other.columns))
 
     def cut(self, plane: Pixels) -> Pixels:
-        """What the network is given of (H, W, C) pixels: within a margin all are alike, so the outermost are left out."""
+        """Return the part of (H, W, C) pixels for the network, without the outermost pixels of flat borders, which are alike."""
         rows, columns = self.rows, self.columns
         return plane[rows.before : rows.length - rows.after, columns.before : columns.length - columns.after]
 
@@ -132,7 +132,7 @@ def whole(size: tuple[int, int]) -> Trim:
 
 
 def trim(planes: Sequence[Pixels], *, outer_px: int, inner_px: int, phase_px: int = 1) -> Trim:
-    """What can be left out of a picture, given as planes (H, W, C) of one size.
+    """Find the flat borders of a picture that can be skipped, given as planes (H, W, C) of one size.
 
     Args:
         outer_px: Pixels of a margin from where on the network is taken to see nothing of the border.

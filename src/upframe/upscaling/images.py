@@ -183,9 +183,9 @@ class Upscaler:
         return trim
 
     def _steady(self, trim: flat_borders.Trim) -> flat_borders.Trim:
-        """What is left out where tiles are taken over: they are known by where they lie in what is left of the picture, and a
-        cursor in a margin must not move them all with every frame. So margins only become narrower, a few times, then there
-        are none, until `forget`."""
+        """Return the flat borders to skip where tiles are reused. Tiles are known by their place in the rest of the picture,
+        and a cursor in a border must not move them all with every frame. So borders only become narrower, a few times, then
+        there are none, until `forget`."""
         last = self._last_trim
         if last is None or last.whole_size != trim.whole_size:
             self.forget()
@@ -263,7 +263,7 @@ class _Picture:
         return out
 
     def _tile(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
-        """What one tile makes, halved as often as memory demands. Its neighbours never notice."""
+        """Return the result of one tile, halved as often as memory demands. Its neighbours never notice."""
         if self.up.cancel is not None and self.up.cancel.is_set():
             raise Cancelled(self.subject, "stopped on request")
         try:

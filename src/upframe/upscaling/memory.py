@@ -39,7 +39,7 @@ def laws(spec: ModelSpec, precision: Precision) -> tuple[Memory, ...]:
 def call_bytes(
     spec: ModelSpec, size: tuple[int, int], frames: int, *, precision: Precision = "fp32", keep: Keep = "full"
 ) -> int:
-    """What a process holds more at the peak of one call of the engine than just before it; input and output included.
+    """Predict the bytes that one call of the engine adds to a process at its peak; input and output included.
 
     Of a network that streams: at the peak of a stream whose frames are dropped one by one.
 
@@ -102,16 +102,16 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a segment is cut into."""
+    """The way in which a segment is cut."""
 
     tile: tuple[int, int]
     """Core (height, width) of the tiles."""
     window: int
     """Frames at once; of a network that takes the whole segment, its frames."""
     keep: Keep
-    """What becomes of a streaming network's features."""
+    """How a streaming network keeps its features."""
     memory_bytes: int
-    """What that takes, besides the segment's frames and the finished ones."""
+    """Bytes that it takes, besides the segment's frames and the finished ones."""
 
 
 def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cutting: Cutting) -> Layout:
@@ -128,7 +128,7 @@ def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cuttin
 def segment_bytes(
     spec: ModelSpec, tiles: Layout, frames: int, *, window: int, precision: Precision = "fp32", keep: Keep = "full"
 ) -> int:
-    """What running a segment takes at its peak, besides its own frames and the finished ones.
+    """Predict the bytes that running a segment takes at its peak, besides its own frames and the finished ones.
 
     All tiles go through time in step. So while one is worked on, the others hold their features (streams) or the enlarged
     frames of a window that are not finished (windows).
@@ -221,7 +221,7 @@ def _windows(spec: ModelSpec, frames: int, stated: int | None) -> Iterator[int]:
 
 # What a film takes ----------------------------------------------------------------------------------------------------
 def frames_bytes(spec: ModelSpec, size: tuple[int, int], frames: int, running: int, *, passes: int = 1) -> int:
-    """What a segment takes with its own frames: as read, as the network gets them, and its work on them.
+    """Predict the bytes that a segment takes with its own frames: as read, as the network gets them, and its work on them.
 
     Args:
         size: (height, width) of the frames.
@@ -239,7 +239,7 @@ def frames_bytes(spec: ModelSpec, size: tuple[int, int], frames: int, running: i
 
 
 def finishing_bytes(made: tuple[int, int], size: tuple[int, int], *, queued: int, encoder_frames: int) -> int:
-    """What finished frames take on their way from the network to the file.
+    """Predict the bytes that finished frames take on their way from the network to the file.
 
     Args:
         made: (height, width) as the network makes them: blended, and in slices turned into pixels.

@@ -28,7 +28,7 @@ class UpscaleOptions:
     blend: int = BLEND_PX
     """Input pixels over which neighbouring tiles are blended, on each side of their border."""
     engine: EngineOptions = TorchOptions()
-    """What runs the network, and how."""
+    """The engine that runs the network, and its options."""
     window: int | None = None
     """Frames that a network with windows in time takes at once; None chooses from the memory available."""
     sigma: float | None = None

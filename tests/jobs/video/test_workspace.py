@@ -1,4 +1,4 @@
-"""What an interrupted job keeps, and when it refuses to go on."""
+"""Files that an interrupted job keeps, and when it refuses to go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read is what the file holds: depth, channels, alpha, colour, orientation (faults A3, A7 to A15)."""
+"""Pixels and facts are read as the file holds them: depth, channels, alpha, colour, orientation (faults A3, A7 to A15)."""
 
 from __future__ import annotations
 

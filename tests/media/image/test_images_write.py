@@ -1,4 +1,4 @@
-"""What is written is whole, verified, streamed, and carries what the input had (faults A8, A10, A11, A13, A14, A18, 5.2)."""
+"""Files are written whole, verified, streamed, and carries what the input had (faults A8, A10, A11, A13, A14, A18, 5.2)."""
 
 from __future__ import annotations
 

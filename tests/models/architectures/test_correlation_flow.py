@@ -19,7 +19,7 @@ def network() -> CorrelationFlow:
 
 @pytest.fixture
 def untrained(network: CorrelationFlow) -> CorrelationFlow:
-    """What correlation alone says: the decoder adds nothing."""
+    """A network in which correlation alone counts: the decoder adds nothing."""
     last = network.decoder[-1]
     torch.nn.init.zeros_(last.weight)  # type: ignore[arg-type]
     torch.nn.init.zeros_(last.bias)  # type: ignore[arg-type]

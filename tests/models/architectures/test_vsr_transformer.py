@@ -523,7 +523,7 @@ def test_weights_that_lack_their_flow_network_are_no_network_without_flow() -> N
 )
 @pytest.mark.parametrize("flow", [False, True])
 def test_a_feed_forward_sees_the_frames_it_is_to_see(directions: Any, changed: set[int], flow: bool) -> None:
-    """What becomes different when the third of five frames does: input and features, of which neighbours see the features."""
+    """A change of the third of five frames changes these: input and features, of which neighbours see the features."""
     torch.manual_seed(0)
     feed_forward = FeedForward(4, 1, slope=0.1, directions=directions, flow=flow).requires_grad_(False)
     x, frames = torch.randn(5, 4, 9, 8), torch.rand(5, 3, 9, 8)

@@ -28,7 +28,7 @@ class System:
     term: str
     """The loss that is looked at: one that all stages have."""
     share: float
-    """What may be left of it: the root of what is, which is halfway to nothing learnt."""
+    """Least share that has to be kept: the root of the reference, which is halfway to nothing learnt."""
     gain_db: float
     """PSNR that is gained from the first validation to the last, at least: half of what is."""
     shorter: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the articles compare their networks with: recipes differ in what they say, and such networks can be trained."""
+"""Networks that the articles compare theirs with: recipes differ in what they say, and such networks can be trained."""
 
 from __future__ import annotations
 

@@ -39,19 +39,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be done, known before anything is written."""
+    """A plan of files to make, known before anything is written."""
 
     title: str
     items: tuple[Item, ...]
     manifests: Mapping[Path, Mapping[str, object]]
-    """What is recorded in each folder that is made."""
+    """The record that is kept in each folder that is made."""
     facts: tuple[str, ...] = ()
     """For the reader: counts that were checked."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done, or with `dry_run` would be."""
+    """Counts of files that were made, or with `dry_run` would be."""
 
     title: str
     made: int

@@ -39,7 +39,7 @@ LENGTH_SLACK_S = 1  # how far the lengths that two headers state for the same fi
 
 
 def probe_film(path: Path, options: FilmOptions) -> VideoInfo:
-    """What a video file or a folder of frames says of itself.
+    """Read the headers of a video file or of a folder of frames.
 
     Raises:
         InputError: if it cannot be read.

@@ -72,7 +72,7 @@ class FilmProgress:
 
 @dataclass(frozen=True)
 class FilmReport:
-    """What was made."""
+    """Report of a finished video."""
 
     frames: int
     resumed: int

@@ -102,7 +102,7 @@ class WorkFolder:
 
     def scratch(self, index: int) -> Path:
         """Where segment `index` is written until then."""
-        return self.path / f"{index:06d}.part"
+        return self.path / f"{index:06d}.new"
 
     def commit(self, index: int) -> None:
         """Keep the scratch file as the finished segment.

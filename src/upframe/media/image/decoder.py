@@ -1,4 +1,4 @@
-"""What a decoder is, and what it is given: one interface for PNG, TIFF and everything that Pillow reads."""
+"""The protocol of decoders and their input: one interface for PNG, TIFF and everything that Pillow reads."""
 
 from __future__ import annotations
 

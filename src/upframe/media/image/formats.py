@@ -1,4 +1,4 @@
-"""What each image format can hold, and telling formats apart by content, never by name."""
+"""The abilities of each image format; formats are told apart by content, never by name."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from upframe.errors import InputError
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that a file is still the one that was opened."""
+    """Identity of a file, to tell whether it is still the one that was opened."""
 
     size_bytes: int
     mtime_ns: int

@@ -33,7 +33,7 @@ _NAMES = {
     "heif": ("HEIF",),
     "jxl": ("JXL",),
 }
-"""What Pillow calls them; no other decoder of Pillow is ever tried."""
+"""Their names in Pillow; no other decoder of Pillow is ever tried."""
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class PillowDecoder:
         return pixels.reshape(image.height, image.width, -1)
 
     def _partial(self, image: Image.Image) -> Pixels:
-        """What an interrupted `load` left behind; the rest is zero."""
+        """Return the pixels that an interrupted `load` left behind; the rest is zero."""
         if isinstance(image, ImageFile.ImageFile):
             image.tile = []  # there is nothing more to load
         return self._convert(image)

@@ -30,7 +30,7 @@ class OutputPlan:
     channels: int
     """Channels that the sink must be given: those of the input, or those of a plan made by hand."""
     notices: tuple[Notice, ...] = ()
-    """What the output loses."""
+    """Losses of the output."""
 
 
 def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Metadata | None = None) -> OutputPlan:
@@ -91,7 +91,7 @@ def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
 
 
 def _dropped(chosen: Format, metadata: Metadata, *, animated: bool) -> list[str]:
-    """What `chosen` cannot hold, in words."""
+    """Name the metadata that `chosen` cannot hold."""
     name = chosen.name
     dropped = []
     if metadata.icc and name in ("bmp", "gif"):

@@ -38,7 +38,7 @@ def read_rgb8(path: Path) -> RGB8:
 def probe(
     path: str | Path, *, limits: Limits | None = None, allow_truncated: bool = False, first_frame: bool = False
 ) -> MediaInfo:
-    """What the file says of itself; reads its header and structure, decodes no pixels.
+    """Read the header and structure of a file, without decoding pixels.
 
     Raises:
         InputError: if it is not a regular file, not an image that can be read, or larger than `limits` allow.
@@ -64,7 +64,7 @@ class ImageSource:
     info: MediaInfo
     """Facts, orientation applied; its notices are those known from the header."""
     metadata: Metadata
-    """What to carry to the output."""
+    """Metadata to carry to the output."""
 
     def __init__(
         self, path: str | Path, *, limits: Limits | None = None, allow_truncated: bool = False, first_frame: bool = False

@@ -43,7 +43,7 @@ def verify_output(path: Path, plan: OutputPlan, size: tuple[int, int], frames: i
 
 
 def _difference(info: MediaInfo, plan: OutputPlan, size: tuple[int, int], frames: int) -> str:
-    """What is not as planned, in words; empty if all is."""
+    """Describe how the file differs from the plan; empty if it does not."""
     if info.format != plan.format:
         return f"format {info.format} instead of {plan.format}"
     if info.size != size:

@@ -81,7 +81,7 @@ class Container:
     codecs: tuple[str, ...]
     """The first is taken where nothing else is asked for and the input's own cannot be kept."""
     text: str
-    """What text subtitles become, as FFmpeg's encoder name; "" where those it knows are copied."""
+    """Kind that text subtitles are converted to, as FFmpeg's encoder name; "" where those it knows are copied."""
     text_kept: tuple[str, ...]
     """Text subtitle codecs that are copied."""
     holds_bitmaps: bool

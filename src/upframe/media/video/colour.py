@@ -74,7 +74,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Coding:
-    """What the numbers of Y'CbCr mean."""
+    """The meaning of the numbers of Y'CbCr."""
 
     matrix: int
     """A key of `WEIGHTS`."""

@@ -190,7 +190,7 @@ def index_video(
 
 @dataclass
 class _Raw:
-    """What one pass over the stream found."""
+    """Findings of one pass over the stream."""
 
     pts: array[int]
     durations: array[int]

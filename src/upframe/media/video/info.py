@@ -1,4 +1,4 @@
-"""What a video file says of itself: `probe_video`. Reads headers and decodes one frame, nothing more."""
+"""`probe_video` reads the headers of a video file and decodes one frame, nothing more."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video before its frames are counted."""
+    """Facts of a video, known before its frames are counted."""
 
     path: Path
     format: str
@@ -201,7 +201,7 @@ def plain(error: Exception) -> str:
 
 
 def probe_video(path: str | Path, *, stream: int | None = None) -> VideoInfo:
-    """What the file says of itself.
+    """Read the headers of a video file.
 
     Args:
         stream: Index of the video stream in the file; None takes the one marked as default, else the first.
@@ -334,7 +334,7 @@ def _colour_tags(context: Any, first: av.VideoFrame) -> ColourTags:
 
 
 def default_matrix(height: int) -> int:
-    """What players take where no matrix is tagged: BT.709 from 720 lines up, BT.601 below."""
+    """Return the matrix that players take where none is tagged: BT.709 from 720 lines up, BT.601 below."""
     return 1 if height >= _HD_LINES else 6
 
 

@@ -52,7 +52,7 @@ class ExpectedTrack:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an output must hold, for `verify_video`."""
+    """The content that an output must have, for `verify_video`."""
 
     size: tuple[int, int]
     """(height, width)."""
@@ -69,7 +69,7 @@ class Expected:
     rotation: int = 0
     sample_aspect: Fraction | None = None
     notices: tuple[Notice, ...] = ()
-    """What was lost while joining."""
+    """Losses while joining."""
 
 
 def join(
@@ -292,7 +292,7 @@ class _Route:
     refused: int = 0
 
     def take(self, packet: Any) -> Iterator[tuple[float, Any]]:
-        """What becomes of a packet of the source: its decoding time in seconds, and the packet for the output."""
+        """Yield the packets of the output for a packet of the source, each with its decoding time in seconds."""
         base = fraction(packet.time_base) or Fraction(1, 1000)
         stamp = packet.pts if packet.pts is not None else packet.dts
         if self.track.kind == "cover":

@@ -1,4 +1,4 @@
-"""What will be written for a video, and what will be lost, decided and tried before the first frame: `plan_video`."""
+"""`plan_video` decides and tries, before the first frame, how a video is written and what it loses."""
 
 from __future__ import annotations
 

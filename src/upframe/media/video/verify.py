@@ -111,7 +111,7 @@ def _check_tracks(path: Path, expected: Expected) -> None:
 
 
 def _tracks(container: Any) -> list[ExpectedTrack]:
-    """What the file holds besides the film, in the order of its streams."""
+    """List the tracks of the file besides the video, in the order of its streams."""
     tracks: dict[int, tuple[ExpectedTrack, Any]] = {}
     film = True
     for stream in container.streams:

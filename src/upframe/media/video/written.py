@@ -55,7 +55,7 @@ class VideoPlan:
     rate: Fraction
     """Nominal frames per second."""
     options: tuple[tuple[str, str], ...]
-    """What the encoder is told."""
+    """Options of the encoder."""
     tracks: tuple[Carried, ...] = ()
     has_chapters: bool = False
     tags: tuple[tuple[str, str], ...] = ()
@@ -74,5 +74,5 @@ class VideoPlan:
 
     @property
     def work_origin(self) -> int:
-        """What is added to times in work files, in ticks: NUT has none before zero, and a film may start there."""
+        """Ticks that are added to times in work files: NUT has no times before zero, and a video may start there."""
         return 0 if self.codec == "prores" else 1 << 32

@@ -98,7 +98,7 @@ class CorrelationFlow(nn.Module):
         return scales
 
     def _residual(self, reference: Tensor, support: Tensor, flow: Tensor) -> Tensor:
-        """What is to be added to the flow, from the features of both frames."""
+        """Return the correction to add to the flow, from the features of both frames."""
         reference = _normalised(reference)
         warped = _normalised(flow_warp(support, flow, padding="border"))
         steps = range(-self.radius_px, self.radius_px + 1)
@@ -112,7 +112,7 @@ class CorrelationFlow(nn.Module):
 
 
 def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """What convolutions make of `x`, with a LeakyReLU after each but the last, applied on the way."""
+    """Run convolutions on `x`, with a LeakyReLU after each but the last, applied on the way."""
     *before, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
     for conv in before:
         x = convolved(conv, x, slope=SLOPE)

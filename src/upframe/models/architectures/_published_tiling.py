@@ -29,7 +29,7 @@ Padding = Literal["reflection", "reflection_circle"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What one run reads along one axis, and what of its result is kept. Positions are half-open [start, end)."""
+    """The part that one run reads along one axis, and the part of its result that is kept; both half-open [start, end)."""
 
     read_start: int
     """In input pixels (or frames); `read_end` lies beyond the picture where that is extended."""
@@ -229,7 +229,7 @@ def _check_overlap(tile: int, overlap: int) -> None:
 
 
 def _run(run: Run, clip: Tensor, pieces: Sequence[Piece], scale: int) -> Tensor:
-    """What `run` makes of the part of `clip` that three pieces (frames, rows, columns) read."""
+    """Return the result of `run` on the part of `clip` that three pieces (frames, rows, columns) read."""
     t, y, x = pieces
     part = clip[:, t.read_start : t.read_end, :, y.read_start : y.read_end, x.read_start : x.read_end]
     for piece, axis in ((t, 1), (y, 3), (x, 4)):

@@ -90,7 +90,7 @@ class Block(nn.Module):
         rows.index_copy_(0, places, part)
 
     def _attended(self, rows: Tensor, group: WindowGroup, prepared: Prepared) -> Tensor:
-        """What attention adds to the tokens of these windows, (windows * tokens, C)."""
+        """Return the change that attention makes to the tokens of these windows, (windows * tokens, C)."""
         return self._attention(rows.index_select(0, group.tokens.view(-1)), group, prepared)
 
     def _attention(self, part: Tensor, group: WindowGroup, prepared: Prepared) -> Tensor:
@@ -104,7 +104,7 @@ class Block(nn.Module):
         return tokenwise(lambda rows: self.mlp(layer_norm(rows, self.norm2)), x)
 
     def _kept(self, added: Tensor) -> Tensor:
-        """What is added to the features of each sample, some of it dropped in training and the rest made up for it."""
+        """Drop the addition to the features of some samples in training, and scale up the rest to make up for it."""
         if not (self.training and self.drop):
             return added
         keep = 1 - self.drop
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 class BlockShape(NamedTuple):
-    """What all blocks of a network share."""
+    """Settings that all blocks of a network share."""
 
     heads: int
     mlp_ratio: int

@@ -19,14 +19,14 @@ BRANCHES: dict[Directions, tuple[str, ...]] = {
     "forward": ("forward",),
     "none": ("own",),
 }
-"""What a feed-forward consists of, in the order in which it is fused. A branch is called `<side>_resblocks` if its features are
+"""Parts of a feed-forward, in the order in which it is fused. A branch is called `<side>_resblocks` if its features are
 warped or the frame's own, and `unwarped_<side>_resblocks` else: weights without a flow network must not pass for published
 ones that lack theirs."""
 _BRANCH = re.compile(r"transformer\.layers\.\d+\.1\.fn\.fn\.(\w+_resblocks)\.")
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones and shows in the weights; explained at `VSRTransformer`."""
+    """Departures from the published networks that show in the weights; explained at `VSRTransformer`."""
 
     attention: bool
     directions: Directions

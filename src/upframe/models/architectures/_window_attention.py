@@ -176,7 +176,7 @@ def sine_position_code(height: int, width: int, channels: int) -> Tensor:
 
 # Attention ------------------------------------------------------------------------------------------------------------
 class Prepared(NamedTuple):
-    """What `WindowAttention` derives from its parameters for windows of one size, the same for every window."""
+    """Tensors that `WindowAttention` derives from its parameters for windows of one size, the same for every window."""
 
     qkv_self: tuple[Tensor, Tensor | None]
     """Weight and bias; each head widened with zeros to a size that is quick to multiply."""
@@ -218,7 +218,7 @@ class WindowAttention(nn.Module):
             self.qkv_mut = nn.Linear(channels, 3 * channels, bias=qkv_bias)
 
     def prepared(self, tokens: int) -> Prepared:
-        """What does not depend on the input, for windows of this many tokens. Differentiable."""
+        """Return the tensors that do not depend on the input, for windows of this many tokens. Differentiable."""
         index = self.relative_position_index[:tokens, :tokens]
         table = self.relative_position_bias_table.t().contiguous().index_select(1, index.reshape(-1))
         table = table.to(torch.promote_types(table.dtype, torch.float32))

@@ -205,7 +205,7 @@ class BasicVSR(nn.Module):
         return base
 
     def _detail(self, backward_feature: Tensor, forward_feature: Tensor, band: slice) -> Tensor:
-        """What is added to the bilinear enlargement of a band of rows, from the features of both branches.
+        """Return the detail to add to the bilinear enlargement of a band of rows, from the features of both branches.
 
         Convolutions at 1, 2, 4 and 4 times the size look one row further each. Two rows around the band serve them all; of
         these, and then of what is made of them, each leaves the outermost behind, which has seen a border that is none.
@@ -321,7 +321,7 @@ class RealBasicVSR(nn.Module):
         return self.image_cleaning(frames.to(self.basicvsr.dtype))  # type: ignore[no-any-return]
 
     def _residue(self, clip: Tensor, max_px: int) -> Tensor:
-        """What cleaning adds to the clip, computed frame by frame, in bands of rows where frames are large."""
+        """Return the change that cleaning makes to the clip, computed by frames, in bands of rows where frames are large."""
         h, w = clip.shape[-2:]
         halo = self.cleaning_radius_px
         rows = max(halo, max_px // w)
@@ -338,7 +338,7 @@ class RealBasicVSR(nn.Module):
         return torch.stack(frames, dim=1)
 
     def _residue_in_time(self, clip: Tensor) -> Tensor:
-        """What recurrent cleaning adds to the clip."""
+        """Return the change that recurrent cleaning makes to the clip."""
         frames = list(clip.unbind(1))
         flows = self.basicvsr._flows(frames[1:], frames[:-1])
         blocks, last = self.image_cleaning
@@ -397,7 +397,7 @@ def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 
 def _rest(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
-    """What differs from the published networks."""
+    """Departures from the published networks."""
     reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
     rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
     if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):

@@ -42,7 +42,7 @@ Block = Literal["rlfb", "rfdb", "rfdbr"]
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones; explained at `RLFN`."""
+    """Departures from the published networks; explained at `RLFN`."""
 
     block: Block
     esa_channels: int
@@ -90,7 +90,7 @@ Spread = tuple[Tensor, Tensor]
 
 
 def spread_in_place(size: Sequence[int], place: Place) -> Spread:
-    """What makes `F.interpolate` of the whole picture's pooled map, for the part that a tile of `size` covers; float64.
+    """Return the float64 matrices that stretch a tile's part of the pooled map as `F.interpolate` stretches the whole map.
 
     The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over all of it; so
     where a cell lands depends on the whole picture. Knowing that, a tile that begins at a multiple of six has the very
@@ -133,7 +133,7 @@ class RLFB(nn.Module):
         return self.esa(self.c5(self.refined(x)), spread)  # type: ignore[no-any-return]
 
     def refined(self, x: Tensor) -> Tensor:
-        """What the three convolutions add to `x`, and `x`."""
+        """Return `x` plus the result of the three convolutions."""
         y = convolved(self.c1_r, x, slope=SLOPE)
         y = convolved(self.c2_r, y, slope=SLOPE)
         return convolved_beside(self.c3_r, y, x, slope=SLOPE)
@@ -227,7 +227,7 @@ class RLFN(nn.Module):
         self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
 
     def place_tensors(self, size: Sequence[int], place: Place) -> Spread:
-        """What `forward` takes for the `place` of a tile of `size` (height, width)."""
+        """Return the tensors that `forward` takes for the `place` of a tile of `size` (height, width)."""
         return spread_in_place(size, place)
 
     def forward(self, x: Tensor, place: Place | Spread | None = None) -> Tensor:
@@ -290,7 +290,7 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _ablations(shapes: Mapping[str, tuple[int, ...]]) -> Ablations:
-    """What parameters of these shapes have otherwise than published ones."""
+    """Tell from the shapes of parameters how a network departs from the published ones."""
     found: Ablations = {}
     rlfb: Block = "rlfb"
     block = next((block for block, first in _FIRST.items() if f"block_1.{first}" in shapes), rlfb)
@@ -344,7 +344,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """What `ablations` add to a name, for instance "-rfdb-esa12x3"."""
+    """Return the suffix that `ablations` add to a name, for instance "-rfdb-esa12x3"."""
     channels, convs = ablations.get("esa_channels", ESA_CHANNELS), ablations.get("esa_convs", 1)
     block = f"-{ablations['block']}" if "block" in ablations else ""
     return block if (channels, convs) == (ESA_CHANNELS, 1) else f"{block}-esa{channels}x{convs}"

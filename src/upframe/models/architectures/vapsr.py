@@ -27,7 +27,7 @@ PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, 
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones; explained at `VapSR`."""
+    """Departures from the published networks; explained at `VapSR`."""
 
     projection_px: int
     dense_px: int
@@ -226,7 +226,7 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _ablations(shapes: Mapping[str, tuple[int, ...]]) -> Ablations:
-    """What parameters of these shapes have otherwise than published ones."""
+    """Tell from the shapes of parameters how a network departs from the published ones."""
     found: Ablations = {}
     if (projection_px := shapes["body.0.proj_1.weight"][-1]) != 1:
         found["projection_px"] = projection_px
@@ -271,7 +271,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """What `ablations` add to a name, for instance "-k9-nonorm"."""
+    """Return the suffix that `ablations` add to a name, for instance "-k9-nonorm"."""
     given: Mapping[str, Any] = ablations
     sides = (f"-{mark}{given[key]}" for key, mark in _SIDES.items() if key in given)
     return "".join((*sides, *(f"-{mark}" for key, mark in _CHOICES.items() if key in given)))

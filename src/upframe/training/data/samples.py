@@ -1,4 +1,4 @@
-"""What is trained on: a sample, a batch of them, and the thing that draws samples."""
+"""Training data: a sample, a batch of them, and the thing that draws samples."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ from upframe.training.degradations.steps import (
 # Configuration --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Degradations:
-    """What may happen to a clip, in order."""
+    """Degradations that may be applied to a clip, in order."""
 
     name: str
     steps: tuple[Step, ...]

@@ -69,7 +69,7 @@ class Ranks:
         return cast("list[T]", values)
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on the first process, where alone it is done; the others wait for it.
+        """Do `work` on the first process alone and return its result everywhere; the others wait for it.
 
         Raises:
             FirstProcessError: on the other processes, when `work` fails on the first.
@@ -92,7 +92,7 @@ class Ranks:
         return result
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` returns here; every process does it. What goes wrong in the first is said by the first alone.
+        """Do `work` on every process and return its result here. What goes wrong in the first is said by the first alone.
 
         Raises:
             FirstProcessError: on the other processes, when `work` fails on the first.

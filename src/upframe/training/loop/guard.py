@@ -24,14 +24,14 @@ class Guard:
 
     rules: SpikeGuard
     rate_factor: float = 1.0
-    """What roll-backs have left of the learning rates."""
+    """Factor by which roll-backs have reduced the learning rates."""
     rollbacks: int = 0
     """In this stage."""
     _recent: deque[float] = field(default_factory=deque)
     """Losses of the last `window` steps that were good."""
 
     def complaint(self, values: Mapping[str, float]) -> str | None:
-        """What is wrong with a step, None if nothing is.
+        """Name the fault of a step, None if it has none.
 
         Args:
             values: "loss", and whatever else must be finite; means over all processes.

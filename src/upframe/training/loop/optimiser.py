@@ -37,7 +37,7 @@ def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
 
 
 def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
-    """What `rules` name, over `network`, with its parameters `grouped`.
+    """Build the optimiser that `rules` name, over `network`, with its parameters `grouped`.
 
     Groups that are not trained yet are in it from the beginning, without a state: nothing has to be made anew when their
     time comes.

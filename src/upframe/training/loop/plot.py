@@ -17,7 +17,7 @@ from upframe.training.loop.run_folder import read_log
 
 @dataclass(frozen=True)
 class History:
-    """What the log of a run says, without what was undone by roll-backs."""
+    """The log of a run, without the steps that were undone by roll-backs."""
 
     loss: tuple[tuple[int, float], ...]
     """(step, value)."""

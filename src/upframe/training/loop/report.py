@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: reports for the log and the screen, and TensorBoard where it is wanted."""
+"""Output of a run while it goes on: reports for the log and the screen, and TensorBoard where it is wanted."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Clock:
 def make_report(
     state: TrainState, *, stage: str, steps: int, batch: int, learning_rate: float, clock: Clock, device: torch.device
 ) -> Progress:
-    """What happened since the last report; the sums in `state` start again."""
+    """Report the progress since the last report; the sums in `state` start again."""
     means, (speed, waiting) = state.sums.take(), clock.take()
     return Progress(
         stage=stage,

@@ -1,4 +1,4 @@
-"""What lies in the folder of a run, and how it gets there so that no crash can spoil it.
+"""The folder of a run: its files, written so that no crash can spoil them.
 
     recipe.json          the resolved recipe
     environment.jsonl    one line for every start: versions, machine, device, seed, processes, git state
@@ -166,7 +166,7 @@ class RunFolder:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU, after every byte of it was checked; nothing in it is executed.
+    """Return the content of a checkpoint, on the CPU, after every byte of it was checked; nothing in it is executed.
 
     Raises:
         InputError: it is missing, damaged, or no checkpoint of a run.

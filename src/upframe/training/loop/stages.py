@@ -223,7 +223,7 @@ class _Given:
 
 
 def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _Given | None:
-    """What `stage` begins with, under the network's `names`; None for fresh weights."""
+    """Return the weights that `stage` begins with, under the network's `names`; None for fresh weights."""
     if stage.start_from is None:
         return None
     if stage.start_from != PREVIOUS:

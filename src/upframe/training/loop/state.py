@@ -1,4 +1,4 @@
-"""What changes while a stage is trained, and how it is kept so that a run goes on as if it had never stopped.
+"""The state that changes while a stage is trained, kept so that a run goes on as if it had never stopped.
 
 Which samples come next is a function of the number of batches drawn (loader.py) and the learning rate one of the number of
 steps (schedule.py), so neither has a state of its own.
@@ -177,7 +177,7 @@ def random_state(device: torch.device) -> Content:
 
 
 def set_random_state(content: Content, device: torch.device) -> None:
-    """What `random_state` returned."""
+    """Restore the state that `random_state` returned."""
     torch.set_rng_state(content["torch"])
     if device.type == "cuda" and content["device"] is not None:
         torch.cuda.set_rng_state(content["device"], device)

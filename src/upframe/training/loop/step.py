@@ -24,7 +24,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Gradients:
-    """What a batch asks for, before anything is changed; the same in every process."""
+    """Gradients and losses of a batch, before anything is changed; the same in every process."""
 
     values: dict[str, float]
     """"loss", every term of it, "grad_norm" and, with a discriminator, "d_real" and "d_fake": means over the batch."""

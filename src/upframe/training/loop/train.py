@@ -190,7 +190,7 @@ class _Run:
         return state
 
     def _last_checkpoint(self) -> Content | None:
-        """What the folder holds of this run, its log taken back to the same moment."""
+        """Return the last checkpoint of this run, its log taken back to the same moment."""
         content = self.folder.checkpoint()
         if content is None:
             self.folder.cut_log(0, step=-1)  # of a run that was stopped before its first checkpoint
@@ -342,7 +342,7 @@ class _Run:
                 self.wishes.on_event(row)
 
     def _told_once(self, error: UpframeError) -> UpframeError:
-        """What this process raises for an end that all of them come to in the same step."""
+        """Return the error that this process raises for an end that all of them come to in the same step."""
         return error if self.ranks.is_first else FirstProcessError(self.ranks.rank, error)
 
     # Spikes -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every loss asks of the tensors it compares."""
+"""Checks that every loss makes of the tensors it compares."""
 
 from __future__ import annotations
 

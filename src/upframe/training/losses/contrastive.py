@@ -78,7 +78,7 @@ class RandomFeatures(nn.Module):
 
 
 Features = RandomFeatures | VGG19Features
-"""What turns pictures (N, 3, H, W) in [0, 1] into features (N, C, h, w), one tensor for each of its `layers`."""
+"""Networks that turn pictures (N, 3, H, W) in [0, 1] into features (N, C, h, w), one tensor for each of its `layers`."""
 
 
 class ContrastiveLoss(nn.Module):

@@ -1,4 +1,4 @@
-"""What a feature extractor sees of a difference between two pictures, as a picture.
+"""Pictures of the difference that a feature extractor sees between two pictures.
 
 Source: RLFN's article (F. Kong et al., CVPR Workshops 2022, arXiv 2205.07514), section 3.3, which compares extractors for its
 contrastive loss by the mean over the channels of |φ(y₁) − φ(y₂)|, y₁ a photograph and y₂ the same photograph blurred. An

@@ -1,4 +1,4 @@
-"""What a stage asks of the network: the forward pass of any of our networks, and the sum of the recipe's loss terms."""
+"""The objective of a stage: the forward pass of any of our networks, and the sum of the recipe's loss terms."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network made of a batch, in float32."""
+    """Outputs of the network for a batch, in float32."""
 
     output: Tensor
     """(N, 3, s·h, s·w) or (N, T, 3, s·h, s·w)."""
@@ -145,7 +145,7 @@ def _sharpened(gt: Tensor, how: Sharpening | None) -> Tensor | None:
 
 
 def _names(terms: tuple[LossTerm, ...]) -> list[str]:
-    """What the log calls each term: its kind, where it looks unless at the output, a number for a second one of both."""
+    """Name each term for the log: its kind, where it looks unless at the output, a number for a second one of both."""
     names: list[str] = []
     for term in terms:
         name = term.kind if term.on == "output" else f"{term.kind}_{term.on}"

@@ -146,7 +146,7 @@ def override(value: T, changes: Mapping[str, str]) -> T:
 
 
 def value_at(value: Any, path: str) -> Any:
-    """What a full dotted path leads to, items of tuples by number or by name.
+    """Return the value at a full dotted path, items of tuples by number or by name.
 
     Raises:
         KeyError: nothing is there.
@@ -254,7 +254,7 @@ def _places(value: Any, path: tuple[str, ...] = (), spellings: tuple[frozenset[s
 
 
 def _names(one: Any, among: tuple[Any, ...]) -> list[str]:
-    """What an item of a tuple is called besides its number: its name, or its kind if no other is of that kind."""
+    """List the names of an item of a tuple besides its number: its name, or its kind if no other is of that kind."""
     for attribute in ("name", "kind"):
         name = getattr(one, attribute, None)
         if isinstance(name, str) and sum(getattr(other, attribute, None) == name for other in among) == 1:
@@ -367,7 +367,7 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
 
 
 def described(value: object) -> str:
-    """What a dataclass is called in messages: its name if it has one, else its kind in words."""
+    """Name a dataclass for messages: its name if it has one, else its kind in words."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(value).__name__).strip()
     name = getattr(value, "name", None)
     return f"{words} {name}" if isinstance(name, str) else words

@@ -1,4 +1,4 @@
-"""What the published recipes say, as data with sources, and how our presets are compared with it.
+"""The published recipes, as data with sources, and the comparison of the presets with them.
 
 Figures, not code: each was read from the article or from the authors' configuration that its source names. "[rec]" marks
 figures recalled from an article that was not at hand. `deviations` says where a recipe differs; a test runs it on all
@@ -260,7 +260,7 @@ DEGRADATION: Facts = {
     "video.bit_rate": Fact((1e4, 1e5), f"RB-20: {_RB}: bits a second"),
     "video.frame_rate": Fact(1, "RB-20: open-mmlab/mmagic, random_degradations.py: frames a second"),
 }
-"""What the degradations "realbasicvsr" draw from. Names are ours; a test maps them to the fields of `degrade.realbasicvsr`."""
+"""Distributions of the degradations "realbasicvsr", by names that a test maps to the fields of `degrade.realbasicvsr`."""
 
 # VRT ------------------------------------------------------------------------------------------------------------------
 _KAIR = "cszn/KAIR, options/vrt/001_train_vrt_videosr_bi_reds_6frames.json"

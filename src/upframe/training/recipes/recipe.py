@@ -33,9 +33,9 @@ DataKind = Literal["photos", "clips", "motion"]
 LowQuality = Literal["bicubic", "bd", "paired", "degraded"]
 
 FLOW_NETWORKS = ("correlation-flow", "spynet")
-"""What `Recipe.model` says to train the flow network that the video networks contain, alone."""
+"""Values of `Recipe.model` that train the flow network that the video networks contain, alone."""
 PREVIOUS = "previous"
-"""What `Stage.start_from` says to begin with the weights that the stage before it ended with."""
+"""Value of `Stage.start_from` that begins with the weights that the stage before it ended with."""
 
 # Options of each loss and the type of each. Those that are left out have the defaults of the loss (losses.py).
 LOSS_OPTIONS: Mapping[LossKind, Mapping[str, type]] = {
@@ -112,8 +112,8 @@ class LossTerm:
     weight: float = 1.0
     """Factor in the sum."""
     on: Literal["output", "cleaned"] = "output"
-    """What is compared with the target: the network's output, or the cleaned low-resolution clip of a network that cleans
-    first; its target is then the ground truth reduced to that size by area averaging."""
+    """The result to compare with the target: the network's output, or the cleaned low-resolution clip of a network that
+    cleans first; its target is then the ground truth reduced to that size by area averaging."""
     target: Literal["gt", "sharpened"] = "gt"
     """The ground truth, or the ground truth after the stage's `sharpening`."""
     options: Mapping[str, Scalar] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class Sharpening:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What a training sample is and how it is made. The folders are given when the recipe is run."""
+    """The kind of a training sample, and how it is made. The folders are given when the recipe is run."""
 
     kind: DataKind = "photos"
     """"photos": single pictures. "clips": folders of frames or video files. "motion": two views of one photo under a random
@@ -222,7 +222,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class SpikeGuard:
-    """What happens when the loss leaps or is not finite: back to the last good state, and on at a lower rate."""
+    """Reaction to a loss that leaps or is not finite: back to the last good state, and on at a lower rate."""
 
     factor: float = 5.0
     """A loss above this many times the median of the last `window` losses is a spike."""
@@ -263,7 +263,7 @@ class Stage:
     losses: tuple[LossTerm, ...] = (LossTerm("l1"),)
     """Added up with their weights."""
     data: DataRecipe = DataRecipe()
-    """What it is trained on."""
+    """Training data."""
     batch: int = 16
     """Samples of one optimiser step, over all processes and accumulated parts."""
     accumulation: int = 1
@@ -349,10 +349,10 @@ class Cadence:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train and how. Saved, resolved, beside and inside each checkpoint."""
+    """A network to train, and how to train it. Saved, resolved, beside and inside each checkpoint."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     model: str
     """Name in `MODELS`, or "correlation-flow" or "spynet": a flow network alone, on "motion"."""
     stages: tuple[Stage, ...]
