@@ -4,6 +4,7 @@ Usage: python scripts/check_house.py [--root DIR] [--write-baseline [--force]]
 
 * files: outside src/upframe/files.py nothing makes temporary names, renames, syncs, locks or looks at disk room.
 * dynamic import: modules are imported by statements, which import contracts see.
+* package: every folder of src with modules has an __init__.py, or import contracts do not see them.
 * docstring: no docstring begins with "What ".
 * words: src, docs and README.md use the words of the glossary (CONTRIBUTING.md) instead of those in `WORDS` and `PHRASES`.
 
@@ -21,6 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 FILES = "src/upframe/files.py"
@@ -67,7 +69,7 @@ class Hit:
     """Below the root, with slashes."""
     line: int
     rule: str
-    """"files", "dynamic import", "docstring", or the word."""
+    """"files", "dynamic import", "package", "docstring", or the word."""
     message: str
     text: str
     """The line."""
@@ -91,17 +93,22 @@ class Allowed:
 
 # Rules ----------------------------------------------------------------------------------------------------------------
 def code_hits(root: Path) -> Iterator[Hit]:
-    """Break rules "files" and "dynamic import" (in src) and "docstring" (in all Python files)."""
+    """Break rules "files", "dynamic import" and "package" (in src) and "docstring" (in all Python files)."""
     for folder in ("src", "tests", "scripts", "examples"):
         for path in sorted((root / folder).rglob("*.py")):
             name = path.relative_to(root).as_posix()
-            source = path.read_text(encoding="utf-8")
-            tree, lines = ast.parse(source, name), source.splitlines()
-            found = list(_docstrings(tree))
-            if folder == "src" and name != FILES:
-                found += _file_rules(tree)
-            for line, rule, message in sorted(found):
-                yield Hit(name, line, rule, message, lines[line - 1])
+            if folder == "src" and not path.with_name("__init__.py").exists():
+                yield Hit(name, 1, "package", "its folder has no __init__.py, so import contracts do not see it", "")
+            yield from _code_of(name, path.read_text(encoding="utf-8"))
+
+
+@cache
+def _code_of(name: str, source: str) -> tuple[Hit, ...]:
+    tree, lines = ast.parse(source, name), source.splitlines()
+    found = list(_docstrings(tree))
+    if name.startswith("src/") and name != FILES:
+        found += _file_rules(tree)
+    return tuple(Hit(name, line, rule, message, lines[line - 1]) for line, rule, message in sorted(found))
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
@@ -167,9 +174,16 @@ def word_hits(root: Path) -> Iterator[Hit]:
     paths = [*(root / "src").rglob("*"), *(root / "docs").rglob("*.md"), root / "README.md"]
     for path in sorted(p for p in paths if p.suffix in (".py", ".md", ".cpp", ".h") and p.is_file()):
         name = path.relative_to(root).as_posix()
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for found, better in _words(text):
-                yield Hit(name, number, found, f'"{found}": the glossary has "{better}"', text)
+        yield from _words_of(name, path.read_text(encoding="utf-8"))
+
+
+@cache
+def _words_of(name: str, content: str) -> tuple[Hit, ...]:
+    return tuple(
+        Hit(name, number, found, f'"{found}": the glossary has "{better}"', text)
+        for number, text in enumerate(content.splitlines(), start=1)
+        for found, better in _words(text)
+    )
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:

@@ -78,7 +78,7 @@ class Trim:
         return Trim(self.rows.common(other.rows), self.columns.common(other.columns))
 
     def cut(self, plane: Pixels) -> Pixels:
-        """Return the part of (H, W, C) pixels for the network, without the outermost pixels of flat borders, which are alike."""
+        """Return the part of (H, W, C) pixels for the network, without the outermost pixels of flat borders, all alike."""
         rows, columns = self.rows, self.columns
         return plane[rows.before : rows.length - rows.after, columns.before : columns.length - columns.after]
 
