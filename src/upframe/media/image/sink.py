@@ -61,14 +61,18 @@ class ImageSink:
 
     def __enter__(self) -> Self:
         self._file = self._atomic.__enter__()
-        self._encoder = make_encoder(
-            self._file,  # type: ignore[arg-type]  # all that encoders use of a BinaryIO
-            self._plan,
-            self._metadata,
-            frames=self._frames,
-            animated=self._animated,
-            quality=self._quality,
-        )
+        try:
+            self._encoder = make_encoder(
+                self._file,  # type: ignore[arg-type]  # all that encoders use of a BinaryIO
+                self._plan,
+                self._metadata,
+                frames=self._frames,
+                animated=self._animated,
+                quality=self._quality,
+            )
+        except BaseException as error:
+            self._atomic.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def write(
