@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from upframe.cli.parser import Reporting
 from upframe.errors import InputError, OutputError, one_line
-from upframe.files import atomic_text, writing
 
 if TYPE_CHECKING:
     from upframe.jobs.events import Event
@@ -52,6 +51,8 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
+    from upframe.files import atomic_text, writing
+
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     atomic_text(path, text)

@@ -29,7 +29,6 @@ from upframe.cli.parser import (
     tile_size,
 )
 from upframe.errors import UsageError, one_line
-from upframe.files import scratch_folder
 
 if TYPE_CHECKING:
     from upframe.jobs.events import Report
@@ -138,6 +137,8 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
         raise UsageError("-", "is standard input, and no output is given", "add -o FILE, or -o - for standard output")
     if to_stdout and (len(inputs) > 1 or Path(inputs[0]).is_dir() or as_json or sys.stdout.isatty()):
         raise UsageError("-o -", "takes one picture, no --json, and needs standard output to be a file or pipe")
+    from upframe.files import scratch_folder
+
     with scratch_folder() as folder:
         if PIPE in inputs:
             with Path(folder, "stdin").open("wb") as file:
