@@ -1,17 +1,26 @@
-"""Measure the README's table of speed: each network beside the published computation in its plain form, and what it scores.
+"""Measure each network beside its reference form, and its PSNR on Set5, for the table of speed in docs/speed.md.
 
 Usage: python scripts/speed_table.py WEIGHTS... --testsets TESTSETS [--engines auto compile openvino] [--sizes 320x180]
-           [--runs 7] [--threads 2]
+           [--runs 7] [--threads 2] [--out benchmarks/speed.json]
 
-Passes of all forms take turns; see `upframe bench --compare`, which this runs. The scores are those of
-`upframe evaluate --datasets Set5 --engine … --precision …`. Nothing else should run meanwhile.
+Passes of all forms take turns, as in `upframe bench --compare`. The scores are those of
+`upframe evaluate --datasets Set5 --engine … --precision …`. Run nothing else on the machine meanwhile. `--out` writes the
+file from which `scripts/draw_tables.py` draws the table; without it the same JSON goes to standard output.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
 
 from upframe.benchmark.compare import compare_with_plain
 from upframe.engines import engine_options, make_engine
@@ -19,8 +28,7 @@ from upframe.evaluation.evaluate import evaluate
 from upframe.models.registry import Model, load
 from upframe.models.spec import Precision
 from upframe.upscaling.options import UpscaleOptions
-
-HEADER = "| network | input | engine | precision | times faster | share of the limit | memory | PSNR on Set5 |"
+from upframe.version import __version__
 
 
 def main() -> None:
@@ -31,47 +39,66 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["320x180"], help="WIDTHxHEIGHT")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu", default="unknown", help="the processor in words, for the file")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     models = [load(weights) for weights in arguments.weights]
-    print(HEADER)  # noqa: T201
-    print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")  # noqa: T201
-    for size in arguments.sizes:
-        for row in rows(models, size, arguments):
-            print(row, flush=True)  # noqa: T201
+    measured = {
+        "title": "Photo networks beside their reference forms",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": arguments.cpu,
+        "threads": arguments.threads or torch.get_num_threads(),
+        "versions": {"upframe": __version__, "torch": torch.__version__, "numpy": numpy.__version__},
+        "command": [f"python scripts/speed_table.py {shlex.join(sys.argv[1:])}"],
+        "rows": [row for size in arguments.sizes for row in rows(models, size, arguments)],
+    }
+    text = json.dumps(measured, indent=2, ensure_ascii=False) + "\n"
+    if arguments.out is None:
+        print(text, end="")  # noqa: T201
+    else:
+        arguments.out.write_text(text, encoding="utf-8")
 
 
-def rows(models: Sequence[Model], size: str, arguments: argparse.Namespace) -> list[str]:
-    """The lines of the table for one size; what runs by default is bold."""
+def rows(models: Sequence[Model], size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of the table for one size, with the keys that benchmarks/README.md describes."""
     width, height = (int(side) for side in size.split("x"))
     options = {"threads": arguments.threads, "engines": arguments.engines, "repeats": arguments.runs}
     found = compare_with_plain(models, size=(height, width), **options)
-    lines = []
+    made_rows: list[dict[str, Any]] = []
     for model, compared in zip(models, found.compared, strict=True):
         default = make_engine(model, engine_options("auto", device="cpu"))
         for form in compared.forms:
             words = form.name.split()
             asked = "auto" if words[0] == "ours" else words[0]
-            plain = asked == "plain"
-            made = None if plain else make_engine(model, engine_options(asked, device="cpu", precision=form.precision))
-            is_default = made is not None and (made.name, form.precision) == (default.name, default.precision)
+            made = None
+            if asked != "plain":
+                made = make_engine(model, engine_options(asked, device="cpu", precision=form.precision))
+            row: dict[str, Any] = {
+                "network": model.name,
+                "input": size,
+                "engine": "plain" if made is None else made.name,
+                "precision": form.precision,
+                "default": made is not None and (made.name, form.precision) == (default.name, default.precision),
+            }
             ratios, share = compared.time_ratios(form), compared.share(form, found.limits)
             if ratios is None or share is None:
-                lines.append(f"| {model.name} | {size} | {words[0]} | {form.precision} | failed: {form.error} | | | |")
+                made_rows.append(row | {"error": f"failed: {form.error}"})
                 continue
-            high, low = (1 / quartile for quartile in ratios.quartiles_s)
             memory = compared.memory_ratio(form)
-            cells = [
-                model.name,
-                size,
-                "plain PyTorch" if made is None else made.name,
-                form.precision,
-                "1" if plain else f"{1 / ratios.median_s:.1f} ({low:.1f} to {high:.1f})",
-                f"{share:.0%}",
-                "-" if memory is None else f"{memory:.2f}",
-                f"{score(model, 'torch' if made is None else made.name, form.precision, arguments.testsets):.3f}",
-            ]
-            lines.append("| " + " | ".join(f"**{cell}**" if is_default else cell for cell in cells) + " |")
-    return lines
+            high, low = (round(1 / quartile, 1) for quartile in ratios.quartiles_s)
+            made_rows.append(
+                row
+                | {
+                    "times_faster": round(1 / ratios.median_s, 1),
+                    "quartiles": None if made is None else [low, high],
+                    "share_of_limit": round(share, 2),
+                    "memory": None if memory is None else round(memory, 2),
+                    "psnr_set5_db": round(
+                        score(model, "torch" if made is None else made.name, form.precision, arguments.testsets), 3
+                    ),
+                }
+            )
+    return made_rows
 
 
 def score(model: Model, engine: str, precision: Precision, testsets: Path) -> float:

@@ -1,18 +1,23 @@
-"""The documentation says what the program does: flags, codes, notices, links, figures of recipes, and code that runs."""
+"""The documentation matches the program: flags, codes, notices, links, results, figures of recipes, and code that runs."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from PIL import Image
 
 from conftest import make_photo
 from upframe import errors
@@ -41,7 +46,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """Return the text below `## heading`."""
+    """The text below `## heading`."""
     return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
 
 
@@ -54,7 +59,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """List the words in back quotes within lines."""
+    """Everything in back quotes within lines."""
     return re.findall(r"`([^`\n]+)`", without_fences(text))
 
 
@@ -74,7 +79,7 @@ def flags_of(command: str, *, video: bool | None = None) -> set[str]:
     for word in command.split():
         parser = parser[word]
     arguments = parser.assemble_argument_collection()
-    # What may be given by position is documented as such; its name as a flag is an accident of the library.
+    # Positional arguments are documented as such; their names as flags are an accident of the library.
     named = [a for a in arguments if a.index is None and video in (None, VIDEO in (a.parameter.group or ()))]
     return {name for a in named for name in (*a.names, *a.negatives) if name.startswith("-")}
 
@@ -113,7 +118,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "pans", "lmdb")),
     )
     known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
-    # Only what stands in code, on no line that runs another program, and behind torchrun's own flags.
+    # Only code, no line that runs another program, and only flags after those of torchrun.
     spans = code(page(name)) + [
         line.rpartition("-m upframe")[2]
         for block in fenced(page(name), "")
@@ -210,6 +215,68 @@ def test_losses_and_degradations_are_documented_with_the_options_they_take() -> 
     assert losses == {kind: set(options) for kind, options in LOSS_OPTIONS.items()}
     degradations = {code(cells[0])[0] for cells in rows(section(page("training.md"), "Degradations"))}
     assert degradations == DEGRADATIONS.keys()
+
+
+# Results --------------------------------------------------------------------------------------------------------------
+WEIGHTS = ROOT / "src" / "upframe" / "models" / "weights"
+RESULTS = sorted((ROOT / "benchmarks").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def draw_tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_tables", ROOT / "scripts" / "draw_tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_of_results_are_those_that_the_script_draws(draw_tables: ModuleType) -> None:
+    assert {ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md"} <= draw_tables.PAGES.keys()
+    for path, names in draw_tables.PAGES.items():
+        text = path.read_text("utf-8")
+        assert draw_tables.drawn(path) == text, f"{path.name}: run python scripts/draw_tables.py"
+        assert set(re.findall(r"<!-- ([\w-]+):begin -->", text)) == set(names)
+        assert all(rows(text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0]) for name in names)
+
+
+def test_every_file_of_results_is_drawn_and_says_how_it_was_measured(draw_tables: ModuleType) -> None:
+    drawn = {draw_tables.TABLES[name][0] for names in draw_tables.PAGES.values() for name in names}
+    assert {path.name for path in RESULTS} == drawn
+    index = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    for path in RESULTS:
+        results = json.loads(path.read_text("utf-8"))
+        date.fromisoformat(results["date"])
+        assert results["cpu"] and results["threads"] >= 1 and {"upframe", "torch"} <= results["versions"].keys(), path.name
+        assert results["command"] and results["rows"] and f"`{path.name}`" in index, path.name
+
+
+def test_published_scores_are_those_of_cards_and_official_files() -> None:
+    results = json.loads((ROOT / "benchmarks" / "quality.json").read_text("utf-8"))
+    by_arch = {official.arch: official for official in OFFICIAL.values()}
+    compared = 0
+    for row in results["rows"]:
+        if row["weights"] == "shipped":
+            card = json.loads((WEIGHTS / f"{row['model'].replace('-', '_')}.card.json").read_text("utf-8"))
+            for dataset in ("Set5", "Set14", "B100"):
+                score = card["scores"]["sisr-y"][dataset]
+                assert row[dataset] == {"psnr_db": score["psnr"], "ssim": score["ssim"]}, (row["model"], dataset)
+                compared += 1
+        elif row["weights"] == "official":
+            for score in by_arch[row["model"]].scores:
+                assert abs(row[score.dataset]["psnr_db"] - score.psnr) < 0.0101, row["model"]  # official files round halves up
+                assert abs(row[score.dataset]["ssim"] - score.ssim) < 0.000101, row["model"]
+                compared += 1
+    assert compared > 30
+
+
+def test_the_readme_begins_with_a_small_picture_of_before_and_after() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (link,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert text.index(link) < text.index("## Two commands")
+    assert (ROOT / link).stat().st_size <= 150_000
+    with Image.open(ROOT / link) as picture:
+        assert min(picture.size) >= 400
 
 
 # Links ----------------------------------------------------------------------------------------------------------------
