@@ -13,40 +13,40 @@ ScheduleKind = Literal["constant", "cosine", "multistep", "halve_every", "cosine
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate of a stage moves with its optimiser steps. The peak is the optimiser's `learning_rate`."""
+    """The learning rate of a stage as a function of its optimiser steps. Its peak is the optimiser's `learning_rate`."""
 
     kind: ScheduleKind = "constant"
-    """"constant": the peak throughout. "cosine": half a cosine from the peak to `final_learning_rate` at the stage's end.
-    "multistep": times `gamma` at each of `milestones`. "halve_every": times `gamma` every `every` steps.
-    "cosine_restarts": one half cosine per entry of `periods`, scaled by `restart_weights`; BasicSR's
-    CosineAnnealingRestartLR. "cosine_warm_restarts": half cosines of `periods[0]` steps, each `period_multiplier` times as
-    long as the one before; PyTorch's CosineAnnealingWarmRestarts."""
+    """"constant": always the peak. "cosine": half a cosine from the peak to `final_learning_rate` at the end of the stage.
+    "multistep": multiplied by `gamma` at each of `milestones`. "halve_every": multiplied by `gamma` every `every` steps.
+    "cosine_restarts": a half cosine for each entry of `periods`, scaled by `restart_weights` (BasicSR's
+    CosineAnnealingRestartLR). "cosine_warm_restarts": half cosines, the first of `periods[0]` steps and each
+    `period_multiplier` times as long as the previous one (PyTorch's CosineAnnealingWarmRestarts)."""
     final_learning_rate: float = 0.0
-    """Where every cosine ends (`eta_min`); the same for all groups of parameters."""
+    """Rate at the end of every cosine (`eta_min`), the same for all groups of parameters."""
     warmup_steps: int = 0
-    """First steps over which the rate rises linearly to the peak. "cosine" falls over what is left of the stage; the other
-    kinds count from the stage's first step."""
+    """Number of first steps in which the rate rises linearly to the peak. "cosine" falls over the rest of the stage; the
+    other kinds count from the first step of the stage."""
     milestones: tuple[int, ...] = ()
-    """Steps at which "multistep" multiplies the rate by `gamma`; rising."""
+    """Steps at which "multistep" multiplies the rate by `gamma`, in rising order."""
     gamma: float = 0.5
     """Factor of "multistep" and "halve_every"."""
     every: int = 0
-    """Steps between two falls of "halve_every"."""
+    """Steps between two multiplications of "halve_every"."""
     periods: tuple[int, ...] = ()
-    """Steps of each period of "cosine_restarts"; the first one is the length of "cosine_warm_restarts"."""
+    """Steps of each period of "cosine_restarts"; the first entry is the first period of "cosine_warm_restarts"."""
     restart_weights: tuple[float, ...] = ()
-    """Height of each period of "cosine_restarts" over `final_learning_rate`, as a share of the first's."""
+    """Height of each period of "cosine_restarts" above `final_learning_rate`, as a fraction of the peak's."""
     period_multiplier: int = 1
-    """Growth of each period of "cosine_warm_restarts" (`T_mult`)."""
+    """Factor between the lengths of successive periods of "cosine_warm_restarts" (`T_mult`)."""
     reset_periods: bool = True
-    """Whether a stage that takes over another run's state counts its schedule from 0; False goes on where that run stood.
-    An interrupted run that is taken up again always goes on where it stopped."""
+    """Whether a stage with `start_from` counts its schedule from 0. False: it continues the count of the run that trained
+    those weights. A resumed run always continues its own count."""
 
     def __post_init__(self) -> None:
         if self.kind == "multistep" and list(self.milestones) != sorted(set(self.milestones)):
             raise UsageError("schedule", f"milestones {self.milestones} do not rise", "list them in order, each once")
         if self.kind == "halve_every" and self.every < 1:
-            raise UsageError("schedule", f"every is {self.every}", "say after how many steps the rate falls")
+            raise UsageError("schedule", f"every is {self.every}", "set the number of steps between two falls")
         if self.kind == "cosine_restarts" and len(self.periods) != len(self.restart_weights):
             happened = f"{len(self.periods)} periods and {len(self.restart_weights)} restart weights"
             raise UsageError("schedule", happened, "give one weight for each period")
@@ -57,15 +57,14 @@ class Schedule:
 
 
 def learning_rate_at(schedule: Schedule, step: int, *, peak: float, steps: int, steps_before: int = 0) -> float:
-    """The rate of one optimiser step.
+    """Return the learning rate of one optimiser step.
 
     Args:
-        step: Optimiser steps done in this stage before this one: 0 for the first. Any number from 0 on, also past the
-            stage's end, where every schedule stays defined.
-        peak: The rate of the optimiser or of one of its groups.
+        step: Index of the step in its stage, from 0. Every schedule is also defined beyond the end of the stage.
+        peak: Rate of the optimiser or of one of its groups.
         steps: Length of the stage.
-        steps_before: Steps that the state this stage began with had been trained; they count only if the schedule does
-            not `reset_periods`.
+        steps_before: Earlier training steps of the state with which this stage began. They count only if the schedule
+            has `reset_periods=False`.
     """
     if step < 0:
         raise ValueError(f"step is {step}, expected 0 or more")
@@ -94,9 +93,9 @@ def _cosine(progress: float, peak: float, final: float, weight: float = 1.0) -> 
 
 
 def _restarts(schedule: Schedule, step: int, peak: float) -> float:
-    """A period's last value, at its very end, is `final_learning_rate`; the restart shows one step later, as in BasicSR.
+    """Each period ends with `final_learning_rate`, and the restart shows one step later, as in BasicSR.
 
-    Past the last period the rate stays at that end; the original returns None there.
+    After the last period the rate stays there; the original returns None.
     """
     start = 0
     for period, weight in zip(schedule.periods, schedule.restart_weights, strict=True):
@@ -107,7 +106,7 @@ def _restarts(schedule: Schedule, step: int, peak: float) -> float:
 
 
 def _warm_restarts(schedule: Schedule, step: int, peak: float) -> float:
-    """The step after a period is the peak again, as in PyTorch; periods follow one another without end."""
+    """The step after a period has the peak again, as in PyTorch; periods follow each other without end."""
     period = schedule.periods[0]
     while step >= period:
         if schedule.period_multiplier == 1:
