@@ -217,6 +217,29 @@ def test_losses_and_degradations_are_documented_with_the_options_they_take() -> 
     assert degradations == DEGRADATIONS.keys()
 
 
+# The layout -----------------------------------------------------------------------------------------------------------
+ONE_PER_THING = ("models/architectures", "models/reference", "training/recipes/presets", "datasets/prepare", "cli")
+"""Packages with one file per network, recipe, set or command, which the design page names as a whole."""
+
+
+def test_rooms_of_the_design_page_are_the_layers_that_are_enforced() -> None:
+    layers = (ROOT / ".importlinter").read_text("utf-8").split("layers =\n")[1].split("\n\n")[0]
+    enforced = [set(re.findall(r"\w+", line)) for line in layers.splitlines()]
+    assert [set(code(cells[1])) for cells in rows(section(page("design.md"), "Rooms"))] == enforced
+
+
+def test_every_module_is_on_the_design_page_and_no_other() -> None:
+    source = ROOT / "src" / "upframe"
+    named: set[str] = set()
+    for heading in ("Where things are", "Jobs and the public door"):
+        room = ""
+        for cells in rows(section(page("design.md"), heading)):
+            (room,) = code(cells[0]) or [room]
+            named |= {f"{room}/{name}" for name in code(cells[1]) if not name.endswith("/")}
+    files = {path.relative_to(source).with_suffix("").as_posix() for path in source.rglob("*.py") if path.stem[0] != "_"}
+    assert named == {file for file in files if "/" in file and not file.startswith(ONE_PER_THING)}
+
+
 # Results --------------------------------------------------------------------------------------------------------------
 WEIGHTS = ROOT / "src" / "upframe" / "models" / "weights"
 RESULTS = sorted((ROOT / "benchmarks").glob("*.json"))
