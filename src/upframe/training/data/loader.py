@@ -175,7 +175,7 @@ def _draw_packed(number: int) -> tuple[Packed, Packed]:
 
 
 def _pack(x: Tensor) -> Packed:
-    """As bytes where these say all, for a quarter of the traffic between processes."""
+    """Convert to bytes if bytes are exact, for a quarter of the traffic between processes."""
     codes = (x * 255).round().clamp(0, 255).to(torch.uint8)
     exact = torch.equal(codes.float() / 255, x)
     return (codes if exact else x).numpy(), exact

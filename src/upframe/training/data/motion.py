@@ -17,7 +17,7 @@ from upframe.training.recipes.recipe import DataRecipe
 _OVERSAMPLING = 2
 """Photo pixels per pixel of a view: both views are resampled alike, so that sharpness does not tell them apart."""
 _LARGEST = 0.2
-"""Of the displacement, as a share of the patch's side."""
+"""Largest displacement, as a fraction of the patch's side."""
 _NOISE = 0.02
 """Largest standard deviation of the noise of a view, on the 0 to 1 scale."""
 

@@ -1,4 +1,4 @@
-"""Training data: a sample, a batch of them, and the thing that draws samples."""
+"""Samples, batches of samples, and the interface of a source of samples."""
 
 from __future__ import annotations
 

@@ -42,14 +42,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where the training data are."""
+    """Paths of the training data."""
 
     gt: Path
     """Ground truth: a folder of photos, of clips or of videos, or an LMDB store."""
     lq: Path | None = None
     """Degraded counterparts by the same names, for "paired" data."""
     cache: Path | None = None
-    """Where videos are kept decoded; `video_cache.default_cache()` otherwise."""
+    """Folder for decoded videos; by default `video_cache.default_cache()`."""
 
 
 class FootageSource(Source, Protocol):

@@ -44,7 +44,7 @@ from upframe.training.degradations.steps import (
 # Configuration --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Degradations:
-    """Degradations that may be applied to a clip, in order."""
+    """Steps of a degradation, in order."""
 
     name: str
     steps: tuple[Step, ...]
@@ -134,7 +134,7 @@ def degrade(clip: Tensor, config: Degradations, rng: np.random.Generator) -> Ten
 
 
 def mirrored(clip: Tensor) -> Tensor:
-    """A clip (T, ...) followed by itself in reverse, (2T, ...): a clip of L frames from the L/2 that were read."""
+    """Append the reverse of a clip (T, ...) to it: (2T, ...). A clip of L frames needs only L/2 frames from the file."""
     return torch.cat([clip, clip.flip(0)])
 
 
@@ -207,7 +207,7 @@ _MILD_SECOND: tuple[Step, ...] = (
 
 
 def photo_mild(*, scale: int = 4) -> Degradations:
-    """A milder `photo_real` for small networks, our choice: less noise, better JPEG, little second blur.
+    """Return a milder `photo_real` for small networks, chosen by this project: less noise, better JPEG, little second blur.
 
     On crops of photographs the results are 30.6 dB from a clean bicubic reduction, those of `photo_real` 25.8 dB.
     """
@@ -220,7 +220,7 @@ def photo_mild(*, scale: int = 4) -> Degradations:
 
 
 def video_mild(*, scale: int = 4) -> Degradations:
-    """`photo_mild` for clips, with one video codec at the end at two to four times the official bits; our choice."""
+    """Return `photo_mild` for clips, with one video codec at the end at two to four times the published bit rates."""
     return Degradations(
         "video-mild",
         steps=(*_MILD_FIRST, *_MILD_SECOND),

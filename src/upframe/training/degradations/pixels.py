@@ -78,7 +78,7 @@ def luma(frame: Tensor) -> Tensor:
 
 
 def poisson_noise(frame: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draw the noise of counting photons for a frame rounded to 8 bits, as a float32 tensor of its shape with mean 0.
+    """Return the noise of photon counting for a frame rounded to 8 bits, as a float32 tensor of the same shape with mean 0.
 
     White is as many photons as the frame has different values, raised to a power of two; that is the convention of
     scikit-image's `random_noise` and of the real-world degradations since. The variance at brightness x is x / photons.

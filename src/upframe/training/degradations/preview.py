@@ -1,4 +1,4 @@
-"""A contact sheet of what degradations do to a clip or picture: look before you train."""
+"""Contact sheets of degradations, to look at before training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CROP_PX = 256
 
 @dataclass(frozen=True)
 class Preview:
-    """A sheet, and what it shows in words."""
+    """A sheet and its description."""
 
     sheet: NDArray[np.uint8]
     """(H, W, 3)."""
     drawn: tuple[str, ...]
-    """For each row, its seed and what happened to the first frame, in order."""
+    """Seed of each row, and the operations on its first frame, in order."""
 
 
 def read_frames(path: Path, *, limit: int) -> Tensor:

@@ -54,7 +54,7 @@ class Step(Protocol):
     """Configuration of an operation."""
 
     def draw(self, frames: int, rng: np.random.Generator) -> Operation | None:
-        """The operation on a clip of so many frames, or None if it is left out this time."""
+        """Draw the operation for a clip of this many frames, or None if the step is skipped."""
         ...
 
 
@@ -293,7 +293,7 @@ class DrawnNoise:
 # Compression ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Jpeg:
-    """JPEG compression of every frame by itself."""
+    """JPEG compression of each frame."""
 
     quality: Walk
     """1 to 95; rounded to integers after the walk."""
@@ -318,7 +318,7 @@ class DrawnJpeg:
 
 @dataclass(frozen=True)
 class VideoCompression:
-    """Compression of the clip as one MP4 film. Frames of other sizes are first brought to the size of the first."""
+    """Compression of the clip as one MP4 video. Frames of other sizes are first resized to the size of the first."""
 
     encoders: Weighted = (("libx264", 1 / 3), ("h264", 1 / 3), ("mpeg4", 1 / 3))
     """FFmpeg's names. "h264" is its first choice of H.264 encoders, which is libx264 again in PyAV's own wheels."""
@@ -353,6 +353,6 @@ class DrawnVideoCompression:
 
 
 def draw_all(steps: Sequence[Step], frames: int, rng: np.random.Generator) -> list[Operation]:
-    """The operations of `steps` in order, without those left out."""
+    """Draw the operations of `steps` in order, without skipped ones."""
     drawn = [step.draw(frames, rng) for step in steps]
     return [operation for operation in drawn if operation is not None]

@@ -1,4 +1,4 @@
-"""Several processes that train one network: what they share, and what only the first of them does.
+"""Several processes that train one network: shared values, and work that only the first process does.
 
 `torchrun` (or any launcher that sets its variables) starts the processes; without it there is one, and everything here
 costs nothing. Gradients are averaged by DistributedDataParallel over NCCL between GPUs, over gloo between CPUs.
@@ -33,7 +33,7 @@ once by torchrun, which ends the others."""
 
 
 class FirstProcessError(UpframeError):
-    """The first process failed and has said why; the others stop with its exit code."""
+    """Raised in the other processes when the first failed and reported why; they stop with its exit code."""
 
     def __init__(self, rank: int, error: UpframeError) -> None:
         super().__init__(f"process {rank}", f"stopped because the first process did: {error}")
@@ -69,7 +69,7 @@ class Ranks:
         return cast("list[T]", values)
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """Do `work` on the first process alone and return its result everywhere; the others wait for it.
+        """Run `work` on the first process only, while the others wait, and return its result on all of them.
 
         Raises:
             FirstProcessError: on the other processes, when `work` fails on the first.
@@ -92,7 +92,7 @@ class Ranks:
         return result
 
     def together(self, work: Callable[[], T]) -> T:
-        """Do `work` on every process and return its result here. What goes wrong in the first is said by the first alone.
+        """Run `work` on every process and return its result. Only the first process reports its errors.
 
         Raises:
             FirstProcessError: on the other processes, when `work` fails on the first.

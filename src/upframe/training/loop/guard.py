@@ -1,8 +1,8 @@
 """Watches the loss: one that leaps or is not finite sends the run back to its last good state, at a lower rate.
 
-After a roll-back the run goes on with the batches that follow the bad one, as large language models are trained (A.
-Chowdhery et al., "PaLM", 2022, https://arxiv.org/abs/2204.02311, §5.1): the same batches again would often do the same.
-VapSR's authors warn that their ×2 recipe is "prone to crash with large learning rate"; this is the remedy.
+After a roll-back the run continues with the batches after the bad one, as in the training of large language models (A.
+Chowdhery et al., "PaLM", 2022, https://arxiv.org/abs/2204.02311, §5.1): the same batches would often cause the same spike.
+VapSR's authors warn that their ×2 recipe is "prone to crash with large learning rate"; the guard is the remedy.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Guard:
 
     rules: SpikeGuard
     rate_factor: float = 1.0
-    """Factor by which roll-backs have reduced the learning rates."""
+    """Product of the rate multipliers of all roll-backs."""
     rollbacks: int = 0
     """In this stage."""
     _recent: deque[float] = field(default_factory=deque)
     """Losses of the last `window` steps that were good."""
 
     def complaint(self, values: Mapping[str, float]) -> str | None:
-        """Name the fault of a step, None if it has none.
+        """Return the reason why a step is bad, or None if it is good.
 
         Args:
             values: "loss", and whatever else must be finite; means over all processes.

@@ -1,4 +1,4 @@
-"""Adam or Muon as a recipe describes it: groups of parameters with rates of their own, frozen for a while or for good."""
+"""Adam or Muon for a recipe: groups of parameters with their own learning rates, some of them frozen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from upframe.training.recipes.schedule import Schedule, learning_rate_at
 def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
     """The parameters of `network` that are in none of the groups, then those of each group in order.
 
-    Parameters that the network itself has frozen are left out unless a group names them.
+    Parameters that the network itself froze are skipped unless a group names them.
 
     Raises:
         UsageError: a group names no parameter.
@@ -39,8 +39,7 @@ def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
 def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
     """Build the optimiser that `rules` name, over `network`, with its parameters `grouped`.
 
-    Groups that are not trained yet are in it from the beginning, without a state: nothing has to be made anew when their
-    time comes.
+    It contains all groups from the beginning, also those that train later; they have no state until then.
     """
     make = partial(torch.optim.Adam, fused=True) if rules.method == "adam" else partial(Muon, matrices=matrices(network))
     return make(
@@ -89,7 +88,7 @@ def set_frozen(optimiser: torch.optim.Adam, rules: Optimiser, *, step: int) -> b
 
 
 def adopt_state(optimiser: torch.optim.Adam, state: Mapping[str, Any], *, subject: str) -> None:
-    """Take over the moments of another optimiser over the same parameters, but none of its settings.
+    """Copy the moments of another optimiser over the same parameters, without its settings.
 
     Raises:
         ModelError: it was one over other parameters, or another method's.

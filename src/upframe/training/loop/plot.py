@@ -17,13 +17,13 @@ from upframe.training.loop.run_folder import read_log
 
 @dataclass(frozen=True)
 class History:
-    """The log of a run, without the steps that were undone by roll-backs."""
+    """Content of a run's log, without the steps that roll-backs undid."""
 
     loss: tuple[tuple[int, float], ...]
     """(step, value)."""
     learning_rate: tuple[tuple[int, float], ...]
     scores: Mapping[str, tuple[tuple[int, float], ...]]
-    """By set and metric, as "Set5 psnr"."""
+    """Scores by set and metric, as "Set5 psnr"."""
     rollbacks: tuple[int, ...]
     """Steps that were bad."""
 

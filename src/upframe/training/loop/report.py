@@ -1,4 +1,4 @@
-"""Output of a run while it goes on: reports for the log and the screen, and TensorBoard where it is wanted."""
+"""Reports of a run for the log and the screen, and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Progress:
     """One report of a run. Losses and the norm are means over the steps since the last report."""
 
     step: int
-    """Of the whole run."""
+    """Steps done, over the whole run."""
     stage: str
     steps: int
-    """Of the whole run."""
+    """Steps of the whole run."""
     batch: int
     """Samples a step."""
     loss: float
@@ -78,7 +78,7 @@ class Clock:
 def make_report(
     state: TrainState, *, stage: str, steps: int, batch: int, learning_rate: float, clock: Clock, device: torch.device
 ) -> Progress:
-    """Report the progress since the last report; the sums in `state` start again."""
+    """Summarise the steps since the last report, and reset the sums in `state`."""
     means, (speed, waiting) = state.sums.take(), clock.take()
     return Progress(
         stage=stage,
@@ -96,7 +96,7 @@ def make_report(
 
 
 def as_row(report: Progress) -> dict[str, Any]:
-    """A report as a line of the log; what was measured comes last."""
+    """Return a report as a line of the log, with the measured values last."""
     row = asdict(report)
     return {**{k: v for k, v in row.items() if k not in MEASURED}, **{k: row[k] for k in MEASURED}}
 

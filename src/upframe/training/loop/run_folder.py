@@ -1,4 +1,4 @@
-"""The folder of a run: its files, written so that no crash can spoil them.
+"""The files in the folder of a run, written so that no crash can damage them.
 
     recipe.json          the resolved recipe
     environment.jsonl    one line for every start: versions, machine, device, seed, processes, git state
@@ -128,7 +128,7 @@ class RunFolder:
     def cut_log(self, length: int, *, step: int) -> bool:
         """Take the log back to what it was when the checkpoint of `step` was written, and drop a line that broke off.
 
-        The validation of that checkpoint comes after it and is kept; returns whether it is there.
+        The validation of that checkpoint comes after it and is kept. Returns whether it exists.
         """
         path = self.path / LOG
         if not path.exists():
@@ -166,7 +166,7 @@ class RunFolder:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, on the CPU, after every byte of it was checked; nothing in it is executed.
+    """Return the content of a checkpoint on the CPU, after a check of every byte. Nothing in it is executed.
 
     Raises:
         InputError: it is missing, damaged, or no checkpoint of a run.
@@ -188,7 +188,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _odd_part(archive: zipfile.ZipFile) -> str | None:
     """A part of a checkpoint whose entry in the list of contents says what torch never says of one; None where there is none.
 
-    No checksum covers that list. One bit of it makes a part a folder, and torch reads whatever was in memory for it.
+    No checksum covers the directory. A single changed bit there turns a part into a folder, and torch then reads uninitialised
+    memory.
     """
     parts = archive.infolist()
     return next((part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED or part.external_attr), None)

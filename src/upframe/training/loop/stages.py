@@ -1,4 +1,4 @@
-"""The stages of a recipe: whether they can run, what each begins with, and how an interrupted one is taken up again."""
+"""The stages of a recipe: whether they can run, their first weights, and resuming an interrupted stage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Plan:
     recipe: Recipe
     spec: ModelSpec
     objectives: tuple[Objective, ...]
-    """Of each stage to be run."""
+    """Objective of each stage to run."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -216,14 +216,14 @@ class _Given:
     name: str
     weights: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
-    """Only where the optimiser is kept, so that the average goes on too."""
+    """Averaged weights; only if the optimiser is kept, so that the average continues too."""
     optimiser: Mapping[str, Any] | None
     trained: int
     """Steps they had been trained, as far as is known."""
 
 
 def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _Given | None:
-    """Return the weights that `stage` begins with, under the network's `names`; None for fresh weights."""
+    """Return the first weights of `stage` under the `names` of the network; None for fresh weights."""
     if stage.start_from is None:
         return None
     if stage.start_from != PREVIOUS:

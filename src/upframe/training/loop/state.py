@@ -1,7 +1,7 @@
 """The state that changes while a stage is trained, kept so that a run goes on as if it had never stopped.
 
-Which samples come next is a function of the number of batches drawn (loader.py) and the learning rate one of the number of
-steps (schedule.py), so neither has a state of its own.
+The number of drawn batches decides the next samples (loader.py), and the number of steps decides the learning rate
+(schedule.py), so neither needs a state.
 """
 
 from __future__ import annotations
@@ -111,8 +111,7 @@ def capture(state: TrainState, ranks: Ranks) -> Content:
 def restore(state: TrainState, content: Content, ranks: Ranks) -> None:
     """Bring `state`, made for the same stage, to what `capture` returned; `content` is copied from.
 
-    With another number of processes than it was captured with, each process begins a random sequence of its own; samples
-    do not depend on that.
+    With another number of processes, each process begins its own random sequence; samples do not depend on it.
     """
     state.network.load_state_dict(content["params"])
     # Optimisers adopt the tensors that they are given, and would write into `content` from then on.
@@ -158,7 +157,7 @@ def detached_copy(content: Any) -> Any:
 
 # Random generators ----------------------------------------------------------------------------------------------------
 def seed_all(seed: int, ranks: Ranks) -> None:
-    """Seed every generator, differently in each process: what they draw, dropped paths for instance, must not agree."""
+    """Seed every generator, differently in each process, so that draws such as dropped paths differ."""
     own = seed * ranks.world + ranks.rank
     torch.manual_seed(own)  # all devices
     np.random.seed(own % (1 << 32))  # for libraries that draw from it; ours do not
@@ -166,7 +165,7 @@ def seed_all(seed: int, ranks: Ranks) -> None:
 
 
 def random_state(device: torch.device) -> Content:
-    """The states of all generators, in plain types."""
+    """Return the states of all generators, in built-in types."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -177,7 +176,7 @@ def random_state(device: torch.device) -> Content:
 
 
 def set_random_state(content: Content, device: torch.device) -> None:
-    """Restore the state that `random_state` returned."""
+    """Restore the states that `random_state` returned."""
     torch.set_rng_state(content["torch"])
     if device.type == "cuda" and content["device"] is not None:
         torch.cuda.set_rng_state(content["device"], device)

@@ -24,12 +24,12 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients and losses of a batch, before anything is changed; the same in every process."""
+    """Decision about a batch before it changes anything, the same in every process."""
 
     values: dict[str, float]
     """"loss", every term of it, "grad_norm" and, with a discriminator, "d_real" and "d_fake": means over the batch."""
     learning_rate: float
-    """Of the parameters that are in no group."""
+    """Learning rate of the parameters in no group."""
     stop: bool
     """Whether any process was asked to stop."""
 
@@ -101,7 +101,7 @@ class Stepper:
         return outputs.output.detach()
 
     def _discriminator_passes(self, truths: Sequence[Tensor], fakes: Sequence[Tensor], sums: dict[str, Tensor]) -> None:
-        """Gradients of the discriminator: truths are to be told from what the network made before this step."""
+        """Compute the discriminator's gradients, from truths and from the network's output before this step."""
         adversary, judge = self.state.adversary, self._judge
         assert adversary is not None and judge is not None
         adversary.network.requires_grad_(True)

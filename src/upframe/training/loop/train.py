@@ -1,7 +1,7 @@
 """The training loop: the stages of a recipe one after the other, in one process or many, resumed to the bit.
 
-`run_folder` says what a run leaves behind, `stages` what a stage begins with, `step` what one optimiser step is, `state`
-what has to be kept to go on, and `guard` what happens when the loss leaps. This module puts them in order.
+`run_folder` defines the files of a run, `stages` the start of a stage, `step` one optimiser step, `state` everything that
+resuming needs, and `guard` the reaction to spikes. This module runs them in order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Validate = Callable[[Path, int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Wishes:
-    """How a run is to go, besides what its recipe says."""
+    """Options of a run that are not part of its recipe."""
 
     validate: Validate | None
     on_progress: Callable[[Progress], None] | None
@@ -71,7 +71,7 @@ def train(
     cancel: threading.Event | None = None,
     stop_after: int | None = None,
 ) -> TrainState:
-    """Train `recipe`, going on where `out` stopped if it holds a run. Under `torchrun` each process calls this alike.
+    """Train `recipe`, or resume the run in `out`. Under `torchrun` every process calls this in the same way.
 
     Args:
         data: Where the ground truth is, or a function that gives each stage a source of samples of one's own.
@@ -135,7 +135,7 @@ class _Sources:
         self._checked: list[DataRecipe] = []
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Open the data of each stage, so that what is wrong with those of the last is not found out after days."""
+        """Open the data of every stage, so that an error in the last stage's data appears at once."""
         if isinstance(self._data, DataPaths):
             for stage in reversed(stages):  # those of the first stay open
                 self(stage)
@@ -167,7 +167,7 @@ class _Run:
         self._snapshot: Content | None = None
         """The last good state, in the host's memory; None in a stage that does not roll back."""
         self._validated = False
-        """Whether the checkpoint that the run was taken up from has been scored."""
+        """Whether the checkpoint from which the run resumed has been scored."""
         self._clock = Clock()
 
     # Beginning and going on ---------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class _Run:
         return state
 
     def _last_checkpoint(self) -> Content | None:
-        """Return the last checkpoint of this run, its log taken back to the same moment."""
+        """Read the state of this run from the folder, and cut the log back to the same moment."""
         content = self.folder.checkpoint()
         if content is None:
             self.folder.cut_log(0, step=-1)  # of a run that was stopped before its first checkpoint
@@ -206,7 +206,7 @@ class _Run:
         return content
 
     def to_the_end(self, state: TrainState) -> TrainState:
-        """Train until the last stage ends or the run is told to stop."""
+        """Train until the last stage ends or the run is asked to stop."""
         while True:
             stage = self.plan.stages[state.stage]
             objective = self.plan.objectives[state.stage].to(self.ranks.device)
@@ -258,7 +258,7 @@ class _Run:
 
     # After a step -------------------------------------------------------------------------------------------------------
     def _after_step(self, state: TrainState, stage: Stage, gradients: Gradients, *, end: int, last: int) -> None:
-        """Write what is due now."""
+        """Write the log, checkpoint and validation that are due at this step."""
         cadence = self.plan.recipe.cadence
         if state.step % cadence.log_every == 0 or state.step == end:
             self._report(state, stage, gradients.learning_rate)
@@ -342,7 +342,7 @@ class _Run:
                 self.wishes.on_event(row)
 
     def _told_once(self, error: UpframeError) -> UpframeError:
-        """Return the error that this process raises for an end that all of them come to in the same step."""
+        """Return the error with which this process ends when all processes end in the same step."""
         return error if self.ranks.is_first else FirstProcessError(self.ranks.rank, error)
 
     # Spikes -------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def validator(
 
 
 def _keep_sheets(made: Path, kept: Path, step: int) -> None:
-    """Move the contact sheets in `made` to `kept`, and drop there what is too old."""
+    """Move the contact sheets in `made` to `kept`, and delete the oldest there."""
     kept.mkdir(parents=True, exist_ok=True)
     for sheet in sorted(made.glob("*_sheet.png")):
         target = kept / f"step-{step:08d}_{sheet.name.removesuffix('_sheet.png')}.png"

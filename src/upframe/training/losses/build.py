@@ -4,8 +4,8 @@ Each is called as `loss(prediction, target)` with pictures (N, 3, H, W) or clips
 float32, whatever the precision of its input and also under autocast (float64 stays float64). `ContrastiveLoss` takes
 `negative=` too, and `VanillaGanLoss` scores instead of pictures. Weights of terms are no business of theirs.
 
-The image-cleaning loss of RealBasicVSR is any of them between the cleaned clip and the ground truth reduced by area
-averaging; `objective.py` sees to that.
+The image-cleaning loss of RealBasicVSR is one of them between the cleaned clip and the ground truth, reduced by area averaging
+in `objective.py`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class EndpointErrorLoss(nn.Module):
     """
 
     def forward(self, prediction: Tensor, target: Tensor, *, coarser: Sequence[Tensor] = ()) -> Tensor:
-        """Where the flows agree the gradient is 0.
+        """The gradient is 0 where the flows agree.
 
         Args:
             prediction, target: (N, 2, H, W) in pixels.
@@ -110,7 +110,8 @@ class VanillaGanLoss(nn.Module):
     """
 
     def forward(self, scores: Tensor, real: bool) -> Tensor:
-        """Scores of any shape before a sigmoid, and whether they ought to say "true picture" → scalar, their mean."""
+        """Return the mean loss (a scalar) of scores of any shape, before a sigmoid, against the verdict "true picture" or
+        "made"."""
         (scores,) = comparable(scores)
         return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
@@ -119,7 +120,7 @@ class VanillaGanLoss(nn.Module):
 def build_loss(term: LossTerm) -> nn.Module:
     """The loss that a recipe's term names, on the CPU, without parameters that could be trained.
 
-    Files are read now: what is missing is said before training starts.
+    It reads files now, so that a missing file is reported before training starts.
 
     Raises:
         UsageError: options that do not go together or are out of range.

@@ -1,4 +1,4 @@
-"""Checks that every loss makes of the tensors it compares."""
+"""Checks of the tensors that a loss compares."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class RandomFeatures(nn.Module):
 
 
 Features = RandomFeatures | VGG19Features
-"""Networks that turn pictures (N, 3, H, W) in [0, 1] into features (N, C, h, w), one tensor for each of its `layers`."""
+"""Feature extractor: pictures (N, 3, H, W) in [0, 1] to features (N, C, h, w), one tensor for each of its `layers`."""
 
 
 class ContrastiveLoss(nn.Module):

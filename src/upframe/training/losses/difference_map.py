@@ -1,4 +1,4 @@
-"""Pictures of the difference that a feature extractor sees between two pictures.
+"""A picture of the difference between two pictures in the features of an extractor.
 
 Source: RLFN's article (F. Kong et al., CVPR Workshops 2022, arXiv 2205.07514), section 3.3, which compares extractors for its
 contrastive loss by the mean over the channels of |φ(y₁) − φ(y₂)|, y₁ a photograph and y₂ the same photograph blurred. An

@@ -1,4 +1,4 @@
-"""The objective of a stage: the forward pass of any of our networks, and the sum of the recipe's loss terms."""
+"""The objective of a stage: the forward pass of any network, and the sum of the recipe's loss terms."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Outputs:
     cleaned: Tensor | None
     """(N, T, 3, h, w); None where no loss looks at it."""
     coarser: tuple[Tensor, ...] = ()
-    """Of a flow network: what its levels below the finest make of the flow, in pixels of their size."""
+    """For a flow network: the flows of its coarser levels, in pixels of their size."""
 
 
 class Objective(nn.Module):
@@ -145,7 +145,7 @@ def _sharpened(gt: Tensor, how: Sharpening | None) -> Tensor | None:
 
 
 def _names(terms: tuple[LossTerm, ...]) -> list[str]:
-    """Name each term for the log: its kind, where it looks unless at the output, a number for a second one of both."""
+    """Return the names of the terms in the log: kind, picture unless it is the output, and a number for a repeated term."""
     names: list[str] = []
     for term in terms:
         name = term.kind if term.on == "output" else f"{term.kind}_{term.on}"

@@ -73,7 +73,7 @@ class VGG19Features(nn.Module):
 
     @staticmethod
     def read(path: str | Path, *, layers: Sequence[int]) -> VGG19Features:
-        """From a .pth or .safetensors file, which is read without executing anything in it.
+        """Read VGG-19 from a .pth or .safetensors file, without executing anything in it.
 
         Raises:
             ValueError: see `VGG19Features`.

@@ -1,1 +1,1 @@
-"""Recipes: what is trained, on what, how long, and the published figures."""
+"""Recipes: networks, data, stages, schedules, and the published figures."""

@@ -37,7 +37,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], plain: Any, *, subject: str) -> T:
-    """The value of type `kind` that `to_plain` turned into `plain`.
+    """Return the value of type `kind` from which `to_plain` made `plain`.
 
     Args:
         kind: A dataclass, or any type hint that a field of one may have.
@@ -121,7 +121,7 @@ class _Place:
     path: tuple[str, ...]
     """Field names and numbers from the root."""
     spellings: tuple[frozenset[str], ...]
-    """For each part of `path`, how it may be written: items of a tuple by number or by name."""
+    """List the spellings of each part of `path`: items of a tuple have a number, or a name."""
     hint: Any
     one_stage: bool
     """Whether it makes no sense to set it in every item of a tuple at once."""
@@ -146,7 +146,7 @@ def override(value: T, changes: Mapping[str, str]) -> T:
 
 
 def value_at(value: Any, path: str) -> Any:
-    """Return the value at a full dotted path, items of tuples by number or by name.
+    """Return the value at a complete dotted path; items of tuples by number or by name.
 
     Raises:
         KeyError: nothing is there.
@@ -189,7 +189,7 @@ def _leaves(plain: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _meant(value: Any, path: str) -> list[_Place]:
-    """The places that a path, or the end of one, stands for: one, or the same one in every item of a tuple."""
+    """Find the complete paths that a path, or the end of one, matches: one, or the same field in every item of a tuple."""
     parts = path.split(".")
     places = list(_places(value))
     whole = [p for p in places if len(p.path) == len(parts) and _fits(p, parts)]
@@ -254,7 +254,7 @@ def _places(value: Any, path: tuple[str, ...] = (), spellings: tuple[frozenset[s
 
 
 def _names(one: Any, among: tuple[Any, ...]) -> list[str]:
-    """List the names of an item of a tuple besides its number: its name, or its kind if no other is of that kind."""
+    """Return the name of an item of a tuple besides its number: its name, or its kind if that is unique."""
     for attribute in ("name", "kind"):
         name = getattr(one, attribute, None)
         if isinstance(name, str) and sum(getattr(other, attribute, None) == name for other in among) == 1:
@@ -278,7 +278,7 @@ def _replaced(value: Any, path: tuple[str, ...], new: Any) -> Any:
 
 
 def _parse(hint: Any, text: str, subject: str) -> Any:
-    """`text` as a value of type `hint`: plain words and numbers, comma-separated lists, "none", or JSON for the rest."""
+    """Convert `text` to type `hint`: words and numbers, comma-separated lists, "none", or JSON for other types."""
     options = _alternatives(hint)
     if hint == Scalar:
         return _scalar(text)
@@ -367,7 +367,7 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
 
 
 def described(value: object) -> str:
-    """Name a dataclass for messages: its name if it has one, else its kind in words."""
+    """Return the name of a dataclass in messages: its `name` if it has one, else its kind in words."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(value).__name__).strip()
     name = getattr(value, "name", None)
     return f"{words} {name}" if isinstance(name, str) else words

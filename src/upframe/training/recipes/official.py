@@ -1,4 +1,4 @@
-"""The published recipes, as data with sources, and the comparison of the presets with them.
+"""Values of the published recipes, as data with sources, and their comparison with the presets.
 
 Figures, not code: each was read from the article or from the authors' configuration that its source names. "[rec]" marks
 figures recalled from an article that was not at hand. `deviations` says where a recipe differs; a test runs it on all
@@ -260,7 +260,8 @@ DEGRADATION: Facts = {
     "video.bit_rate": Fact((1e4, 1e5), f"RB-20: {_RB}: bits a second"),
     "video.frame_rate": Fact(1, "RB-20: open-mmlab/mmagic, random_degradations.py: frames a second"),
 }
-"""Distributions of the degradations "realbasicvsr", by names that a test maps to the fields of `degrade.realbasicvsr`."""
+"""Ranges of the degradations "realbasicvsr". The names are upframe's; a test maps them to the fields of
+`degradations.pipeline.realbasicvsr`."""
 
 # VRT ------------------------------------------------------------------------------------------------------------------
 _KAIR = "cszn/KAIR, options/vrt/001_train_vrt_videosr_bi_reds_6frames.json"
@@ -418,7 +419,7 @@ OFFICIAL: Mapping[str, Facts] = {
 
 
 def deviations(recipe: Recipe, facts: Facts) -> list[str]:
-    """Where `recipe` differs from `facts`, one line each with what it says, what the source says, and the source."""
+    """List the differences between `recipe` and `facts`, one line each with both values and the source."""
     lines = []
     for path, fact in facts.items():
         try:

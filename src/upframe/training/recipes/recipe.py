@@ -311,13 +311,13 @@ class Stage:
         _check_least(self, 1, "steps", "batch", "accumulation")
         _check_least(self, 0, "fp32_tail_steps")
         uneven = self.batch % self.accumulation != 0
-        _check(not uneven, subject, f"batch {self.batch} does not divide into {self.accumulation} equal parts", "change accumulation")
+        _check(not uneven, subject, f"batch {self.batch} is no multiple of accumulation {self.accumulation}", "change one")
         _check(bool(self.losses), subject, "has no losses", "add one")
         _check(self.ema_decay is None or 0 <= self.ema_decay < 1, subject, f"ema_decay is {self.ema_decay}", "use 0 to 1")
         plays = any(term.kind == "gan" for term in self.losses)
-        _check(plays == (self.discriminator is not None), subject, "a gan loss and a discriminator need each other", "add the missing one")
+        _check(plays == (self.discriminator is not None), subject, "needs both a gan loss and a discriminator", "add the other")
         sharpens = any(term.target == "sharpened" for term in self.losses)
-        _check(not sharpens or self.sharpening is not None, subject, "has sharpened targets but no sharpening", "add sharpening")
+        _check(not sharpens or self.sharpening is not None, subject, "has sharpened targets but no sharpening", "add it")
         advice = "set start_from, or keep_optimiser=false"
         _check(not self.keep_optimiser or self.start_from is not None, subject, "has keep_optimiser without start_from", advice)
 

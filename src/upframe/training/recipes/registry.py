@@ -1,5 +1,5 @@
-"""Every recipe by name. Each function's docstring says command, hardware, hours and the number to reach; what the recipes of
-a system have in common, its module says (`presets/`)."""
+"""Every recipe by name. The docstring of each function states command, hardware, hours and the score to reach; its module
+(`presets/`) states what the recipes of a system have in common."""
 
 from __future__ import annotations
 

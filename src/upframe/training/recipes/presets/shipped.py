@@ -3,8 +3,8 @@
 Hours marked "estimated" were not run as they stand: they are the steps times what a step took. One GPU is many times faster.
 The photo networks were trained by Adam first; by Muon they learn far more a step (docs/training.md), so their recipes use it.
 
-Data: photographs and clips under licences that let the weights be given away; share-alike files are left out so that no such
-term can be argued to follow into the weights.
+Data: photographs and clips under licences that allow upframe to distribute the weights. Share-alike files are excluded, so that
+nobody can argue that such a term extends to the weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHARE_ALIKE = (
     "lomiri_kleiber_by_lukas_baubkus*",
     "dog_phone*",
 )
-"""Patterns of the photographs and clips of our own training set that are under share-alike licences."""
+"""Patterns of the photographs and clips in the project's training set with share-alike licences."""
 
 
 def _photo_stage(
@@ -139,7 +139,7 @@ def photo_real_x4() -> Recipe:
 
 
 def flow() -> Recipe:
-    """A flow network of our own, trained on photographs under random smooth motion, whose flow is known exactly.
+    """upframe's own flow network, trained on photographs under random smooth motion with exactly known flow.
 
     Command: `upframe train flow --data PHOTOS --out runs/flow`. 19 minutes of one CPU core. Reached: on 200 pairs from 183
     held-back photos an endpoint error of 0.82 px (median 0.46) where zero flow has 3.85 (2.95).
@@ -186,8 +186,8 @@ def _video_stage(name: str, steps: int, *, learning_rate: float, groups: tuple[P
 
 
 def video_x4() -> Recipe:
-    """A small RealBasicVSR (32 channels, 6 blocks a direction) with our own flow network, for clean videos: cleaning is left
-    as it was made, which is none.
+    """A small RealBasicVSR (32 channels, 6 blocks a direction) with upframe's own flow network, for clean videos: its cleaning
+    network stays at its initial value, which does nothing.
 
     Command:
     `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.

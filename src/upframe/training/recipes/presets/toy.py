@@ -1,6 +1,6 @@
 """The five systems at toy size: a few minutes on one CPU core, enough to see a loss fall. Used by the tests.
 
-Each needs nothing but photographs or clips; flow networks are fresh, and there is no perceptual loss.
+Each recipe needs only photographs or clips. Flow networks are fresh, and there is no perceptual loss.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upframe.training.recipes.schedule import Schedule
 STEPS = 200
 CADENCE = Cadence(checkpoint_every=100, log_every=20)
 FEW_CLIPS = SpikeGuard(factor=20.0)
-"""For batches of a few clips, whose losses differ five times and more from one to the next: some show a night sky alone."""
+"""Guard for batches of a few clips, whose losses differ by a factor of five and more: some clips show only a night sky."""
 
 
 def _photo_stage(steps: int) -> Stage:

@@ -43,7 +43,7 @@ def _recipe(name: str, *, patch_px: int, batch: int = 64, schedule: Schedule | N
 
 
 def vapsr_x2() -> Recipe:
-    """VapSR ×2. Its rate falls at 60 000 steps, since training crashed at the full one; the guard catches what is left.
+    """VapSR ×2. Its rate falls at 60 000 steps, because training crashed at the full rate; the guard catches remaining spikes.
 
     Command: `upframe train vapsr-x2 --data DF2K --out runs/vapsr-x2`. To reach: Set5-Y 38.11, Set14-Y 33.74 dB.
     """

@@ -2,8 +2,8 @@
 
 Cao et al., Video Super-Resolution Transformer, arXiv 2106.06847 (2021).
 
-The authors start from warm-up checkpoints and do not say how those were made. Ours are made by a recorded first stage: the
-flow network frozen, the rate rising linearly.
+The authors start from warm-up checkpoints and do not describe them. Here a first stage makes them: the flow network is frozen,
+and the rate rises linearly.
 
 Data: REDS (`upframe data prepare reds`) without the four test clips of REDS4, or Vimeo-90K. Flow network: pretrained, from
 the user's file: `--set flow_weights=SPYNET`; unlike in RealBasicVSR it is trained along. Hardware: eight GPUs; hours are not
