@@ -1,4 +1,4 @@
-"""Our networks against their plain forms: time, memory and result side by side, measured in turns.
+"""upframe's networks beside their reference forms: time, memory and result, measured in turns.
 
 The plain form (`nets.plain`) is the published computation written as its description reads. It runs in float32 with
 torch's defaults; ours run as the product does, through the engine. Every form has a process of its own
@@ -52,7 +52,7 @@ SIGMA = 30 / 255  # of the noise that is named to a network that asks; the middl
 
 @dataclass(frozen=True)
 class Case:
-    """Size and length of the input that all forms are run on."""
+    """Input of the compared forms."""
 
     frames: int
     size: tuple[int, int]
@@ -65,10 +65,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """Speed the machine reached between the passes: medians over the rounds."""
+    """Rates of the machine between the passes: medians over the rounds."""
 
     gflops: dict[str, float]
-    """By precision and kind, for instance "fp32_matrix"; 10^9 operations a second, two for a multiply-accumulate."""
+    """Rates by precision and kind, for instance "fp32_matrix", in 10^9 operations a second, two for a multiply-accumulate."""
     copy_gbytes_per_s: float
     """10^9 bytes a second, those read and those written both counted."""
 
@@ -82,41 +82,42 @@ class Form:
     """One form of a network, and what came of it."""
 
     name: str
-    """"plain fp32"; "ours fp32" or "ours bf16", as they run by default; or the engine and its precision, "compile bf16"."""
+    """"plain fp32" is the reference form; "ours fp32" and "ours bf16" are upframe's default form; others name engine and
+    precision, "compile bf16"."""
     precision: Precision
     timing: Timing | None = None
     """None when the form failed."""
     added_bytes: int | None = None
     """Peak memory beyond weights and input; None where the system does not tell, or when the form failed."""
     max_difference: float | None = None
-    """Largest difference of an output value from the plain form's, on the 0 to 1 scale."""
+    """Largest difference of an output value from the reference form's, on the 0 to 1 scale."""
     psnr: float | None = None
-    """Of the output against the plain form's, in dB on the 0 to 1 scale; None when they are equal or one is lacking."""
+    """PSNR of the output against the reference form's, in dB on the 0 to 1 scale; None if they are equal or one is missing."""
     error: str | None = None
     """Why the form failed."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The forms of one model on one case, the plain form first."""
+    """The forms of one model on one case; the reference form is first."""
 
     model: str
     sha256: str
-    """Of the weights file; empty for random weights."""
+    """SHA-256 of the weights file; empty for random weights."""
     case: Case
     flops: int | None
-    """Operations of the plain form, two for a multiply-accumulate; None when it cannot take the case."""
+    """Operations of the reference form, two for a multiply-accumulate; None if it does not accept the case."""
     forms: tuple[Form, ...]
 
     def time_ratios(self, form: Form) -> Timing | None:
-        """Time of `form` for one of the plain form, round by round; None when one of them failed."""
+        """Return the time of `form` divided by the reference form's, round by round; None if one of them failed."""
         plain = self.forms[0].timing
         if plain is None or form.timing is None:
             return None
         return Timing(tuple(own / base for own, base in zip(form.timing.runs_s, plain.runs_s, strict=True)))
 
     def memory_ratio(self, form: Form) -> float | None:
-        """Added memory of `form` for one of the plain form."""
+        """Return the added memory of `form` divided by the reference form's."""
         base = self.forms[0].added_bytes
         return None if not base or form.added_bytes is None else form.added_bytes / base
 
@@ -125,21 +126,21 @@ class Compared:
         return None if self.flops is None or form.timing is None else self.flops / form.timing.median_s / 1e9
 
     def share(self, form: Form, limits: Limits) -> float | None:
-        """`gflops` as a part of what the machine reaches in the precision of `form`."""
+        """Return `gflops` as a fraction of the machine's rate in the precision of `form`."""
         rate, limit = self.gflops(form), limits.of(form.precision)
         return None if rate is None or limit is None else rate / limit
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was compared in one go on one machine."""
+    """Everything compared in one call on one machine."""
 
     compared: tuple[Compared, ...]
     limits: Limits
     environment: dict[str, str | int] = field(default_factory=dict)
 
     def to_text(self) -> str:
-        """A table for each model and case, and what they rest on."""
+        """Return a table for each model and case, with the conditions below."""
         machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {self.environment['threads']} threads"
         lines = [f"{self.environment['device']} ({machine}), torch {self.environment['torch']}"]
         for one in self.compared:
@@ -242,7 +243,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 def default_case(spec: ModelSpec) -> Case:
-    """Return the input that a network is compared on by default."""
+    """Return the default case of a network."""
     if spec.window is None:
         return Case(1, PHOTO_SIZE)
     return Case(spec.window.frames or CLIP_FRAMES, CLIP_SIZE)
@@ -261,7 +262,7 @@ def compare_with_plain(
     clip: Tensor | None = None,
     on_event: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
-    """Run each model and its plain form on the same input, in turns.
+    """Run each model and its reference form on the same input, in turns.
 
     Args:
         size: (height, width) of the input; None for each model's `default_case`, as `frames`.
@@ -312,7 +313,7 @@ def compare_with_plain(
 
 
 def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision], device: str) -> list[_Form]:
-    """List the forms of upframe to run beside the reference form."""
+    """The forms of upframe that run beside the reference form."""
     proven = [p for p in precisions if p in model.spec.precisions]
     if not proven:
         able = ", ".join(model.spec.precisions)
@@ -359,7 +360,7 @@ def _compare(
     meter: _Worker,
     passed: Callable[[str], None],
 ) -> Compared:
-    """One model on one case; a form that fails is reported and the others go on."""
+    """Compare the forms of one model on one case; report a form that fails, and continue with the others."""
     device, threads = place
     spec = model.spec
     state = {name: value.contiguous() for name, value in model.network.state_dict().items()}
@@ -442,7 +443,7 @@ def _difference(out: Tensor, plain: Tensor) -> tuple[float | None, float | None]
 
 
 def _macs(spec: ModelSpec, state: dict[str, Tensor], case: Case, sigma: float | None) -> int:
-    """Multiply-accumulates of the plain form."""
+    """Count the multiply-accumulates of the reference form."""
     network = plain_form(spec, state)
     if spec.window is None:
         return count(network, (case.frames, spec.channels, *case.size)).macs
@@ -515,7 +516,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def _end(self) -> str:
-        """How the process ended, with the last thing it said."""
+        """Describe how the process ended, with its last message."""
         code = self._process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._complaints.seek(0)

@@ -1,4 +1,4 @@
-"""The cost of a network: parameters, operations, activations, memory and time, as an NTIRE efficiency card.
+"""Cost of a network: parameters, operations, activations, memory and time, as an NTIRE efficiency card.
 
 Counting runs the network once on shapes alone (torch's meta device) and looks at every operation it performs, so
 functional calls count like modules do. The conventions, chosen so that the published NTIRE 2022 card of RLFN
@@ -61,7 +61,7 @@ _MOVES = {
 # Counting -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one forward pass, counted, not timed."""
+    """Cost of one forward pass, counted and not timed."""
 
     parameters: int
     macs: int

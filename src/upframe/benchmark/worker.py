@@ -1,7 +1,7 @@
-"""One form of a network in a process of its own, driven line by line: `python -m upframe.benchmark.worker`.
+"""One form of a network in its own process, driven line by line: `python -m upframe.benchmark.worker`.
 
-A process of its own, because what is compared leaks otherwise: the allocator's settings, its free memory, the peak of
-resident memory, kernels chosen and cached. The parent writes one JSON object a line and gets one back for each: first the
+It needs its own process because the compared quantities leak otherwise: the allocator's settings, its free memory, the peak of
+resident memory, chosen and cached kernels. The parent writes one JSON object a line and gets one back for each: first the
 `Job`, then any number of {"do": "run"}, last {"do": "finish"}.
 """
 
@@ -42,23 +42,24 @@ threads forget what a process had there."""
 
 @dataclass(frozen=True)
 class Job:
-    """One task for a worker: a network, its form and its input."""
+    """Task of a worker."""
 
     kind: Kind
-    """"plain" is float32 with the allocator as it comes, "ours" runs as the product does; "limits" measures the machine."""
+    """"plain" is the reference form in float32 with the default allocator, "ours" runs as in production, and "limits" measures
+    the machine."""
     device: str
     threads: int
     precision: Precision = "fp32"
     family: str = ""
     model: str = ""
-    """Registry id, or any other word for an unpublished size, which is then told from the weights."""
+    """Registry id; for an unpublished size any other word, and the weights tell the size."""
     folder: str = ""
     """Holds `<model>.safetensors` and `input.safetensors`; the output goes there too."""
     weights: str = ""
     output: str = ""
     sigma: float | None = None
     engine: str = "torch"
-    """As `--engine` calls it, for "ours"."""
+    """Engine by its name in `--engine`, for "ours"."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -66,7 +67,7 @@ class Job:
 
 # Networks -------------------------------------------------------------------------------------------------------------
 def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
-    """The plain form of a network with the weights of ours, whose memory it shares.
+    """Return the reference form of a network; it shares the memory of the network's weights.
 
     Raises:
         KeyError: there is no plain form of this family.
@@ -146,7 +147,7 @@ class Peak:
 
 
 def _give_back_free_memory() -> None:
-    """So that what loading left behind is not there to be used for nothing."""
+    """Free memory that loading left behind, so that a pass cannot reuse it."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
@@ -155,8 +156,8 @@ def _give_back_free_memory() -> None:
 
 # Limits ---------------------------------------------------------------------------------------------------------------
 def measure_limits(device: str) -> dict[str, float]:
-    """Measure the speed of the machine at this moment: giga operations a second, two for a multiply-accumulate, and gigabytes a
-    second of a copy, read and written bytes both counted. About half a second."""
+    """Measure the machine's current rates: giga operations a second, two for a multiply-accumulate, and gigabytes a second of a
+    copy, with read and written bytes both counted. Takes about half a second."""
     limits: dict[str, float] = {}
     on_cuda = device.startswith("cuda")
     side, maps = (8192, 64) if on_cuda else (1024, 1)

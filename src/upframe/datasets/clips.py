@@ -34,7 +34,7 @@ BD_RADIUS = 6
 # Layouts --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """Folders of a clip below the root of a set, the first that is there taken.
+    """Possible folders of a clip below the root of a set; the first existing one counts.
 
     `{clip}` is the clip's name, `{scale}` the scale, `{val}` the name less 240: the clips of the REDS validation set have
     both numbers. A pattern without `{clip}` is for a folder that holds one clip.
@@ -85,7 +85,7 @@ LAYOUTS: dict[str, Layout] = {
     "udm10-bi": Layout((*_SIMPLE_TRUTH, "{clip}"), (*_BI, "{clip}/bicubic{scale}")),
     "videolq": Layout((), ("LQ/{clip}", "lq/{clip}", "{clip}", "LQ", ".")),
 }
-"""By the name that a `ClipRule` gives."""
+"""Layouts by the name in a `ClipRule`."""
 
 
 # Degradations ---------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Clip:
 
     @property
     def folder(self) -> Path:
-        """Where its frames are: the inputs, or the truth they are made from."""
+        """Folder of its frames: the inputs, or the truth from which they are made."""
         return (self.inputs or tuple(self.truth.values()))[0].parent
 
     @property
@@ -143,7 +143,7 @@ class ClipSet:
     """A video test set, its clips in natural order."""
 
     name: str
-    """As tables print it; a part of the set says so."""
+    """Name in tables; it states the part if the set is incomplete."""
     clips: tuple[Clip, ...]
 
 
@@ -218,7 +218,7 @@ def _listed(path: Path) -> tuple[str, ...]:
 
 
 def _clip_names(data: Path, pattern: str, scale: int) -> tuple[str, ...]:
-    """Names that `{clip}` stands for below the root, in natural order; the root's own where the pattern has none."""
+    """Return the names that `{clip}` matches below the root, in natural order; the root's own name if the pattern has none."""
     if "{clip}" not in pattern:
         return (data.resolve().name,)
     if "{val}" in pattern:

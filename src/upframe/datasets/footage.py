@@ -1,4 +1,4 @@
-"""The content of a folder of training data: its pictures or clips, the frames of each in order, and their inputs if stored.
+"""Content of a folder of training data: its pictures or clips, the frames of each in order, and their stored inputs.
 
 Understood are folders of pictures, folders of clips (REDS: `000/00000000.png`), Vimeo-90K (`sequences/00001/0001/im1.png`
 with `sep_trainlist.txt`), video files, and LMDB stores of any of these.
@@ -50,16 +50,16 @@ class FootageSet:
     """All clips of a training set."""
 
     store: FrameStore
-    """Of ground-truth frames."""
+    """Store of ground-truth frames."""
     clips: tuple[Footage, ...]
     input_store: FrameStore | None = None
-    """Of degraded frames."""
+    """Store of degraded frames."""
 
 
 def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 1) -> FootageSet:
     """Each 8-bit RGB picture below `folder`, or in an LMDB store, as a clip of one frame; headers only are read.
 
-    Pictures of other kinds, and smaller ones than `minimum_px`, are left out with a warning.
+    It skips pictures of other kinds, and those smaller than `minimum_px`, with a warning.
 
     Args:
         exclude: Glob patterns of names (or of paths below `folder`) to leave out, sub-images of such names included.
@@ -94,7 +94,7 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
 def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int = 1, cache: Path | None = None) -> FootageSet:
     """Each clip below `folder`, or in an LMDB store: folders of numbered frames and videos, or Vimeo-90K's training clips.
 
-    Clips of fewer than `minimum_frames` frames are left out with a warning.
+    It skips clips of fewer than `minimum_frames` frames with a warning.
 
     Args:
         exclude: Glob patterns of names of clips to leave out: "000" leaves out the clip and its sub-images "000_s001".
@@ -123,7 +123,7 @@ def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int
 
 
 def with_reductions(found: FootageSet, factors: Sequence[int], *, minimum_px: int = 1) -> FootageSet:
-    """The pictures reduced by each of the factors; 1 stands for themselves. Too small ones are left out.
+    """Return the pictures reduced by each of the factors; 1 keeps them. Pictures that become too small are skipped.
 
     Raises:
         InputError: if none is left.
@@ -244,7 +244,7 @@ def _from_folders(root: Path, folders: dict[str, Path]) -> tuple[FrameStore, dic
 
 
 def read_list(path: Path) -> list[str]:
-    """The names in a list of clips, one a line, empty lines left out.
+    """Read the names in a list of clips, one a line; empty lines are skipped.
 
     Raises:
         InputError: if it cannot be read, is empty, or a name leads out of the folder.

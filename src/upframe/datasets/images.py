@@ -109,7 +109,7 @@ class Sample:
     lr: tuple[RGB8, ...]
     """Every input frame, all of one size."""
     scored: tuple[int, ...]
-    """Which of them are scored, counted from 0."""
+    """Indices of scored images, from 0."""
     truth: tuple[RGB8, ...]
     """The true frames of the scored ones, in that order; empty where nobody knows them."""
     files: tuple[str, ...]

@@ -32,8 +32,8 @@ ALIKE_BITS = 8
 """Pictures whose hashes differ in at most this many of 64 bits are taken for one. Unrelated photographs differ in about
 32; recompressed and resized copies in 0 to 4."""
 MOST_FRAMES = 3000
-"""Of a training set that are compared. Neighbouring frames of a clip look alike, so of larger sets evenly spaced frames of
-each clip stand for the others."""
+"""Most compared frames of a training set. Neighbouring frames of a clip look alike, so frames at equal distances represent
+larger sets."""
 
 Frames = Mapping[str, NDArray[Any]] | Iterable[tuple[str, NDArray[Any]]]
 """(H, W, C) pixels by name, at once or one after the other."""
@@ -53,7 +53,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Fingerprints of a set of pictures, 4 KB each."""
+    """Compared data of a set of pictures: 4 KB each."""
 
     names: tuple[str, ...]
     digests: tuple[bytes, ...]
@@ -102,7 +102,7 @@ def find_leaks(train: Frames | Fingerprints, test: Frames | Fingerprints) -> lis
 
 
 def _alike(known: Fingerprints, asked: Fingerprints) -> dict[int, list[tuple[int, int]]]:
-    """By the number of a test picture: training pictures that show the same, and the bits in which they differ."""
+    """For each test picture, by number: training pictures with the same content, and the differing bits."""
     mine, posed = known.hashes(), asked.posed_hashes()
     # The hash of a picture without content is noise.
     shows_something = known.thumbnails.reshape(len(mine), -1).std(1) > _FLAT if len(mine) else np.empty(0, bool)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 META_INFO = "meta_info.txt"
 COMPRESSION = 1
-"""The third field of `meta_info.txt` for files that were stored as they are; readers ignore it."""
+"""Third field of `meta_info.txt` for files stored unchanged; readers ignore it."""
 
 _LINE = re.compile(r"(?P<name>.+?) \((?P<h>\d+),\s*(?P<w>\d+),\s*(?P<c>\d+)\) (?P<level>-?\d+)")
 _COMMIT_EVERY = 500  # pictures; what an interrupted run may have to write again

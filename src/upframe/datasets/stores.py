@@ -1,4 +1,4 @@
-"""Where training frames come from: files, decoded videos and LMDB, each a store of 8-bit pictures by key."""
+"""Sources of training frames: files, decoded videos and LMDB, each a store of 8-bit pictures by key."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FileStore:
 
 
 class ArrayStore:
-    """Clips in `.npy` files of shape (T, H, W, 3) uint8, mapped and not read: the system keeps in memory what is used.
+    """Clips in `.npy` files of shape (T, H, W, 3) uint8. They are mapped, not read: the system keeps the used parts in memory.
 
     The keys of clip `name` are `name/00000000` and on.
     """

@@ -1,4 +1,4 @@
-"""Line charts as pictures: panels below one another over a common axis. Knows nothing about what it draws."""
+"""Line charts as pictures: panels below one another over a common axis, independent of the data's meaning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEGEND_PX = 22
 
 @dataclass(frozen=True)
 class Curve:
-    """Points joined by lines; those that are not finite, or not positive on a logarithmic axis, are left out."""
+    """Points joined by lines; points that are not finite, or not positive on a logarithmic axis, are skipped."""
 
     label: str
     x: Sequence[float]
@@ -44,7 +44,7 @@ class Panel:
     logarithmic: bool = False
     """Whether its vertical axis is."""
     marks: tuple[float, ...] = ()
-    """Where on the common axis something happened: dashed vertical lines."""
+    """Positions of events on the common axis, drawn as dashed vertical lines."""
 
 
 def line_charts(panels: Sequence[Panel], *, x_title: str, width_px: int = 960, panel_px: int = 240) -> Pixels:

@@ -1,4 +1,4 @@
-"""Contact sheets: one picture that shows, side by side and enlarged, what several methods made of the same detail."""
+"""Contact sheets: the results of several methods for the same detail, side by side and enlarged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SheetRow:
     overview: Pixels
     """The whole picture, (H, W, 3) uint8."""
     box: Box
-    """Where in `overview` the details were cut."""
+    """Position of the detail in `overview`."""
     details: tuple[Pixels, ...]
     """The same detail once for each heading, (h, w, 3) uint8, all of one size."""
     captions: tuple[str, ...]
@@ -71,7 +71,7 @@ def most_detailed(pixels: Pixels, *, side_px: int) -> Box:
 def contact_sheet(rows: Sequence[SheetRow], *, headings: Sequence[str], title: str, panel_px: int = 240) -> Pixels:
     """A sheet with one row for each picture: the whole with the detail marked, then the detail under every heading.
 
-    Details are enlarged by whole pixels (nearest), so that what is seen is what was computed.
+    Details are enlarged by whole pixels (nearest), so the sheet shows the computed pixels.
 
     Args:
         headings: What made each detail, left to right, for instance "bicubic", a model, "original".

@@ -1,4 +1,4 @@
-"""How good a model is: published protocols, run on test sets, as tables that say exactly how they were made.
+"""Evaluation: published protocols, run on test sets, as tables that state how they were made.
 
 A score means nothing without the way it was taken. That way is a `Protocol` with a name; its digest, the digest of the
 pixels it was taken on, the model's SHA-256 and the machine are stored with every score, and results that differ in
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 BICUBIC: Literal["bicubic"] = "bicubic"
-"""Named in place of a model: plain MATLAB-exact bicubic enlargement, the baseline of every table."""
+"""Name of the baseline of every table, in place of a model: MATLAB-exact bicubic enlargement."""
 
 CLIP_PROTOCOLS = tuple(p.name for p in PROTOCOLS.values() if p.clips is not None)
 
@@ -97,7 +97,7 @@ class _Contender:
 
     @property
     def engine(self) -> str | None:
-        """Of networks on single frames: the others run in torch."""
+        """Engine of networks on single frames; the others run in torch."""
         return self.upscale.engine.name if isinstance(self.upscale, Upscaler) else None
 
     def run(self, sample: Sample, *, mirrored: bool) -> list[RGB8]:
@@ -124,7 +124,7 @@ def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
 
 
 def _in_windows(model: Model, options: UpscaleOptions) -> ClipUpscaler:
-    """Runs a network that takes some frames at a time in windows, as films are."""
+    """Run a network that takes a limited number of frames in windows, as for videos."""
     upscaler = clips.ClipUpscaler(model, options)
 
     def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
@@ -222,7 +222,7 @@ class _Item:
 
     name: str
     path: Path
-    """The path that an error names."""
+    """Name of the sample in errors."""
     load: Callable[[], Sample]
 
 
@@ -269,7 +269,7 @@ class _Run:
 
 
 def _run_set(run: _Run, test_set: _TestSet) -> DatasetRecord:
-    """Run and score every model on every image or clip of a set, and save what was asked for."""
+    """Run and score every model on every image or clip of a set, and save the requested files."""
     rule, scale = run.judge.rule, run.judge.scale
     digest = hashlib.sha256()
     rows: list[sheet.SheetRow] = []

@@ -1,4 +1,4 @@
-"""Results of an evaluation: scores with everything needed to know what they mean, as JSON, tables and comparisons."""
+"""Results of an evaluation: scores with everything needed to interpret them, as JSON, tables and comparisons."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from upframe.metrics.protocols import PROTOCOLS
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """Which pixels were used."""
+    """Pixels of the evaluation."""
 
     name: str
     images: int
     """How many images, or clips."""
     sha256: str
-    """Of names, sizes and values of every truth and input, in order; recompressing a file does not change it."""
+    """Hash of names, sizes and values of every truth and input, in order; recompressing a file does not change it."""
     frames: int = 0
     """Frames scored in all the clips; 0 for a set of images."""
 
@@ -35,14 +35,14 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Which model was used."""
+    """Model of the evaluation."""
 
     label: str
     """Its name in the tables, unique among them."""
     source: str
     """File name of the weights; empty for bicubic."""
     sha256: str
-    """Of the weights file; empty for bicubic."""
+    """SHA-256 of the weights file; empty for bicubic."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EvaluationEvent:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores and everything needed to know what they mean."""
+    """Scores and everything needed to interpret them."""
 
     protocol: str
     protocol_digest: str
@@ -83,7 +83,7 @@ class Evaluation:
     scores: tuple[ImageScore, ...]
     environment: Mapping[str, str | int] = field(default_factory=dict)
     basis: Mapping[str, str] = field(default_factory=dict)
-    """Foundations of the scores besides the protocol: the pristine model of NIQE, the estimator of motion."""
+    """Conditions of the scores besides the protocol: the pristine model of NIQE, the estimator of motion."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
-        """Read the text that `to_json` wrote.
+        """Read the results that `to_json` wrote.
 
         Raises:
             InputError: if it is something else.
@@ -144,7 +144,7 @@ class Evaluation:
             ) from error
 
     def to_markdown(self) -> str:
-        """Mean scores, a row for each model and a column for each set, with what they rest on below."""
+        """Return a table of mean scores, a row for each model and a column for each set, with the conditions below."""
         heading = "/".join(MEASURES[k].title for k in self.metrics)
         lines = [
             f"×{self.scale}, {heading}, protocol `{self.protocol}`",

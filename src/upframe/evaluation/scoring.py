@@ -65,7 +65,7 @@ class Judge:
 
     @property
     def basis(self) -> dict[str, str]:
-        """Foundations of the scores besides the protocol; empty where there are none."""
+        """Return the conditions of the scores besides the protocol; empty if there are none."""
         basis = {}
         if "niqe" in self.rule.metrics and self.pristine is not None:
             basis["niqe"] = f"{self.pristine.name} (sha256 {self.pristine.digest[:12]})"
@@ -74,7 +74,7 @@ class Judge:
         return basis
 
     def check_size(self, sample: Sample, subject: Path) -> None:
-        """Refuse what is too small for the measures, before a network has run.
+        """Refuse samples that are too small for the measures, before a network runs.
 
         Raises:
             InputError: naming `subject`.
@@ -89,7 +89,7 @@ class Judge:
             raise InputError(subject, happened, f"two blocks of {BLOCK_PX}x{BLOCK_PX} pixels are needed")
 
     def sitting(self, sample: Sample) -> Sitting:
-        """For the outputs of several models on one image or clip."""
+        """Score the outputs of several models on one image or clip."""
         return Sitting(self, sample)
 
 

@@ -1,4 +1,4 @@
-"""A proof sheet: do these weights, loaded and run by this program, score what they are known to score?
+"""A proof sheet: whether weights, loaded and run by this program, reach their known scores.
 
 Weights are known by their SHA-256, either as officially published or through the card that came with them. Measured on
 Set5: a 0–1/0–255 mix-up costs 4 dB or more, channels swapped on one side 6 dB, BGR on both sides 0.04 dB (RLFN ×4) and
@@ -41,7 +41,7 @@ class ProofRow:
     scale: int
     dataset: str
     basis: str
-    """Where the expected scores come from; empty when there are none."""
+    """Source of the expected scores; empty if there are none."""
     psnr: float | None
     """Measured, dB on Y; None when the set is not here."""
     ssim: float | None

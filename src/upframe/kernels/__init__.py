@@ -1,7 +1,7 @@
 """The part that is compiled: C++ for what numpy and torch are slow at on CPUs, optional everywhere.
 
-`hatch_build.py` compiles it when upframe is installed and a compiler is at hand; `library()` is None elsewhere, and whoever
-calls it has another way. What is computed here and what that other way makes are the same, to rounding where floats are summed.
+`hatch_build.py` compiles it during installation if there is a compiler; without it, `library()` is None, and every caller has
+another way. Both ways give the same results, except for rounding in sums of floats.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ LIBRARIES: dict[Level, Path] = {
     "avx512": Path(__file__).parent / "libupframe_kernels.so",
     "avx2": Path(__file__).parent / "libupframe_kernels_avx2.so",
 }
-"""The second has what is worth it without AVX-512: 3×3 convolutions in float32, the last shuffle and the coding of frames."""
+"""The second library contains only kernels that are worthwhile without AVX-512: 3×3 convolutions in float32, the last shuffle
+and the coding of frames."""
 NEEDS: dict[Level, frozenset[str]] = {
     "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
     "avx2": frozenset({"avx2", "fma"}),
 }
 """CPU flags without which nothing of it can run."""
 VERSION = 3
-"""Of the interface; raised together with that in kernels.h."""
+"""Version of the interface; raise it together with the one in kernels.h."""
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {

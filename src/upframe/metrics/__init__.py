@@ -1,7 +1,8 @@
 """How good a picture or a clip is, as numbers: each metric with its convention stated and its paper named.
 
-`fidelity` compares a picture with the true one (PSNR, SSIM), `niqe` judges a picture by itself, `temporal` judges how a
-clip moves, along the motion that `motion` or any other `FlowEstimator` finds. This module is their door and their list.
+`fidelity` compares a picture with the true one (PSNR, SSIM), `niqe` judges a picture without a true one, and `temporal` judges
+the motion of a clip, along the flow that `motion` or any other `FlowEstimator` finds. This module lists them and is their
+public interface.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measure:
-    """Name and direction of a score."""
+    """Name of a score, and how to read it."""
 
     name: str
     """Key in `MEASURES`."""

@@ -59,7 +59,7 @@ class NiqeModel:
     """The multivariate Gaussian that pristine pictures follow."""
 
     name: str
-    """Its name in reports."""
+    """Name of the model in reports."""
     mean: NDArray[np.float64]
     """(36,): 18 features at full size, 18 at half size."""
     covariance: NDArray[np.float64]
@@ -76,7 +76,7 @@ class NiqeModel:
 
     @property
     def digest(self) -> str:
-        """A hash of the numbers: models of one digest give the same scores, whatever file they came from."""
+        """A hash of the numbers: models with equal digests give equal scores, from any file."""
         parts = (self.mean, self.covariance, self.window)
         return hashlib.sha256(b"".join(np.ascontiguousarray(p, "<f8").tobytes() for p in parts)).hexdigest()
 

@@ -17,12 +17,12 @@ from upframe.errors import UsageError
 
 @dataclass(frozen=True)
 class ClipRule:
-    """Which clips of a video test set are used, and which of their frames are scored."""
+    """Clips and frames of a video test set that a protocol scores."""
 
     dataset: str
     """Name of the set in tables."""
     layout: str
-    """Where its files are: a key of `clipsets.LAYOUTS`."""
+    """Layout of the files: a key of `datasets.clips.LAYOUTS`."""
     whole: tuple[int, int]
     """Clips and scored frames of the whole set; a part of it is marked as such in tables."""
     clips: tuple[str, ...] | None = None
@@ -43,24 +43,24 @@ class Protocol:
 
     name: str
     colour: str
-    """The channels that are compared."""
+    """Colours that are compared."""
     crop: Literal["scale", "none"]
-    """Border left out: as many output pixels as the scale, or nothing."""
+    """Excluded border: as many output pixels as the scale, or none."""
     rounding: str
-    """Rounding of the network's output before it is compared."""
+    """Treatment of the network's output before the comparison."""
     truth: str
-    """Which part of an HR file is the truth."""
+    """Part of an HR file that is the truth."""
     low_resolution: str
-    """Where the inputs come from."""
+    """Source of the inputs."""
     average: str
     metrics: tuple[str, ...]
     """Keys of `metrics.METRICS`; the first is the one to rank by."""
     citation: str
     clips: ClipRule | None = None
-    """Which clips and frames; None for a protocol on single images."""
+    """Clips and frames; None for a protocol on single images."""
 
     def border_px(self, scale: int) -> int:
-        """Output pixels left out along every edge."""
+        """Excluded output pixels along every edge."""
         return scale if self.crop == "scale" else 0
 
     @property

@@ -1,4 +1,4 @@
-"""Cards: what is known about a file of weights, as JSON beside it and in its header. Needs no torch."""
+"""Cards: facts about a weights file, as JSON beside it and in its header. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ValueRange = Literal["0-1", "0-255"]
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Facts about a file of weights. They lie in the header of the safetensors file and beside it."""
+    """Facts about a weights file, stored in the header of the safetensors file and beside it."""
 
     name: str
-    """Name for users, for instance "photo-x4"."""
+    """Name of the model for users, for instance "photo-x4"."""
     arch: str
     """Name of the `ModelSpec` the weights belong to."""
     parameters: dict[str, int | str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Card:
     licence_data: str = ""
     licence_weights: str = ""
     source: str = ""
-    """Where the weights come from: a link or the name of the file they were converted from."""
+    """Source of the weights: a link, or the name of the converted file."""
     created: str = ""
     """Day of writing, ISO 8601."""
     notes: str = ""
@@ -95,5 +95,5 @@ def _card_value_fits(key: str, value: object) -> bool:
 
 
 def card_path(weights: Path) -> Path:
-    """Where the card of a safetensors file lies: `photo_x4.safetensors` → `photo_x4.card.json`."""
+    """Return the path of a safetensors file's card: `photo_x4.safetensors` → `photo_x4.card.json`."""
     return weights.with_suffix(".card.json")

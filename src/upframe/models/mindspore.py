@@ -1,4 +1,4 @@
-"""MindSpore checkpoints (`.ckpt`), read without MindSpore: what they hold, and its names in PyTorch's terms.
+"""MindSpore checkpoints (`.ckpt`), read without MindSpore and with PyTorch's names.
 
 The format is a protobuf message (https://protobuf.dev/programming-guides/encoding), declared in MindSpore's checkpoint.proto:
 
@@ -9,8 +9,8 @@ The format is a protobuf message (https://protobuf.dev/programming-guides/encodi
 A parameter of more than 512 MiB comes as several values with the same tag, each with the dims of the whole; a scalar has the
 dims [0]. A file saved with `crc_check` ends in "crc_num" and the CRC-32 of all before it in ten big-endian bytes.
 
-Files are taken for hostile: every length is checked against what is there before anything is made of it, and a file never
-makes more be allocated than its own size and a bounded number of tensor headers.
+Files are treated as hostile: every length is compared with the existing bytes before use, and a file never causes an allocation
+beyond its own size and a bounded number of tensor headers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TYPES = {
 _TEXT = "str"  # what `append_dict` keeps text as; no parameter
 
 _MOST_VALUES = 100_000
-"""Most entries of a file. The largest of our networks has 2000; each costs a tensor header, whatever the file's size."""
+"""Most entries in a file. upframe's largest network has 2000; each costs a tensor header, whatever the size of the file."""
 _MOST_DIMS = 8
 _LONGEST_NAME = 1000
 
@@ -89,7 +89,7 @@ class _Parameter:
 def parse(data: bytes, path: Path) -> dict[str, Tensor]:
     """The parameters in a checkpoint under the names it gives them, in their own types on the CPU.
 
-    Texts are left out. The tensors do not share memory with `data`.
+    Texts are skipped. The tensors do not share memory with `data`.
 
     Args:
         data: The whole file.
@@ -131,7 +131,7 @@ _EXPORT = "save the parameters alone, as plain tensors, with MindSpore and pass 
 
 
 class _MalformedError(Exception):
-    """The bytes are not such a message; says what was found."""
+    """The bytes are not such a message; the argument states the reason."""
 
 
 class _UnsupportedError(Exception):

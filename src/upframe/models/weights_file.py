@@ -45,7 +45,7 @@ PyTorch's or MindSpore's."""
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Content of a weights file, before anything is concluded about the network."""
+    """Content of a file, before the network is recognised."""
 
     path: Path
     state: State
@@ -233,7 +233,7 @@ _NOT_PARAMETERS = ("num_batches_tracked", "n_averaged", "step_counter")
 
 
 def _unwrap(content: object, path: Path) -> State:
-    """The named tensors in whatever a file held, without wrappers and prefixes."""
+    """Return the named tensors in the content of a file, without wrappers and prefixes."""
     for _ in range(4):  # deeper nesting has not been seen
         if not isinstance(content, Mapping):
             break

@@ -80,7 +80,7 @@ def check_folder(
 
 
 def _jobs(folder: Path) -> list[tuple[str, Callable[[], object]]]:
-    """List the files to decode, by name."""
+    """Data to decode, by name."""
     jobs: list[tuple[str, Callable[[], object]]] = []
     stores = [folder] if is_lmdb(folder) else sorted(path.parent for path in folder.rglob("data.mdb"))
     for path in stores:

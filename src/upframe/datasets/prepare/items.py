@@ -1,4 +1,4 @@
-"""Carrying out a preparation: many files, each made whole or not at all, those that are there kept, none overwritten."""
+"""Run a preparation: many files, each written whole or not at all; existing ones are kept and never overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from upframe.files import atomic_text, check_room, link_file, output_error, writ
 log = logging.getLogger(__name__)
 
 MANIFEST = "prepared.json"
-"""In each folder that is made here: from what, and how. A folder without it is not ours to write into."""
+"""File in each prepared folder that records source and method. upframe does not write into a folder without it."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A plan of files to make, known before anything is written."""
+    """Plan of a preparation, known before anything is written."""
 
     title: str
     items: tuple[Item, ...]
     manifests: Mapping[Path, Mapping[str, object]]
-    """The record that is kept in each folder that is made."""
+    """Record for each prepared folder."""
     facts: tuple[str, ...] = ()
-    """For the reader: counts that were checked."""
+    """Checked counts, for the reader."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Counts of files that were made, or with `dry_run` would be."""
+    """Outcome of a preparation, or of its plan with `dry_run`."""
 
     title: str
     made: int
@@ -70,7 +70,7 @@ def carry_out(
     on_progress: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Outcome:
-    """Make what is missing. Called again after any interruption it goes on; called again after the end it makes nothing.
+    """Make the missing files. A call after an interruption resumes; a call after the end makes nothing.
 
     Args:
         dry_run: Check everything that can be checked and write nothing.

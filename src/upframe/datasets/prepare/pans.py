@@ -1,7 +1,8 @@
-"""Clips of a camera that moves over photographs: sharp frames with subpixel motion where real films are soft and compressed.
+"""Clips of a camera that moves over photographs: sharp frames with subpixel motion, where freely licensed videos are soft and
+compressed.
 
-A network for clips learns what neighbouring frames add only from footage whose detail survived. Photographs have it, and any
-camera path over them is exact; nothing in them moves by itself, so real clips belong beside these.
+A network for clips learns to combine neighbouring frames only from footage with preserved detail. Photographs have it, and any
+camera path over them is exact. No object moves in them, so training needs real clips too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SHAKE_PX = 0.25
 def prepare_pans(
     folder: Path, out: Path, *, frames: int = 12, size_px: int = 288, per_photo: int = 2, speed_px: float = 6.0, seed: int = 0
 ) -> Preparation:
-    """Clips `out/PHOTO_p1/00000000.png` and on, one folder for each camera path; photos too small for one are left out.
+    """Make clips `out/PHOTO_p1/00000000.png` and so on, one folder for each camera path; photos that are too small are skipped.
 
     Args:
         folder: Of photographs, with sub-folders.

@@ -37,7 +37,7 @@ class Cut:
             raise UsageError("sub-images", f"of {self.size_px} px every {self.step_px} px", "use 1 or more")
 
     def places(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(top, left) of each sub-image, row by row: every `step_px`, and one more at the far edge for what is left.
+        """Return (top, left) of each sub-image, row by row: one every `step_px`, and one more at the far edge for the rest.
 
         A picture smaller than a sub-image has none.
         """

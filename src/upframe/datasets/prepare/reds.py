@@ -34,7 +34,7 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Split:
-    """Which of the 270 clips are held out."""
+    """Held-out clips, of 270."""
 
     name: str
     held_out: tuple[str, ...]
@@ -55,7 +55,7 @@ SPLITS: dict[str, Split] = {
         Split("official", ALL_CLIPS[TRAIN_CLIPS:], "the challenge's own validation set"),
     )
 }
-"""By the name that a run states. The first two train on 266 clips, the third on 240."""
+"""Splits by the name in a command. The first two train on 266 clips, the third on 240."""
 
 
 def find_split(name: str) -> Split:
@@ -128,7 +128,7 @@ def _locate(root: Path, name: str) -> Path:
 
 
 def _joined(train: Path, validation: Path, *, partial_set: bool) -> dict[Path, Path]:
-    """For each frame in the joined training folder, the file it is made of: itself, or that of a validation clip."""
+    """Map each frame in the joined training folder to its source: itself, or a frame of a validation clip."""
     require_folder(validation, advice="copy the validation set beside the training set")
     own = [f"{n:03}" for n in range(TRAIN_CLIPS) if (train / f"{n:03}").is_dir()]
     added = [n for n in range(VALIDATION_CLIPS) if (validation / f"{n:03}").is_dir()]

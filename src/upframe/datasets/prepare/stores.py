@@ -51,8 +51,8 @@ def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
 
 
 def _write(files: Mapping[str, Path], out: Path) -> None:
-    """Everything is put into a part folder, which an interrupted run goes on with, and checked before it gets its name."""
-    part = part_path(out)
+    """Write a store in a part folder, which an interrupted run resumes, and check it before it gets its name."""
+    part = out.with_name(f".{out.name}.part")
     entries = [png_entry(name, path) for name, path in files.items()]
     by_key = {entry.key: files[entry.name] for entry in entries}
     if len(by_key) < len(entries):

@@ -17,7 +17,7 @@ from upframe.models.architectures._flow import SPyNet, flow_warp
 PAIRS_PX = 1 << 15  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 
 Direction = Literal["backward", "forward"]
-"""Where features are brought from: "backward" from later frames, "forward" from earlier ones."""
+"""Direction of aligned features: "backward" from later frames, "forward" from earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def sampled_corners(frames: Tensor, flows: Tensor) -> Tensor:
 
 
 def corners_of_neighbours(clip: Tensor, flows: ClipFlows) -> tuple[Tensor, Tensor]:
-    """For every frame the corners sampled from the frame after it and from the one before it.
+    """Return, for every frame, the corners sampled from the next frame and from the previous one.
 
     Returns:
         (N, T, 4*C, H, W) twice; zeros for the last frame and for the first.

@@ -1,4 +1,4 @@
-"""A small optical-flow network of our own: warping, feature correlation and one decoder for all scales of a pyramid.
+"""upframe's own small optical-flow network: warping, feature correlation and one decoder for all scales of a pyramid.
 
 Papers: D. Sun, X. Yang, M.-Y. Liu, J. Kautz, "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume",
 CVPR 2018, https://arxiv.org/abs/1709.02371, for the pyramid of warped features and their correlation; J. Hur, S. Roth,
@@ -98,7 +98,7 @@ class CorrelationFlow(nn.Module):
         return scales
 
     def _residual(self, reference: Tensor, support: Tensor, flow: Tensor) -> Tensor:
-        """Return the correction to add to the flow, from the features of both frames."""
+        """Predict the update of the flow from the features of both frames."""
         reference = _normalised(reference)
         warped = _normalised(flow_warp(support, flow, padding="border"))
         steps = range(-self.radius_px, self.radius_px + 1)
@@ -112,7 +112,7 @@ class CorrelationFlow(nn.Module):
 
 
 def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Run convolutions on `x`, with a LeakyReLU after each but the last, applied on the way."""
+    """Apply the convolutions to `x`, with a LeakyReLU after each but the last, fused."""
     *before, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
     for conv in before:
         x = convolved(conv, x, slope=SLOPE)
@@ -127,8 +127,8 @@ def _normalised(x: Tensor) -> Tensor:
 class _Matches(torch.autograd.Function):
     """Scalar products of each pixel's feature with those of another map around the same place; beyond the border zeros.
 
-    (N, C, H, W) twice → (N, (2r + 1)², H, W), displacements by rows. Left to autograd, every displacement would fill a map
-    of zeros of its own on the way back.
+    (N, C, H, W) twice → (N, (2r + 1)², H, W), displacements by rows. Plain autograd would fill a map of zeros for every
+    displacement in the backward pass.
     """
 
     @staticmethod

@@ -215,7 +215,7 @@ def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mm_names(name: str) -> str:
-    """A parameter of SPyNet in the plain layout under its name in the mm layout; others stay.
+    """Translate a SPyNet parameter from the plain layout to its name in the mm layout; others keep their name.
 
     `spynet.basic_module.3.basic_module.4.weight` → `spynet.basic_module.3.basic_module.2.conv.weight`.
     """
@@ -227,7 +227,7 @@ def mm_names(name: str) -> str:
 
 
 def with_normalisation(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """`state` with the buffers `mean` and `std` of the SPyNet at `prefix`, which some files leave out."""
+    """Return `state` with the buffers `mean` and `std` of the SPyNet at `prefix`, which some files lack."""
     completed = dict(state)
     if any(name.startswith(f"{prefix}basic_module.") for name in state):
         completed.setdefault(f"{prefix}mean", torch.tensor(MEAN).view(1, 3, 1, 1))

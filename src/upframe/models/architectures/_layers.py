@@ -29,7 +29,7 @@ class PixelConv2d(nn.Conv2d):
     def __init__(self, colours: int, channels: int) -> None:
         super().__init__(colours, channels, 3, padding=1)
         self.maps: torch.dtype | None = None
-        """Type that its result is converted to; None leaves it."""
+        """Type of its result; None keeps it."""
 
     def forward(self, input: Tensor) -> Tensor:
         made = super().forward(input if self.maps is None else input.to(self.weight.dtype))
@@ -58,17 +58,17 @@ def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
 
 
 def added(mine: Tensor, other: Tensor) -> Tensor:
-    """`mine + other`, written into `mine`, which nobody else holds, unless its gradient needs what is there."""
+    """Return `mine + other`, computed in `mine`, which nobody else holds, unless a gradient needs its old value."""
     return mine + other if torch.is_grad_enabled() else mine.add_(other)
 
 
 def multiplied(mine: Tensor, other: Tensor) -> Tensor:
-    """`mine * other`, likewise."""
+    """Return `mine * other`, computed in the same way."""
     return mine * other if torch.is_grad_enabled() else mine.mul_(other)
 
 
 class OneStepConv2d(nn.Conv2d):
-    """A convolution that an engine may put in place of another: one that computes what follows it in the same step."""
+    """Replacement that an engine may install for a convolution: it also computes the following step."""
 
     def in_one_step(self, x: Tensor, *, slope: float = 1, other: Tensor | None = None, into_other: bool = False) -> Tensor:
         """LeakyReLU of the convolution, and `other` added to it, which may be written into if `into_other`."""
@@ -113,7 +113,7 @@ def convolved_beside(conv: nn.Conv2d, x: Tensor, other: Tensor, *, slope: float 
 
 
 def _fuses(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether oneDNN is there for this convolution, and no gradient or autocast in the way."""
+    """Whether oneDNN is available for this convolution and neither gradient nor autocast prevents it."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
     if torch.compiler.is_compiling():  # also when exporting: graphs are to hold what every runtime knows
@@ -275,7 +275,7 @@ _BLOCK = 16
 
 
 def _gradient_of_taps(x: Tensor, gradient: Tensor, k: int, d: int) -> Tensor:
-    """For each tap of the kernel the shifted input times the output's gradient, summed: (C, 1, K, K).
+    """Sum, for each tap of the kernel, the shifted input times the output's gradient: (C, 1, K, K).
 
     Taken from the gradient of a convolution that mixes 16 channels at a time, of which all but the diagonal is thrown away.
     A matrix unit does that in a third of the time of the sums in bfloat16, in half of it in float32 (16×64×48×48).

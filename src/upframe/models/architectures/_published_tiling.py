@@ -29,7 +29,8 @@ Padding = Literal["reflection", "reflection_circle"]
 
 @dataclass(frozen=True)
 class Piece:
-    """The part that one run reads along one axis, and the part of its result that is kept; both half-open [start, end)."""
+    """Range that one run reads along one axis, and the part of its result that is kept. Positions are half-open [start,
+    end)."""
 
     read_start: int
     """In input pixels (or frames); `read_end` lies beyond the picture where that is extended."""
@@ -39,7 +40,7 @@ class Piece:
     end: int
 
     def within(self, scale: int) -> slice:
-        """Where the kept part lies in what the run made."""
+        """Position of the kept part within the result of the run."""
         return slice(self.start - self.read_start * scale, self.end - self.read_start * scale)
 
 
@@ -106,7 +107,7 @@ def vrt_tiles(
 
 
 def vrt_pieces(length: int, *, tile: int, overlap: int, scale: int, window: int, trim: bool) -> list[Piece]:
-    """An axis of `length` cut as `vrt_tiles` says; without `trim` pieces keep all that they share."""
+    """Cut an axis of `length` as `vrt_tiles` says; without `trim`, pieces keep everything they share."""
     if tile == 0:
         return [Piece(0, -(-length // window) * window, 0, length * scale)]
     _check_overlap(tile, overlap)
@@ -194,7 +195,7 @@ def _distinct(pieces: list[Piece]) -> list[Piece]:
 
 
 def mirrored_windows(length: int, *, frames: int, padding: Padding = "reflection_circle") -> list[tuple[int, ...]]:
-    """For each of `length` frames the numbers of the `frames` frames around it, itself in the middle.
+    """For each of `length` frames, return the numbers of the `frames` frames around it, itself in the middle.
 
     What lies outside the clip is replaced. "reflection" mirrors the clip at its first and last frame, which are not
     repeated: (2, 1, 0, 1, 2) for the first of five. "reflection_circle", with which VSR-Transformer was scored, takes the
@@ -229,7 +230,7 @@ def _check_overlap(tile: int, overlap: int) -> None:
 
 
 def _run(run: Run, clip: Tensor, pieces: Sequence[Piece], scale: int) -> Tensor:
-    """Return the result of `run` on the part of `clip` that three pieces (frames, rows, columns) read."""
+    """Apply `run` to the part of `clip` that three pieces (frames, rows, columns) read."""
     t, y, x = pieces
     part = clip[:, t.read_start : t.read_end, :, y.read_start : y.read_end, x.read_start : x.read_end]
     for piece, axis in ((t, 1), (y, 3), (x, 4)):

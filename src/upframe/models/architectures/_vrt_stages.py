@@ -20,8 +20,8 @@ from upframe.models.architectures._tokens import GatedMLP, framewise, layer_norm
 from upframe.models.architectures._window_attention import Prepared, Size3, WindowAttention, WindowGroup, plan_windows
 
 Checkpointing = Literal["none", "attention", "all"]
-"""Which activations a training step computes a second time instead of keeping them: none, those of attention (the
-published setting), or those of the MLPs as well. Less memory, more time, the same gradients."""
+"""Activations that a training step computes a second time instead of keeping them: none, those of attention (the published
+setting), or also those of the MLPs. Less memory, more time, the same gradients."""
 
 
 class Block(nn.Module):
@@ -90,7 +90,7 @@ class Block(nn.Module):
         rows.index_copy_(0, places, part)
 
     def _attended(self, rows: Tensor, group: WindowGroup, prepared: Prepared) -> Tensor:
-        """Return the change that attention makes to the tokens of these windows, (windows * tokens, C)."""
+        """Compute the residual of attention for the tokens of these windows, (windows * tokens, C)."""
         return self._attention(rows.index_select(0, group.tokens.view(-1)), group, prepared)
 
     def _attention(self, part: Tensor, group: WindowGroup, prepared: Prepared) -> Tensor:
@@ -104,7 +104,7 @@ class Block(nn.Module):
         return tokenwise(lambda rows: self.mlp(layer_norm(rows, self.norm2)), x)
 
     def _kept(self, added: Tensor) -> Tensor:
-        """Drop the addition to the features of some samples in training, and scale up the rest to make up for it."""
+        """Drop the residual of some samples in training, and scale the others to compensate."""
         if not (self.training and self.drop):
             return added
         keep = 1 - self.drop
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 class BlockShape(NamedTuple):
-    """Settings that all blocks of a network share."""
+    """Arguments that all blocks of a network share."""
 
     heads: int
     mlp_ratio: int

@@ -1,4 +1,4 @@
-"""Weights of VRT: the arguments of the network that they belong to, and constants that a file may leave out."""
+"""Weights of VRT: the arguments of their network, and constants that a file may lack."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Arguments(TypedDict):
 
 
 def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants that the network keeps among its weights, where they are left out."""
+    """Return `state` with the constants that the network keeps among its weights, if they are missing."""
     completed = with_normalisation(state, "spynet.")
     first = f"{FIRST_GROUP}0.attn.{BIAS_TABLE}"
     if first not in state:
@@ -99,7 +99,7 @@ def _count(names: Iterable[str], start: str, end: str) -> int:
 
 
 def _scale(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """From the convolutions in front of pixel shuffles, which make s² times their channels."""
+    """Derive the scale from the convolutions before pixel shuffles, which have s² times their channels."""
     made = [shape for name, shape in shapes.items() if name.startswith("upsample.") and name.endswith(".weight")]
     return math.prod(math.isqrt(shape[0] // shape[1]) for shape in made)
 

@@ -1,5 +1,4 @@
-"""Weights of VSR-Transformer: the arguments of the network that they belong to, names, and constants that a file may leave
-out."""
+"""Weights of VSR-Transformer: the arguments of their network, names, and constants that a file may lack."""
 
 from __future__ import annotations
 
@@ -19,14 +18,14 @@ BRANCHES: dict[Directions, tuple[str, ...]] = {
     "forward": ("forward",),
     "none": ("own",),
 }
-"""Parts of a feed-forward, in the order in which it is fused. A branch is called `<side>_resblocks` if its features are
-warped or the frame's own, and `unwarped_<side>_resblocks` else: weights without a flow network must not pass for published
-ones that lack theirs."""
+"""Parts of a feed-forward, in the order of fusion. A branch is called `<side>_resblocks` if its features are warped or the
+frame's own, and `unwarped_<side>_resblocks` otherwise, so that weights without a flow network do not pass for published ones
+that lack it."""
 _BRANCH = re.compile(r"transformer\.layers\.\d+\.1\.fn\.fn\.(\w+_resblocks)\.")
 
 
 class Ablations(TypedDict, total=False):
-    """Departures from the published networks that show in the weights; explained at `VSRTransformer`."""
+    """Differences from the published networks that show in the weights; `VSRTransformer` explains them."""
 
     attention: bool
     directions: Directions
@@ -34,12 +33,12 @@ class Ablations(TypedDict, total=False):
 
 
 def parameter_name(name: str) -> str:
-    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    """Translate a parameter whose flow network has the plain layout to its name in this module; others keep their name."""
     return mm_names(name) if name.startswith("spynet.") else name
 
 
 def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants that the network keeps among its weights, where they are left out."""
+    """Return `state` with the constants that the network keeps among its weights, if they are missing."""
     completed = with_normalisation(state, "spynet.spynet.")
     depth = _count(state, "transformer.layers.", ".0.fn.norm.weight")
     if depth:
@@ -48,8 +47,7 @@ def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of `VSRTransformer` that parameters of these shapes were made with; of `Ablations` only those that say
-    something.
+    """Return the arguments of `VSRTransformer` for parameters of these shapes; of `Ablations` only those that differ.
 
     Heads, the side of a token, the position code and the slope leave no trace in them; they are taken to be the published
     ones. So is the number of frames, of which only sixths show.

@@ -1,4 +1,4 @@
-"""Attention within windows of a clip, shifted or not: which tokens belong together, and what they do to each other.
+"""Attention within windows of a clip, shifted or not: a plan of the windows, and the computation.
 
 Papers: Z. Liu et al., "Swin Transformer", ICCV 2021, https://arxiv.org/abs/2103.14030 (shifted windows, relative position
 table); J. Liang et al., "VRT: A Video Restoration Transformer", IEEE TIP 2024, https://arxiv.org/abs/2201.12288 (mutual
@@ -91,7 +91,7 @@ def _axis(length: int, window: int, *, shifted: bool) -> _Axis:
 
 @lru_cache(maxsize=32)  # a network has six kinds of windows on at most four scales
 def plan_windows(clip: tuple[int, int, int, int], window: Size3, *, shifted: bool, device: torch.device) -> WindowPlan:
-    """Where the tokens of all windows of a clip lie.
+    """Positions of the tokens of all windows of a clip.
 
     Args:
         clip: N, D, H, W.
@@ -176,7 +176,7 @@ def sine_position_code(height: int, width: int, channels: int) -> Tensor:
 
 # Attention ------------------------------------------------------------------------------------------------------------
 class Prepared(NamedTuple):
-    """Tensors that `WindowAttention` derives from its parameters for windows of one size, the same for every window."""
+    """Values that `WindowAttention` derives from its parameters for windows of one size, the same for every window."""
 
     qkv_self: tuple[Tensor, Tensor | None]
     """Weight and bias; each head widened with zeros to a size that is quick to multiply."""
@@ -218,7 +218,7 @@ class WindowAttention(nn.Module):
             self.qkv_mut = nn.Linear(channels, 3 * channels, bias=qkv_bias)
 
     def prepared(self, tokens: int) -> Prepared:
-        """Return the tensors that do not depend on the input, for windows of this many tokens. Differentiable."""
+        """Compute everything that does not depend on the input, for windows of this many tokens. Differentiable."""
         index = self.relative_position_index[:tokens, :tokens]
         table = self.relative_position_bias_table.t().contiguous().index_select(1, index.reshape(-1))
         table = table.to(torch.promote_types(table.dtype, torch.float32))

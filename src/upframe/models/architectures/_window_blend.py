@@ -76,7 +76,7 @@ class Windows:
         return tuple(windows_along(length, self.side, self.overlap) for length in self.size)  # type: ignore[return-value]
 
     def blended(self, like: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
-        """Join the results of `make` for the windows at (row, column), (..., side, side, C), with smooth transitions.
+        """Call `make` for the window at (row, column), (..., side, side, C), and join the results with smooth transitions.
 
         Args:
             like: (..., H, W, C); the result has its shape, layout, dtype and device.

@@ -113,7 +113,7 @@ class BasicVSR(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters, in which features are kept and convolved."""
+        """Type of the parameters, in which features are kept and convolved."""
         dtype: torch.dtype = self.fusion.weight.dtype
         return dtype
 
@@ -205,10 +205,10 @@ class BasicVSR(nn.Module):
         return base
 
     def _detail(self, backward_feature: Tensor, forward_feature: Tensor, band: slice) -> Tensor:
-        """Return the detail to add to the bilinear enlargement of a band of rows, from the features of both branches.
+        """Compute the residual to the bilinear enlargement of a band of rows, from the features of both branches.
 
-        Convolutions at 1, 2, 4 and 4 times the size look one row further each. Two rows around the band serve them all; of
-        these, and then of what is made of them, each leaves the outermost behind, which has seen a border that is none.
+        Convolutions at 1, 2, 4 and 4 times the size each read one row further. Two rows around the band suffice: each
+        convolution drops the outermost rows of its result, which saw a border that is not the picture's.
         """
         above, below = min(2, band.start), min(2, backward_feature.shape[2] - band.stop)
         seen = slice(band.start - above, band.stop + below)
@@ -321,7 +321,7 @@ class RealBasicVSR(nn.Module):
         return self.image_cleaning(frames.to(self.basicvsr.dtype))  # type: ignore[no-any-return]
 
     def _residue(self, clip: Tensor, max_px: int) -> Tensor:
-        """Return the change that cleaning makes to the clip, computed by frames, in bands of rows where frames are large."""
+        """Compute the residual of cleaning, frame by frame, in bands of rows if frames are large."""
         h, w = clip.shape[-2:]
         halo = self.cleaning_radius_px
         rows = max(halo, max_px // w)
@@ -338,7 +338,7 @@ class RealBasicVSR(nn.Module):
         return torch.stack(frames, dim=1)
 
     def _residue_in_time(self, clip: Tensor) -> Tensor:
-        """Return the change that recurrent cleaning makes to the clip."""
+        """Compute the residual of recurrent cleaning."""
         frames = list(clip.unbind(1))
         flows = self.basicvsr._flows(frames[1:], frames[:-1])
         blocks, last = self.image_cleaning
@@ -356,12 +356,12 @@ def _mean_abs(residue: Tensor) -> float:
 
 # Weights --------------------------------------------------------------------------------------------------------------
 def parameter_name(name: str) -> str:
-    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    """Translate a parameter whose flow network has the plain layout to its name in this module; others keep their name."""
     return mm_names(name) if "spynet." in name else name
 
 
 def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants of SPyNet, which files of older releases leave out."""
+    """Return `state` with the constants of SPyNet, which files of older releases lack."""
     return with_normalisation(state, "spynet.")
 
 
@@ -397,7 +397,7 @@ def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 
 
 def _rest(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
-    """Departures from the published networks."""
+    """Differences from the published networks."""
     reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
     rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
     if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):

@@ -42,7 +42,7 @@ Block = Literal["rlfb", "rfdb", "rfdbr"]
 
 
 class Ablations(TypedDict, total=False):
-    """Departures from the published networks; explained at `RLFN`."""
+    """Differences from the published networks; `RLFN` explains them."""
 
     block: Block
     esa_channels: int
@@ -90,7 +90,7 @@ Spread = tuple[Tensor, Tensor]
 
 
 def spread_in_place(size: Sequence[int], place: Place) -> Spread:
-    """Return the float64 matrices that stretch a tile's part of the pooled map as `F.interpolate` stretches the whole map.
+    """Compute `F.interpolate` of the whole picture's pooled map for the part that a tile of `size` covers, in float64.
 
     The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over all of it; so
     where a cell lands depends on the whole picture. Knowing that, a tile that begins at a multiple of six has the very
@@ -133,7 +133,7 @@ class RLFB(nn.Module):
         return self.esa(self.c5(self.refined(x)), spread)  # type: ignore[no-any-return]
 
     def refined(self, x: Tensor) -> Tensor:
-        """Return `x` plus the result of the three convolutions."""
+        """Return the residual of the three convolutions for `x`, and `x`."""
         y = convolved(self.c1_r, x, slope=SLOPE)
         y = convolved(self.c2_r, y, slope=SLOPE)
         return convolved_beside(self.c3_r, y, x, slope=SLOPE)
@@ -142,8 +142,9 @@ class RLFB(nn.Module):
 class RFDB(nn.Module):
     """Residual feature distillation block, which RLFB was made from.
 
-    Three times a shallow residual block, convolution and input added, refines the features, and a 1×1 convolution keeps half
-    as many of what it was given; the last refined ones are reduced by a 3×3 convolution. All kept ones are fused, then ESA.
+    Three shallow residual blocks (a convolution plus its input) refine the features, and before each a 1×1 convolution distils
+    half the channels of the block's input. A 3×3 convolution reduces the last refined features. All distilled features are
+    fused; ESA follows.
 
     J. Liu, J. Tang, G. Wu, "Residual Feature Distillation Network for Lightweight Image Super-Resolution", ECCVW 2020,
     https://arxiv.org/abs/2009.11551.
@@ -168,7 +169,7 @@ class RFDB(nn.Module):
 
 
 class RFDBR(nn.Module):
-    """RFDB without what it distils: three shallow residual blocks, a fusion and ESA. RLFB adds once instead of three times."""
+    """RFDB without distillation: three shallow residual blocks, a fusion and ESA. RLFB adds once instead of three times."""
 
     def __init__(self, channels: int, *, esa_channels: int, esa_convs: int) -> None:
         super().__init__()
@@ -227,11 +228,11 @@ class RLFN(nn.Module):
         self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
 
     def place_tensors(self, size: Sequence[int], place: Place) -> Spread:
-        """Return the tensors that `forward` takes for the `place` of a tile of `size` (height, width)."""
+        """Make the `place` argument of `forward` for a tile of `size` (height, width)."""
         return spread_in_place(size, place)
 
     def forward(self, x: Tensor, place: Place | Spread | None = None) -> Tensor:
-        """Run on `x`; `place` says where it lies when it is a tile of a larger picture, as such or as `place_tensors`."""
+        """Run on `x`. For a tile of a larger picture, `place` states its position, as a `Place` or as `place_tensors`."""
         spread = self.place_tensors(x.shape[-2:], place) if isinstance(place, Place) else place
         head = self.conv_1(x)
         y = head
@@ -243,8 +244,8 @@ class RLFN(nn.Module):
 def fold_value_range(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Official weights, which work on 0–255, rewritten for [0, 1] in and out; exact up to rounding of the products.
 
-    Only the first convolution sees the input and only the last makes the output. In the middle features stay what they
-    were, so the network computes the same function of the same picture. Expects the key names of this module.
+    Only the first convolution reads the input and only the last writes the output. The features between them do not change, so
+    the network computes the same function of the same picture. Expects the key names of this module.
     """
     folded = dict(state)
     folded["conv_1.weight"] = multiply_input_by(255.0, state["conv_1.weight"])
@@ -266,7 +267,7 @@ _FIRST: dict[Block, str] = {"rlfb": "c1_r.weight", "rfdb": "distil.0.weight", "r
 
 
 def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of `RLFN` that parameters of these shapes were made with; of `Ablations` only those that say something.
+    """Return the arguments of `RLFN` for parameters of these shapes; of `Ablations` only those that differ.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -290,7 +291,7 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _ablations(shapes: Mapping[str, tuple[int, ...]]) -> Ablations:
-    """Tell from the shapes of parameters how a network departs from the published ones."""
+    """Return the differences of these shapes from published ones."""
     found: Ablations = {}
     rlfb: Block = "rlfb"
     block = next((block for block, first in _FIRST.items() if f"block_1.{first}" in shapes), rlfb)
@@ -344,7 +345,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """Return the suffix that `ablations` add to a name, for instance "-rfdb-esa12x3"."""
+    """Return the suffix of a name for `ablations`, for instance "-rfdb-esa12x3"."""
     channels, convs = ablations.get("esa_channels", ESA_CHANNELS), ablations.get("esa_convs", 1)
     block = f"-{ablations['block']}" if "block" in ablations else ""
     return block if (channels, convs) == (ESA_CHANNELS, 1) else f"{block}-esa{channels}x{convs}"

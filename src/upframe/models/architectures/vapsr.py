@@ -27,7 +27,7 @@ PAPER = "Efficient Image Super-Resolution using Vast-Receptive-Field Attention, 
 
 
 class Ablations(TypedDict, total=False):
-    """Departures from the published networks; explained at `VapSR`."""
+    """Differences from the published networks; `VapSR` explains them."""
 
     projection_px: int
     dense_px: int
@@ -196,7 +196,7 @@ def receptive_radius(blocks: int, **ablations: Unpack[Ablations]) -> int:
 
 
 def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of `VapSR` that parameters of these shapes were made with; of `Ablations` only those that say something.
+    """Return the arguments of `VapSR` for parameters of these shapes; of `Ablations` only those that differ.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -226,7 +226,7 @@ def configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _ablations(shapes: Mapping[str, tuple[int, ...]]) -> Ablations:
-    """Tell from the shapes of parameters how a network departs from the published ones."""
+    """Return the differences of these shapes from published ones."""
     found: Ablations = {}
     if (projection_px := shapes["body.0.proj_1.weight"][-1]) != 1:
         found["projection_px"] = projection_px
@@ -271,7 +271,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """Return the suffix that `ablations` add to a name, for instance "-k9-nonorm"."""
+    """Return the suffix of a name for `ablations`, for instance "-k9-nonorm"."""
     given: Mapping[str, Any] = ablations
     sides = (f"-{mark}{given[key]}" for key, mark in _SIDES.items() if key in given)
     return "".join((*sides, *(f"-{mark}" for key, mark in _CHOICES.items() if key in given)))

@@ -329,7 +329,7 @@ def spec_for(**arguments: Unpack[Arguments]) -> ModelSpec:
     `vrt-c24d4-x4`.
 
     Weights for the two degradations of Vimeo-90K (003, 004) have the same shapes, and so do those for deblurring (005, 006,
-    007): they run alike, and what is known of one goes for the others. The first of `SPECS` stands for them all.
+    007). They run in the same way, and the facts of one hold for the others. The first in `SPECS` represents them.
     """
     for spec in SPECS:
         if cast("partial[VRT]", spec.build).keywords == arguments:

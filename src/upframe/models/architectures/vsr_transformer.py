@@ -152,7 +152,7 @@ class FeedForward(nn.Module):
         self.fusion = conv1x1(len(self.branches) * channels, channels)
 
     def forward(self, x: Tensor, frames: Tensor, flows: tuple[Tensor, Tensor] | None, t: int) -> Tensor:
-        """Return the change to add to `x`.
+        """Return the residual that the caller adds to `x`.
 
         Args:
             frames: (N·T, 3, H, W) the input frames.
@@ -205,7 +205,7 @@ def _added(made: Tensor, x: Tensor) -> Tensor:
 
 
 def _by_frames(frames: Tensor, max_px: int, make: Callable[[slice], Tensor]) -> Tensor:
-    """Join the results of `make` for slices of the frames (B, ..., H, W) that have up to `max_px` pixels each, or of one."""
+    """Call `make` for slices of the frames (B, ..., H, W) of at most `max_px` pixels, or of one frame, and join the results."""
     h, w = frames.shape[-2:]
     at_once = max(1, max_px // (h * w))
     parts = [slice(start, min(start + at_once, len(frames))) for start in range(0, len(frames), at_once)]
@@ -382,13 +382,13 @@ class VSRTransformer(nn.Module):
         return base[..., : SCALE * size[0], : SCALE * size[1]]
 
     def _detail(self, x: Tensor) -> Tensor:
-        """Return the detail to add to the bilinear enlargement."""
+        """Compute the residual to the bilinear enlargement."""
         x = F.leaky_relu_(F.pixel_shuffle(self.upconv1(x), 2), self.slope)
         x = F.leaky_relu_(F.pixel_shuffle(self.upconv2(x), 2), self.slope)
         return self.conv_last(F.leaky_relu_(self.conv_hr(x), self.slope))  # type: ignore[no-any-return]
 
     def _run(self, module: Callable[..., Tensor], *given: object) -> Tensor:
-        """The module's result; with `checkpointing` only what it was given is kept for the backward pass."""
+        """Return the module's result; with `checkpointing`, only its input is kept for the backward pass."""
         if self.checkpointing and torch.is_grad_enabled():
             return cast("Tensor", checkpoint(module, *given, use_reentrant=False))
         return module(*given)
@@ -433,7 +433,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """Return the suffix that `ablations` add to a name, for instance "-blocks-backward-noflow"."""
+    """Return the suffix of a name for `ablations`, for instance "-blocks-backward-noflow"."""
     directions = ablations.get("directions")
     marks = ["" if ablations.get("attention", True) else "-blocks", f"-{directions}" if directions else ""]
     return "".join((*marks, "" if ablations.get("flow", True) else "-noflow"))

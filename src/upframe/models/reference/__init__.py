@@ -1,4 +1,4 @@
-"""Every network as its description reads, without any of the care that ours take of time and memory.
+"""Reference forms: every network as its description reads, without optimisation of time and memory.
 
 These are yardsticks: `upframe bench --compare` times our networks against them, and tests hold the outputs of the two
 together. They take the same keyword arguments and the same weights as ours, name for name, so that
@@ -26,4 +26,4 @@ PLAIN: Mapping[str, Callable[..., nn.Module]] = {
     "VRT": VRT,
     "VSR-Transformer": VSRTransformer,
 }
-"""`ModelSpec.family` → the plain form, which takes what the family's `configuration` returns."""
+"""Map `ModelSpec.family` to the reference form, which takes the arguments that the family's `configuration` returns."""

@@ -1,4 +1,4 @@
-"""Flow and warping as their descriptions suggest: positions made anew for every warp, one full pyramid for every call."""
+"""Flow and warping as their descriptions suggest: new positions for every warp, a full pyramid for every call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def warp(
 
 
 class SPyNet(_flow.SPyNet):
-    """SPyNet with the parameters of ours and the computation spelt out. Sides need not be multiples of 32."""
+    """SPyNet with upframe's parameters and the computation written out. Sides need not be multiples of 32."""
 
     def pyramid(self, reference: Tensor, support: Tensor, *, scales: int = 4) -> list[Tensor]:
         """The flow from `reference` to `support` (N, 3, H, W) at `scales` resolutions, finest first."""

@@ -1,4 +1,4 @@
-"""Blocks that the plain forms of the networks for clips share."""
+"""Blocks that the reference forms of networks for clips share."""
 
 from __future__ import annotations
 

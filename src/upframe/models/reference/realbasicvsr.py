@@ -1,4 +1,4 @@
-"""BasicVSR and RealBasicVSR the way their papers read: the yardsticks that our networks are measured against.
+"""Reference forms of BasicVSR and RealBasicVSR, as their papers read.
 
 Papers: K. C. K. Chan et al., "BasicVSR", CVPR 2021, https://arxiv.org/abs/2012.02181, and "Investigating Tradeoffs in
 Real-World Video Super-Resolution", CVPR 2022, https://arxiv.org/abs/2111.12704. Whole frames, all flows at once, every
@@ -28,7 +28,7 @@ class Upsample(nn.Module):
 
 
 class BasicVSR(nn.Module):
-    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W); see our `nets.realbasicvsr` for the arguments."""
+    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W); `models.architectures.realbasicvsr` explains the arguments."""
 
     def __init__(self, *, channels: int = 64, blocks: int = 30) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class BasicVSR(nn.Module):
 
 
 class RealBasicVSR(nn.Module):
-    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W), cleaned once; see our `nets.realbasicvsr` for the arguments."""
+    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W), cleaned once; `models.architectures.realbasicvsr` explains the arguments."""
 
     def __init__(self, *, channels: int = 64, propagation_blocks: int = 20, cleaning_blocks: int = 20) -> None:
         super().__init__()

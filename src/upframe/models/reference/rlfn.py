@@ -1,8 +1,8 @@
-"""RLFN the way its paper reads: the yardstick that our network is measured against.
+"""Reference form of RLFN, as its paper reads.
 
 Paper: F. Kong et al., "Residual Local Feature Network for Efficient Super-Resolution", CVPRW 2022,
-https://arxiv.org/abs/2205.07514. Pictures are (N, C, H, W) throughout and nothing is done in place. Correctness: equal
-to our network to rounding.
+https://arxiv.org/abs/2205.07514. Pictures are always (N, C, H, W), and no operation works in place. Correctness: equal to
+upframe's network except for rounding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class RLFN(nn.Module):
-    """(N, C, H, W) → (N, C, scale·H, scale·W); see our `nets.rlfn` for the arguments."""
+    """(N, C, H, W) → (N, C, scale·H, scale·W); `models.architectures.rlfn` explains the arguments."""
 
     def __init__(
         self, *, channels: int = 52, blocks: int = 6, scale: int = 4, inner_channels: int | None = None, colours: int = 3

@@ -1,8 +1,8 @@
-"""VapSR the way its paper reads: the yardstick that our network is measured against.
+"""Reference form of VapSR, as its paper reads.
 
 Paper: L. Zhou et al., "Efficient Image Super-Resolution using Vast-Receptive-Field Attention", ECCVW 2022,
 https://arxiv.org/abs/2210.05960. Pictures are (N, C, H, W); the norm over channels permutes to (N, H, W, C) and back with
-copies. Correctness: equal to our network to rounding.
+copies. Correctness: equal to upframe's network except for rounding.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class VapSR(nn.Module):
-    """(N, C, H, W) → (N, C, scale·H, scale·W); see our `nets.vapsr` for the arguments."""
+    """(N, C, H, W) → (N, C, scale·H, scale·W); `models.architectures.vapsr` explains the arguments."""
 
     def __init__(
         self,

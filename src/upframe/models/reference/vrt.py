@@ -1,4 +1,4 @@
-"""VRT the way its paper reads: the yardstick that our network is measured against.
+"""Reference form of VRT, as its paper reads.
 
 Paper: J. Liang, J. Cao, Y. Fan, K. Zhang, R. Ranjan, Y. Li, R. Timofte, L. Van Gool, "VRT: A Video Restoration
 Transformer", https://arxiv.org/abs/2201.12288. Written from the paper and numeric fixtures.
@@ -126,7 +126,7 @@ class WindowAttention(nn.Module):
 
 
 def _relative_position_index(window: Triple) -> Tensor:
-    """(tokens, tokens): which row of the table stands for query minus key."""
+    """Return the row of the table for each difference of query and key, (tokens, tokens)."""
     axes = [torch.arange(side) for side in window]
     coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)  # (3, tokens)
     distance = coordinates[:, :, None] - coordinates[:, None, :]
@@ -365,7 +365,7 @@ class Stage(nn.Module):
         return fused.permute(0, 4, 1, 2, 3)  # type: ignore[no-any-return]
 
     def _aligned(self, frames: Tensor, flows: Flows) -> Tensor:
-        """For every frame the features of those after it, aligned with it; zeros for the last."""
+        """Return, for every frame, the features of later frames aligned with it; zeros for the last."""
         count = frames.shape[1]
         aligned = []
         for i in range(count - 1):
@@ -408,7 +408,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv3d:
 class VRT(nn.Module):
     """(N, T, C, H, W) → (N, T, C, scale·H, scale·W), or the frame in the middle when it interpolates.
 
-    Sides must be multiples of 8 and at least 8 windows long; see our `nets.vrt` for the arguments.
+    Sides must be multiples of 8 and at least 8 windows long; `models.architectures.vrt` explains the arguments.
     """
 
     def __init__(
@@ -533,7 +533,7 @@ class VRT(nn.Module):
         )
 
     def _long_flows(self, flows: list[Tensor]) -> list[Flows]:
-        """For each scale the flows to the next frame, the one after it and so on; each clip runs the way of its flows."""
+        """Return, for each scale, the flows to the next frame, the one after it and so on, in the direction of each branch."""
         by_scale = []
         for flow in flows:
             reach = [flow]

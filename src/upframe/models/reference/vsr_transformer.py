@@ -1,4 +1,4 @@
-"""VSR-Transformer the way its paper reads: the yardstick that our network is measured against.
+"""Reference form of VSR-Transformer, as its paper reads.
 
 Paper: J. Cao, Y. Li, K. Zhang, L. Van Gool, "Video Super-Resolution Transformer", https://arxiv.org/abs/2106.06847.
 Written from the paper and numeric fixtures.
@@ -21,7 +21,7 @@ from upframe.models.reference._flow import SPyNet, warp
 from upframe.models.reference._layers import ResidualBlock, ResidualBlocks
 
 Flows = tuple[Tensor, Tensor]
-"""From each frame to the one before it and to the one after it, (N, T, 2, H, W) each; to itself where there is none."""
+"""Return the flows from each frame to the previous and to the next one, (N, T, 2, H, W) each; to itself at the ends."""
 
 
 class Attention(nn.Module):
@@ -135,7 +135,8 @@ class SineCode(nn.Module):
 
 
 class VSRTransformer(nn.Module):
-    """(N, T, 3, S, S) → (N, T, 3, 4 S, 4 S) with S = `window_px`; see our `nets.vsr_transformer` for the arguments."""
+    """(N, T, 3, S, S) → (N, T, 3, 4 S, 4 S) with S = `window_px`; `models.architectures.vsr_transformer` explains the
+    arguments."""
 
     def __init__(
         self,

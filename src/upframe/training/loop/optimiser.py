@@ -37,7 +37,7 @@ def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
 
 
 def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
-    """Build the optimiser that `rules` name, over `network`, with its parameters `grouped`.
+    """Make the optimiser of `rules` for `network`, with its parameters `grouped`.
 
     It contains all groups from the beginning, also those that train later; they have no state until then.
     """

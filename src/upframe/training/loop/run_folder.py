@@ -126,7 +126,7 @@ class RunFolder:
             return path.stat().st_size
 
     def cut_log(self, length: int, *, step: int) -> bool:
-        """Take the log back to what it was when the checkpoint of `step` was written, and drop a line that broke off.
+        """Cut the log back to the checkpoint of `step`, and drop an incomplete last line.
 
         The validation of that checkpoint comes after it and is kept. Returns whether it exists.
         """
@@ -186,7 +186,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _odd_part(archive: zipfile.ZipFile) -> str | None:
-    """A part of a checkpoint whose entry in the list of contents says what torch never says of one; None where there is none.
+    """Find a part of a checkpoint whose directory entry has values that torch never writes; None if there is none.
 
     No checksum covers the directory. A single changed bit there turns a part into a folder, and torch then reads uninitialised
     memory.

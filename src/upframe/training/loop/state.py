@@ -1,4 +1,4 @@
-"""The state that changes while a stage is trained, kept so that a run goes on as if it had never stopped.
+"""Everything that changes during a stage, stored so that a resumed run equals an uninterrupted one.
 
 The number of drawn batches decides the next samples (loader.py), and the number of steps decides the learning rate
 (schedule.py), so neither needs a state.

@@ -1,8 +1,8 @@
-"""Losses of super-resolution training, and how a recipe's term becomes one.
+"""Losses of super-resolution training, and how they are built from the terms of a recipe.
 
-Each is called as `loss(prediction, target)` with pictures (N, 3, H, W) or clips (N, T, 3, H, W) and gives a scalar in
-float32, whatever the precision of its input and also under autocast (float64 stays float64). `ContrastiveLoss` takes
-`negative=` too, and `VanillaGanLoss` scores instead of pictures. Weights of terms are no business of theirs.
+Each loss is called as `loss(prediction, target)` with pictures (N, 3, H, W) or clips (N, T, 3, H, W) and returns a scalar in
+float32 for any precision of its input, also under autocast (float64 stays float64). `ContrastiveLoss` also takes `negative=`,
+and `VanillaGanLoss` takes scores instead of pictures. The objective applies the weights of terms.
 
 The image-cleaning loss of RealBasicVSR is one of them between the cleaned clip and the ground truth, reduced by area averaging
 in `objective.py`.

@@ -1,4 +1,4 @@
-"""VSR-Transformer, as the authors' code trains it and as their article says.
+"""VSR-Transformer, trained as in the authors' code and as in their article.
 
 Cao et al., Video Super-Resolution Transformer, arXiv 2106.06847 (2021).
 
