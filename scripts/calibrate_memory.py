@@ -54,7 +54,7 @@ def measure(
     Args:
         model: Key of `MODELS`.
         shape: (frames, height, width).
-        keep: Of a network that streams, as `nets.clips.Keep`.
+        keep: Of a network that streams, as `models.interfaces.Keep`.
         parameters: Arguments of the network that replace those of the model, as JSON.
     """
     command = [sys.executable, __file__, model, "--precision", precision, "--keep", keep, "--parameters", parameters]

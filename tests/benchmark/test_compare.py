@@ -1,4 +1,4 @@
-"""Our networks beside their plain forms: who runs, what is told of each, and what happens when one fails.
+"""Networks beside their reference forms: which forms run, the report on each, and failures.
 
 Times and memory are only asked to be there: how large they are says more about the machine than about the code.
 """
@@ -56,7 +56,7 @@ def test_the_five_systems_have_plain_forms() -> None:
 
 def test_what_is_otherwise_than_published_has_no_plain_form() -> None:
     spec = rlfn.spec_for(channels=8, blocks=1, scale=2, inner_channels=8, block="rfdb")
-    with pytest.raises(ValueError, match="the plain form of RLFN has no block"):
+    with pytest.raises(ValueError, match="the reference form of RLFN has no block"):
         plain_form(spec, spec.build().state_dict())
 
 
@@ -127,7 +127,7 @@ def test_a_form_that_fails_is_reported_and_the_others_go_on() -> None:
     """The plain VSR-Transformer takes frames of the trained size only, as the published one does."""
     (one,) = compare_with_plain([untrained(TINY_VSRT)], size=(32, 40), frames=2, repeats=1, precisions=["fp32"]).compared
     plain, ours = one.forms
-    assert plain.error == "ValueError: the plain form takes frames of 32x32 only, not 40x32"
+    assert plain.error == "ValueError: the reference form takes only frames of 32x32, not 40x32"
     assert plain.timing is None
     assert ours.error is None
     assert ours.timing is not None

@@ -1,17 +1,17 @@
 """upframe's networks beside their reference forms: time, memory and result, measured in turns.
 
-The plain form (`nets.plain`) is the published computation written as its description reads. It runs in float32 with
-torch's defaults; ours run as the product does, through the engine. Every form has a process of its own
-(`comparison_worker`), and the forms take turns of half a second, one pass at least, of which the median counts: a machine
-that slows down slows all of them alike. A ratio is taken within a round; its median and quartiles say more than times on a
-machine that others use too.
+The reference form (`models.reference`) is the published computation written as its description reads. It runs in float32 with
+torch's defaults; upframe's network runs as in production, through the engine. Every form has its own process (`worker`). The
+forms take turns of half a second, of one pass at least, and the median of a turn counts, so that a slow moment of the machine
+affects all of them alike. Ratios are taken within a round; on a shared machine, their median and quartiles are more reliable
+than times.
 
 Added memory is the peak of resident memory from the first pass to the last, less what the process held after loading
 the weights and the input; on CUDA it is the allocator's peak. Everything that the passes need is in it: activations,
 kernels' scratch space, fragmentation.
 
-The work is counted (`bench.count`) on the plain form, two operations for a multiply-accumulate, and set against the
-faster of a matrix product and a convolution measured in the same rounds. A form whose share is low waits for memory.
+Operations are counted on the reference form (`cost.count`), two for a multiply-accumulate, and divided by the faster of a
+matrix product and a convolution, measured in the same rounds. A form with a small share waits for memory.
 """
 
 from __future__ import annotations
@@ -268,16 +268,17 @@ def compare_with_plain(
         size: (height, width) of the input; None for each model's `default_case`, as `frames`.
         frames: Of a clip; networks for single frames take one unless more are asked.
         repeats: Timed rounds, after one that is not timed.
-        precisions: In which ours run, where they are proven.
-        engines: That run ours, by their names; backends of graphs are left out of precisions they do not compute in.
+        precisions: Precisions of upframe's network, if proven.
+        engines: Engines of upframe's network, by name; an engine skips precisions that it does not support.
         device: As `engines.pick_device` takes it.
         threads: CPU threads; None leaves torch's choice.
         clip: (1, T, C, H, W) in [0, 1] to run on instead of a synthetic one; fixes `size` and `frames`.
         on_event: Called after every pass with its model and form, passes done and passes in all.
 
     Raises:
-        UsageError: for no model, one without a plain form, no repeat, or a size, precision or engine that a model cannot take.
-        ResourceError: when the device is not there.
+        UsageError: without a model, for a model without a reference form, without repeats, or for a size, precision or engine
+            that a model does not accept.
+        ResourceError: if the device does not exist.
     """
     if not models:
         raise UsageError("bench", "no model was named", "name one or more, for instance rlfn-x4")
@@ -339,7 +340,7 @@ class _Form:
 
 def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> Case:
     if spec.family not in PLAIN:
-        raise UsageError(spec.name, f"there is no plain form of {spec.family}", f"compare one of {', '.join(PLAIN)}")
+        raise UsageError(spec.name, f"{spec.family} has no reference form", f"compare one of {', '.join(PLAIN)}")
     usual = default_case(spec)
     case = Case(frames or usual.frames, size or usual.size)
     if any(spec.size.padded(side) != side for side in case.size):
@@ -471,7 +472,7 @@ def _limits(answers: list[dict[str, Any]]) -> Limits:
 
 # Processes ------------------------------------------------------------------------------------------------------------
 class _Worker:
-    """The parent's end of a `comparison_worker`; once it has failed, questions are not asked any more."""
+    """The parent's end of a `worker`; after a failure it asks no more questions."""
 
     def __init__(self, job: Job) -> None:
         self.error: str | None = None

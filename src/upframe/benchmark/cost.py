@@ -13,9 +13,9 @@ functional calls count like modules do. The conventions, chosen so that the publ
 Everything else that computes is listed on the card as not counted, with its calls and elements; an operation from outside
 torch (a custom kernel) is called out, because it can hide most of a network's work.
 
-Peak memory is counted at the allocator: on the CPU as the most bytes of live tensors at any moment of one forward pass
-(weights, input and activations; kernels' own scratch space excluded), which is the same on every machine; on CUDA
-as `torch.cuda.max_memory_allocated` (what NTIRE prints), likewise with the weights of the measured network only.
+Peak memory is counted at the allocator. On the CPU it is the most bytes of live tensors at any moment of one forward pass
+(weights, input and activations, without the kernels' scratch space), which is the same on every machine. On CUDA it is
+`torch.cuda.max_memory_allocated` (which NTIRE prints). Both include only the weights of the measured network.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def count(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype = torc
 
 def _counted_pass(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype, device: str) -> _Counter:
     counter = _Counter()
-    # inference_mode keeps composite operations whole; no_grad shows their parts, which is what is counted.
+    # inference_mode keeps composite operations whole; no_grad shows their parts, which are counted.
     with torch.inference_mode(False), torch.no_grad():
         replica = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
         x = torch.zeros(tuple(shape), device=device, dtype=dtype)
@@ -329,7 +329,7 @@ def bench(
 
     Raises:
         UsageError: for no model, no repeat, or a size that some model cannot take.
-        ResourceError: when the device is not there.
+        ResourceError: if the device does not exist.
     """
     if not models:
         raise UsageError("bench", "no model was named", "name one or more, for instance rlfn-x4")

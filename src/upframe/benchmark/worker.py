@@ -70,12 +70,12 @@ def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
     """Return the reference form of a network; it shares the memory of the network's weights.
 
     Raises:
-        KeyError: there is no plain form of this family.
-        ValueError: the network is no published one, and the plain form has not what it has.
+        KeyError: this family has no reference form.
+        ValueError: the network is not a published one, and the reference form lacks its options.
     """
     build, arguments = PLAIN[spec.family], _arguments(spec.family, state)
     if others := sorted(arguments.keys() - inspect.signature(build).parameters.keys()):
-        raise ValueError(f"the plain form of {spec.family} has no {', '.join(others)}")
+        raise ValueError(f"the reference form of {spec.family} has no {', '.join(others)}")
     with torch.device("meta"):
         network = build(**arguments)
     network.load_state_dict(state, assign=True)

@@ -62,10 +62,10 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
     It skips pictures of other kinds, and those smaller than `minimum_px`, with a warning.
 
     Args:
-        exclude: Glob patterns of names (or of paths below `folder`) to leave out, sub-images of such names included.
+        exclude: Glob patterns of excluded names (or paths below `folder`), including sub-images of such names.
 
     Raises:
-        InputError: for a damaged header, by name, or when nothing usable is there.
+        InputError: if a header is damaged (the message names the file) or nothing usable exists.
     """
     store: FrameStore
     if is_lmdb(folder):
@@ -82,7 +82,7 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
     usable = []
     for name in names:
         if min(store.size(name)) < minimum_px:
-            log.warning("%s is smaller than %d px and is left out", name, minimum_px)
+            log.warning("skipped %s: it is smaller than %d px", name, minimum_px)
         else:
             usable.append(Footage(name, (name,)))
     if not usable:
@@ -97,11 +97,11 @@ def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int
     It skips clips of fewer than `minimum_frames` frames with a warning.
 
     Args:
-        exclude: Glob patterns of names of clips to leave out: "000" leaves out the clip and its sub-images "000_s001".
+        exclude: Glob patterns of excluded clips: "000" excludes the clip and its sub-images "000_s001".
         cache: Where videos are kept decoded; `video_cache.default_cache()` otherwise.
 
     Raises:
-        InputError: when nothing usable is there, a frame's number is missing or comes twice, or a video is damaged.
+        InputError: if nothing usable exists, a frame's number is missing or repeated, or a video is damaged.
     """
     store: FrameStore
     if is_lmdb(folder):
@@ -113,7 +113,7 @@ def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int
     usable = []
     for name, frames in clips.items():
         if len(frames) < minimum_frames:
-            log.warning("%s has %d frames where %d are needed and is left out", name, len(frames), minimum_frames)
+            log.warning("skipped %s: it has %d frames, and %d are needed", name, len(frames), minimum_frames)
         else:
             usable.append(Footage(name, tuple(frames)))
     if not usable:
@@ -175,7 +175,7 @@ def _plain(name: str, scale: int) -> str:
 def _is_rgb8(name: str, info: MediaInfo) -> bool:
     if info.dtype == np.uint8 and info.channels == 3:
         return True
-    log.warning("%s is not 8-bit RGB and is left out", name)
+    log.warning("skipped %s: it is not 8-bit RGB", name)
     return False
 
 
@@ -213,7 +213,7 @@ def _from_files(folder: Path, exclude: Sequence[str], cache: Path | None) -> tup
     videos = _videos(folder, exclude)
     below = {path.parent for path in iter_files(folder, recursive=True)}
     if videos and folder in below:
-        log.warning("%s: pictures that lie beside videos are no clip and are left out", folder)
+        log.warning("%s: skipped the pictures, because the folder contains videos", folder)
         below -= {folder}
     named = {path.relative_to(folder).as_posix(): path for path in sorted(below, key=lambda p: (natural_key(str(p)), p))}
     frames, clips = _from_folders(folder, {name: path for name, path in named.items() if not _matches(name, exclude)})

@@ -43,7 +43,7 @@ def find_test_sets(data: Path, *, scale: int, datasets: Sequence[str] | None = N
     """The test sets in a folder.
 
     Args:
-        data: A folder of sets, each with `HR/` and perhaps `LRbicX{scale}/`; or one such set; or plain HR images.
+        data: A folder of sets, each with `HR/` and perhaps `LRbicX{scale}/`; or one such set; or only HR images.
         datasets: Names of the sets wanted, in that order, case ignored; by default all there are.
 
     Raises:

@@ -199,7 +199,7 @@ def _hashes(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
     # The lower of the two middle values, as torch has it: a bit is set in one half of the coefficients.
     middle = np.sort(low[:, 1:], axis=1)[:, (low.shape[1] - 2) // 2, None] if len(low) else np.empty((0, 1))
     bits = low > middle
-    bits[:, 0] = False  # the mean says nothing about what is shown
+    bits[:, 0] = False  # the mean carries no content
     packed: NDArray[np.uint64] = (bits * (np.uint64(1) << np.arange(HASH_SIDE**2, dtype=np.uint64))).sum(1, dtype=np.uint64)
     return packed
 

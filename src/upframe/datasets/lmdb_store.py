@@ -64,7 +64,7 @@ class LmdbStore:
     """The pictures of an LMDB store; see `stores.FrameStore`. The file is mapped when the first picture is read.
 
     Args:
-        path: The `.lmdb` folder, ours or another framework's. Without `meta_info.txt` keys are read from the store.
+        path: The `.lmdb` folder, of upframe or another framework. Without `meta_info.txt`, keys are read from the store.
 
     Raises:
         InputError: if it is no store, or its list is damaged.
@@ -101,7 +101,7 @@ class LmdbStore:
         """The file as it was put in.
 
         Raises:
-            InputError: if the key is not there.
+            InputError: if the key does not exist.
         """
         with self._open().begin() as transaction:
             data = transaction.get(key.encode())
@@ -126,7 +126,7 @@ class LmdbStore:
                 if path in _OPEN and _OPEN[path][0] != inode:
                     _OPEN.pop(path)[1].close()  # the store was made again since
                 if path not in _OPEN:
-                    # Random access: reading ahead would fetch what is not used. No lock: nobody writes to a finished store.
+                    # Random access: reading ahead would fetch unused data. No lock: nobody writes to a finished store.
                     environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
                     _OPEN[path] = inode, environment
             except (lmdb.Error, OSError) as error:
@@ -164,11 +164,11 @@ def read_meta_info(path: Path) -> list[Entry]:
 def write_lmdb(path: Path, files: Mapping[str, Path], *, shapes: Iterable[Entry]) -> None:
     """Put encoded pictures into the store at `path`, and list them.
 
-    Files are stored as they are, and committed every few hundred: called again after an interruption, it goes on with
-    those that are missing. The list is written last, so a store that has one is complete.
+    Files are stored unchanged and committed every few hundred: a call after an interruption resumes with the missing ones. The
+    list is written last, so a store with a list is complete.
 
     Args:
-        path: A folder, made if it is not there.
+        path: A folder; it is created if missing.
         files: By key.
         shapes: One entry for each key, in the order of the list.
 

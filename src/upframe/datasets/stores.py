@@ -108,7 +108,7 @@ class ArrayStore:
         return self._maps[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_clips": self._clips, "_maps": {}}  # mapped again by whoever receives it; a pickled map is a copy
+        return {"_clips": self._clips, "_maps": {}}  # the receiver maps it again; a pickled map is a copy
 
 
 class JoinedStore:
@@ -203,7 +203,7 @@ class HeldStore:
             if key in self._held:
                 self._held.move_to_end(key)
                 return self._held[key]
-        picture = self._store.read(key)  # outside the lock: others may go on meanwhile
+        picture = self._store.read(key)  # outside the lock, so that others can continue
         with self._lock:
             if key not in self._held:
                 self._held[key] = picture

@@ -35,7 +35,7 @@ def decoded_video(path: Path, *, cache: Path) -> Path:
     The file is found again by the video's place, size and time of change. It appears whole or not at all.
 
     Raises:
-        InputError: if the video is damaged anywhere: nothing is trained on frames that stand in for bad ones.
+        InputError: if the video is damaged anywhere: training must not use repeated frames in place of bad ones.
         OutputError: if the cache cannot be written, or its disk has no room.
     """
     try:
@@ -82,7 +82,7 @@ def _alone(target: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
         yield
-        if target.is_file():  # else whoever waits with the same lock file is to make it, and nobody with a new one
+        if target.is_file():  # else a process that waits for the same lock file makes it, and none with a new one
             lock.unlink(missing_ok=True)
 
 
@@ -90,7 +90,7 @@ def check_room(folder: Path, needed_bytes: int) -> None:
     """Refuse to begin if the disk lacks space for the frames and a fifth more.
 
     Raises:
-        OutputError: naming what is needed and what is free.
+        OutputError: with the needed and the free space.
     """
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(existing).free

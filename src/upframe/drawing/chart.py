@@ -15,7 +15,7 @@ Pixels = NDArray[Any]
 RGB = tuple[int, int, int]
 
 BACKGROUND, INK, FAINT, GRID, MARK = (255, 255, 255), (24, 24, 27), (113, 113, 122), (228, 228, 231), (220, 38, 38)
-# Told apart by readers with any colour vision. M. Okabe, K. Ito, "Color Universal Design", 2008; yellow is left out on white.
+# Distinguishable with any colour vision. M. Okabe, K. Ito, "Color Universal Design", 2008; no yellow on white.
 COLOURS: tuple[RGB, ...] = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0)),
     *((204, 121, 167), (86, 180, 233), (24, 24, 27)),

@@ -94,7 +94,7 @@ def contact_sheet(rows: Sequence[SheetRow], *, headings: Sequence[str], title: s
     font, small = ImageFont.load_default(FONT_PX), ImageFont.load_default(FONT_PX - 2)
     texts = [(heading, font) for heading in headings] + [(text, small) for row in rows for text in row.captions]
     cell = max([int(used.getlength(text)) + 1 for text, used in texts] + [p.width for line in panels for p in line])
-    # Overviews are cut to the same width as the widest, so that details of all rows stand in columns.
+    # All overviews get the width of the widest, so that the details of all rows align in columns.
     first = max([o.width for o in overviews] + [int(small.getlength(row.name)) + 1 for row in rows])
     heights = [max(o.height, *(p.height for p in line)) for o, line in zip(overviews, panels, strict=True)]
     width = max(2 * MARGIN_PX + first + len(headings) * (GAP_PX + cell), 2 * MARGIN_PX + int(font.getlength(title)) + 1)

@@ -1,9 +1,9 @@
 """Evaluation: published protocols, run on test sets, as tables that state how they were made.
 
-A score means nothing without the way it was taken. That way is a `Protocol` with a name; its digest, the digest of the
-pixels it was taken on, the model's SHA-256 and the machine are stored with every score, and results that differ in
-protocol, scale or data refuse to be compared. This module runs models; `protocols` says how scores are taken, `testsets`
-and `clipsets` find the data, `results` holds what came out.
+A score means nothing without its method. The method is a `Protocol` with a name. Every score is stored with the digest of its
+protocol, the digest of the compared pixels, the SHA-256 of the model and the machine, and results that differ in protocol,
+scale or data are not compared. This module runs models; `metrics.protocols` defines the methods, `datasets.images` and
+`datasets.clips` find the data, `results` holds the scores.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def evaluate(
         models: Models, or names or paths that `models.load` takes, or "bicubic".
         protocol: A key of `PROTOCOLS`; it says whether `data` holds images or clips.
         data: See `find_test_sets` for images; for clips the root of the set in one of its usual layouts, see
-            `clipsets.LAYOUTS`.
+            `datasets.clips.LAYOUTS`.
         datasets: Sets wanted, in that order; by default all in `data`. Only for images: a protocol on clips names its set.
         scale: Needed only when no model states it.
         save_images: Folder for the outputs, `<model>/<set>/<image>.png` or `<model>/<set>/<clip>/<frame>.png`.
@@ -324,7 +324,7 @@ def _contenders(
     if len(scales) > 1:
         named = ", ".join(f"{m.name} x{m.spec.scale}" for m in loaded if isinstance(m, Model))
         asked = f" with --scale {scale}" if scale is not None else ""
-        raise UsageError("evaluate", f"one table holds one scale, found {named}{asked}", "evaluate each scale by itself")
+        raise UsageError("evaluate", f"one table holds one scale, found {named}{asked}", "evaluate each scale separately")
     (common,) = scales
     if common < 1:
         raise UsageError("scale", f"{common} is not a scale", "use 2, 3 or 4")

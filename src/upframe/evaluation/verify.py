@@ -104,7 +104,7 @@ def proof_sheet(
 
     Args:
         weights: Models, or names or paths that `models.load` takes; any mix of scales.
-        data: Test sets, see `testsets.find_test_sets`.
+        data: Test sets, see `datasets.images.find_test_sets`.
         datasets: Sets wanted; by default all in `data`. Sets that a score is known for but that are not in `data`
             get a row that says so.
 

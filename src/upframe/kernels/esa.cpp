@@ -1,6 +1,6 @@
 // The end of RLFN's blocks, pixel by pixel: a 1x1 fusion and enhanced spatial attention, in two passes over the map.
 //
-// F. Kong et al., "Residual Local Feature Network for Efficient Super-Resolution", CVPRW 2022, fig. 3b and 4c; nets/rlfn.py.
+// F. Kong et al., "Residual Local Feature Network for Efficient Super-Resolution", CVPRW 2022, fig. 3b and 4c; models/architectures/rlfn.py.
 // Of C channels, with 16 of attention,
 //
 //     z = W5 y + b5,   r = W1 z + b1                                         first pass

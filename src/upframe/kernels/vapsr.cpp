@@ -1,6 +1,6 @@
 // The blocks of VapSR, fused: no map of a block but its input and output leaves the cache.
 //
-// A block (paper: Zhou et al., ECCVW 2022, section 3.2; nets/vapsr.py) of C channels and A = 64 channels of attention is
+// A block (paper: Zhou et al., ECCVW 2022, section 3.2; models/architectures/vapsr.py) of C channels and A = 64 channels of attention is
 //
 //     y1 = gelu(W1 x + b1)          point-wise           C -> A
 //     y2 = W2 y1 + b2               point-wise           A -> A

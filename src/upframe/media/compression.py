@@ -42,7 +42,7 @@ def video_compressed(frames: RGB8, *, encoder: str, bit_rate: int, frame_rate: i
         frames: (T, H, W, 3) RGB, any size; odd sides are extended by a pixel for the codec and cut again.
         encoder: FFmpeg's name of an encoder or a format that MP4 holds: "libx264", "mpeg4", or "h264" for FFmpeg's first
             choice of H.264 encoders.
-        bit_rate: Wanted bits per second of the film.
+        bit_rate: Target of the video, in bits per second.
         frame_rate: Frames per second; each frame gets about bit_rate / frame_rate bits.
 
     Returns:

@@ -1,8 +1,8 @@
 """How close a picture is to the true one: PSNR and SSIM, each with its convention stated and its paper named.
 
-Both are computed in float64. Pictures come as arrays (H, W) or (H, W, C), or as tensors (C, H, W) or (N, C, H, W); a
-batch scores the mean over its pictures. White is 255 for uint8, 65535 for uint16 and 1.0 for floats unless `peak` says
-otherwise: the range is never guessed from the values.
+Both are computed in float64. Pictures are arrays (H, W) or (H, W, C), or tensors (C, H, W) or (N, C, H, W); the score of a
+batch is the mean over its pictures. White is 255 for uint8, 65535 for uint16 and 1.0 for floats unless `peak` sets another
+value: the range is never guessed from the values.
 
 Correctness: the reference values of PSNR and SSIM on RGB, Y and gray, with and without border, to 1e-6 (dB and SSIM).
 """
@@ -33,7 +33,7 @@ def psnr(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
 
     Args:
         peak: Code value of white; by default that of the dtype.
-        crop_border: Pixels left out along every edge.
+        crop_border: Excluded pixels along every edge.
         luma: Compare the unrounded BT.601 studio Y of RGB pictures instead of their channels.
 
     Raises:

@@ -1,7 +1,7 @@
 """Motion between two frames, for the measures that follow it, and warping along it.
 
-A *flow* is a tensor (2, H, W) in pixels, x before y: what stands at (y, x) of the first frame stands at
-(y + flow[1], x + flow[0]) of the second. Any `FlowEstimator` will do; `LucasKanade` needs no weights.
+A *flow* is a tensor (2, H, W) in pixels, x before y: the content at (y, x) of the first frame is at (y + flow[1], x + flow[0])
+of the second. Any `FlowEstimator` works; `LucasKanade` needs no weights.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class LucasKanade:
 
     Source: B. D. Lucas, T. Kanade, IJCAI 1981; the pyramid as J.-Y. Bouguet, Intel, 2000.
 
-    Mean error on synthetic motion of three textured pictures of 160×200: 0.05 to 0.1 px for shifts up to 6 px and for 2°
-    of rotation with 3 % of zoom; 0.1 to 0.4 px for a shift of 14 px, most of it at the border that leaves the frame; 0.1
-    to 0.2 px under noise of deviation 5. It knows no motion borders: within a window of one it is wrong, as on plain
-    areas, which keep the motion that coarser levels gave them. `occluded` marks most of what is wrong. Identical frames
-    have a flow of exactly 0. Takes 2 to 5 s per megapixel on one core.
+    Mean error on synthetic motion of three textured pictures of 160×200: 0.05 to 0.1 px for shifts up to 6 px and for 2° of
+    rotation with 3 % of zoom; 0.1 to 0.4 px for a shift of 14 px, most of it at the border that leaves the frame; 0.1 to 0.2 px
+    under noise of deviation 5. The estimator does not detect motion borders: it is wrong within a window of one, and on flat
+    areas, which keep the motion of coarser levels. `occluded` marks most of these errors. Identical frames have a flow of
+    exactly 0. Takes 2 to 5 s per megapixel on one core.
     """
 
     window_sigma: float = 5.0
@@ -47,7 +47,8 @@ class LucasKanade:
     coarsest_px: int = 16
     """Levels are added while the shorter side stays at this size or above."""
     damping: float = 2.0
-    """Added to the structure tensor, in squared code values (0–255) per squared pixel: on plain areas noise moves nothing."""
+    """Number added to the structure tensor, in squared code values (0–255) per squared pixel, so that noise moves nothing on
+    flat areas."""
 
     @property
     def name(self) -> str:

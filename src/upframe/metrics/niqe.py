@@ -91,7 +91,7 @@ def niqe(picture: Picture, model: NiqeModel, *, colour: Colour = "y", peak: floa
         colour: What RGB is turned into: BT.601 studio Y rounded to whole code values, as in tables of restoration, or
             MATLAB's `rgb2gray` (0.299, 0.587, 0.114, rounded) as in the authors' release.
         peak: Code value of white; by default that of the dtype. NIQE itself is defined on 0 to 255.
-        crop_border: Pixels left out along every edge.
+        crop_border: Excluded pixels along every edge.
 
     Raises:
         ValueError: if fewer than two whole 96×96 blocks, or two blocks with any variation, are in the picture.
@@ -218,8 +218,8 @@ def gaussian_window() -> NDArray[np.float64]:
 def fit_niqe(pictures: Iterable[Picture], *, name: str, colour: Colour = "y") -> NiqeModel:
     """A pristine model of your own from sharp, undistorted photographs, as §II.B of the paper tells.
 
-    From each picture the blocks sharper than 0.75 of its sharpest one are used. The authors took 125 photographs of
-    480×320 to 1280×720; a model of fewer than some hundred blocks is singular. Its scores compare with each other only.
+    From each picture, blocks sharper than 0.75 of its sharpest block are used. The authors used 125 photographs of 480×320 to
+    1280×720; a model of fewer than some hundred blocks is singular. Scores compare only with scores of the same model.
 
     Args:
         pictures: As `niqe` takes them; pictures without two whole blocks give nothing.

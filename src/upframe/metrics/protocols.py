@@ -32,7 +32,7 @@ class ClipRule:
     has_truth: bool = True
     """False for footage whose true pixels nobody knows."""
     degradation: Literal["bicubic", "gaussian"] = "bicubic"
-    """How inputs are made from the truth where the set does not bring them; a key of `clipsets.DEGRADATIONS`."""
+    """Degradation that makes inputs from the truth if the set has none; a key of `datasets.clips.DEGRADATIONS`."""
     mirrored: bool = False
     """Whether networks that take whole clips see the frames and then the same in reverse."""
 

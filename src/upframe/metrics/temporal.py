@@ -33,8 +33,8 @@ def warping_error(
 ) -> float:
     """E_warp (Lai et al., ECCV 2018): mean squared difference of each frame and the next one warped onto it.
 
-    Colours are RGB in [0, 1]. For each pair of neighbours the mean is over the channels and over the pixels that are
-    seen in both (`occluded` of `motion` says which); then over the pairs.
+    Colours are RGB in [0, 1]. For each pair of neighbours, the mean is over the channels and over the pixels that are visible
+    in both (see `occluded` of `motion`); then over the pairs.
 
     Args:
         motion: The clip whose motion is followed: the truth where there is one, so that an output does not choose its
@@ -81,9 +81,9 @@ def flicker(
 ) -> float:
     """Mean of |2 Y(t) − Y(t−1) − Y(t+1)| / 2 with both neighbours warped onto t, Y in code values of 255.
 
-    A second difference, so that steady changes (fades, turning light) count nothing and frames that alternate between
-    +a and −a count 2a. Y is studio luma; pixels not seen in all three frames are left out; the mean is over pixels, then
-    over the inner frames. Args as for `warping_error`.
+    A second difference: steady changes (fades, turning light) count nothing, and frames that alternate between +a and −a count
+    2a. Y is studio luma. Pixels that are not visible in all three frames are excluded. The mean is over pixels, then over the
+    inner frames. Args as for `warping_error`.
 
     Returns:
         0 for a clip that moves exactly as its motion says; NaN when no pixel is seen three times.
@@ -126,9 +126,9 @@ def lr_consistency(output: Picture, lr: Picture) -> float:
 def occluded(forward: Tensor, backward: Tensor) -> Tensor:
     """(H, W) bool: pixels of the first frame that the second does not show, by forward–backward consistency.
 
-    Marked where following `forward` and then `backward` does not lead home, |f + b|² > 0.01 (|f|² + |b|²) + 0.5, or leads
-    out of the frame. Source: N. Sundaram, T. Brox, K. Keutzer, ECCV 2010. The motion-border test that some add is left
-    out: it discards every pixel of finely varying motion.
+    Marked if following `forward` and then `backward` does not return to the start, |f + b|² > 0.01 (|f|² + |b|²) + 0.5, or
+    leaves the frame. Source: N. Sundaram, T. Brox, K. Keutzer, ECCV 2010. The motion-border test that some authors add is not
+    used: it excludes every pixel of finely varying motion.
     """
     back = warp(backward, forward)
     apart = (forward + back).square().sum(0)

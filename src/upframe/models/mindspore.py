@@ -96,7 +96,7 @@ def parse(data: bytes, path: Path) -> dict[str, Tensor]:
         path: What messages call it.
 
     Raises:
-        ModelError: the file is damaged or truncated, or holds something that is no plain tensor.
+        ModelError: the file is damaged or truncated, or contains anything but tensors.
     """
     view = _without_checksum(memoryview(data), path)
     parameters: dict[str, _Parameter] = {}

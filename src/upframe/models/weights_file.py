@@ -81,7 +81,7 @@ def read(path: str | Path) -> WeightsFile:
         content = mindspore.torch_names(mindspore.parse(data, path))
     else:
         content = _parse_torch(data, path)
-        stated = content.get("value_range") if isinstance(content, Mapping) else None  # our training checkpoints say it
+        stated = content.get("value_range") if isinstance(content, Mapping) else None  # upframe's training checkpoints state it
     if stated not in (None, "0-1", "0-255"):
         raise ModelError(path, f"states the unknown value range {stated!r}", 'known are "0-1" and "0-255"')
     return WeightsFile(path, _clean(_unwrap(content, path), path), sha256, card, stated)

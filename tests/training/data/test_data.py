@@ -306,7 +306,7 @@ def test_videos_and_folders_of_frames_are_mixed(tmp_path: Path, caplog: pytest.L
     assert pickle.loads(pickle.dumps(mixed.store)).size(film[0]) == mixed.store.size(film[0])
     write_pixels(clips / "poster.png", make_photo(8, 8))
     assert len(find_clips(clips, cache=cache).clips) == 2
-    assert "pictures that lie beside videos are no clip" in caplog.text
+    assert "skipped the pictures, because the folder contains videos" in caplog.text
 
 
 def test_reduced_photographs_are_taken_as_well(tmp_path: Path) -> None:

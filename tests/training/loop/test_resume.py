@@ -188,7 +188,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         last.unlink()  # killed between the two renames
     resumed = train(RECIPE, data=_noise, out=tmp_path / "a")
     if damage != "gone":
-        assert "last.pth" in caplog.text and "goes on from previous.pth, which is at step 5" in caplog.text
+        assert "last.pth" in caplog.text and "resumes from previous.pth, which is at step 5" in caplog.text
         assert (tmp_path / "a" / "last.pth.damaged").exists()
     assert_same(tensors(resumed), tensors(train(RECIPE, data=_noise, out=tmp_path / "b")))
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")

@@ -262,7 +262,9 @@ def test_data_that_a_network_is_not_trained_on_are_refused(recipe: str, changes:
 
 
 def test_a_discriminator_starts_from_a_file_and_not_by_word() -> None:
-    """That of the stage before comes along by itself."""
+    """The discriminator of the previous stage needs no word: it continues by default."""
     toy = find_recipe("toy-realbasicvsr").override({"stages.gan.discriminator.start_from": PREVIOUS})
-    with pytest.raises(ModelError, match="stage gan: cannot run: previous: what its discriminator starts from is not there"):
+    with pytest.raises(
+        ModelError, match="stage gan: cannot run: previous: its discriminator's file of first weights does not exist"
+    ):
         make_plan(toy, ranks=ALONE)

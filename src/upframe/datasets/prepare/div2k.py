@@ -37,7 +37,7 @@ def prepare_div2k(
 
     Raises:
         InputError: if pictures are missing, one is smaller than a sub-image, or an input does not fit its truth.
-        OutputError: if a folder of sub-images is there and was cut differently.
+        OutputError: if a folder of sub-images exists and was cut differently.
     """
     cut = cut or Cut()
     advice = "pass the folder that holds DIV2K_train_HR"

@@ -99,7 +99,7 @@ def carry_out(
     _make(due, threads=threads or os.cpu_count() or 1, on_progress=on_progress, cancel=cancel or threading.Event())
     absent = [target for item in preparation.items for target in item.missing()]
     if absent:
-        raise OutputError(absent[0], f"is not there, with {len(absent) - 1} others, though it was made", "check the disk")
+        raise OutputError(absent[0], f"and {len(absent) - 1} others disappeared after they were written", "check the disk")
     return outcome
 
 
@@ -169,7 +169,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """`target` as another name of `source`, or as a copy where the file system has no such names.
 
     Raises:
-        OutputError: if `target` is there and holds something else.
+        OutputError: if `target` exists with other content.
     """
     try:
         link_file(source, target)
@@ -191,7 +191,7 @@ def require_count(found: Iterable[object], expected: int, *, subject: Path, what
     """Refuse a set that is not complete.
 
     Args:
-        partial: Take what is there, and only say that it is not all.
+        partial: Accept an incomplete set and report it.
 
     Raises:
         InputError: unless there are `expected`, or `partial` is given.
@@ -200,7 +200,7 @@ def require_count(found: Iterable[object], expected: int, *, subject: Path, what
     if count == expected:
         return
     if not partial or not count:
-        advice = "copy the set again, or pass --partial to take what is there" if count else "check the folder"
+        advice = "copy the set again, or pass --partial to use the existing files" if count else "check the folder"
         raise InputError(subject, f"has {count} {what} where the set has {expected}", advice)
     log.warning("%s has %d %s where the set has %d", subject, count, what, expected)
 

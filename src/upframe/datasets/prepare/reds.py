@@ -1,8 +1,8 @@
 """REDS: validation clips joined to the training clips, inputs made where they are missing, and the splits by name.
 
-The set has 240 training clips (000 to 239) and 30 validation clips (000 to 029) of 100 frames, 1280×720 (Nah et al.,
-"NTIRE 2019 Challenges on Video Deblurring and Super-Resolution", CVPR Workshops 2019). The field trains on both: validation
-clip n is called 240 + n. Which clips are held out differs between papers, so a split has a name and a run says which.
+The set has 240 training clips (000 to 239) and 30 validation clips (000 to 029) of 100 frames, 1280×720 (Nah et al., "NTIRE
+2019 Challenges on Video Deblurring and Super-Resolution", CVPR Workshops 2019). The field trains on both: validation clip n is
+called 240 + n. Papers hold out different clips, so a split has a name and a run states it.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def find_split(name: str) -> Split:
 def prepare_reds(root: Path, *, lmdb: bool = False, partial_set: bool = False) -> Preparation:
     """REDS in `root`, regrouped in place, with lists of the clips of each split in `root/splits`.
 
-    Understood are `train_sharp/000`, `train/train_sharp/000` and `train_sharp/train/train_sharp/000`, likewise for `val_sharp`,
-    `train_sharp_bicubic/X4` and `val_sharp_bicubic/X4`. Validation clips get second names (hard links) in the training
-    folders, or are copied where the file system has no such names. Where there are no bicubic inputs, they are made, bit for
-    bit as MATLAB makes them.
+    Accepted folders are `train_sharp/000`, `train/train_sharp/000` and `train_sharp/train/train_sharp/000`, and the same for
+    `val_sharp`, `train_sharp_bicubic/X4` and `val_sharp_bicubic/X4`. Validation clips get second names (hard links) in the
+    training folders, or are copied if the file system has no hard links. Missing bicubic inputs are made, bit for bit as MATLAB
+    makes them.
 
     Args:
         lmdb: Also make the stores `train_sharp.lmdb` and `train_sharp_bicubic_X4.lmdb` of all 270 clips.
@@ -84,7 +84,7 @@ def prepare_reds(root: Path, *, lmdb: bool = False, partial_set: bool = False) -
 
     Raises:
         InputError: if clips or frames are missing.
-        OutputError: if a clip 240 to 269 is there already and is not the validation clip it should be.
+        OutputError: if a clip 240 to 269 already exists and is not its validation clip.
     """
     sharp = _locate(root, "train_sharp")
     validation = _locate(root, "val_sharp")

@@ -46,7 +46,7 @@ def prepare_vimeo90k(
     present = [name for name in names if (sequences / name).is_dir()]
     if not partial_set and len(present) < len(names):
         missing = next(name for name in names if not (sequences / name).is_dir())
-        raise InputError(sequences / missing, "is listed and not there", "copy the set again, or pass --partial")
+        raise InputError(sequences / missing, "is listed but does not exist", "copy the set again, or pass --partial")
     require_count(present, CLIPS[part], subject=listing, what="clips", partial=partial_set)
     low = root / (f"sequences_LRx{scale}" if reduction == "bicubic" else f"BDx{scale}")
     truth: dict[str, Path] = {}

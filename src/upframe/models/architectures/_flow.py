@@ -46,7 +46,7 @@ def flow_warp(
     Args:
         x: (N, C, H, W).
         flow: (N, 2, H, W) displacements (dx, dy) in pixels.
-        align_corners: Whether -1 and 1 stand for the centres of the outermost pixels. Positions are normalised for True
+        align_corners: Whether -1 and 1 are the centres of the outermost pixels. Positions are normalised for True
             in either case, as the published code does; so only True samples where the flow says.
 
     Returns:

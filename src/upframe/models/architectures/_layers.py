@@ -22,8 +22,8 @@ def conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
 class PixelConv2d(nn.Conv2d):
     """The convolution that sees the pixels, 3×3 with bias, zero-padded to keep the size.
 
-    Half precision has no room for pixels, and an error of these weights shifts the colours of a whole picture: most of what
-    RLFN ×2 loses in bfloat16 (docs/speed.md). So it can stay float32 where the rest is not (`reduced`).
+    Half precision is too coarse for pixels, and an error of these weights shifts the colours of a whole picture: most of RLFN
+    ×2's loss in bfloat16 (docs/speed.md). So this convolution can stay float32 where the rest is reduced (`reduced`).
     """
 
     def __init__(self, colours: int, channels: int) -> None:
@@ -78,8 +78,8 @@ class OneStepConv2d(nn.Conv2d):
 def convolved(conv: nn.Conv2d, x: Tensor, *, slope: float) -> Tensor:
     """LeakyReLU of `conv(x)`; ReLU where the slope is 0.
 
-    Where no gradient is taken on a CPU, oneDNN applies it before the sums leave the registers: 5 % of the time of a 3×3
-    convolution in bfloat16 with 64 channels, and rounded once instead of twice.
+    Without a gradient, oneDNN applies it on a CPU before the sums leave the registers: this saves 5 % of the time of a 3×3
+    convolution in bfloat16 with 64 channels, and rounds once instead of twice.
     """
     if isinstance(conv, OneStepConv2d):
         return conv.in_one_step(x, slope=slope)
@@ -191,7 +191,7 @@ class ResidualBlocks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, activation, blocks = self.main.children()
         assert isinstance(first, nn.Conv2d) and isinstance(activation, nn.LeakyReLU)
-        # Channels-last takes a tenth to a quarter off the convolutions' time on CPUs; what they return keeps the layout.
+        # Channels-last takes a tenth to a quarter off the convolutions' time on CPUs; their results keep the layout.
         x = convolved(first, x.contiguous(memory_format=torch.channels_last), slope=activation.negative_slope)
         for block in blocks.children():
             assert isinstance(block, ResidualBlock)

@@ -73,8 +73,8 @@ def _waves(sines: int, length: int) -> Tensor:
 def _waves_along(sines: int, windows: Windows, axis: int) -> Tensor:
     """As `_waves`, along the rows (0) or columns (1) of a frame.
 
-    Waves shorter than a window run on through the frame: the network has met each of their phases in each place, and
-    mixing what two windows start anew would wipe them out. The others start anew in every window.
+    Waves shorter than a window continue through the frame: in training, the network met each of their phases at each position,
+    and mixing their restarts in two windows would cancel them. The other waves restart in every window.
     """
     through = _waves(sines, windows.size[axis])
     anew = windows.blended_along(_waves(sines, windows.side), axis)

@@ -1,14 +1,14 @@
 """How the authors of VRT and of VSR-Transformer cut clips to score their networks: pure geometry, for comparable scores.
 
-The results differ from those of our own blended tiles (`tiling`), which are the better choice for pictures to look at:
+The results differ from those of upframe's blended tiles (`upscaling.tiling`), which are better for viewing:
 
 * VRT (arXiv 2201.12288): pieces of 40 frames × 128 × 128 that share 2 frames and 20 pixels (`vrt_tiles`);
 * VSR-Transformer (arXiv 2106.06847): one window of frames around every frame (`mirrored_windows`), cut into crops of 64 × 64
   that share 32 pixels; only the frame in the middle is kept (`vsrt_crops`).
 
-Both were held against results of the published programs, by a toy network whose output depends on its place in a tile:
-equal to float32 rounding. Where the published programs break (VRT without overlap, VSR-Transformer on sides below a crop) the
-functions say what happens here instead.
+Both were compared with results of the published programs, by a toy network whose output depends on its position in a tile:
+equal except for float32 rounding. Where the published programs fail (VRT without overlap, VSR-Transformer on sides below a
+crop), the functions document what happens instead.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def vrt_tiles(
 ) -> Tensor:
     """`clip` (N, T, C, H, W) through `run` in pieces, as VRT was scored: (N, T, C', H · scale, W · scale).
 
-    Pieces share `overlap` with their neighbours and are averaged there; the last one is moved back to end with the clip, and
-    what is shorter than a piece is one piece as it is. In space, half of the overlap is thrown away at either side of a
-    seam, in *output* pixels as published: where `scale` is 1 pieces meet in the middle, above that a strip of
-    overlap · (scale - 1) pixels, and whatever else they share, is averaged.
+    Pieces share `overlap` with their neighbours and are averaged there. The last one is moved back to end with the clip, and a
+    clip shorter than a piece is one piece. In space, half of the overlap is discarded at either side of a seam, in *output*
+    pixels as published: for `scale` 1 pieces meet in the middle; above that, a strip of overlap · (scale - 1) pixels, and
+    everything else they share, is averaged.
 
     A tile of 0 does not cut that axis. It is then extended to a multiple of `window` by mirroring its end, edge included.
 
@@ -70,7 +70,7 @@ def vrt_tiles(
         clip: Values as `run` takes them; it is not changed.
         run: Takes and returns (N, T, C, h, w); called once for a piece, in order of time, rows and columns.
         tile: (frames, height, width) of a piece in input pixels.
-        overlap: What neighbours share, likewise.
+        overlap: Shared frames, rows and columns of neighbours.
         scale: Output pixels per input pixel.
         window: The network's attention window (frames, height, width).
 
@@ -125,9 +125,9 @@ def vrt_pieces(length: int, *, tile: int, overlap: int, scale: int, window: int,
 def vsrt_crops(clip: Tensor, run: Run, *, scale: int, overlap: int = 32, tile: int = 64) -> Tensor:
     """The frame in the middle of `clip` (N, T, C, H, W) through `run` in crops, as VSR-Transformer was scored.
 
-    Crops of `tile` × `tile` share `overlap` with their neighbours; half of that is thrown away on either side, and where
-    crops still overlap the later one counts. The last crop is moved back to end with the picture, and what it keeps then
-    begins earlier or later by a rule of its own: see `vsrt_pieces`.
+    Crops of `tile` × `tile` share `overlap` with their neighbours; half of it is discarded on either side, and where crops
+    still overlap the later one counts. The last crop is moved back to end with the picture, and its kept part begins at a
+    position of its own: see `vsrt_pieces`.
 
     With an overlap of half a crop the published program computes the last crop of every row twice where the side is a
     multiple of that; here once, with the same result. On sides below `tile` it fails; here the clip is extended at its end
@@ -197,11 +197,10 @@ def _distinct(pieces: list[Piece]) -> list[Piece]:
 def mirrored_windows(length: int, *, frames: int, padding: Padding = "reflection_circle") -> list[tuple[int, ...]]:
     """For each of `length` frames, return the numbers of the `frames` frames around it, itself in the middle.
 
-    What lies outside the clip is replaced. "reflection" mirrors the clip at its first and last frame, which are not
-    repeated: (2, 1, 0, 1, 2) for the first of five. "reflection_circle", with which VSR-Transformer was scored, takes the
-    frames that follow the window instead, or precede it at the clip's end, as far from the window as the missing ones are
-    from the clip: (4, 3, 0, 1, 2). So no frame is there twice. Where a clip is too short for that it is mirrored, as often
-    as needed.
+    Frames outside the clip are replaced. "reflection" mirrors the clip at its first and last frame without repeating them: (2,
+    1, 0, 1, 2) for the first of five. "reflection_circle", with which VSR-Transformer was scored, uses instead the frames after
+    the window, or before it at the end of the clip, as far from the window as the missing ones are from the clip: (4, 3, 0, 1,
+    2). So no frame occurs twice. If a clip is too short for that, it is mirrored as often as needed.
 
     Raises:
         ValueError: `frames` is even or below 1, or `length` below 1.

@@ -1,9 +1,9 @@
 """Layers that work on one token (one pixel of one frame) at a time, in pieces that fit into the processor's cache.
 
-Transformers for clips spend most of their time between these layers: a hidden tensor of a whole clip is written to memory
-and read back several times for a few operations per value. Here a piece of a few thousand tokens goes through all the
-layers that follow each other before the next one starts, so hidden values never leave the cache and are never held for
-the whole clip. Results are those of the plain form to rounding.
+Transformers for clips spend most of their time between these layers: a hidden tensor of a whole clip is written to memory and
+read back several times for a few operations per value. Here a piece of a few thousand tokens passes through all successive
+layers before the next one starts, so hidden values never leave the cache and never exist for the whole clip. Results equal
+those of the reference form except for rounding.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def tokenwise(function: Callable[..., Tensor], *inputs: Tensor, into: Tensor | N
     """`function` of the tokens of all inputs, piece by piece.
 
     Args:
-        function: (M, C_1), (M, C_2), … → (M, K), each row by itself.
+        function: (M, C_1), (M, C_2), … → (M, K), each row independently.
         inputs: (..., C_1), (..., C_2), … with the same leading sizes.
         into: Where the result is written; contiguous, and may be one of the inputs. Not looked at when gradients are on.
 

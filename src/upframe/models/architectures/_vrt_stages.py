@@ -1,8 +1,8 @@
 """The stages of VRT: blocks of windowed attention, groups of them, and a stage with its alignment.
 
-Paper and correctness: see `vrt`. Features of a clip are (N, D, H, W, C), contiguous: a frame of them is a channels-last
-picture without a copy, and a token is a row. In half precision they stay float32 and only what is added to them is
-computed in half: every block's rounding would otherwise add up along the network.
+Paper and correctness: see `vrt`. Features of a clip are (N, D, H, W, C), contiguous: a frame of them is a channels-last picture
+without a copy, and a token is a row. In half precision the features stay float32 and only the residuals are computed in half;
+otherwise the rounding of every block would add up along the network.
 """
 
 from __future__ import annotations

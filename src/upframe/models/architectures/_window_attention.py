@@ -4,10 +4,10 @@ Papers: Z. Liu et al., "Swin Transformer", ICCV 2021, https://arxiv.org/abs/2103
 table); J. Liang et al., "VRT: A Video Restoration Transformer", IEEE TIP 2024, https://arxiv.org/abs/2201.12288 (mutual
 attention between the two frames of a window). Written from the papers and numeric fixtures.
 
-Instead of rolling, padding and cutting the whole clip for every layer, a plan says once for each clip size which token
-sits where in which window; a layer gathers the tokens of a few windows, works on them and puts them back. Windows are
-sorted by the mask they need: a shift puts tokens together that are no neighbours only in the last window of each axis,
-so at most eight different masks of one window's size exist, whatever the size of the clip, and most windows need none.
+Instead of rolling, padding and cutting the whole clip for every layer, a plan states once for each clip size the position of
+every token in its window. A layer gathers the tokens of a few windows, computes, and scatters them back. Windows are sorted by
+their mask: a shift joins tokens that are not neighbours only in the last window of each axis, so at most eight masks of one
+window's size exist for any size of clip, and most windows need none.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def windows_along(length: int, side: int, overlap: int) -> Axis:
     with torch.inference_mode(False):  # they are used by later calls that may need gradients
         weights = torch.ones(len(starts), side, dtype=torch.float64)
         for i, (start, following) in enumerate(pairwise(starts)):
-            shared = max(start + side - following, 1)  # in what they share, one window's say falls and the other's rises
+            shared = max(start + side - following, 1)  # in the overlap, one window's weight falls and the other's rises
             weights[i] = weights[i].minimum((side - pixel) / shared)
             weights[i + 1] = weights[i + 1].minimum(pixel / shared)
         total = torch.zeros(length, dtype=torch.float64)

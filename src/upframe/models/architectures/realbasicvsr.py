@@ -84,7 +84,7 @@ class BasicVSR(nn.Module):
     Args:
         blocks: Residual blocks in each of the two propagation branches.
         reconstruction_channels: At four times the size, where most of the arithmetic of a network with few blocks is.
-        flow: What finds the motion. "spynet" as published; "correlation" is our own, which the weights we ship have.
+        flow: Flow network. "spynet" as published; "correlation" is upframe's own, which the shipped weights use.
     """
 
     def __init__(
@@ -241,9 +241,9 @@ def _is_mirrored(clip: Tensor) -> bool:
 class RealBasicVSR(nn.Module):
     """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
 
-    A cleaning network takes noise and artefacts out of every frame by itself, as often as the clip needs it, before
-    BasicVSR propagates what is left. How often is decided for all frames together, so it must not be decided tile by tile:
-    `prepare` whole frames once, then call with `prepared=True`.
+    A cleaning network removes noise and artefacts from every frame, in as many passes as the clip needs, before BasicVSR
+    propagates the rest. The number of passes is decided for all frames together, and therefore not tile by tile: `prepare`
+    whole frames once, then call with `prepared=True`.
 
     The flow network is frozen from the start; gradients still pass through it to the cleaning network.
 

@@ -4,11 +4,10 @@ Paper: F. Kong, M. Li, S. Liu, D. Liu, J. He, Y. Bai, F. Chen, L. Fu, "Residual 
 Super-Resolution", CVPR Workshops (NTIRE) 2022, https://arxiv.org/abs/2205.07514. Winner of the NTIRE 2022 runtime track.
 Official weights: bytedance/RLFN, Apache-2.0; they take and return 0–255, which `fold_value_range` turns into [0, 1].
 
-Differences from the official code: one class serves all three published variants; the value range is [0, 1]; and a tile
-of a larger picture can be told its place in it, which makes tiling exact although ESA stretches its pooled map over the
-whole picture. Nothing else in the published networks; the arguments in `Ablations` also make those with the blocks that the
-article compares its own with. Correctness: every tensor of the reference in float32 and float64, and the published
-Set5/Set14/BSD100 scores.
+Differences from the official code: one class serves all three published variants; the value range is [0, 1]; and a tile of a
+larger picture can receive its place, which makes tiling exact although ESA stretches its pooled map over the whole picture. The
+published networks differ in nothing else; the arguments in `Ablations` also make the blocks that the article compares with its
+own. Correctness: every tensor of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
 """
 
 from __future__ import annotations
@@ -376,7 +375,7 @@ def _spec(
         ),
         scale=scale,
         halo_px=16,
-        # Measured, 288 to 512 px a side, all three scales. RFDB holds what it has distilled.
+        # Measured, 288 to 512 px a side, all three scales. RFDB keeps its distilled features.
         activation_bytes_per_px=2600 if ablations.get("block") == "rfdb" else 2100,
         exact_halo_px=receptive_radius(blocks, **ablations),
         tiling="exact",
@@ -400,8 +399,8 @@ _SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside
     "rlfn-ntire": (46, 4, 48),  # the challenge entry: pruned from 48 channels
 }
 
-# Set5, sisr-y, rounded up, in torch and by upframe's kernels; of the official weights, where there are none of ours: photo-x2
-# and photo-x3.
+# Set5, sisr-y, rounded up, in torch and by upframe's kernels; with official weights, or the shipped photo-x2 and photo-x3
+# where there are none.
 _BF16_LOSS_DB = {
     "rlfn-x2": (0.019, 0.007),
     "rlfn-x4": (0.006, 0.002),

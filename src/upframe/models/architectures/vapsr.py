@@ -5,8 +5,8 @@ Vast-Receptive-Field Attention", ECCV Workshops 2022, https://arxiv.org/abs/2210
 Official weights: zhoumumu/VapSR; the repository states no licence, so they are loaded from the user's file and never
 shipped. This module is written from the paper and numeric fixtures.
 
-Differences from the official code: none in what is computed; the arguments in `Ablations` also make the networks that
-the article came from (`training/presets/vapsr.py` has its steps as recipes). Correctness: every tensor of the reference in
+Differences from the official code: none in the computation; the arguments in `Ablations` also make the networks that led to the
+article's (`training/recipes/presets/vapsr.py` has these steps as recipes). Correctness: every tensor of the reference in
 float32 and float64, and the published Set5/Set14/BSD100 scores.
 """
 
@@ -122,7 +122,7 @@ class VapSR(nn.Module):
         one_shuffle: Whether the picture is made by one convolution and one pixel shuffle.
 
     Raises:
-        ValueError: the side of a kernel is even, or another than the published one is asked of what is not there.
+        ValueError: the side of a kernel is even, or an option needs a part that this network does not have.
     """
 
     def __init__(
@@ -326,12 +326,13 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {  # channels, channels of the at
     "vapsr-x2": (48, 64, 20, 1),  # the published ×2 and ×3 networks have one block fewer than the paper's 21
     "vapsr-x3": (48, 64, 20, 1),
     "vapsr-x4": (48, 64, 21, 1),
-    "vapsr-s-x2": (32, 64, 11, 2),  # ×2 and ×3 of VapSR-S are ours
+    "vapsr-s-x2": (32, 64, 11, 2),  # ×2 and ×3 of VapSR-S are upframe's own
     "vapsr-s-x3": (32, 64, 11, 2),
     "vapsr-s-x4": (32, 64, 11, 2),
 }
 
-_BF16_LOSS_DB = {  # Set5, sisr-y, official weights (of VapSR-S ×2 and ×3 ours), in torch and by upframe's kernels, rounded up
+# Set5, sisr-y, rounded up, in torch and by upframe's kernels; with official weights, for VapSR-S ×2 and ×3 the shipped ones.
+_BF16_LOSS_DB = {
     "vapsr-s-x2": (0.026, 0.001),
     "vapsr-s-x3": (0.019, 0.002),
     "vapsr-x2": (0.028, 0.004),

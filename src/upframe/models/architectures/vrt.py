@@ -205,7 +205,7 @@ class VRT(nn.Module):
                     block.checkpointing = "none" if i in spared else kind
 
     def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
-        """As `nets.clips.Checkpoints`; `except_stages` as `spared` of `checkpoint`."""
+        """As `models.interfaces.Checkpoints`; `except_stages` as `spared` of `checkpoint`."""
         if feed_forward and not attention:
             raise ValueError("VRT keeps a feed-forward's activations unless it computes attention again, too")
         self.checkpoint("all" if feed_forward else "attention" if attention else "none", spared=except_stages)

@@ -6,12 +6,11 @@ Official weights: caojiezhang/VSR-Transformer, whose code is Apache-2.0 and whic
 they hold a SPyNet that was fine-tuned from one whose licence forbids passing it on. They are loaded from the user's file
 and never shipped. This module is written from the paper and numeric fixtures.
 
-Differences from the official code: any size and any number of frames instead of 64×64 and the trained number. Layer norm
-and attention, which the published weights tie to 64×64, work in windows of that size that overlap and are blended inside
-every layer, while flow, convolutions and the feed-forward see the whole frame. Memory is therefore linear in the size.
-At 64×64 there is one window, and the result is that of the official code. The 3-D position code of the paper is there
-beside that of the code, and the paper's slope of the activations; `attention`, `directions`, `flow` and `position` also make
-the networks of the paper's ablations.
+Differences from the official code: any size and any number of frames instead of 64×64 and the trained number. Layer norm and
+attention, which the published weights fix to 64×64, work in windows of that size that overlap and are blended inside every
+layer, while flow, convolutions and the feed-forward see the whole frame. Memory is therefore linear in the size. At 64×64 there
+is one window, and the result is that of the official code. Besides the code's position code and slope of activations, those of
+the paper are available; `attention`, `directions`, `flow` and `position` also make the networks of the paper's ablations.
 Correctness: every tensor of the reference, gradients included, in float32 and float64.
 """
 
@@ -144,7 +143,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, blocks: int, *, slope: float, directions: Directions = "both", flow: bool = True) -> None:
         super().__init__()
         self.slope = slope
-        # Parameters have the published names only if they do what is published: weights tell what they are for.
+        # Parameters have the published names only if they do what is published: weights then show their purpose.
         moves = "" if flow or directions == "none" else "unwarped_"
         self.branches = {side: f"{moves}{side}_resblocks" for side in BRANCHES[directions]}
         for name in self.branches.values():
@@ -284,7 +283,7 @@ class VSRTransformer(nn.Module):
         ValueError: numbers that do not divide, windows that are too small, unknown directions or position codes.
 
     Attributes:
-        checkpointing: Whether training computes what is inside a layer a second time instead of keeping it.
+        checkpointing: Whether training computes the inside of a layer a second time instead of keeping it.
     """
 
     def __init__(
@@ -332,7 +331,7 @@ class VSRTransformer(nn.Module):
         self.conv_last = conv3x3(channels, 3)
 
     def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
-        """As `nets.clips.Checkpoints`; here it is all layers or none."""
+        """As `models.interfaces.Checkpoints`; here for all layers or none."""
         if except_stages:
             raise ValueError("VSR-Transformer has no stages to except")
         self.checkpointing = attention or feed_forward

@@ -1,9 +1,8 @@
 """Reference forms: every network as its description reads, without optimisation of time and memory.
 
-These are yardsticks: `upframe bench --compare` times our networks against them, and tests hold the outputs of the two
-together. They take the same keyword arguments and the same weights as ours, name for name, so that
-`plain.load_state_dict(ours.state_dict())` is all it takes; they are float32, (N, C, H, W) or (N, T, C, H, W), and take
-only the sizes that the published code takes.
+`upframe bench --compare` times upframe's networks against these forms, and tests compare their outputs. They take the same
+keyword arguments and the same weights, name for name, so that `reference.load_state_dict(network.state_dict())` suffices. They
+are float32, (N, C, H, W) or (N, T, C, H, W), and accept only the sizes that the published code accepts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Reference forms of BasicVSR and RealBasicVSR, as their papers read.
 
 Papers: K. C. K. Chan et al., "BasicVSR", CVPR 2021, https://arxiv.org/abs/2012.02181, and "Investigating Tradeoffs in
-Real-World Video Super-Resolution", CVPR 2022, https://arxiv.org/abs/2111.12704. Whole frames, all flows at once, every
-feature held until the end, and one cleaning pass over all frames together. Correctness: equal to our networks to rounding.
+Real-World Video Super-Resolution", CVPR 2022, https://arxiv.org/abs/2111.12704. Whole frames, all flows at once, every feature
+kept until the end, and one cleaning pass over all frames together. Correctness: equal to upframe's networks except for
+rounding.
 """
 
 from __future__ import annotations

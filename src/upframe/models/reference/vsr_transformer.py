@@ -174,7 +174,7 @@ class VSRTransformer(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         n, t, _, h, w = clip.shape
         if (h, w) != (self.window_px, self.window_px):
-            raise ValueError(f"the plain form takes frames of {self.window_px}x{self.window_px} only, not {w}x{h}")
+            raise ValueError(f"the reference form takes only frames of {self.window_px}x{self.window_px}, not {w}x{h}")
         flows = self.spynet(clip)
         frames = clip.reshape(n * t, 3, h, w)
         x = self.feature_extraction(F.leaky_relu(self.conv_first(frames), self.slope)).view(n, t, -1, h, w)

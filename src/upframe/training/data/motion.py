@@ -25,10 +25,9 @@ _NOISE = 0.02
 class MotionPairs:
     """Draws pairs of views and their flow; a `samples.Source`.
 
-    The second view shows the photo as it is, b(y) = photo(2·y), the first shows it displaced, a(x) = photo(2·(x + f(x))),
-    with f smooth: a shift, a rotation and zoom, and a random field of low frequency. So b(x + f(x)) = a(x): f is the flow
-    from a to b, and warping b by it gives a. The size of the motion varies from none to a fifth of the patch; each view has
-    noise of its own.
+    The second view shows the photo unchanged, b(y) = photo(2·y). The first shows it displaced, a(x) = photo(2·(x + f(x))), with
+    smooth f: a shift, a rotation and zoom, and a random field of low frequency. So b(x + f(x)) = a(x): f is the flow from a to
+    b, and warping b by it gives a. The motion varies from none to a fifth of the patch. Each view has independent noise.
 
     `Sample.lq` is (2, 3, P, P), a and b, in [0, 1]; `Sample.gt` is (2, P, P), (dx, dy) in pixels.
 

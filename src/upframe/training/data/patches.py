@@ -31,12 +31,12 @@ _CUBIC_CONTEXT_PX = 3
 class Patches:
     """Draws patches; a `samples.Source`.
 
-    Every pixel of the training set is equally likely to be in a patch, whatever clip or picture it is in, but for those
-    near a border. Where the input is made by "bicubic" or "bd", it is a part of what the whole picture's stored input would
-    be, bit for bit: patches lie on multiples of the scale and are cut with context.
+    Every pixel of the training set is equally likely to be in a patch, in any clip or picture, except near borders. Inputs by
+    "bicubic" or "bd" equal, bit for bit, the same part of the whole picture's stored input: patches lie on multiples of the
+    scale and are cut with context.
 
     Args:
-        footage: Clips that are too short or too small are left out with a warning.
+        footage: Clips that are too short or too small are skipped with a warning.
         scale: Ground-truth pixels per input pixel.
         degrade: For `low_quality` "degraded".
 

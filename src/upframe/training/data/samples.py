@@ -24,8 +24,8 @@ class Sample:
 class Source(Protocol):
     """Draws samples. One source gives samples of one shape, so that they can be stacked.
 
-    All randomness of a sample comes from `rng`: the same generator state gives the same bytes, in any process and whatever
-    was drawn before. A source can be pickled, for worker processes.
+    `rng` alone decides a sample: the same generator state gives the same bytes, in any process and after any earlier samples. A
+    source can be pickled, for worker processes.
 
     Raises:
         InputError: naming the file, when one that it needs is missing or damaged.

@@ -75,13 +75,13 @@ def source_for(
 
     Raises:
         UsageError: if `paths` do not fit `data`.
-        InputError: naming the file, for damaged data, or when nothing usable is there.
+        InputError: if data are damaged (the message names the file) or nothing usable exists.
     """
     footage = open_footage(data, paths, scale=scale, budget_bytes=budget_bytes)
     if data.kind == "motion":
         return MotionPairs(footage, data)
     if data.low_quality == "degraded" and degradation is None:
-        assert data.degradation is not None  # DataRecipe sees to it
+        assert data.degradation is not None  # DataRecipe checks it
         degradation = find_degradations(data.degradation, scale=scale)
     return Patches(footage, data, scale=scale, degrade=degradation)
 
@@ -119,7 +119,7 @@ def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
 
 
 def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
-    # Decoded videos are mapped files: the system keeps what is used, for all processes at once.
+    # Decoded videos are mapped files: the system keeps the used parts once for all processes.
     if isinstance(store, JoinedStore) and any(isinstance(part, ArrayStore) for part in store.stores):
         return JoinedStore([_held(part, budget_bytes) for part in store.stores])  # only one of them is held
     return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)

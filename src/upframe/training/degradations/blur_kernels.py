@@ -30,7 +30,7 @@ def gaussian_kernels(
     """Kernels of one kind and size, one for each entry of the parameters.
 
     Args:
-        kind: The isotropic kinds use `sigma_x` only; the plain ones ("iso", "aniso") have no `beta`.
+        kind: The isotropic kinds use `sigma_x` only; the Gaussian kinds ("iso", "aniso") ignore `beta`.
         size: Side in pixels, odd.
         sigma_x: (T,) standard deviation along the first axis, in pixels.
         sigma_y: (T,) the same along the second axis.

@@ -1,13 +1,13 @@
 """The steps that degradations are made of: what each may draw, and what the drawn step does to a clip.
 
-A step is configuration (`Blur`, `Resize`, ...). Its `draw` gives an operation (`DrawnBlur`, ...) with the parameters of
-every frame, decided before any pixel is touched, so that they can be looked at, counted and replayed; or None when the step
-is left out. An operation's `apply` makes new frames and never writes into those it is given.
+A step is configuration (`Blur`, `Resize`, ...). Its `draw` returns an operation (`DrawnBlur`, ...) with the parameters of every
+frame, or None to skip the step. All parameters are drawn before any pixel changes, so that they can be printed, counted and
+replayed. The `apply` of an operation makes new frames and never writes into its input.
 
-Which choice is made once for a clip and which walks from frame to frame follows RealBasicVSR (K. C. K. Chan, S. Zhou,
-X. Xu, C. C. Loy, "Investigating Tradeoffs in Real-World Video Super-Resolution", CVPR 2022, arXiv 2111.12704): kinds, kernel
-sizes, filters, gray or coloured noise, codec and bit rate hold for the clip; every other number p takes a random walk
-p(i+1) = p(i) + r(i+1), r uniform in ±step, clipped to the range it is drawn from.
+The split between choices for a clip and choices that walk from frame to frame follows RealBasicVSR (K. C. K. Chan, S. Zhou, X.
+Xu, C. C. Loy, "Investigating Tradeoffs in Real-World Video Super-Resolution", CVPR 2022, arXiv 2111.12704): kinds, kernel
+sizes, filters, gray or coloured noise, codec and bit rate hold for the clip; every other number p takes a random walk p(i+1) =
+p(i) + r(i+1), r uniform in ±step, clipped to the range of its first draw.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Ranks:
             result = work()
         except UpframeError as error:
             failed = error
-        self.on_first(lambda: failed)  # what is an error is raised by the others
+        self.on_first(lambda: failed)  # the others raise it if it is an error
         if failed is not None:
             raise failed
         return result
@@ -145,7 +145,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
 
     Raises:
         UsageError: when the launcher's variables are incomplete, or a GPU is named for several processes.
-        ResourceError: when the device is not there.
+        ResourceError: if the device does not exist.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:

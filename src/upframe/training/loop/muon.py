@@ -52,7 +52,7 @@ class Muon(torch.optim.Adam):
         self._matrices = {id(parameter) for parameter in matrices}
         for group in self.param_groups:
             group["method"] = "muon"  # so that a checkpoint says it
-        # A gradient scaler then leaves out steps with infinite gradients itself, of matrices too.
+        # A gradient scaler then skips steps with infinite gradients itself, also for matrices.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()

@@ -94,13 +94,13 @@ def adopt_state(optimiser: torch.optim.Adam, state: Mapping[str, Any], *, subjec
         ModelError: it was one over other parameters, or another method's.
     """
     if {group.get("method") for group in state["param_groups"]} != {group.get("method") for group in optimiser.param_groups}:
-        advice = "train both stages with the same optimiser.method, or let the optimiser start afresh"
+        advice = "train both stages with the same optimiser.method, or set keep_optimiser=false"
         raise ModelError(subject, "its optimiser was of another method", advice)
     kept = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
     try:
         optimiser.load_state_dict(dict(state))
     except (ValueError, KeyError) as error:
-        advice = "train the same network in the same groups, or let the optimiser start afresh"
+        advice = "train the same network in the same groups, or set keep_optimiser=false"
         raise ModelError(subject, "its optimiser was one over other parameters", advice) from error
     for group, settings in zip(optimiser.param_groups, kept, strict=True):
         group.update(settings)

@@ -60,7 +60,7 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
 
     Args:
         target: A file name of a picture format, such as curves.png. An existing file is replaced.
-        metric: Which score to draw, of every set that has it; "psnr" stands for "psnr-y" and "psnr-rgb" too.
+        metric: Score to draw, of every set that has it; "psnr" also matches "psnr-y" and "psnr-rgb".
 
     Raises:
         UsageError: no run is named, or the runs were validated by other scores than `metric`.

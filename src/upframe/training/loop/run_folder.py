@@ -46,7 +46,7 @@ class RunFolder:
     """A context manager: entered by one process at a time, which alone writes.
 
     Raises:
-        UsageError: on entering, when another process trains there, or a file is there.
+        UsageError: on entering, if another process trains there, or the path is a file.
         OutputError: when the folder cannot be made.
     """
 
@@ -88,9 +88,10 @@ class RunFolder:
             if not previous.exists():
                 raise
             content = read_checkpoint(previous)
-            log.warning("%s The run goes on from %s, which is at step %s.", error, PREVIOUS, content.get("step", "?"))
-            put_in_place(last, last.with_name(f"{LAST}.damaged"))
-            put_in_place(previous, last)
+            log.warning("%s The run resumes from %s, which is at step %s.", error, PREVIOUS, content.get("step", "?"))
+            with self._writing(last):
+                last.replace(last.with_name(f"{LAST}.damaged"))
+                previous.replace(last)
             return content
 
     def save(self, content: Mapping[str, Any]) -> None:
@@ -171,7 +172,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged, or no checkpoint of a run.
     """
-    advice = "remove it to start afresh, or choose another --out"
+    advice = "remove it to start again, or choose another --out"
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = _odd_part(archive) or archive.testzip()  # torch writes checksums, but does not compare them
@@ -236,6 +237,35 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _written(content: Mapping[str, Any], path: Path) -> Path:
+    """`content` under a temporary name beside `path`, flushed to the disk."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        # torch's archive writer replaces the system's error about a full disk by its own.
+        said = error.__context__
+        raise said if isinstance(said, OSError) else OSError(0, str(error)) from error
+    return part
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make renames in `folder` last through a power failure, where the system can."""
+    with suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

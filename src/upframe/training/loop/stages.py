@@ -63,7 +63,7 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
     Raises:
         UsageError: a batch that cannot be divided, patches or clips that the network does not take, a group without
             parameters, activations that cannot be computed again, a stage that does not exist.
-        ModelError: a weights file that a stage needs is not there; the message names the stage.
+        ModelError: a weights file of a stage is missing; the message names the stage.
     """
     spec = model_spec(recipe)
     _check_task(recipe, spec)
@@ -84,9 +84,9 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
             _ask_checkpointing(network, stage, spec)
             grouped(network, stage.optimiser)
             if stage.start_from is not None and stage.start_from != PREVIOUS:
-                _need_file(stage.start_from, what="what it starts from")
+                _need_file(stage.start_from, what="its file of first weights")
             if stage.discriminator is not None and stage.discriminator.start_from is not None:
-                _need_file(stage.discriminator.start_from, what="what its discriminator starts from")
+                _need_file(stage.discriminator.start_from, what="its discriminator's file of first weights")
             objectives.append(Objective(stage, spec))
         except UpframeError as error:
             happened = f"cannot run: {error.subject}: {error.happened}"
@@ -228,7 +228,7 @@ def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _
         return None
     if stage.start_from != PREVIOUS:
         return _from_file(Path(stage.start_from), stage, names)
-    assert before is not None  # Recipe sees to it
+    assert before is not None  # Recipe checks it
     trained = before.trained_before + before.stage_step
     if not stage.keep_optimiser:
         return _Given("the stage before", before.weights(), None, None, trained)
@@ -237,7 +237,7 @@ def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _
 
 
 def _from_file(path: Path, stage: Stage, names: Collection[str]) -> _Given:
-    """The weights in a file; where the optimiser is kept those of a checkpoint that were not averaged, with its state."""
+    """Read the weights of a file; with `keep_optimiser`, the trained weights of a checkpoint and its optimiser state."""
     if stage.keep_optimiser:
         content = read_checkpoint(path)
         return _Given(str(path), content["params"], content.get("params_ema"), content["optimiser"], _trained(content))
@@ -247,8 +247,8 @@ def _from_file(path: Path, stage: Stage, names: Collection[str]) -> _Given:
             trained = _trained(read_checkpoint(path))
     file = read(path)
     if file.value_range == "0-1" and not file.state.keys().isdisjoint(names):
-        return _Given(str(path), file.state, None, None, trained)  # ours; also of a network that `recognise` does not know
-    found = recognise(file.state, value_range=file.value_range, subject=path)  # brings it into our names and to [0, 1]
+        return _Given(str(path), file.state, None, None, trained)  # upframe's; also of networks that `recognise` does not know
+    found = recognise(file.state, value_range=file.value_range, subject=path)  # converts it to upframe's names and [0, 1]
     return _Given(str(path), found.state, None, None, trained)
 
 
@@ -257,7 +257,7 @@ def _trained(content: Mapping[str, Any]) -> int:
 
 
 def _take_weights(network: nn.Module, given: _Given, *, spec: ModelSpec) -> None:
-    """Take over every parameter whose name and shape fit; a network of another scale keeps its own upsampler."""
+    """Load every parameter with matching name and shape; a network of another scale keeps its own upsampler."""
     own = network.state_dict()
     fitting = {name: value for name, value in given.weights.items() if name in own and value.shape == own[name].shape}
     if len(fitting) < len(own) // 2:
@@ -298,7 +298,7 @@ def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
         if name.startswith(prefix)
     }
     own = network.state_dict()
-    # The constants of SPyNet are left out by some files.
+    # Some files lack the constants of SPyNet.
     wanted = {name: mm_names(name) for name in own if name not in ("mean", "std")}
     missing = [name for name, theirs in wanted.items() if theirs not in given or given[theirs].shape != own[name].shape]
     if missing:
@@ -309,4 +309,4 @@ def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
 
 def _need_file(text: str, *, what: str) -> None:
     if not Path(text).is_file():
-        raise ModelError(text, f"{what} is not there", "check the path")
+        raise ModelError(text, f"{what} does not exist", "check the path")

@@ -160,7 +160,7 @@ def seed_all(seed: int, ranks: Ranks) -> None:
     """Seed every generator, differently in each process, so that draws such as dropped paths differ."""
     own = seed * ranks.world + ranks.rank
     torch.manual_seed(own)  # all devices
-    np.random.seed(own % (1 << 32))  # for libraries that draw from it; ours do not
+    np.random.seed(own % (1 << 32))  # for libraries that draw from it; upframe does not
     random.seed(own)
 
 

@@ -86,7 +86,7 @@ def train(
         workers, worker_kind: See `Loader`. They change nothing that is trained.
         until: Name of the stage to stop after.
         tensorboard: Also write curves for TensorBoard into `out/tensorboard`.
-        cancel: When it is set, the step at hand is finished, a checkpoint written and `Cancelled` raised.
+        cancel: When it is set, the run finishes the current step, writes a checkpoint and raises `Cancelled`.
         stop_after: Return after this step of the run, leaving a checkpoint; for tests and for sharing a machine.
 
     Returns:
@@ -170,7 +170,7 @@ class _Run:
         """Whether the checkpoint from which the run resumed has been scored."""
         self._clock = Clock()
 
-    # Beginning and going on ---------------------------------------------------------------------------------------------
+    # Beginning and resuming ---------------------------------------------------------------------------------------------
     def taken_up(self) -> TrainState:
         """The state in which the run was left, or in which it begins."""
         content = self.ranks.on_first(self._last_checkpoint)
@@ -263,16 +263,16 @@ class _Run:
         if state.step % cadence.log_every == 0 or state.step == end:
             self._report(state, stage, gradients.learning_rate)
         if state.stage_step % stage.guard.window == 0:
-            self._keep_snapshot(state)  # after the report: what it has told is not to be told again after a roll-back
+            self._keep_snapshot(state)  # after the report, so that a roll-back does not repeat it
         validates = self._validation_is_due(state, stage)
         if state.step % cadence.checkpoint_every == 0 or state.step == last or validates or gradients.stop:
             start = time.perf_counter()
             self._save(state, stage)
-            if not gradients.stop:  # whoever wants it to stop need not wait for the scores: they are taken when it goes on
+            if not gradients.stop:  # stop without waiting for scores; a resumed run takes them
                 self._validate(state, stage, again=True)
             self._clock.pause(time.perf_counter() - start)
         if gradients.stop:
-            advice = "the same command goes on from there"
+            advice = "the same command resumes there"
             raise self._told_once(Cancelled(self.folder.path, f"stopped after step {state.step}, with a checkpoint", advice))
 
     def _report(self, state: TrainState, stage: Stage, learning_rate: float) -> None:
@@ -351,7 +351,7 @@ class _Run:
             self._snapshot = detached_copy(capture(state, self.ranks))
 
     def _complaint(self, state: TrainState, gradients: Gradients) -> str | None:
-        # In float16 gradients overflow now and then; the scaler sees to it.
+        # In float16 gradients overflow now and then; the scaler handles it.
         may_overflow = {"grad_norm"} if state.scaler.is_enabled() else set()
         return state.guard.complaint({name: value for name, value in gradients.values.items() if name not in may_overflow})
 

@@ -91,7 +91,7 @@ class ContrastiveLoss(nn.Module):
 
     Args:
         extractor: φ.
-        layer_weights: λ_j; ours, the article does not give them.
+        layer_weights: λ_j, chosen by upframe; the article does not give them.
         eps: Added to the denominator.
 
     Raises:

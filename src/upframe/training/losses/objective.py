@@ -42,7 +42,7 @@ class Generator(nn.Module):
             return finest, None, tuple(coarser)
         if not self._cleans:
             return self.network(lq), None, ()
-        cleaned = self.network.prepare(lq, _ALL_FRAMES_AT_ONCE).clip  # type: ignore[operator] # nets.clips.Prepares
+        cleaned = self.network.prepare(lq, _ALL_FRAMES_AT_ONCE).clip  # type: ignore[operator] # models.interfaces.Prepares
         return self.network(cleaned, prepared=True), cleaned, ()
 
 
@@ -63,7 +63,7 @@ class Objective(nn.Module):
 
     Raises:
         UsageError: a loss looks at a cleaned clip, and the network does not clean.
-        ModelError: a loss needs a weights file that is not there.
+        ModelError: a loss needs a weights file that does not exist.
     """
 
     def __init__(self, stage: Stage, spec: ModelSpec) -> None:

@@ -149,7 +149,7 @@ def value_at(value: Any, path: str) -> Any:
     """Return the value at a complete dotted path; items of tuples by number or by name.
 
     Raises:
-        KeyError: nothing is there.
+        KeyError: the path does not exist.
     """
     for part in path.split("."):
         if isinstance(value, Mapping):
@@ -196,7 +196,7 @@ def _meant(value: Any, path: str) -> list[_Place]:
     fitting = whole or [p for p in places if len(p.path) > len(parts) and _fits(p, parts)]
     fitting = fitting or [_item(p, parts[-1]) for p in places if _is_mapping(p.hint) and _fits(p, parts[:-1])]
     if not fitting:
-        # The nearest by the whole path and by its last word, which is what is most often misspelt.
+        # The nearest by the whole path and by its last word, which is misspelt most often.
         spelt = {_spelt(p): None for p in places} | {p.path[-1]: None for p in places}
         advice = did_you_mean(path, spelt, otherwise="see docs/training.md for all fields")
         raise UsageError(f"--set {path}", "no such field", advice)
@@ -273,7 +273,7 @@ def _replaced(value: Any, path: tuple[str, ...], new: Any) -> Any:
     if isinstance(value, Mapping):
         return {**value, first: new}
     changed = copy.copy(value)
-    object.__setattr__(changed, first, _replaced(getattr(value, first), rest, new))  # frozen, but this copy is ours
+    object.__setattr__(changed, first, _replaced(getattr(value, first), rest, new))  # frozen, but nobody else has this copy
     return changed
 
 

@@ -1,9 +1,9 @@
 """Values of the published recipes, as data with sources, and their comparison with the presets.
 
-Figures, not code: each was read from the article or from the authors' configuration that its source names. "[rec]" marks
-figures recalled from an article that was not at hand. `deviations` says where a recipe differs; a test runs it on all
-presets, so a changed loss weight or freeze length fails with its source. What the sources leave open, our presets decide, and
-their modules say so.
+These are figures, not code, read from the article or from the authors' configuration that the source names. "[rec]" marks
+figures from memory of an article that was not available. `deviations` lists the differences of a recipe; a test runs it on all
+presets, so that a changed loss weight or freeze length fails with its source. Where the sources leave a value open, the preset
+chooses it, and its module documents the choice.
 
 Ids: RL RLFN, VA VapSR, RB RealBasicVSR, VR VRT, VT VSR-Transformer.
 """

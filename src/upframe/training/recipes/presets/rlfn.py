@@ -20,10 +20,10 @@ STAGE_STEPS = 1_000_000
 HALVE_EVERY = 200_000
 HR_PATCH_PX = 256
 
-# The article gives neither the weight nor the width of the extractor: these are ours. Measured with the shipped photo-x4, the
-# gradient of the unweighted term has 60 to 885 times the norm of L1's on single crops of Set5, the more the closer result
-# and bicubic are, at an angle of 65° to 81° to it, and 1800 times on a batch of eight training crops; 0.0002 makes that a
-# third.
+# The article gives neither the weight nor the width of the extractor: upframe chose them. With the shipped photo-x4, the
+# gradient of the unweighted term has 60 to 885 times the norm of L1's on single crops of Set5, at an angle of 65° to 81° to
+# it. The norm grows as the result comes closer to bicubic; it is 1800 times L1's on a batch of eight training crops, and
+# 0.0002 reduces that to a third.
 CONTRASTIVE = LossTerm(
     "contrastive",
     weight=0.0002,
@@ -55,7 +55,7 @@ def warm_started(first: Stage, *, starts: int, keep_optimiser: bool = False, las
     """`first`, repeated `starts` times from the weights it ended with; works for any network.
 
     Args:
-        keep_optimiser: Whether Adam's state comes along, the schedule still starting afresh: the article's `clr`.
+        keep_optimiser: Whether to keep Adam's state while the schedule starts fresh: the article's `clr`.
         last: A loss that is added in the last stage.
     """
     again = [replace(first, name=f"stage{i + 2}", start_from=PREVIOUS, keep_optimiser=keep_optimiser) for i in range(starts)]
@@ -160,8 +160,8 @@ def rlfn_x4_vgg() -> Recipe:
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------------
-# What the article's names leave open is ours: all are trained as `ws_0`, their ESA has the three convolutions on its pooled map
-# that RFDB's has, and a quarter of the channels inside unless 16 are stated.
+# Where the article's names leave details open, upframe chose them: all train like `ws_0`, and their ESA has three convolutions
+# on its pooled map, as in RFDB, and a quarter of the channels inside unless 16 are stated.
 def _block(name: str, block: str, *, channels: int, esa_channels: int) -> Recipe:
     options: dict[str, Scalar] = {
         "block": block,

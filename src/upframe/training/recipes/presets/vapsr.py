@@ -6,12 +6,12 @@ Data: DF2K, the sub-images of DIV2K (`upframe data prepare div2k`) and of Flickr
 folder. Hardware: two GPUs with 32 patches each (three with 64 for VapSR-S); batches here are global, so any number of GPUs
 does: `torchrun --nproc-per-node 2 -m upframe train …`. How long the authors trained is not published.
 
-The article comes to its network in five steps, of which its text, as far as it was at hand, gives parameters and scores: pixel
+The article reaches its network in five steps. Its text, as far as it was available, gives parameters and scores: pixel
 attention 846 K; a large kernel 4123 K, 0.15 dB better; depth-wise separable 240 K, 28.48 dB; pixel normalisation 241 K, 28.92
-dB; the attention between the projections 28.95 dB. Sizes were found from the parameters: 4123 K - 846 K is ten blocks' worth of
-64² · (9² - 1), 241 K - 240 K ten norms of 64 channels; 3×3 projections and an attention without bias, then 1×1 ones and a
-5×5 and a 7×7 dilated depth-wise convolution, around it three convolutions, come to all four numbers. That the steps had these
-very layers, and how they were trained, is inferred, not published; here they are trained as `vapsr-x4`.
+dB; the attention between the projections 28.95 dB. The sizes were derived from the parameters: 4123 K - 846 K is ten blocks'
+worth of 64² · (9² - 1), 241 K - 240 K ten norms of 64 channels. 3×3 projections and an attention without bias, later 1×1 ones
+and a 5×5 and a 7×7 dilated depth-wise convolution, with three convolutions around them, give all four numbers. That the steps
+had these layers, and how they were trained, is inferred and not published; here they train like `vapsr-x4`.
 """
 
 from __future__ import annotations
