@@ -95,7 +95,7 @@ def draw_speed(results: Results) -> list[str]:
         cells = [
             row["network"],
             row["input"],
-            "reference form" if row["engine"] == "plain" else row["engine"],
+            "reference form" if row["engine"] == "reference" else row["engine"],
             row["precision"],
             f"{row['times_faster']:.1f}{spread}" if spread else "1",
             f"{row['share_of_limit']:.0%}",

@@ -69,14 +69,14 @@ def rows(models: Sequence[Model], size: str, arguments: argparse.Namespace) -> l
         default = make_engine(model, engine_options("auto", device="cpu"))
         for form in compared.forms:
             words = form.name.split()
-            asked = "auto" if words[0] == "ours" else words[0]
+            asked = "auto" if words[0] == "upframe" else words[0]
             made = None
-            if asked != "plain":
+            if asked != "reference":
                 made = make_engine(model, engine_options(asked, device="cpu", precision=form.precision))
             row: dict[str, Any] = {
                 "network": model.name,
                 "input": size,
-                "engine": "plain" if made is None else made.name,
+                "engine": "reference" if made is None else made.name,
                 "precision": form.precision,
                 "default": made is not None and (made.name, form.precision) == (default.name, default.precision),
             }

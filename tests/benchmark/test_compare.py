@@ -83,7 +83,7 @@ def measured() -> Comparison:
 def test_every_form_runs_on_the_same_input(measured: Comparison) -> None:
     photo, clip = measured.compared
     for one in measured.compared:
-        assert [form.name for form in one.forms] == ["plain fp32", "ours fp32", "ours bf16"]
+        assert [form.name for form in one.forms] == ["reference fp32", "upframe fp32", "upframe bf16"]
     assert (photo.case.frames, clip.case.frames) == (1, compare.CLIP_FRAMES)
     for one in measured.compared:
         for form in one.forms:
@@ -145,7 +145,7 @@ def test_a_process_that_dies_is_reported() -> None:
 
 
 def test_a_process_that_cannot_load_says_why(tmp_path: Path) -> None:
-    job = Job("plain", "cpu", 1, family="RLFN", model="rlfn-x4", folder=str(tmp_path), weights="absent.safetensors")
+    job = Job("reference", "cpu", 1, family="RLFN", model="rlfn-x4", folder=str(tmp_path), weights="absent.safetensors")
     with compare._Worker(job) as worker:
         assert worker.ask() == {}
         assert worker.error is not None
@@ -154,9 +154,9 @@ def test_a_process_that_cannot_load_says_why(tmp_path: Path) -> None:
 
 # What is told ---------------------------------------------------------------------------------------------------------
 def example() -> Comparison:
-    plain = Form("plain fp32", "fp32", Timing((2.0, 4.0, 8.0)), added_bytes=400_000_000)
-    ours = Form("ours bf16", "bf16", Timing((1.0, 1.0, 1.0)), 100_000_000, max_difference=0.01, psnr=50.0)
-    dead = Form("ours fp32", "fp32", error="the process was ended by SIGKILL")
+    plain = Form("reference fp32", "fp32", Timing((2.0, 4.0, 8.0)), added_bytes=400_000_000)
+    ours = Form("upframe bf16", "bf16", Timing((1.0, 1.0, 1.0)), 100_000_000, max_difference=0.01, psnr=50.0)
+    dead = Form("upframe fp32", "fp32", error="the process was ended by SIGKILL")
     one = Compared("some-net", "", Case(6, (64, 80)), 200_000_000_000, (plain, dead, ours))
     limits = Limits({"fp32_matrix": 100.0, "fp32_convolution": 200.0, "bf16_matrix": 400.0}, 50.0)
     return Comparison((one,), limits, {"device": "cpu", "cpu": "some CPU", "threads": 2, "torch": "2"})
@@ -176,10 +176,10 @@ def test_ratios_are_taken_round_by_round() -> None:
 def test_the_table_shows_every_form_with_the_reason_where_one_failed() -> None:
     text = example().to_text()
     assert "some-net, 6 frames of 80x64, 200.0 GFLOP, random weights" in text
-    assert "ours fp32: the process was ended by SIGKILL" in text
-    row = next(line for line in text.splitlines() if line.startswith("ours bf16"))
+    assert "upframe fp32: the process was ended by SIGKILL" in text
+    row = next(line for line in text.splitlines() if line.startswith("upframe bf16"))
     assert row.split() == [
-        "ours",
+        "upframe",
         "bf16",
         "1000",
         "(1000-1000)",
@@ -202,7 +202,7 @@ def test_json_holds_every_figure() -> None:
     assert (one["model"], one["frames"], one["input_size"], one["flops"]) == ("some-net", 6, [64, 80], 200_000_000_000)
     plain, dead, ours = one["forms"]
     assert plain["runs_s"] == [2, 4, 8]
-    assert dead == {"form": "ours fp32", "error": "the process was ended by SIGKILL"}
+    assert dead == {"form": "upframe fp32", "error": "the process was ended by SIGKILL"}
     assert ours["time_ratio"] == {"median": 0.25, "quartile_1": 0.1875, "quartile_3": 0.375}
     assert (ours["added_memory_bytes"], ours["memory_ratio"], ours["psnr_db"]) == (100_000_000, 0.25, 50)
 
@@ -224,7 +224,7 @@ def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: P
     monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path))
     engines = ["auto", "onnx"]
     (one,) = compare_with_plain([untrained(TINY_RLFN)], size=(40, 48), repeats=1, threads=1, engines=engines).compared
-    assert [form.name for form in one.forms] == ["plain fp32", "ours fp32", "ours bf16", "onnx fp32"]
+    assert [form.name for form in one.forms] == ["reference fp32", "upframe fp32", "upframe bf16", "onnx fp32"]
     last = one.forms[-1]
     assert last.error is None and last.max_difference is not None
     assert last.max_difference < 1e-5  # sums in another order
@@ -263,7 +263,7 @@ def test_bench_compare_prints_json(upframe: Upframe, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     told = json.loads(result.out)
     assert told == json.loads(out.read_text())
-    assert [form["form"] for form in told["compared"][0]["forms"]] == ["plain fp32", "ours fp32"]
+    assert [form["form"] for form in told["compared"][0]["forms"]] == ["reference fp32", "upframe fp32"]
     assert told["compared"][0]["input_size"] == [24, 20]
 
 

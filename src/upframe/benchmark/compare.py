@@ -82,7 +82,7 @@ class Form:
     """One form of a network, and what came of it."""
 
     name: str
-    """"plain fp32" is the reference form; "ours fp32" and "ours bf16" are upframe's default form; others name engine and
+    """"reference fp32" is the reference form, "upframe fp32" and "upframe bf16" run by default; other names state engine and
     precision, "compile bf16"."""
     precision: Precision
     timing: Timing | None = None
@@ -216,11 +216,11 @@ class Comparison:
         }
 
 
-_HEADING = ["form", "time [ms]", "of plain", "added [MB]", "of plain", "GFLOP/s", "of limit", "max diff.", "PSNR [dB]"]
+_HEADING = ["form", "time [ms]", "of reference", "added [MB]", "of reference", "GFLOP/s", "of limit", "max diff.", "PSNR [dB]"]
 _NOTE = """\
 Time: median (quartiles); ratios are taken round by round. Added memory: peak of the passes beyond weights and input.
-Work: 2 x MACs of the plain form; the limit is the faster of matrix product and convolution in the form's precision.
-Difference and PSNR: output against that of the plain form, on the 0 to 1 scale."""
+Work: 2 x MACs of the reference form; the limit is the faster of matrix product and convolution in the form's precision.
+Difference and PSNR: output against that of the reference form, on the 0 to 1 scale."""
 
 
 def _with_quartiles(timing: Timing, *, scale: float = 1, digits: int) -> str:
@@ -324,7 +324,7 @@ def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision]
         if engine in (*BACKENDS, "native"):  # what cannot run at all is refused before any work
             make_engine_as_named(model, engine_options(engine, device=device))
         computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
-        shown = "ours" if engine == "auto" else engine
+        shown = "upframe" if engine == "auto" else engine
         chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]
     return chosen
 
@@ -375,7 +375,7 @@ def _compare(
 
         def worker(form: _Form) -> _Worker:
             job = Job(
-                "plain" if form.name.startswith("plain") else "ours",
+                "reference" if form.name.startswith("reference") else "upframe",
                 device,
                 threads,
                 form.precision,
@@ -389,7 +389,7 @@ def _compare(
             )
             return running.enter_context(_Worker(job))
 
-        asked = [_Form("plain fp32", "fp32"), *own]
+        asked = [_Form("reference fp32", "fp32"), *own]
         workers = [worker(form) for form in asked]
         for each in workers:
             each.ask()  # ready, or failed to load

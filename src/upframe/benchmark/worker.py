@@ -33,7 +33,7 @@ from upframe.models.reference import PLAIN
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision
 
-Kind = Literal["plain", "ours", "limits"]
+Kind = Literal["reference", "upframe", "limits"]
 
 TURN_S = 0.5
 """As many passes as this takes, at least one, are a turn, and their median its time: while the others have theirs, caches and
@@ -45,8 +45,8 @@ class Job:
     """Task of a worker."""
 
     kind: Kind
-    """"plain" is the reference form in float32 with the default allocator, "ours" runs as in production, and "limits" measures
-    the machine."""
+    """"reference" is the reference form in float32 with the default allocator, "upframe" runs as in production, and "limits"
+    measures the machine."""
     device: str
     threads: int
     precision: Precision = "fp32"
@@ -59,7 +59,7 @@ class Job:
     output: str = ""
     sigma: float | None = None
     engine: str = "torch"
-    """Engine by its name in `--engine`, for "ours"."""
+    """Engine by its name in `--engine`, for "upframe"."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -100,7 +100,7 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
     if spec is None:
         architecture = next(a for a in ARCHITECTURES if a.family == job.family)
         spec = architecture.spec_for(**_arguments(job.family, state))
-    if job.kind == "ours":
+    if job.kind == "upframe":
         model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
         options = engine_options(job.engine, device=job.device, precision=job.precision, threads=job.threads)
         ours = make_engine_as_named(model, options)
@@ -217,7 +217,7 @@ def _serve(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
                 return
             with torch.inference_mode():
                 say({"limits": measure_limits(job.device)})
-    if job.kind == "ours":
+    if job.kind == "upframe":
         keep_freed_memory()  # as the command line does
     run = _run_of(job)
     clip = _loaded(Path(job.folder) / "input.safetensors")["clip"]

@@ -322,7 +322,7 @@ def test_reduced_photographs_are_taken_as_well(tmp_path: Path) -> None:
     assert source.footage.store.size("a.png@2") == (65, 48)
     with pytest.raises(InputError, match="no photograph reduced by"):
         source_for(replace(recipe, reductions=(8,)), DataPaths(tmp_path), scale=2)
-    with pytest.raises(UsageError, match="reductions are of single photographs"):
+    with pytest.raises(UsageError, match="reductions need unpaired photos"):
         DataRecipe(kind="clips", reductions=(2,))
 
 
