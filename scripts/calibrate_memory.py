@@ -127,10 +127,10 @@ def main() -> None:
     for shape in [_shape(text) for text in given.shapes.split(",") for _ in range(given.repeat)]:
         one = measure(given.model, shape, precision=given.precision, keep=given.keep, parameters=given.parameters)
         measured.append(one)
-        foretold = memory.call_bytes(spec, one.size, one.frames, precision=given.precision, keep=given.keep)
-        error = (foretold - one.added_bytes) / (one.held_bytes + one.added_bytes)
+        predicted = memory.call_bytes(spec, one.size, one.frames, precision=given.precision, keep=given.keep)
+        error = (predicted - one.added_bytes) / (one.held_bytes + one.added_bytes)
         size = f"{one.size[1]}x{one.size[0]}"
-        row = f"| {one.frames} | {size} | {one.added_bytes / 2**20:.0f} | {foretold / 2**20:.0f} | {error:+.1%} |"
+        row = f"| {one.frames} | {size} | {one.added_bytes / 2**20:.0f} | {predicted / 2**20:.0f} | {error:+.1%} |"
         print(row, flush=True)  # noqa: T201
     print(f"\n{given.precision}: " + ", ".join(f"{k}={v:.4g}" for k, v in fitted(spec, measured, given.keep).items()))  # noqa: T201
 

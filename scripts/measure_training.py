@@ -1,10 +1,10 @@
-"""Images a second of training steps: ours, as `upframe train` takes them, beside a plain eager float32 loop, in turns.
+"""Measure training steps in images a second: those of `upframe train` beside a plain eager float32 loop, in turns.
 
 Usage: python scripts/measure_training.py [RECIPE...] [--rounds 5] [--threads 1]
 
-The plain loop is the published network in its plain form (float32, planar layout, torch's own gradients), L1, Adam, and glibc's
-allocator as it comes; ours is the recipe's: bfloat16, channels-last, our gradients of depth-wise kernels. Each has a process
-of its own, and they work in turns.
+The plain loop trains the reference form of the network (float32, planar layout, torch's own gradients) with L1, Adam and
+glibc's default allocator. upframe's loop is the recipe's: bfloat16, channels-last, own gradients of depth-wise kernels. Each
+loop has its own process, and they take turns.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=["photo-x4", "photo-vapsr-x4"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--serve", choices=("plain", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("reference", "upframe"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(find_recipe(arguments.recipes[0]), arguments.serve, arguments.threads)
         return
     for name in arguments.recipes:
         rates = measured(name, arguments.rounds, arguments.threads)
-        ratios = [ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)]
+        ratios = [ours / plain for ours, plain in zip(rates["upframe"], rates["reference"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         shown = ", ".join(f"{kind} {statistics.median(values):.1f} images/s" for kind, values in rates.items())
         print(f"{name}: {shown}; {middle:.1f} times (quartiles {low:.1f} to {high:.1f})", flush=True)  # noqa: T201
@@ -54,7 +54,7 @@ def measured(name: str, rounds: int, threads: int) -> dict[str, list[float]]:
     command = [sys.executable, __file__, name, "--threads", str(threads), "--serve"]
     workers = {
         kind: subprocess.Popen([*command, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        for kind in ("plain", "ours")
+        for kind in ("reference", "upframe")
     }
     rates: dict[str, list[float]] = {kind: [] for kind in workers}
     for _ in range(rounds):
@@ -71,7 +71,7 @@ def measured(name: str, rounds: int, threads: int) -> dict[str, list[float]]:
 def serve(recipe: Recipe, kind: str, threads: int) -> None:
     """Take some steps for each line on standard input, and print images a second."""
     torch.set_num_threads(threads)
-    step = plain_step(recipe) if kind == "plain" else our_step(recipe)
+    step = plain_step(recipe) if kind == "reference" else our_step(recipe)
     for _ in range(WARM_UP):
         step()
     for _ in sys.stdin:
