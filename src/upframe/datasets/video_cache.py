@@ -70,33 +70,3 @@ def _decode(path: Path, target: Path) -> None:
             # round(v / 257), exactly
             file.write(((frame.pixels.astype(np.uint32) + 128) // 257).astype(np.uint8).tobytes())
     log.info("decoded %s: %d frames of %dx%d", path, *shape[:3])
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Wait until no other process makes `target`."""
-    if fcntl is None:
-        yield
-        return
-    lock = target.with_suffix(".lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
-        yield
-        if target.is_file():  # else a process that waits for the same lock file makes it, and none with a new one
-            lock.unlink(missing_ok=True)
-
-
-def check_room(folder: Path, needed_bytes: int) -> None:
-    """Refuse to begin if the disk lacks space for the frames and a fifth more.
-
-    Raises:
-        OutputError: with the needed and the free space.
-    """
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free_bytes = shutil.disk_usage(existing).free
-    if needed_bytes * 1.2 > free_bytes:
-        raise OutputError(
-            folder,
-            f"needs about {needed_bytes * 1.2 / 1e9:.1f} GB and {free_bytes / 1e9:.1f} GB are free",
-            "free some space, or write to another disk",
-        )

@@ -52,7 +52,7 @@ def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
 
 def _write(files: Mapping[str, Path], out: Path) -> None:
     """Write a store in a part folder, which an interrupted run resumes, and check it before it gets its name."""
-    part = out.with_name(f".{out.name}.part")
+    part = part_path(out)
     entries = [png_entry(name, path) for name, path in files.items()]
     by_key = {entry.key: files[entry.name] for entry in entries}
     if len(by_key) < len(entries):

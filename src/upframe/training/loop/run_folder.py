@@ -1,4 +1,4 @@
-"""The files in the folder of a run, written so that no crash can damage them.
+"""The folder of a run: its files, written so that no crash can spoil them.
 
     recipe.json          the resolved recipe
     environment.jsonl    one line for every start: versions, machine, device, seed, processes, git state
@@ -89,9 +89,8 @@ class RunFolder:
                 raise
             content = read_checkpoint(previous)
             log.warning("%s The run resumes from %s, which is at step %s.", error, PREVIOUS, content.get("step", "?"))
-            with self._writing(last):
-                last.replace(last.with_name(f"{LAST}.damaged"))
-                previous.replace(last)
+            put_in_place(last, last.with_name(f"{LAST}.damaged"))
+            put_in_place(previous, last)
             return content
 
     def save(self, content: Mapping[str, Any]) -> None:
@@ -167,7 +166,7 @@ class RunFolder:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint on the CPU, after a check of every byte. Nothing in it is executed.
+    """Return the content of a checkpoint, on the CPU, after every byte of it was checked; nothing in it is executed.
 
     Raises:
         InputError: it is missing, damaged, or no checkpoint of a run.
@@ -237,35 +236,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _written(content: Mapping[str, Any], path: Path) -> Path:
-    """`content` under a temporary name beside `path`, flushed to the disk."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise
-        # torch's archive writer replaces the system's error about a full disk by its own.
-        said = error.__context__
-        raise said if isinstance(said, OSError) else OSError(0, str(error)) from error
-    return part
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make renames in `folder` last through a power failure, where the system can."""
-    with suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def finite(value: Any) -> Any:
