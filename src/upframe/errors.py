@@ -1,7 +1,8 @@
 """Typed errors with exit codes for whatever can go wrong, and coded notices for whatever is lost on the way.
 
     UpframeError                 exit 1  (a bug: nothing here raises it bare)
-    ├── UsageError               exit 2  flags or configuration that cannot be carried out; raised before any work
+    ├── UsageError               exit 2  a request that cannot be carried out; raised before any work
+    │   ├── OptionError                  an option with a value that it does not take; names the option
     │   └── MissingError                 an extra, or a compiler, that is not here; where there is another way it is taken
     ├── InputError               exit 3  a file that is missing, unreadable, damaged or of an unsupported kind
     ├── ModelError               exit 4  weights or model files that are absent, unsafe or do not fit
@@ -14,13 +15,18 @@
 
 A message is one line: *what file – what happened – what to do*. Library code raises these and logs; it never prints
 and never exits the process.
+
+Messages name options as a Python user writes them, in backticks: `restart`, `video.audio=False`. A door that calls options
+otherwise puts its own words in their place; the command line puts flags (`upframe.cli.flags`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class UpframeError(Exception):
@@ -40,6 +46,9 @@ class UpframeError(Exception):
         self.advice = one_line(advice)
         super().__init__(self.subject, self.happened, self.advice)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.subject, self.happened, self.advice)
+
     def __str__(self) -> str:
         text = f"{self.subject}: {self.happened}."
         if not self.advice:
@@ -50,6 +59,28 @@ class UpframeError(Exception):
 
 class UsageError(UpframeError):
     exit_code = 2
+
+
+class OptionError(UsageError):
+    """An option with a value that it does not take, alone or beside the others.
+
+    Args:
+        option: Its name as a Python user writes it, with dots where options hold options: `tile`, `video.crf`.
+        value: The value.
+        happened, advice: As for `UpframeError`.
+    """
+
+    def __init__(self, option: str, value: object, happened: str, advice: str = "") -> None:
+        self.option, self.value = option, value
+        super().__init__(f"{option}={option_text(value)}", happened, advice)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.option, self.value, self.happened, self.advice)
+
+
+def option_text(value: object) -> str:
+    """A value as messages show it: text in quotes, all else as it prints."""
+    return repr(str(value)) if isinstance(value, str | Path) else str(value)
 
 
 class MissingError(UsageError):
@@ -90,7 +121,7 @@ class Cancelled(UpframeError):  # noqa: N818 (no error: the user's own wish)
 
 @dataclass(frozen=True)
 class Notice:
-    """A loss or a substitution the user should know of; `--strict` turns it into an error."""
+    """A loss or a substitution the user should know of; the option `strict` turns it into an error."""
 
     id: str
     """Stable identifier, a key of `NOTICES`."""
@@ -107,9 +138,9 @@ class Notice:
         return f"{self.subject}: {self.message} [{self.id}]"
 
     def as_error(self) -> UpframeError:
-        """The error this notice becomes under `--strict`: 2 if it is known while planning, 7 if found later."""
+        """The error this notice becomes under `strict`: 2 if it is known while planning, 7 if found later."""
         kind = UsageError if NOTICES[self.id].at_planning else VerifyError
-        return kind(self.subject, f"{self.message} [{self.id}]", "run without --strict to accept it")
+        return kind(self.subject, f"{self.message} [{self.id}]", "run without `strict` to accept it")
 
 
 @dataclass(frozen=True)
@@ -123,7 +154,7 @@ NOTICES: dict[str, NoticeKind] = {
     "alpha-dropped": NoticeKind("the video's transparency is not carried", True),
     "alpha-needs-png": NoticeKind("the requested format cannot hold transparency, so PNG is written", True),
     "animation-needs-webp": NoticeKind("the requested format cannot hold an animation, so animated WebP is written", True),
-    "bad-frames": NoticeKind("damaged frames were replaced or left out, by --on-bad-frame", True),
+    "bad-frames": NoticeKind("damaged frames were replaced or skipped, by `video.on_bad_frame`", True),
     "bad-icc": NoticeKind("the colour profile is damaged and was ignored; pixels are unchanged", True),
     "bad-orientation": NoticeKind("the EXIF orientation is not 1 to 8 and was taken as 1", True),
     "beyond-model-scale": NoticeKind("the enlargement exceeds the network's scale; the rest is a plain resample", True),
@@ -159,3 +190,53 @@ NOTICES: dict[str, NoticeKind] = {
 def one_line(text: str) -> str:
     """`text` with control characters and line breaks escaped, so that a hostile file name cannot break a log."""
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+# Checks of options ----------------------------------------------------------------------------------------------------
+def check_whole(option: str, value: object, *, least: int, most: int | None = None) -> None:
+    """Refuse everything but a whole number of at least `least` and at most `most`.
+
+    Raises:
+        OptionError: naming the option and the numbers it takes.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise OptionError(option, value, f"must be {least} or more" if most is None else f"must be {least} to {most}")
+
+
+def check_number(
+    option: str, value: Any, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> None:
+    """Refuse everything but a finite number of at least `least`, at most `most` and more than `above`.
+
+    Raises:
+        OptionError: naming the option and the numbers it takes.
+    """
+    try:
+        fits = not isinstance(value, bool | str) and math.isfinite(value) and least <= value <= most and value > above
+    except TypeError:
+        fits = False
+    if not fits:
+        low = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
+        bounds = low if most == math.inf else f"{low} and at most {most:g}" if above > -math.inf else f"{least:g} to {most:g}"
+        raise OptionError(option, value, f"must be {bounds}")
+
+
+def check_flag(option: str, value: object) -> None:
+    """Refuse everything but True and False.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(option, value, "must be True or False")
+
+
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse everything but one of `choices`.
+
+    Raises:
+        OptionError: naming the option and the choices.
+    """
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise OptionError(option, value, f"must be one of {', '.join(known)}")

@@ -16,9 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from upframe.errors import ResourceError, UsageError
+from upframe.errors import OptionError, ResourceError
 
 log = logging.getLogger(__name__)
+
+
+def check_device(name: object) -> None:
+    """Refuse what is not the name of a device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        OptionError: naming the option.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise OptionError("device", name, "no such device", "use auto, cpu, cuda, cuda:N or mps")
 
 
 def pick_device(name: str) -> torch.device:
@@ -32,15 +42,16 @@ def pick_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise UsageError(f"--device {name}", "no such device", "use auto, cpu, cuda, cuda:N or mps")
+    check_device(name)
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ResourceError(f"--device {name}", f"{count} CUDA devices are usable", "use --device cpu or check the driver")
+            raise ResourceError(
+                f"`device={name!r}`", f"{count} CUDA devices are usable", "use `device='cpu'` or check the driver"
+            )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError("--device mps", "not available on this machine", "use --device cpu")
+        raise ResourceError("`device='mps'`", "not available on this machine", "use `device='cpu'`")
     return device
 
 

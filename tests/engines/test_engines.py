@@ -109,7 +109,7 @@ def test_a_picture_gets_the_strides_of_channels_last(model: Model) -> None:
 
 
 def test_compiled_engines_run_on_the_cpu_only() -> None:
-    with pytest.raises(UsageError, match=r"not on cuda.*--engine torch"):
+    with pytest.raises(UsageError, match=r"not on cuda.*`engine='torch'`"):
         engine_options("compile", device="cuda")
 
 
@@ -117,7 +117,7 @@ def test_a_network_for_clips_names_the_engine_that_runs_it() -> None:
     spec = realbasicvsr.SPECS[0]
     clip_model = Model(spec, nn.Identity(), None, "", "")
     for make in (make_engine, make_clip_engine):
-        with pytest.raises(UsageError, match=r"network for clips\. Use --engine torch") as caught:
+        with pytest.raises(UsageError, match=r"network for clips\. Use `engine='torch'`") as caught:
             make(clip_model, CompileOptions())  # type: ignore[operator]
         assert caught.value.exit_code == 2
 
@@ -255,7 +255,7 @@ def test_small_frames_run_in_torch_and_one_line_says_so(model: Model, tmp_path: 
             clip = torch.rand(1, 1, 3, side, 50)
             assert torch.equal(engine(clip), TorchEngine(model)(clip))
     assert backend.made == 0
-    assert [record.message for record in caplog.records] == ["--engine compile: frames below 32 px a side run in torch"]
+    assert [record.message for record in caplog.records] == ["engine compile: frames below 32 px a side run in torch"]
 
 
 def test_a_photo_through_an_engine_is_that_of_torch(

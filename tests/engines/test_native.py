@@ -142,9 +142,9 @@ def test_without_kernels_torch_runs_and_native_says_so(
 def test_figures_of_kernels_are_refused_where_torch_would_run() -> None:
     spec = rlfn.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
     model = Model(spec, spec.build().eval(), None, "", "")
-    with pytest.raises(UsageError, match="--engine native: has no kernels for"):
+    with pytest.raises(UsageError, match="engine='native': has no kernels for"):
         compare_with_plain([model], size=(24, 24), repeats=1, threads=1, engines=["native"])
-    with pytest.raises(UsageError, match="--engine native: has no kernels for"):
+    with pytest.raises(UsageError, match="engine='native': has no kernels for"):
         bench([model], size=(24, 24), repeats=1, engine="native")
 
 

@@ -25,6 +25,7 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     training,
     upscaling,
 )
+from upframe.cli.flags import worded_error
 from upframe.cli.output import Stop, print_line, say
 from upframe.cli.parser import (
     PIPE,
@@ -89,6 +90,7 @@ def _normalised(tokens: list[str]) -> list[str]:
 
 
 def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, cause: Exception | None = None) -> None:
+    error = worded_error(error)
     if "--debug" in tokens:
         traceback.print_exception(cause or error)
     _report_json(str(error), type(error).__name__, code, tokens)

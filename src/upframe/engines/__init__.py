@@ -19,7 +19,7 @@ from upframe.engines.graphs import Backend, GraphEngine
 from upframe.engines.native import NativeEngine, obstacle
 from upframe.engines.onnx_runtime import Onnx, OnnxOptions
 from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
-from upframe.errors import MissingError, UsageError
+from upframe.errors import MissingError, OptionError
 from upframe.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
 from upframe.models.registry import Model
 from upframe.models.spec import Precision
@@ -56,13 +56,13 @@ __all__ = [
 EngineOptions = TorchOptions | CompileOptions | OpenVinoOptions | OnnxOptions
 
 ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx")
-"""Values of `--engine`."""
+"""Names of engines, for `engine_options`."""
 
 
 _FUSED = {"auto": None, "native": True, "torch": False}
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
-"""Backends that execute the graphs of engines other than torch."""
+"""What executes the graphs of engines other than torch."""
 
 
 def engine_options(
@@ -79,11 +79,11 @@ def engine_options(
     if engine in _FUSED:
         return TorchOptions(device, precision, threads, fused=_FUSED[engine])
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--engine {engine}", f"runs on the CPU, not on {device}", "use --engine torch")
+        raise OptionError("engine", engine, f"runs on the CPU, not on {device}", "use `engine='torch'`")
     for kind in (CompileOptions, OpenVinoOptions, OnnxOptions):
         if engine == kind.name:
             return kind(precision, threads)
-    raise UsageError(f"--engine {engine}", "no such engine", f"use one of {', '.join(ENGINES)}")
+    raise OptionError("engine", engine, "no such engine", f"use one of {', '.join(ENGINES)}")
 
 
 def make_engine(model: Model, options: EngineOptions) -> Engine:
@@ -96,7 +96,7 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
     if isinstance(options, TorchOptions):
         hindered = "was not asked for" if options.fused is False else obstacle(model, options)
         if options.fused and hindered:
-            log.warning("--engine native %s; torch runs %s", hindered, model.spec.name)
+            log.warning("the native engine %s; torch runs %s", hindered, model.spec.name)
         return TorchEngine(model, options) if hindered else NativeEngine(model, options)
     try:
         return _graph_engine(model, options)
@@ -115,7 +115,7 @@ def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
     if isinstance(options, TorchOptions) and options.fused:
         hindered = obstacle(model, options)
         if hindered:
-            raise UsageError("--engine native", hindered, "use --engine auto")
+            raise OptionError("engine", "native", hindered, "use `engine='auto'`")
     return make_engine(model, options) if isinstance(options, TorchOptions) else _graph_engine(model, options)
 
 
@@ -132,7 +132,7 @@ def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
         UsageError: besides, for any other engine.
     """
     if not isinstance(options, TorchOptions):
-        raise UsageError(f"--engine {options.name}", f"{model.spec.name} is a network for clips", "use --engine torch")
+        raise OptionError("engine", options.name, f"{model.spec.name} is a network for clips", "use `engine='torch'`")
     made = make_engine(model, options)
     assert isinstance(made, TorchEngine)
     return made

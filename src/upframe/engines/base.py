@@ -1,14 +1,14 @@
-"""The promise of every engine, and their shared decisions: which precision to use, which errors mean lack of memory."""
+"""What every engine promises, and what they decide alike: precision, and what counts as lack of memory."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from upframe.errors import UsageError
+from upframe.errors import OptionError, check_choice, check_whole
 from upframe.machine import has_fast_bf16
 from upframe.models.spec import ModelSpec, Place, Precision
 from upframe.pixels import mirror_pad
@@ -17,11 +17,22 @@ BF16_LOSS_DB = 0.015
 """Most that bfloat16 may cost on Set5 to be chosen by "auto"."""
 
 
+def check_running(precision: object, threads: object) -> None:
+    """Check what the options of all engines have in common.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    check_choice("precision", precision, ("auto", *get_args(Precision)))
+    if threads is not None:
+        check_whole("threads", threads, least=1)
+
+
 class Engine(Protocol):
     """Something that runs one network."""
 
     name: str
-    """Its name for `--engine`."""
+    """A name of `engines.ENGINES`."""
     spec: ModelSpec
     device: torch.device
     precision: Precision
@@ -74,7 +85,7 @@ def choose_precision(
         is_cheap = loss_db is not None and loss_db <= BF16_LOSS_DB
         return "bf16" if is_cheap and device.type == "cpu" and has_fast_bf16() else "fp32"
     if asked not in spec.precisions:
-        raise UsageError(f"--precision {asked}", f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+        raise OptionError("precision", asked, f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
     return asked
 
 

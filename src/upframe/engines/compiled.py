@@ -1,4 +1,4 @@
-"""`--engine compile`: the network compiled ahead of time by torch's own compiler (AOTInductor), kept for the next run.
+"""The engine `compile`: the network compiled ahead of time by torch's own compiler (AOTInductor), kept for the next run.
 
 It needs g++ or another C++ compiler once, and no library besides torch.
 """
@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from upframe.engines.base import check_running
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError
 from upframe.models.architectures._layers import reduced
@@ -39,6 +40,9 @@ class CompileOptions:
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
+    def __post_init__(self) -> None:
+        check_running(self.precision, self.threads)
+
 
 class Compiled:
     """A `graphs.Backend`."""
@@ -52,7 +56,7 @@ class Compiled:
     def check(self) -> None:
         compiler = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
         if not any(shutil.which(name) for name in (compiler, "clang++")):
-            raise MissingError("--engine compile", f"needs a C++ compiler, and {compiler} is not here", "install one")
+            raise MissingError("`engine='compile'`", f"needs a C++ compiler, and {compiler} is not here", "install one")
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         from torch._inductor import aoti_compile_and_package

@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
-from upframe.errors import OutOfMemoryError
-from upframe.machine import pick_device
+from upframe.engines.base import Engine, channels_last, check_running, choose_precision, is_out_of_memory, padded
+from upframe.errors import OutOfMemoryError, check_flag
+from upframe.machine import check_device, pick_device
 from upframe.models.architectures._layers import reduced, takes_float32
 from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
 from upframe.models.registry import Model
@@ -39,6 +39,12 @@ class TorchOptions:
     fused: bool | None = None
     """Whether `make_engine` lets upframe's own kernels run what they were written for (native.py): None where they are
     there and fit, True as well, saying so where they do not, False never."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        check_running(self.precision, self.threads)
+        if self.fused is not None:
+            check_flag("fused", self.fused)
 
 
 class TorchEngine:

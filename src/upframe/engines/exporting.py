@@ -53,7 +53,7 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
     targets = (target,) if is_onnx else (target, target.with_suffix(".bin"))
     for path in targets:
         if path.exists() and not overwrite:
-            raise UsageError(path, "exists", "use -y to overwrite it")
+            raise UsageError(path, "exists", "use `overwrite` to replace it")
     about = metadata(model)
     write, load = (_write_onnx, _load_onnx) if is_onnx else (_write_openvino, _load_openvino)
     with writing(target), scratch_folder(target.parent) as folder:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from upframe.engines import cache
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
-from upframe.errors import MissingError, OutOfMemoryError, UsageError
+from upframe.errors import MissingError, OptionError, OutOfMemoryError
 from upframe.models.interfaces import TakesPlace
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Place, Precision
@@ -100,7 +100,7 @@ class GraphEngine:
         self.device = torch.device("cpu")
         if not model.spec.exports:
             kind = "a network for clips" if model.spec.window is not None else "not proven to export"
-            raise UsageError(f"--engine {self.name}", f"{model.spec.name} is {kind}", "use --engine torch")
+            raise OptionError("engine", self.name, f"{model.spec.name} is {kind}", "use `engine='torch'`")
         self._versions = backend.versions()
         self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
         if options.precision == "auto" and not backend.keeps_pixels:
@@ -108,7 +108,7 @@ class GraphEngine:
         if self.precision not in backend.precisions:
             if options.precision != "auto":
                 able = ", ".join(backend.precisions)
-                raise UsageError(f"--precision {self.precision}", f"--engine {self.name} computes in {able} here")
+                raise OptionError("precision", self.precision, f"the engine {self.name} computes in {able} here")
             self.precision = "fp32"
         self._model, self._options, self._backend = model, options, backend
         self._torch = TorchEngine(model, TorchOptions("cpu", self.precision, options.threads))
@@ -119,7 +119,7 @@ class GraphEngine:
         n, t, _, h, w = clip.shape
         if min(h, w) < LEAST_SIDE:
             if not self._told:
-                log.warning("--engine %s: frames below %d px a side run in torch", self.name, LEAST_SIDE)
+                log.warning("engine %s: frames below %d px a side run in torch", self.name, LEAST_SIDE)
                 self._told = True
             return self._torch(clip, place)
         if self.name == self._torch.name:
@@ -162,7 +162,7 @@ class GraphEngine:
 
         def make(folder: Path) -> None:
             self._backend.check()
-            log.warning("--engine %s: %s is compiled once for this machine, which takes a while", self.name, self.spec.name)
+            log.warning("engine %s: %s is compiled once for this machine, which takes a while", self.name, self.spec.name)
             self._backend.make(self._model.network, self.spec, self.precision, folder)
 
         return self._backend.load(cache.kept(self._options.cache, name, make), self.precision, threads)

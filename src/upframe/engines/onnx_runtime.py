@@ -1,4 +1,4 @@
-"""`--engine onnx`: ONNX Runtime on the CPU, in float32. Needs the extra `onnx`."""
+"""The engine `onnx`: ONNX Runtime on the CPU, in float32. Needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from upframe.engines.base import check_running
 from upframe.engines.graphs import Run, missing, trace
 from upframe.models.spec import ModelSpec, Precision
 
@@ -32,8 +33,11 @@ class OnnxOptions:
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
+    def __post_init__(self) -> None:
+        check_running(self.precision, self.threads)
 
-def library(asked_by: str = "--engine onnx") -> Any:
+
+def library(asked_by: str = "`engine='onnx'`") -> Any:
     """ONNX Runtime.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`--engine openvino`: Intel's runtime, for any x86 and ARM CPU. Needs the extra `openvino`."""
+"""The engine `openvino`: Intel's runtime, for any x86 and ARM CPU. Needs the extra `openvino`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from upframe.engines.base import check_running
 from upframe.engines.graphs import Run, missing, trace
 from upframe.machine import has_fast_bf16
 from upframe.models.spec import ModelSpec, Precision
@@ -33,8 +34,11 @@ class OpenVinoOptions:
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
+    def __post_init__(self) -> None:
+        check_running(self.precision, self.threads)
 
-def library(asked_by: str = "--engine openvino") -> Any:
+
+def library(asked_by: str = "`engine='openvino'`") -> Any:
     """The library.
 
     Raises:

@@ -106,7 +106,7 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
         raise ModelError(
             found.arch,
             f"no weights for {found.arch} are shipped",
-            f"pass the file: -m PATH, or put it into the folder that ${USER_FOLDER_VARIABLE} names as {found.arch}.pth",
+            f"pass the file: `model='PATH'`, or put it into the folder that ${USER_FOLDER_VARIABLE} names as {found.arch}.pth",
         )
     model = _load_file(found.path)
     if found.arch is not None and model.spec.name != found.arch:
@@ -215,7 +215,7 @@ def _user_files() -> dict[str, Path]:
 
 def _load_shipped(name: str) -> Model:
     path = WEIGHTS_FOLDER / SHIPPED[name].file
-    advice = "install upframe again, or pass a weights file: -m PATH"
+    advice = "install upframe again, or pass a weights file: `model='PATH'`"
     if not path.is_file() or not card_path(path).is_file():
         lacking = path if not path.is_file() else card_path(path)
         raise ModelError(name, f"the installation is damaged: {lacking.name} is missing", advice)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from upframe.errors import check_flag, check_number, check_whole
+
 if TYPE_CHECKING:  # torch is not needed to state facts, and `upframe --help` must not import it
     from torch import Tensor, nn
 
@@ -59,8 +61,10 @@ class Cleaning:
     """Frame by frame, which bounds memory, or all frames at once; the results agree to rounding."""
 
     def __post_init__(self) -> None:
-        if not (self.threshold >= 0 and self.max_passes >= 0 and 0 <= self.strength <= 1):
-            raise ValueError(f"threshold and max_passes must not be negative and strength must be 0 to 1: {self}")
+        check_number("cleaning.threshold", self.threshold, least=0)
+        check_whole("cleaning.max_passes", self.max_passes, least=0)
+        check_number("cleaning.strength", self.strength, least=0, most=1)
+        check_flag("cleaning.sequential", self.sequential)
 
 
 @dataclass(frozen=True)

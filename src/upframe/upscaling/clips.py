@@ -17,7 +17,7 @@ from torch import Tensor
 
 from upframe import pixels as px
 from upframe.engines import TorchEngine, available_memory_bytes, make_clip_engine
-from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
+from upframe.errors import Cancelled, Notice, OptionError, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.media.frames import Pixels
 from upframe.models.interfaces import Keep
 from upframe.models.registry import Model
@@ -53,7 +53,7 @@ class ClipUpscaler:
         if model.spec.window is None:
             raise UsageError(model.spec.name, "a network for single pictures, not for clips", "use Upscaler")
         if cleaning is not None and model.spec.preparation is None:
-            raise UsageError(model.spec.name, "does not clean", "drop the --clean flags")
+            raise OptionError("video.cleaning", cleaning, f"{model.spec.name} does not clean", "leave it out")
         self.model = model
         self.options = options or UpscaleOptions()
         _check_options(model.spec, self.options)
@@ -195,7 +195,7 @@ class ClipUpscaler:
         longest = longest or self.options.window or window.frames or frames
         if longest <= window.overlap:
             advice = f"use {window.overlap + 1} or more"
-            raise UsageError(f"--window {longest}", f"neighbouring windows share {window.overlap} frames", advice)
+            raise OptionError("window", longest, f"neighbouring windows share {window.overlap} frames", advice)
         return tiling.windows(frames, longest=longest, overlap=window.overlap, multiple=window.multiple)
 
     def _prepared(self, clip: Sequence[Pixels], subject: str) -> Tensor:
@@ -359,19 +359,19 @@ def _finite(out: Tensor, subject: str) -> Tensor:
     """
     if not torch.isfinite(out).all():
         bad = int((~torch.isfinite(out)).sum())
-        raise VerifyError(subject, f"the network made {bad} values that are not finite", "try --precision fp32")
+        raise VerifyError(subject, f"the network made {bad} values that are not finite", "try `precision='fp32'`")
     return out
 
 
 def _check_options(spec: ModelSpec, options: UpscaleOptions) -> None:
     if spec.takes_sigma and options.sigma is None:
-        raise UsageError(spec.name, "has to be told how noisy the input is", "add --sigma, 0 to 255; 10 to 50 is usual")
+        raise UsageError(spec.name, "has to be told how noisy the input is", "add `sigma`, 0 to 255; 10 to 50 is usual")
     if not spec.takes_sigma and options.sigma is not None:
-        raise UsageError("--sigma", f"is not taken by {spec.name}", "leave it out")
+        raise OptionError("sigma", options.sigma, f"is not taken by {spec.name}", "leave it out")
     if spec.task == "interpolate" and options.window is not None:
-        raise UsageError(f"--window {options.window}", f"{spec.name} always looks at the frames around one gap", "leave it out")
+        raise OptionError("window", options.window, f"{spec.name} always looks at the frames around one gap", "leave it out")
     if options.as_published and spec.score_scheme is None:
-        raise UsageError("--as-published", f"{spec.name} was measured on whole clips", "leave it out")
+        raise OptionError("as_published", True, f"{spec.name} was measured on whole clips", "leave it out")
 
 
 def _no_memory(subject: str, what: str, error: OutOfMemoryError) -> ResourceError:

@@ -373,7 +373,7 @@ def test_stream_is_chosen_by_disposition_or_by_hand(tmp_path: Path) -> None:
             out.mux(stream.encode(None))
     assert probe_video(path).size == (96, 128)
     assert probe_video(path, stream=0).size == (48, 64)
-    with pytest.raises(InputError, match="Choose --stream from 0, 1"):
+    with pytest.raises(InputError, match=r"Choose `video\.stream` from 0, 1"):
         probe_video(path, stream=7)
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from upframe.errors import InputError, Notice, ResourceError, UpframeError, one_line
+from upframe.errors import InputError, Notice, ResourceError, UpframeError, check_whole, one_line
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.metadata import Metadata, clean_exif, clean_xmp, icc_is_sound
 
@@ -22,7 +22,10 @@ class Limits:
     """How much an input may ask for; checked against its header before anything is allocated."""
 
     max_pixels: int = 500_000_000
-    """Pixels of one frame (`--max-pixels`)."""
+    """Pixels of one frame (the option `limits.max_pixels`)."""
+
+    def __post_init__(self) -> None:
+        check_whole("limits.max_pixels", self.max_pixels, least=1)
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Reading:
         """Refuse a picture that is empty or larger than the limit.
 
         Raises:
-            InputError: naming the size and the flag.
+            InputError: naming the size and the option.
         """
         if height < 1 or width < 1:
             raise self.error(f"has no pixels ({width}x{height})", "get the file again")
@@ -59,7 +62,7 @@ class Reading:
             raise self.error(
                 f"says it is {width}x{height} = {height * width / 1e6:.0f} megapixels,"
                 f" more than the limit of {self.limits.max_pixels / 1e6:.0f}",
-                f"raise the limit with --max-pixels {height * width} if you trust the file",
+                f"raise the limit with `limits.max_pixels={height * width}` if you trust the file",
             )
 
     def truncated(self, percent: float | None, why: str = "") -> None:
@@ -74,7 +77,7 @@ class Reading:
         share = "" if percent is None else f", {min(max(int(percent), 0), 100)} % decoded"
         text = f"truncated{share}" + (f" ({why})" if why else "")
         if not self.allow_truncated:
-            raise self.error(text, "get the file again, or keep what is there with --allow-truncated")
+            raise self.error(text, "get the file again, or keep what is there with `allow_truncated`")
         self.notice("truncated", text)
 
     def carry(self, metadata: Metadata) -> tuple[Metadata, int]:

@@ -132,7 +132,7 @@ class PillowDecoder:
         if self._image.format == "MPO":
             raise self._reading.error(
                 f"is a multi-picture JPEG (MPO) of {frames} pictures, such as a stereo pair",
-                "pass --first-frame to take the first, or split it into files",
+                "pass `first_frame` to read the first, or split it into files",
             )
         return frames
 

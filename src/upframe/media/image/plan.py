@@ -147,7 +147,7 @@ def check_output_size(
         raise UsageError(
             subject,
             f"the output would be {width}x{height} and {limit}",
-            "choose --format png or tiff (BigTIFF is used when needed), or a smaller scale",
+            "choose `format='png'` or tiff (BigTIFF is used when needed), or a smaller scale",
         )
 
 

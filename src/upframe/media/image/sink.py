@@ -113,7 +113,7 @@ class ImageSink:
         assert self._file is not None
         if self._file.failure is not None:
             raise output_error(self.path, self._file.failure) from error
-        raise OutputError(self.path, f"the {self._plan.format} encoder failed ({error})", "try --format png") from error
+        raise OutputError(self.path, f"the {self._plan.format} encoder failed ({error})", "try `format='png'`") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:

@@ -81,7 +81,7 @@ class TiffDecoder:
                 raise reading.error(
                     f"page 1 has {layout.channels} channels of {layout.dtype}, page {number + 1} has {other.channels} of"
                     f" {other.dtype}",
-                    "pass --first-frame, or split the pages into files",
+                    "pass `first_frame`, or split the pages into files",
                 )
         self._state_losses(layout)
         self.info = MediaInfo(

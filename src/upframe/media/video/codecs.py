@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from upframe.media.names import codec_name, container_name
 from upframe.media.video.colour import Layout
 from upframe.media.video.frames import layout_of, readable_format
 from upframe.media.video.info import Hdr10
@@ -64,12 +65,6 @@ CODECS: dict[str, VideoCodec] = {
     "prores": VideoCodec("prores", "ProRes", "prores_ks", None, 0, None, (), (("threads", "4"),), has_range=False),
 }  # fmt: skip
 
-_CODEC_NAMES = {
-    "avc": "h264", "x264": "h264", "libx264": "h264", "h.264": "h264",
-    "hevc": "h265", "x265": "h265", "libx265": "h265", "h.265": "h265",
-    "libdav1d": "av1", "libsvtav1": "av1", "svt-av1": "av1", "libaom-av1": "av1", "prores_ks": "prores",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Container:
@@ -106,8 +101,6 @@ CONTAINERS: dict[str, Container] = {
                       False, False, False, True, True, Fraction(1, 1000)),
 }  # fmt: skip
 
-_CONTAINER_NAMES = {"m4v": "mp4", "qt": "mov", "matroska": "mkv", "mk3d": "mkv"}
-
 MP4_TAGS = frozenset((
     "title", "author", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
@@ -125,14 +118,12 @@ STRUCTURAL_TAGS = frozenset((
 
 def codec_named(name: str) -> VideoCodec | None:
     """A codec by any of its common names, including FFmpeg's names of decoders."""
-    lower = name.lower()
-    return CODECS.get(_CODEC_NAMES.get(lower, lower))
+    return CODECS.get(codec_name(name) or "")
 
 
 def container_named(name: str) -> Container | None:
     """A container by its name or extension, with or without a dot."""
-    lower = name.lower().removeprefix(".")
-    return CONTAINERS.get(_CONTAINER_NAMES.get(lower, lower))
+    return CONTAINERS.get(container_name(name) or "")
 
 
 def encodable_formats(codec: VideoCodec) -> list[str]:

@@ -10,25 +10,25 @@ expected = join([work, ...], part, plan, timing=index, info=info)
 verify_video(part, expected)                          then the caller renames it
 """
 
+from upframe.media.names import DEFAULT_RATE, DEINTERLACERS, ODD_POLICIES, Deinterlace, Odd, OnBadFrame, is_video_name
 from upframe.media.video.codecs import CODECS, CONTAINERS, codec_named, container_named
-from upframe.media.video.folder import DEFAULT_RATE, FolderTiming, FrameFolder, FrameFolderSink, rgb16
-from upframe.media.video.index import FrameIndex, OnBadFrame, cut_short, index_video, timecode
+from upframe.media.video.folder import FolderTiming, FrameFolder, FrameFolderSink, rgb16
+from upframe.media.video.index import FrameIndex, cut_short, index_video, timecode
 from upframe.media.video.info import (
     Chapter,
     ColourTags,
     Hdr10,
     StreamInfo,
     VideoInfo,
-    is_video_name,
     probe_video,
 )
 from upframe.media.video.mux import Expected, ExpectedTrack, join
 from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
-from upframe.media.video.source import DEINTERLACERS, Deinterlace, VideoFrame, VideoSource
+from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.timing import Timing
 from upframe.media.video.verify import verify_video
-from upframe.media.video.written import ODD_POLICIES, Carried, Odd, VideoPlan
+from upframe.media.video.written import Carried, VideoPlan
 
 __all__ = [
     "CODECS",

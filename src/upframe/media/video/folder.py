@@ -14,16 +14,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from upframe.errors import InputError, Notice, OutputError, UsageError, VerifyError
+from upframe.errors import InputError, Notice, OptionError, OutputError, VerifyError
 from upframe.media.frames import MediaInfo, Pixels
 from upframe.media.image.files import Limits, iter_files, write_pixels
 from upframe.media.image.source import probe, read_pixels
+from upframe.media.names import DEFAULT_RATE, OnBadFrame
 from upframe.media.video.colour import Coding, Rgb
-from upframe.media.video.index import OnBadFrame
 from upframe.media.video.info import ColourTags, VideoInfo, default_matrix
 from upframe.media.video.source import VideoFrame
 
-DEFAULT_RATE = Fraction(25)
 _NUMBER = re.compile(r"([0-9]+)(?!.*[0-9])")
 
 
@@ -67,7 +66,7 @@ class FrameFolder:
     ) -> None:
         self.path = Path(folder)
         if rate <= 0:
-            raise UsageError("--rate", f"{rate} frames per second", "give a positive rate")
+            raise OptionError("video.rate", rate, "must be above 0")
         self._limits = limits
         self.rate = rate
         paths = list(iter_files(self.path))

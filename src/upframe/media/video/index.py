@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.names import OnBadFrame
 from upframe.media.video.colour import Plane
 from upframe.media.video.frames import checksum, planes_of
 from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, open_video, probe_video
 
-OnBadFrame = Literal["repeat", "skip", "fail"]
 NO_TIME = -(1 << 63)
 
 _HIDDEN_FRAME_CODECS = ("vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1")
@@ -253,7 +253,7 @@ def _check_size(info: VideoInfo, frame: av.VideoFrame, number: int) -> None:
     raise InputError(
         info.path,
         f"the picture changes from {width}x{height} to {frame.width}x{frame.height} at {timecode(time)}",
-        "cut it there (--start, --end) or convert it to one size first",
+        "cut it there (`video.start`, `video.end`) or convert it to one size first",
     )
 
 
@@ -291,7 +291,7 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     last = raw.durations[order[-1][1]]
     durations[-1] = last if 0 < last <= 10 * nominal else nominal
     if info.is_interlaced:
-        notices.append(Notice("interlaced", subject, "the video is interlaced; --deinterlace makes whole frames of it"))
+        notices.append(Notice("interlaced", subject, "the video is interlaced; `video.deinterlace` makes whole frames of it"))
     return FrameIndex(
         path=info.path,
         stream=info.stream,
@@ -340,7 +340,7 @@ def _without_damage(
     shown = ", ".join(times[:5]) + (f" and {len(times) - 5} more" if len(times) > 5 else "")
     if on_bad_frame == "fail":
         raise InputError(
-            info.path, f"{len(damaged)} damaged frames, at {shown}", "use --on-bad-frame repeat, or get the file again"
+            info.path, f"{len(damaged)} damaged frames, at {shown}", "use `video.on_bad_frame='repeat'`, or get the file again"
         )
     bad = set(raw.bad)
     kept = [(time, number) for time, number in order if number not in bad]

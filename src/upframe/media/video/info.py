@@ -29,11 +29,6 @@ from upframe.media.video.frames import (
 UNSPECIFIED = 2  # H.273: primaries, transfer and matrix
 _HD_LINES = 720
 
-_VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv",
-    ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".y4m", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
-    ".ivf", ".dv", ".obu", ".m2v", ".mpv", ".divx", ".rm", ".rmvb",
-))  # fmt: skip
 _IMAGE_FORMATS = ("image2", "gif", "apng", "webp_anim", "ico", "jpegxl_anim")
 UNTIMED_FORMATS = frozenset(("h264", "hevc", "vvc", "m4v", "mpegvideo", "cavsvideo", "h261", "h263", "dirac", "vc1", "evc"))
 """Bare streams: their demuxers make times up."""
@@ -144,11 +139,6 @@ class VideoInfo:
         return tuple(stream for stream in self.streams if stream.kind == kind)
 
 
-def is_video_name(path: str | Path) -> bool:
-    """Whether the name's extension belongs to a video format."""
-    return Path(path).suffix.lower() in _VIDEO_SUFFIXES
-
-
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[av.container.InputContainer]:
     """`path` opened for demuxing.
@@ -234,7 +224,7 @@ def choose_stream(container: av.container.InputContainer, path: Path, wanted: in
             if candidate.index == wanted:
                 return _checked_codec(candidate, path)
         indices = ", ".join(str(s.index) for s in films)
-        raise InputError(path, f"stream {wanted} is not a video stream", f"choose --stream from {indices}")
+        raise InputError(path, f"stream {wanted} is not a video stream", f"choose `video.stream` from {indices}")
     default = [s for s in films if s.disposition & av.stream.Disposition.default]
     return _checked_codec((default or films)[0], path)
 

@@ -217,7 +217,9 @@ def _coding_order(segments: Sequence[Path], plan: VideoPlan, pts: NDArray[np.int
         with open_video(path) as container:
             source = container.streams.video[0]
             if number and source.codec_context.extradata != extradata:
-                raise VerifyError(path, "was encoded with other settings than the first segment", "use --restart")
+                raise VerifyError(
+                    path, "was encoded with other settings than the first segment", "use `video.restart` to discard them"
+                )
             extradata = source.codec_context.extradata
             for packet in container.demux(source):
                 if packet.size == 0:
@@ -225,13 +227,21 @@ def _coding_order(segments: Sequence[Path], plan: VideoPlan, pts: NDArray[np.int
                 value = _exact_pts(packet, plan.time_base, path) - plan.work_origin
                 frame = int(np.searchsorted(pts, value))
                 if frame >= len(pts) or pts[frame] != value:
-                    raise VerifyError(path, f"holds a frame at {value} ticks, where the source has none", "use --restart")
+                    raise VerifyError(
+                        path,
+                        f"holds a frame at {value} ticks, where the source has none",
+                        "use `video.restart` to discard them",
+                    )
                 if placed[frame]:
-                    raise VerifyError(path, f"holds the frame at {value} ticks a second time", "use --restart")
+                    raise VerifyError(
+                        path, f"holds the frame at {value} ticks a second time", "use `video.restart` to discard them"
+                    )
                 placed[frame] = True
                 order.append(frame)
     if len(order) != len(pts):
-        raise VerifyError(segments[-1], f"the segments hold {len(order)} frames, the source {len(pts)}", "use --restart")
+        raise VerifyError(
+            segments[-1], f"the segments hold {len(order)} frames, the source {len(pts)}", "use `video.restart` to discard them"
+        )
     return np.array(order, np.int64)
 
 
@@ -270,10 +280,10 @@ def _video_packets(
 def _exact_pts(packet: Any, base: Fraction, path: Path) -> int:
     """A packet's time in the plan's clock; work files have that clock or a multiple of it."""
     if packet.pts is None:
-        raise VerifyError(path, "holds a frame without a time", "use --restart")
+        raise VerifyError(path, "holds a frame without a time", "use `video.restart` to discard them")
     ticks: Fraction = packet.pts * (fraction(packet.time_base) or base) / base
     if ticks.denominator != 1:
-        raise VerifyError(path, f"holds a frame at {float(ticks)} ticks", "use --restart")
+        raise VerifyError(path, f"holds a frame at {float(ticks)} ticks", "use `video.restart` to discard them")
     return int(ticks)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import av
 import av.error
 
-from upframe.errors import Notice, UsageError
+from upframe.errors import Notice, OptionError, UsageError, check_choice
+from upframe.media.names import ODD_POLICIES, Odd
 from upframe.media.video.codecs import (
     CODECS,
     CONTAINERS,
@@ -40,7 +41,7 @@ from upframe.media.video.info import (
     open_video,
     plain,
 )
-from upframe.media.video.written import ODD_POLICIES, Carried, Odd, VideoPlan
+from upframe.media.video.written import Carried, VideoPlan
 
 _TEXT = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 _MAX_RATE = 240  # SVT-AV1 refuses more; a file without a rate may say 1000 or 90000
@@ -86,8 +87,7 @@ def plan_video(
     held = _container(info, container, lose)
     chosen = _codec(info, held, codec)
     _check_speed_and_quality(chosen, crf, preset)
-    if odd not in ODD_POLICIES:
-        raise UsageError("--odd", f"{odd} is not a policy", f"use {', '.join(ODD_POLICIES)}")
+    check_choice("video.odd", odd, ODD_POLICIES)
     size = size or info.size
     form = _pixel_format(info, chosen, pix_fmt, size, odd)
     coded = _coded_size(form, size, odd, lose)
@@ -142,20 +142,20 @@ def _codec(info: VideoInfo, held: Container, wanted: str | None) -> VideoCodec:
         return own if own is not None and own.name in held.codecs else CODECS[held.codecs[0]]
     found = codec_named(wanted)
     if found is None:
-        raise UsageError("--codec", f"{wanted} is not a codec that can be written", f"use one of {', '.join(CODECS)}")
+        raise OptionError("video.codec", wanted, "is not a codec that can be written", f"use one of {', '.join(CODECS)}")
     if found.name not in held.codecs:
         fitting = [c.name for c in CONTAINERS.values() if found.name in c.codecs]
-        raise UsageError("--codec", f"{held.label} does not hold {found.label}", f"use {' or '.join(fitting)}")
+        raise OptionError("video.codec", wanted, f"{held.label} does not hold {found.label}", f"use {' or '.join(fitting)}")
     return found
 
 
 def _check_speed_and_quality(codec: VideoCodec, crf: int | None, preset: str | None) -> None:
     if crf is not None and (codec.crf is None or not 0 <= crf <= codec.max_crf):
-        what = f"0 to {codec.max_crf} with {codec.label}" if codec.crf is not None else f"not taken by {codec.label}"
-        raise UsageError("--crf", f"{crf} was given, and it is {what}", "leave it out for a good default")
+        what = f"must be 0 to {codec.max_crf} with {codec.label}" if codec.crf is not None else f"not taken by {codec.label}"
+        raise OptionError("video.crf", crf, what, "leave it out for a good default")
     if preset is not None and preset not in codec.presets:
-        known = f"one of {', '.join(codec.presets)}" if codec.presets else f"left out with {codec.label}"
-        raise UsageError("--preset", f"{codec.label} has no preset {preset}", f"it must be {known}")
+        known = f"use one of {', '.join(codec.presets)}" if codec.presets else f"leave it out with {codec.label}"
+        raise OptionError("video.preset", preset, f"{codec.label} has no such preset", known)
 
 
 def _pixel_format(info: VideoInfo, codec: VideoCodec, wanted: str | None, size: tuple[int, int], odd: Odd) -> str:
@@ -163,13 +163,13 @@ def _pixel_format(info: VideoInfo, codec: VideoCodec, wanted: str | None, size: 
         allowed = encodable_formats(codec)
         asked = wanted if wanted in allowed else f"{wanted}le"
         if asked not in allowed:
-            raise UsageError("--pix-fmt", f"{codec.label} does not take {wanted}", f"use one of {', '.join(allowed)}")
+            raise OptionError("video.pix_fmt", wanted, f"{codec.label} does not take it", f"use one of {', '.join(allowed)}")
         return asked
     form = closest_format(codec, chroma=info.chroma, bits=info.bits)
     if odd == "444" and _coded(form, size, "pad") != size:
         form = closest_format(codec, chroma="444", bits=info.bits)
         if _coded(form, size, "pad") != size:
-            raise UsageError("--odd", f"{codec.label} has no 4:4:4", "use pad or crop, or another --codec")
+            raise OptionError("video.odd", odd, f"{codec.label} has no 4:4:4", "use pad or crop, or another `video.codec`")
     return form
 
 
@@ -267,7 +267,7 @@ def _subtitle(stream: StreamInfo, path: Path, held: Container, lose: Any) -> Car
     raise UsageError(
         path,
         f"{held.label} cannot hold its bitmap subtitles (stream {stream.index}, {stream.codec})",
-        "use mkv, or leave them out with --no-subs",
+        "use mkv, or leave them out with `video.subtitles=False`",
     )
 
 
@@ -307,12 +307,11 @@ def _try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
     except (av.error.FFmpegError, ValueError) as error:
         given = ", ".join(f"{k}={v}" for k, v in typed.items())
         size = f"{plan.coded_size[1]}x{plan.coded_size[0]} {plan.pix_fmt}"
-        raise UsageError(
-            "--codec", f"{codec.label} cannot be opened for {size} ({plain(error)})", f"check -e {given}" if given else ""
-        ) from error
+        happened = f"the encoder cannot be opened for {size} ({plain(error)})"
+        raise OptionError("video.codec", plan.codec, happened, f"check `video.encoder={given}`" if given else "") from error
     unknown = sorted(set(context.options) & set(typed))
     if unknown:
-        raise UsageError("-e", f"{codec.label} has no option {', '.join(unknown)}", "see its documentation for the names")
+        raise OptionError("video.encoder", ", ".join(unknown), f"{codec.label} has no such option", "see its documentation")
 
 
 def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
@@ -338,7 +337,7 @@ def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
             codec = next(s.codec for s in info.streams if s.index == track.index)
             what = f"its {track.kind} (stream {track.index}, {codec})"
             if track.kind not in ("cover", "attachment"):
-                without = "--no-audio" if track.kind == "audio" else "--no-subs"
+                without = "`video.audio=False`" if track.kind == "audio" else "`video.subtitles=False`"
                 raise UsageError(info.path, f"{held.label} cannot hold {what}", f"use mkv, or {without}") from reason
             lose("track-dropped", f"{held.label} cannot hold {what}")
         plan = replace(plan, tracks=tuple(kept))

@@ -172,7 +172,7 @@ def write_error(path: Path, error: Exception) -> UpframeError:
     """Return the error to raise for a failure while writing."""
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200 and error.errno != 22:
         return OutputError(path, f"cannot be written ({plain(error)})", WRITE_ADVICE)
-    return OutputError(path, f"encoding failed ({plain(error)})", "try another --codec or container")
+    return OutputError(path, f"encoding failed ({plain(error)})", "try another `video.codec` or container")
 
 
 def close_quietly(container: Any) -> None:

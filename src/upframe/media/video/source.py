@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import av
 import av.error
 import av.filter
 
-from upframe.errors import InputError, Notice, UsageError, VerifyError
+from upframe.errors import InputError, Notice, UsageError, VerifyError, check_choice
 from upframe.media.frames import Frame
+from upframe.media.names import DEINTERLACERS, Deinterlace, OnBadFrame
 from upframe.media.video.colour import Rgb, to_rgb
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.index import (
     NO_TIME,
     Decoding,
     FrameIndex,
-    OnBadFrame,
     checked_index,
     index_video,
 )
@@ -31,8 +31,6 @@ from upframe.media.video.info import VideoInfo, choose_stream, open_video, probe
 
 _LOG = logging.getLogger(__name__)
 
-Deinterlace = Literal["off", "auto", "bwdif", "yadif"]
-DEINTERLACERS = ("off", "auto", "bwdif", "yadif")
 
 _FIELD_CONTEXT = 2
 """Pictures before and after that a deinterlacer looks at."""
@@ -91,8 +89,7 @@ class VideoSource:
         info: VideoInfo | None = None,
         index: FrameIndex | None = None,
     ) -> None:
-        if deinterlace not in DEINTERLACERS:
-            raise UsageError("--deinterlace", f"{deinterlace} is not a way to do it", f"use {', '.join(DEINTERLACERS)}")
+        check_choice("video.deinterlace", deinterlace, DEINTERLACERS)
         self.path = Path(path)
         self.info = info or probe_video(self.path, stream=stream)
         self.index = checked_index(index) if index else index_video(self.path, info=self.info, on_bad_frame=on_bad_frame)
@@ -101,7 +98,7 @@ class VideoSource:
         self.selection = self.index.between(start, end)
         if not self.selection:
             length = float(self.index.end - self.index.time(0))
-            raise UsageError(self.path, "no frame lies between --start and --end", f"it is {length:.3f} s long")
+            raise UsageError(self.path, "no frame lies between `video.start` and `video.end`", f"it is {length:.3f} s long")
         self._started = False
 
     @property
@@ -170,7 +167,7 @@ class VideoSource:
             raise VerifyError(
                 self.path,
                 f"ends early ({self.index.truncated}); {len(self.index)} frames could be read",
-                "use --allow-truncated to accept it",
+                "use `allow_truncated` to accept it",
             )
 
     def _frame(self, number: int, rgb: Rgb) -> VideoFrame:

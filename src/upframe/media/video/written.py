@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 from upframe.errors import Notice
 from upframe.media.video.colour import Coding
@@ -12,10 +11,6 @@ from upframe.media.video.info import (
     ColourTags,
     Hdr10,
 )
-
-Odd = Literal["pad", "crop", "444"]
-
-ODD_POLICIES = ("pad", "crop", "444")
 
 
 @dataclass(frozen=True)

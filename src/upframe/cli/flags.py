@@ -1,0 +1,122 @@
+"""The flag of every option: the one table by which the command line puts its own words into the library's messages.
+
+The library names options as a Python user writes them. `OptionError` carries the option and its value; elsewhere a message
+has them in backticks: `video.restart`, `video.audio=False`.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from upframe.errors import OptionError, UpframeError, one_line
+
+FLAGS: Mapping[str, str] = {
+    # Sizes
+    "scale": "--scale",
+    "width": "--width",
+    "height": "--height",
+    "long_side": "--long-side",
+    "short_side": "--short-side",
+    "megapixels": "--megapixels",
+    # Inputs and outputs
+    "task": "upframe",
+    "model": "-m",
+    "output": "-o",
+    "format": "--format",
+    "quality": "--quality",
+    "name": "--name",
+    "overwrite": "-y",
+    "strict": "--strict",
+    "recursive": "-r",
+    "include": "--include",
+    "exclude": "--exclude",
+    "allow_truncated": "--allow-truncated",
+    "first_frame": "--first-frame",
+    "limits.max_pixels": "--max-pixels",
+    "as_clip": "--clip",
+    # Computing
+    "tile": "--tile",
+    "halo": "--halo",
+    "blend": "--overlap",
+    "window": "--window",
+    "sigma": "--sigma",
+    "as_published": "--as-published",
+    "engine": "--engine",
+    "device": "--device",
+    "precision": "--precision",
+    "threads": "--threads",
+    # Videos
+    "video.codec": "--codec",
+    "video.crf": "--crf",
+    "video.preset": "--preset",
+    "video.pix_fmt": "--pix-fmt",
+    "video.encoder": "-e",
+    "video.odd": "--odd",
+    "video.audio": "--audio",
+    "video.subtitles": "--subs",
+    "video.start": "--start",
+    "video.end": "--end",
+    "video.stream": "--stream",
+    "video.deinterlace": "--deinterlace",
+    "video.on_bad_frame": "--on-bad-frame",
+    "video.allow_truncated": "--allow-truncated",
+    "video.rate": "--fps",
+    "video.segment_frames": "--window",
+    "video.context": "--temporal-overlap",
+    "video.cleaning": "--clean-threshold, --clean-max and --clean-strength",
+    "video.restart": "--restart",
+    "cleaning.threshold": "--clean-threshold",
+    "cleaning.max_passes": "--clean-max",
+    "cleaning.strength": "--clean-strength",
+}
+
+_OPTION = re.compile(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`")
+
+
+def worded(text: str) -> str:
+    """A message of the library with flags in place of the options it names in backticks."""
+
+    def flag(found: re.Match[str]) -> str:
+        option, value = found[1], found[2]
+        if option not in FLAGS:
+            return found[0]
+        text = None if value is None else value.removeprefix("'").removesuffix("'")
+        return _stated(option, {"True": True, "False": False}.get(text or "", text))
+
+    return _OPTION.sub(flag, text)
+
+
+def worded_error(error: UpframeError) -> UpframeError:
+    """An error with flags in place of options; of the same kind, and caused by the same."""
+    made = copy.copy(error)
+    if isinstance(error, OptionError) and error.option in FLAGS:
+        made.subject = one_line(_stated(error.option, error.value))
+    else:
+        made.subject = worded(error.subject)
+    made.happened, made.advice = worded(error.happened), worded(error.advice)
+    made.__cause__, made.__traceback__ = error.__cause__, error.__traceback__
+    return made
+
+
+def worded_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an event, with flags in place of the options that its message names."""
+    return {key: worded(value) if key == "message" and isinstance(value, str) else value for key, value in data.items()}
+
+
+def _stated(option: str, value: object) -> str:
+    """An option as it stands on a command line: `--tile 200x100`, `--no-audio`."""
+    flag = FLAGS[option]
+    if value is None or value is True:
+        return flag
+    if value is False:
+        return f"--no-{flag.removeprefix('--')}"
+    if isinstance(value, tuple):  # sizes are (height, width); other tuples are repeated flags
+        if option == "tile" and len(value) == 2:
+            return f"{flag} {value[1]}x{value[0]}"
+        return " ".join(f"{flag} {'='.join(one) if isinstance(one, tuple) else one}" for one in value)
+    return f"{flag} {value}" if isinstance(value, str | int | float | Fraction | Path) else flag

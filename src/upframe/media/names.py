@@ -1,0 +1,60 @@
+"""Names and words of videos, as plain data: a door can check options with them before any codec is loaded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+Odd = Literal["pad", "crop", "444"]
+Deinterlace = Literal["off", "auto", "bwdif", "yadif"]
+OnBadFrame = Literal["repeat", "skip", "fail"]
+
+ODD_POLICIES: tuple[Odd, ...] = ("pad", "crop", "444")
+"""How odd frame sizes are handled where the pixel format needs even ones."""
+DEINTERLACERS: tuple[Deinterlace, ...] = ("off", "auto", "bwdif", "yadif")
+BAD_FRAME_POLICIES: tuple[OnBadFrame, ...] = ("repeat", "skip", "fail")
+"""How damaged frames are handled."""
+
+CODEC_NAMES = ("h264", "h265", "av1", "ffv1", "prores")
+"""Codecs that are written: the keys of `media.video.codecs.CODECS`."""
+CONTAINER_NAMES = ("mp4", "mov", "mkv", "webm")
+"""Containers that are written: the keys of `media.video.codecs.CONTAINERS`."""
+MAX_CRF = 63
+"""The largest constant quality that any codec takes."""
+DEFAULT_RATE = Fraction(25)
+"""Frames per second of a folder of frames for which none is stated."""
+MAX_RATE = 1000
+
+_VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv",
+    ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".y4m", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
+    ".ivf", ".dv", ".obu", ".m2v", ".mpv", ".divx", ".rm", ".rmvb",
+))  # fmt: skip
+
+_CODEC_ALIASES = {
+    "avc": "h264", "x264": "h264", "libx264": "h264", "h.264": "h264",
+    "hevc": "h265", "x265": "h265", "libx265": "h265", "h.265": "h265",
+    "libdav1d": "av1", "libsvtav1": "av1", "svt-av1": "av1", "libaom-av1": "av1", "prores_ks": "prores",
+}  # fmt: skip
+
+_CONTAINER_ALIASES = {"m4v": "mp4", "qt": "mov", "matroska": "mkv", "mk3d": "mkv"}
+
+
+def is_video_name(path: str | Path) -> bool:
+    """Whether the name's extension belongs to a video format."""
+    return Path(path).suffix.lower() in _VIDEO_SUFFIXES
+
+
+def codec_name(name: str) -> str | None:
+    """The codec that is written, by any of its common names, including FFmpeg's names of decoders; None for others."""
+    lower = name.lower()
+    found = _CODEC_ALIASES.get(lower, lower)
+    return found if found in CODEC_NAMES else None
+
+
+def container_name(name: str) -> str | None:
+    """The container that is written, by its name or extension, with or without a dot; None for others."""
+    lower = name.lower().removeprefix(".")
+    found = _CONTAINER_ALIASES.get(lower, lower)
+    return found if found in CONTAINER_NAMES else None
