@@ -15,10 +15,9 @@ from pathlib import Path
 import av
 
 import upframe
+from upframe import jobs
 from upframe.drawing.sheet import Box, SheetRow, contact_sheet
-from upframe.jobs import run as job
-from upframe.jobs.events import Event
-from upframe.jobs.options import JobOptions, Target
+from upframe.jobs import Event, JobOptions, Target
 from upframe.media.frames import Pixels
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
@@ -72,18 +71,18 @@ def enlarge_clip(folder: Path) -> None:
     """Enlarge a video by the job that `upframe bunny.mp4 -s 2` runs: plan it, then run the plan."""
     enlarged = folder / "bunny_x2.mp4"
     options = JobOptions(model="photo", target=Target(scale=CLIP_SCALE), overwrite=True)
-    planned = job.plan([CLIP], enlarged, options)
+    planned = jobs.plan([CLIP], enlarged, options)
     (item,) = planned.items
-    model = planned.models[item.model]
+    model = upframe.load(item.model)
     print(f"Enlarging {CLIP.name} with {model.name} ...")  # noqa: T201
 
     facts: dict[str, int] = {}
 
     def listen(event: Event) -> None:
-        if event.event == "film":
+        if event.event == "video":
             facts.update(event.data)
 
-    report = job.run(planned, options, on_event=listen)
+    report = jobs.run(planned, on_event=listen)
     if report.error is not None:
         raise report.error
     (made,) = report.outcomes

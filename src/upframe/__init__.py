@@ -14,14 +14,14 @@ _DOOR = {
     "load": "upframe.models.registry",
     "list_models": "upframe.models.registry",
     "Upscaler": "upframe.upscaling.images",
-    "upscale_file": "upframe.jobs.run",
+    "upscale_file": "upframe.jobs",
     "metric": "upframe.metrics",
     "evaluate": "upframe.evaluation.evaluate",
 }
 
 if TYPE_CHECKING:
     from upframe.evaluation.evaluate import evaluate as evaluate
-    from upframe.jobs.run import upscale_file as upscale_file
+    from upframe.jobs import upscale_file as upscale_file
     from upframe.metrics import metric as metric
     from upframe.models.registry import list_models as list_models
     from upframe.models.registry import load as load

@@ -26,12 +26,11 @@ from PIL import Image
 from conftest import Upframe, make_photo
 from nasty import png
 from nearest import repeated
-from upframe import cli
+from upframe import cli, jobs
 from upframe.cli import upscaling
 from upframe.cli.output import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
-from upframe.jobs import run as job
 from upframe.media.image.files import ImageSink, write_pixels
 from upframe.media.image.source import read_pixels
 
@@ -77,7 +76,8 @@ def test_help_version_and_flag_errors_need_neither_torch_nor_codecs(run: str) ->
 
 def test_collections_wait_for_imports_and_come_back() -> None:
     """Also where an import fails: a job without them would keep every cycle that it makes."""
-    kept = sys.modules.pop("upframe.jobs.run")
+    assert callable(jobs.run)  # imported by now
+    kept = sys.modules.pop("upframe.jobs.running")
     try:
         with contextlib.suppress(ImportError), upscaling._without_collections():
             assert not gc.isenabled()
@@ -89,7 +89,7 @@ def test_collections_wait_for_imports_and_come_back() -> None:
         assert not gc.isenabled()  # who had none wants none
     finally:
         gc.enable()
-        sys.modules["upframe.jobs.run"] = kept
+        sys.modules["upframe.jobs.running"] = kept
     frozen = gc.get_freeze_count()
     with upscaling._without_collections():
         assert gc.isenabled()
@@ -210,7 +210,7 @@ def _bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a\nbug")
 
-    monkeypatch.setattr(job, "plan", broken)
+    monkeypatch.setattr(jobs, "plan", broken)
 
 
 def _bug_in_item(monkeypatch: pytest.MonkeyPatch) -> None:

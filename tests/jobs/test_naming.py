@@ -42,24 +42,6 @@ def test_every_way_to_state_a_size(target: Target, expected: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize(
-    "target",
-    [
-        Target(scale=2, width=10),
-        Target(long_side=10, short_side=5),
-        Target(megapixels=1, height=3),
-        Target(scale=0),
-        Target(scale=-2),
-        Target(scale=float("nan")),
-        Target(scale=float("inf")),
-        Target(width=0),
-    ],
-)
-def test_contradictory_and_impossible_sizes_are_refused(target: Target) -> None:
-    with pytest.raises(UsageError):
-        target.check()
-
-
-@pytest.mark.parametrize(
     ("target", "label"),
     [
         (Target(), "3"),
@@ -140,11 +122,11 @@ def test_output_that_is_the_input_folder_is_refused_also_through_a_link(tmp_path
 
 def test_nothing_to_do_says_why(tmp_path: Path) -> None:
     make(tmp_path, "sub/a.png", "notes.txt")
-    with pytest.raises(InputError, match=r"no images in it.*-r"):
+    with pytest.raises(InputError, match=r"no images in it.*`recursive`"):
         find_inputs([tmp_path], output=None, recursive=False)
     with pytest.raises(InputError, match="no file matches"):
         find_inputs([f"{tmp_path}/*.gif"], output=None, recursive=False)
-    with pytest.raises(InputError, match="--include"):
+    with pytest.raises(InputError, match="`include`"):
         find_inputs([f"{tmp_path}/*.txt"], output=None, recursive=False, include=("*.png",))
 
 
@@ -238,7 +220,7 @@ def test_long_names_that_begin_alike_stay_apart() -> None:
 
 @pytest.mark.parametrize("template", ["{stem", "{foo}", "{}", "{stem[0]}", "{stem.x}", "{stem:d}", "a/b", ""])
 def test_templates_that_make_no_name_are_refused(template: str) -> None:
-    with pytest.raises(UsageError, match="--name"):
+    with pytest.raises(UsageError, match="name="):
         Namer(None, template=template)
 
 

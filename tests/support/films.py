@@ -173,7 +173,7 @@ class Child:
 
 _CONTEXT = multiprocessing.get_context("forkserver") if "forkserver" in multiprocessing.get_all_start_methods() else None
 if _CONTEXT is not None:
-    _CONTEXT.set_forkserver_preload(["upframe.cli", "upframe.jobs.run", "films"])
+    _CONTEXT.set_forkserver_preload(["upframe.cli", "upframe.jobs.running", "films"])
 
 
 def start(arguments: Sequence[object], log: Path, *, fault: str | None = None) -> Child:
@@ -227,10 +227,22 @@ def _at(owner: Any, name: str, *, call: int = 1, then: Callable[..., None] = _di
     return install
 
 
-def _film() -> Any:
-    import upframe.jobs.video.render
+def _inputs() -> Any:
+    import upframe.jobs.video.inputs
 
-    return upframe.jobs.video.render
+    return upframe.jobs.video.inputs
+
+
+def _outputs() -> Any:
+    import upframe.jobs.video.outputs
+
+    return upframe.jobs.video.outputs
+
+
+def _progress() -> Any:
+    import upframe.jobs.video.progress
+
+    return upframe.jobs.video.progress
 
 
 def _work() -> Any:
@@ -239,19 +251,23 @@ def _work() -> Any:
     return upframe.jobs.video.workspace
 
 
+def _segment_store() -> Any:
+    return _work().SegmentStore
+
+
 def _work_folder() -> Any:
     return _work().WorkFolder
 
 
 def _sink() -> Any:
-    return _film().VideoSink
+    return _outputs().VideoSink
 
 
 def _after_frames(name: str, frames: int) -> Callable[[], None]:
     """Dies in the middle of joining or verifying."""
 
     def install() -> None:
-        original, left = getattr(_film(), name), frames
+        original, left = getattr(_outputs(), name), frames
 
         def faulty(*args: Any, on_frame: Callable[[], None], **kwargs: Any) -> Any:
             def counted() -> None:
@@ -263,7 +279,7 @@ def _after_frames(name: str, frames: int) -> Callable[[], None]:
 
             return original(*args, on_frame=counted, **kwargs)
 
-        setattr(_film(), name, faulty)
+        setattr(_outputs(), name, faulty)
 
     return install
 
@@ -295,16 +311,16 @@ def _while_tidying() -> None:
 
 
 FAULTS: dict[str, Callable[[], None]] = {
-    "while reading": _at(_film, "index_video"),
+    "while reading": _at(_inputs, "index_video"),
     "before anything is kept": _at_rename("job.json"),
     "in the first segment": _at(_sink, "write", call=2),
-    "before the first segment is kept": _at(_work_folder, "commit", call=1),
+    "before the first segment is kept": _at(_segment_store, "commit", call=1),
     "between its checksum and its name": _at_rename("000000.seg"),
     "in the second segment": _at(_sink, "write", call=7),
     "after two segments": _at(_sink, "__enter__", call=3),
-    "before joining": _at(_film, "join"),
+    "before joining": _at(_outputs, "join"),
     "while joining": _after_frames("join", 5),
-    "before verifying": _at(_film, "verify_video"),
+    "before verifying": _at(_outputs, "verify_video"),
     "while verifying": _after_frames("verify_video", 5),
     "before the film gets its name": _at_rename("out."),
     "before tidying": _at(_work_folder, "remove"),
@@ -317,7 +333,7 @@ def _slow(stage: str) -> Callable[[], None]:
     """Says `(slow)` in a stage, in the second segment if there are any, and takes a tenth of a second for each frame."""
 
     def install() -> None:
-        watch = _film()._Watch
+        watch = _progress().Watch
         original = watch.count
 
         def count(self: Any) -> None:

@@ -18,7 +18,7 @@ from upframe.cli.parser import Reporting
 from upframe.errors import InputError, OutputError, one_line
 
 if TYPE_CHECKING:
-    from upframe.jobs.events import Event
+    from upframe.jobs import Event
 
 
 def print_line(text: str) -> None:
@@ -121,14 +121,14 @@ def _sentence(event: Event) -> str | None:
         return f"{name}: {one_line(event.data['output'])} is there already and verified, skipped (-y redoes it)"
     if event.event == "notice":
         return f"{name}: note: {event.data['message']} [{event.data['id']}]"
-    if event.event == "film":
-        return _film_sentence(name, event.data)
+    if event.event == "video":
+        return _video_sentence(name, event.data)
     if event.event == "failed":
         return f"upframe: {event.data['error']}"
     return None
 
 
-def _film_sentence(name: str, data: dict[str, Any]) -> str:
+def _video_sentence(name: str, data: dict[str, Any]) -> str:
     text = f"{name}: {data['frames']} frames in {data['segments']} segments"
     if data["frames_resumed"]:
         text += f", {data['frames_resumed']} of them from an earlier run"
@@ -142,7 +142,7 @@ def _film_sentence(name: str, data: dict[str, Any]) -> str:
 
 
 def _progress_text(data: dict[str, Any]) -> str:
-    """Share done, and for a film its frame, rate and the time left."""
+    """Share done, and for a video its frame, rate and the time left."""
     if "frame" not in data:
         return f"{data['done']:.0%}"
     if data["stage"] != "upscaling":

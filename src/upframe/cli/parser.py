@@ -16,9 +16,7 @@ from upframe.errors import UsageError
 from upframe.version import __version__
 
 if TYPE_CHECKING:
-    from upframe.jobs.options import FilmOptions, Target
-    from upframe.models.spec import Cleaning
-    from upframe.upscaling.options import TileSize
+    from upframe.jobs import Cleaning, Target, TileSize, VideoOptions
 
 
 EXIT_CODES = """\
@@ -135,7 +133,7 @@ class Size:
     "Output area in millions of pixels."
 
     def target(self) -> Target:
-        from upframe.jobs.options import Target
+        from upframe.jobs import Target
 
         width, height = self.width, self.height
         if self.size is not None:
@@ -219,24 +217,14 @@ class Video:
     restart: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
     "Throw away what an interrupted run left, instead of going on with it."
 
-    def options(self, *, allow_truncated: bool) -> FilmOptions:
-        from upframe.jobs.options import FilmOptions
+    def options(self, *, allow_truncated: bool) -> VideoOptions:
+        from upframe.jobs import VideoOptions
 
-        for flag, value in (
-            ("--window", self.window),
-            ("--stream", self.stream),
-            ("--temporal-overlap", self.temporal_overlap),
-        ):
-            if value is not None and value < (1 if flag == "--window" else 0):
-                raise UsageError(f"{flag} {value}", f"must be {1 if flag == '--window' else 0} or more")
         pairs = [text.partition("=") for text in self.encoder or []]
         for key, equals, _ in pairs:
             if not key or not equals:
                 raise UsageError(f"-e {key}", "must be KEY=VALUE")
-        start, end = (None if t is None else _seconds(flag, t) for flag, t in (("--start", self.start), ("--end", self.end)))
-        if start is not None and end is not None and start >= end:
-            raise UsageError(f"--end {self.end}", f"is not after --start {self.start}")
-        return FilmOptions(
+        return VideoOptions(
             codec=self.codec,
             crf=self.crf,
             preset=self.preset,
@@ -245,8 +233,8 @@ class Video:
             odd=self.odd,
             audio=self.audio,
             subtitles=self.subs,
-            start=start,
-            end=end,
+            start=None if self.start is None else _seconds("--start", self.start),
+            end=None if self.end is None else _seconds("--end", self.end),
             stream=self.stream,
             deinterlace=self.deinterlace,
             on_bad_frame=self.on_bad_frame,
@@ -259,14 +247,11 @@ class Video:
         )
 
     def _cleaning(self) -> Cleaning | None:
-        from upframe.models.spec import Cleaning
+        from upframe.jobs import Cleaning
 
         given = {"threshold": self.clean_threshold, "max_passes": self.clean_max, "strength": self.clean_strength}
         chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        try:
-            return Cleaning(**chosen) if chosen else None
-        except ValueError:
-            raise UsageError("--clean flags", "must not be negative, and the strength must be 0 to 1") from None
+        return Cleaning(**chosen) if chosen else None
 
 
 def _seconds(flag: str, text: str) -> Fraction:
@@ -278,8 +263,6 @@ def _seconds(flag: str, text: str) -> Fraction:
         total = sum((Fraction(p) * 60**power for power, p in enumerate(reversed(parts))), Fraction(0))
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{flag} {text}", "is not a time", "use seconds or H:MM:SS") from None
-    if total < 0:
-        raise UsageError(f"{flag} {text}", "is before the first frame")
     return total
 
 
@@ -289,13 +272,11 @@ def _rate(text: str) -> Fraction:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"--fps {text}", "is not a rate", "use 25, 29.97 or 30000/1001") from None
-    if not 0 < rate <= 1000:
-        raise UsageError(f"--fps {text}", "must be above 0 and at most 1000")
     broadcast = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
     return broadcast if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 200) else rate
 
 
-def tile_size(text: str, *, overlap: int) -> TileSize:
+def tile_size(text: str) -> TileSize:
     if text in ("auto", "0"):
         return "auto"
     if text == "off":
@@ -303,11 +284,7 @@ def tile_size(text: str, *, overlap: int) -> TileSize:
     found = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", text)
     if not found:
         raise UsageError(f"--tile {text}", "must be auto, off, N or WIDTHxHEIGHT")
-    width, height = int(found[1]), int(found[2] or found[1])
-    least = max(16, 4 * overlap)
-    if min(width, height) < least:
-        raise UsageError(f"--tile {text}", f"too small for an overlap of {overlap} px", f"use {least} or more")
-    return height, width
+    return int(found[1]) if found[2] is None else (int(found[2]), int(found[1]))
 
 
 def device_name(text: str) -> str:

@@ -8,11 +8,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from upframe.cli.flags import worded, worded_data, worded_error
 from upframe.cli.output import display, print_line, show_json, stoppable
 from upframe.cli.parser import (
     COMPUTE,
@@ -31,10 +33,7 @@ from upframe.cli.parser import (
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from upframe.jobs.events import Report
-    from upframe.jobs.run import JobOptions, Plan
-    from upframe.models.spec import Task
-    from upframe.upscaling.options import UpscaleOptions
+    from upframe.jobs import Event, JobOptions, Plan, Report, Task, UpscaleOptions
 
 
 @app.command
@@ -87,8 +86,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     """
     reporting.start()
     with _without_collections():
-        from upframe.engines import keep_freed_memory
-        from upframe.jobs import run as job
+        from upframe.jobs import keep_freed_memory, plan, run
 
     keep_freed_memory()
     options = _job_options(files, **chosen)
@@ -97,12 +95,12 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
         command = f"upframe {options.task}"
         raise UsageError(command, "no input is given", f"name files or folders; see {command} --help")
     with _piped(everything, files.output, as_json=reporting.json) as (paths, place):
-        planned = job.plan(paths, place, options)
+        planned = plan(paths, place, options)
         if files.dry_run:
-            _show_plan(planned, options, as_json=reporting.json)
+            _show_plan(planned, as_json=reporting.json)
             return 8 if planned.failed else 0
         with stoppable() as cancel, display(reporting, len(planned.items) + len(planned.failed)) as show:
-            report = job.run(planned, options, on_event=show, cancel=cancel)
+            report = run(planned, on_event=lambda event: show(_in_flags(event)), cancel=cancel)
         return _conclude(report, reporting)
 
 
@@ -111,7 +109,7 @@ def _without_collections() -> Iterator[None]:
     """For imports: they make hundreds of thousands of objects that stay. Looking through them again and again for some that
     could go, then and later, took 0.65 of 1.9 s that a photo of 256x256 pixels needed of a core. Does nothing where they are
     imported already, or nothing is collected anyway."""
-    if "upframe.jobs.run" in sys.modules or not gc.isenabled():
+    if "upframe.jobs.running" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()
@@ -171,13 +169,8 @@ def _job_options(
     first_frame: bool = False,
     max_pixels: int | None = None,
 ) -> JobOptions:
-    from upframe.jobs.run import JobOptions
-    from upframe.media.image.files import Limits
+    from upframe.jobs import JobOptions, Limits
 
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels {max_pixels}", "must be 1 or more")
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"--quality {quality}", "must be 1 to 100")
     return JobOptions(
         model=model,
         task=task,
@@ -194,26 +187,18 @@ def _job_options(
         allow_truncated=files.allow_truncated,
         first_frame=first_frame,
         strict=files.strict,
-        film=video.options(allow_truncated=files.allow_truncated),
+        video=video.options(allow_truncated=files.allow_truncated),
         as_clip=video.clip,
     )
 
 
 def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
-    from upframe.engines import engine_options
-    from upframe.upscaling.options import UpscaleOptions
+    from upframe.jobs import UpscaleOptions, engine_options
 
     if computing.fp32 and computing.precision not in ("auto", "fp32"):
         raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
-    if computing.threads is not None and computing.threads < 1:
-        raise UsageError(f"--threads {computing.threads}", "must be 1 or more")
-    for flag, value in (("--halo", computing.halo), ("--overlap", computing.overlap)):
-        if value is not None and value < 0:
-            raise UsageError(f"{flag} {value}", "must be 0 or more")
-    if sigma is not None and not 0 <= sigma <= 255:
-        raise UsageError(f"--sigma {sigma:g}", "must be 0 to 255")
     return UpscaleOptions(
-        tile=tile_size(computing.tile, overlap=computing.overlap),
+        tile=tile_size(computing.tile),
         halo=computing.halo,
         blend=computing.overlap,
         engine=engine_options(
@@ -228,32 +213,49 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
     )
 
 
-def _show_plan(planned: Plan, options: JobOptions, *, as_json: bool) -> None:
-    from upframe.jobs import run as job
-    from upframe.jobs.events import Event, error_data
+def _in_flags(event: Event) -> Event:
+    """An event whose text names flags instead of options."""
+    from upframe.jobs import failed_event
+
+    if event.error is not None:
+        return failed_event(event.input, worded_error(event.error))
+    return replace(event, data=worded_data(event.data))
+
+
+def _show_plan(planned: Plan, *, as_json: bool) -> None:
+    from upframe.jobs import failed_event
 
     for item in planned.items:
-        row = job.plan_row(item, planned, options)
+        estimate = planned.estimate(item)
+        notices = [{"id": notice.id, "message": worded(notice.message)} for notice in item.notices]
         if as_json:
-            print_line(json.dumps(row))
+            facts = {
+                "input": str(item.input),
+                "output": str(item.output),
+                "model": item.model,
+                "size": item.size,
+                "skip": item.skip,
+            }
+            print_line(json.dumps({"event": "plan", **facts, "notices": notices, **asdict(estimate)}))
             continue
-        what = "is there already, skipped" if item.skip else f"{item.model}, {row['format']}"
-        frames = f", {row['frames']} frames" if row["frames"] > 1 else ""
-        (height, width), (tile_height, tile_width) = row["input_size"], row["tile"]
-        window = f", {row['window']} frames at once" if row.get("window") else ""
-        how = f"{what}; {row['engine']}, {row['precision']}; tile {tile_width}x{tile_height}{window}"
-        memory, disk = (f"{row[key] / 2**20:.{digits}f} MiB" for key, digits in (("memory_bytes", 0), ("file_bytes", 1)))
+        what = "is there already, skipped" if item.skip else f"{item.model}, {estimate.format}"
+        frames = f", {estimate.frames} frames" if estimate.frames > 1 else ""
+        (height, width), (tile_height, tile_width) = estimate.input_size, estimate.tile
+        window = f", {estimate.window} frames at once" if estimate.window else ""
+        how = f"{what}; {estimate.engine}, {estimate.precision}; tile {tile_width}x{tile_height}{window}"
+        memory, disk = f"{estimate.memory_bytes / 2**20:.0f} MiB", f"{estimate.file_bytes / 2**20:.1f} MiB"
         print_line(
             f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
             f"{item.size[1]}x{item.size[0]}{frames} ({how}; about {memory} of memory, {disk} on disk)"
         )
-        for notice in item.notices:
-            print_line(f"  note: {notice.message} [{notice.id}]")
+        for notice in notices:
+            print_line(f"  note: {notice['message']} [{notice['id']}]")
     for failed in planned.failed:
+        event = _in_flags(failed_event(failed.input, failed.error))
         if as_json:
-            show_json(Event("failed", failed.input, error_data(failed.error)))
+            show_json(event)
         else:
-            print_line(f"cannot do {failed.error}")
+            print_line(f"cannot do {event.data['error']}")
 
 
 def _conclude(report: Report, reporting: Reporting) -> int:
@@ -267,7 +269,7 @@ def _conclude(report: Report, reporting: Reporting) -> int:
                 "input": str(o.input),
                 "status": o.status,
                 "output": None if o.output is None else str(o.output),
-                "error": None if o.error is None else str(o.error),
+                "error": None if o.error is None else str(worded_error(o.error)),
                 "notices": [n.id for n in o.notices],
             }
             for o in report.outcomes
@@ -279,5 +281,6 @@ def _conclude(report: Report, reporting: Reporting) -> int:
     elif len(report.outcomes) > 1 and not reporting.quiet:
         print_line(f"{written} written, {skipped} skipped, {failed} failed in {report.seconds:.1f} s")
         for outcome in report.of("failed"):
-            print_line(f"  failed: {outcome.error}")
+            if outcome.error is not None:
+                print_line(f"  failed: {worded_error(outcome.error)}")
     return code

@@ -12,16 +12,16 @@ import glob
 import hashlib
 import itertools
 import os
-import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upframe.errors import InputError, Notice, UsageError
+from upframe.errors import InputError, Notice, OptionError, UsageError
+from upframe.jobs.options import check_template
 from upframe.media.image.files import is_image_name, iter_files, natural_key
 from upframe.media.image.formats import FORMATS, UNSUPPORTED, format_of_name
-from upframe.media.video.files import is_video_name
+from upframe.media.names import is_video_name
 
 NAME_BYTES = 255  # of one path component, on every common file system
 
@@ -36,7 +36,7 @@ class Found:
     from_folder: Path | None
     """The folder the user named, if the file was found in one."""
     error: InputError | None = None
-    """A fault that is known already: an empty folder, a pattern that matches nothing."""
+    """An error that is known already: an empty folder, a pattern that matches nothing."""
 
 
 def find_inputs(
@@ -72,7 +72,7 @@ def find_inputs(
         except InputError as error:
             found.append(Found(path, Path(path.name), None, error))
     if not found:
-        raise InputError("the command line", "no input is given", "name files or folders")
+        raise InputError("inputs", "none is given", "name files or folders")
     if len(found) == 1 and found[0].error is not None:
         raise found[0].error
     once: dict[Path, Found] = {}
@@ -98,7 +98,9 @@ def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequen
         elif (not include or _matches(path, include)) and not _matches(path, exclude):
             found.append(Found(path, Path(path.name), None))
     if not found:
-        raise InputError(str(given), "no images are left of it", "check --include and --exclude, or use -r for folders")
+        raise InputError(
+            str(given), "no images are left of it", "check `include` and `exclude`, or use `recursive` for folders"
+        )
     return found
 
 
@@ -118,7 +120,7 @@ def _in_folder(
         if inside is None or inside not in p.resolve().parents
     ]
     if not files:
-        hint = "use -r to look into its sub-folders" if not recursive else "check the folder and the filters"
+        hint = "use `recursive` to look into its sub-folders" if not recursive else "check the folder and the filters"
         raise InputError(folder, "no images in it", hint)
     return files
 
@@ -150,19 +152,6 @@ def names_a_file(output: Path) -> bool:
     return known or output.suffix[1:].lower() in UNSUPPORTED
 
 
-def _check_template(template: str) -> None:
-    advice = "use {stem}, {model} and {scale}"
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        if unknown := fields - {"stem", "model", "scale"}:
-            raise UsageError(f"--name {template}", f"unknown field {{{min(unknown)}}}", advice)
-        name = template.format(stem="stem", model="model", scale="4")
-    except (ValueError, LookupError, AttributeError) as error:
-        raise UsageError(f"--name {template}", f"is no template ({error})", advice) from error
-    if not name or "/" in name or os.sep in name:
-        raise UsageError(f"--name {template}", "has a path separator in it" if name else "is empty", advice)
-
-
 def _kind(extension: str) -> str | None:
     """One word for all spellings of a format or container."""
     return format_of_name(extension) or extension.lower().lstrip(".")
@@ -179,23 +168,23 @@ class Namer:
 
     def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
         self.output = output
-        """The output that the user named; None for places beside the inputs."""
+        """The path that the user named; None for places beside the inputs."""
         self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
         self._template = template
         self._made = made
         self._beside = "{stem}_{model}_x{scale}" if with_scale else "{stem}_{model}"
         self._taken: set[str] = set()
         if template is not None:
-            _check_template(template)
+            check_template(template)
             if self.is_file:
-                raise UsageError(f"--name {template}", f"contradicts the output file {output}", "drop one of them")
+                raise OptionError("name", template, f"contradicts the output file {output}", "drop one of them")
 
     def wanted_format(self, asked: str | None) -> str | None:
-        """The format asked for, by flag or by the name of the output file; the flag must not contradict the name."""
+        """The format asked for, as an option or by the name of the output file, which must not contradict each other."""
         if not self.is_file or self.output is None:
             return asked
         if asked is not None and _kind(asked) != _kind(self.output.suffix):
-            raise UsageError(f"--format {asked}", f"contradicts the output name {self.output.name}", "drop one of them")
+            raise OptionError("format", asked, f"contradicts the output name {self.output.name}", "drop one of them")
         return self.output.suffix
 
     def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:

@@ -1,20 +1,32 @@
-"""Everything a job can be told, checked where it is stated."""
+"""Everything a job can be told. Options check themselves: a bad value raises `OptionError`, which names the field."""
 
 from __future__ import annotations
 
 import math
+import os
+import string
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
-from upframe.errors import (
-    UsageError,
-)
-from upframe.media.image.files import (
-    Limits,
-)
-from upframe.media.video.files import (
+from upframe.errors import OptionError, check_choice, check_flag, check_number, check_whole
+from upframe.media.image.files import Limits
+from upframe.media.image.formats import FORMATS, format_of_name, writable_names
+from upframe.media.names import (
+    BAD_FRAME_POLICIES,
+    CODEC_NAMES,
+    CONTAINER_NAMES,
     DEFAULT_RATE,
+    DEINTERLACERS,
+    MAX_CRF,
+    MAX_RATE,
+    ODD_POLICIES,
+    Deinterlace,
+    Odd,
+    OnBadFrame,
+    codec_name,
+    container_name,
 )
 from upframe.models.spec import Cleaning, Task
 from upframe.upscaling.options import UpscaleOptions
@@ -31,18 +43,20 @@ class Target:
     short_side: int | None = None
     megapixels: float | None = None
 
-    def check(self) -> None:
-        """Raise UsageError for contradictions and for sizes that are not positive."""
-        given = [k for k in ("scale", "long_side", "short_side", "megapixels") if getattr(self, k) is not None]
-        if self.width is not None or self.height is not None:
-            given.append("width/height")
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "long_side", "short_side"):
+            if (side := getattr(self, name)) is not None:
+                check_whole(name, side, least=1)
+        for name in ("scale", "megapixels"):
+            if (number := getattr(self, name)) is not None:
+                check_number(name, number, above=0)
+        ways = ("scale", "width", "long_side", "short_side", "megapixels")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if self.height is not None and self.width is None:
+            given.append("height")
         if len(given) > 1:
-            flags = ", ".join("--" + g.replace("_", "-") for g in given)
-            raise UsageError(flags, "each sets the output size", "give one of them")
-        for name in ("scale", "width", "height", "long_side", "short_side", "megapixels"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"--{name.replace('_', '-')} {value}", "not a size", "use a number above 0")
+            happened = f"contradicts `{given[0]}={getattr(self, given[0])}`; each sets the output size"
+            raise OptionError(given[1], getattr(self, given[1]), happened, "give one of them")
 
     def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
         """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
@@ -70,7 +84,7 @@ class Target:
         return self.scale if self.scale is not None else float(native)
 
     def label(self, native: int) -> str:
-        """Return the scale as it stands in an output's name: `4`, `2.5`, or the size that was asked for."""
+        """The scale in an output's name: `4`, `2.5`, or the size that was asked for."""
         if self.width is not None and self.height is not None:
             return f"{self.width}x{self.height}"
         if self.width is not None:
@@ -91,25 +105,37 @@ def _round(value: float) -> int:
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """The user's choices for a video besides its size and model."""
+class VideoOptions:
+    """Everything the user decides about a video besides its size and model."""
 
     codec: str | None = None
+    """Codec of the output by any common name; None keeps the input's where it can be written, else H.264."""
     crf: int | None = None
+    """Constant quality, lower is better; None is the codec's good default."""
     preset: str | None = None
+    """Speed against size, in the encoder's words; None is the codec's good default."""
     pix_fmt: str | None = None
+    """Pixel format in FFmpeg's words; None is the nearest to the input's."""
     encoder: tuple[tuple[str, str], ...] = ()
     """Further options of the encoder, key and value."""
-    odd: str = "pad"
+    odd: Odd = "pad"
+    """How odd frame sizes are handled where the pixel format needs even ones."""
     audio: bool = True
+    """Whether audio tracks are copied."""
     subtitles: bool = True
+    """Whether subtitles are copied."""
     start: Fraction | None = None
-    """Seconds after the first frame."""
+    """Seconds after the first frame at which to begin."""
     end: Fraction | None = None
+    """Seconds after the first frame at which to stop."""
     stream: int | None = None
-    deinterlace: str = "off"
-    on_bad_frame: str = "repeat"
+    """Index in the file of the video track; None is the one that players choose."""
+    deinterlace: Deinterlace = "off"
+    """Whether whole frames are made of interlaced ones: "auto" only where they are marked."""
+    on_bad_frame: OnBadFrame = "repeat"
+    """How damaged frames are handled."""
     allow_truncated: bool = False
+    """Whether a video that ends early is accepted."""
     rate: Fraction = DEFAULT_RATE
     """Frames per second of a folder of frames."""
     segment_frames: int | None = None
@@ -117,8 +143,48 @@ class FilmOptions:
     context: int | None = None
     """Frames of context where a shot is divided; None is the network's."""
     cleaning: Cleaning | None = None
+    """How a network that cleans videos does so; None is the network's default."""
     restart: bool = False
-    """Throw away what an interrupted run left."""
+    """Whether unfinished work is discarded instead of resumed."""
+
+    def __post_init__(self) -> None:
+        if self.codec is not None and codec_name(str(self.codec)) is None:
+            raise OptionError(
+                "video.codec", self.codec, "is not a codec that can be written", f"use one of {', '.join(CODEC_NAMES)}"
+            )
+        if self.crf is not None:
+            check_whole("video.crf", self.crf, least=0, most=MAX_CRF)
+        for name in ("preset", "pix_fmt"):
+            word = getattr(self, name)
+            if word is not None and not (isinstance(word, str) and word):
+                raise OptionError(f"video.{name}", word, "must be a word of the encoder")
+        if not isinstance(self.encoder, tuple) or not all(map(_is_encoder_option, self.encoder)):
+            raise OptionError("video.encoder", self.encoder, "must be pairs of key and value")
+        check_choice("video.odd", self.odd, ODD_POLICIES)
+        check_choice("video.deinterlace", self.deinterlace, DEINTERLACERS)
+        check_choice("video.on_bad_frame", self.on_bad_frame, BAD_FRAME_POLICIES)
+        for name in ("audio", "subtitles", "allow_truncated", "restart"):
+            check_flag(f"video.{name}", getattr(self, name))
+        self._check_times()
+        for name, least in (("stream", 0), ("segment_frames", 1), ("context", 0)):
+            if (number := getattr(self, name)) is not None:
+                check_whole(f"video.{name}", number, least=least)
+        if self.cleaning is not None and not isinstance(self.cleaning, Cleaning):
+            raise OptionError("video.cleaning", self.cleaning, "must be a Cleaning")
+
+    def _check_times(self) -> None:
+        for name in ("start", "end"):
+            time = getattr(self, name)
+            if time is not None and (not isinstance(time, Fraction | int) or isinstance(time, bool) or time < 0):
+                raise OptionError(f"video.{name}", time, "must be a Fraction of 0 seconds or more")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise OptionError("video.end", self.end, f"is not after `video.start={self.start}`")
+        if not isinstance(self.rate, Fraction | int) or isinstance(self.rate, bool) or not 0 < self.rate <= MAX_RATE:
+            raise OptionError("video.rate", self.rate, f"must be a Fraction above 0 and at most {MAX_RATE}")
+
+
+def _is_encoder_option(pair: object) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair) and bool(pair[0])
 
 
 @dataclass(frozen=True)
@@ -128,10 +194,11 @@ class JobOptions:
     model: str | Path | None = None
     """Name or weights file; None takes the shipped model that suits the enlargement."""
     task: Task = "upscale"
-    """The task of the job; the model has to be for it."""
+    """The kind of work; the model has to be for it."""
     target: Target = Target()
     """How large the output is to be."""
     upscale: UpscaleOptions = UpscaleOptions()
+    """How pictures and clips are cut and computed."""
     format: str | None = None
     """Output format or extension; None keeps the input's."""
     quality: int | None = None
@@ -139,16 +206,71 @@ class JobOptions:
     name: str | None = None
     """Template of output names with {stem}, {model} and {scale}."""
     overwrite: bool = False
+    """Whether existing outputs are replaced."""
     strict: bool = False
     """Make every notice an error."""
     recursive: bool = False
+    """Whether sub-folders are looked into."""
     include: tuple[str, ...] = ()
+    """Patterns: only files that match one are read."""
     exclude: tuple[str, ...] = ()
+    """Patterns: files that match one are skipped."""
     allow_truncated: bool = False
+    """Whether damaged inputs are read as far as they go."""
     first_frame: bool = False
     """Take the first frame of an animation or the first page of a document instead of all."""
     limits: Limits = Limits()
-    film: FilmOptions = FilmOptions()
+    """How large an input may be."""
+    video: VideoOptions = VideoOptions()
     """How videos are read and written."""
     as_clip: bool = False
     """Take a folder as one clip whose frames lie in it. A video file as output implies it."""
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not (isinstance(self.model, str | Path) and str(self.model)):
+            raise OptionError("model", self.model, "must be the name or the weights file of a model")
+        check_choice("task", self.task, get_args(Task))
+        for name, kind in (("target", Target), ("upscale", UpscaleOptions), ("limits", Limits), ("video", VideoOptions)):
+            if not isinstance(getattr(self, name), kind):
+                raise OptionError(name, getattr(self, name), f"must be a {kind.__name__}")
+        if self.format is not None:
+            _check_format(self.format)
+        if self.quality is not None:
+            check_whole("quality", self.quality, least=1, most=100)
+        if self.name is not None:
+            check_template(self.name)
+        for name in ("overwrite", "strict", "recursive", "allow_truncated", "first_frame", "as_clip"):
+            check_flag(name, getattr(self, name))
+        for name in ("include", "exclude"):
+            patterns = getattr(self, name)
+            if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+                raise OptionError(name, patterns, "must be a tuple of patterns")
+
+
+def _check_format(name: object) -> None:
+    picture = format_of_name(name) if isinstance(name, str) else None
+    if picture is not None and FORMATS[picture].writable:
+        return
+    if not isinstance(name, str) or container_name(name) is None:
+        known = f"{writable_names()}, {', '.join(CONTAINER_NAMES)}"
+        raise OptionError("format", name, "is not a format that can be written", f"use one of {known}")
+
+
+def check_template(template: object) -> None:
+    """Refuse a template that makes no file name.
+
+    Raises:
+        OptionError: naming what is wrong with it.
+    """
+    advice = "use {stem}, {model} and {scale}"
+    if not isinstance(template, str):
+        raise OptionError("name", template, "is no template", advice)
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        if unknown := fields - {"stem", "model", "scale"}:
+            raise OptionError("name", template, f"unknown field {{{min(unknown)}}}", advice)
+        name = template.format(stem="stem", model="model", scale="4")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise OptionError("name", template, f"is no template ({error})", advice) from error
+    if not name or "/" in name or os.sep in name:
+        raise OptionError("name", template, "has a path separator in it" if name else "is empty", advice)

@@ -19,10 +19,12 @@ from films import Clip, make_clip, make_film, make_frames, make_pictures, make_t
 from nearest import nearest_weights, repeated
 from peak import needs_proc, run_and_measure
 from upframe.errors import Cancelled, Notice, UsageError, VerifyError
-from upframe.jobs.items import Film
-from upframe.jobs.options import FilmOptions
-from upframe.jobs.video.plan import plan_film_output, probe_film
-from upframe.jobs.video.render import FilmProgress, FilmReport, render
+from upframe.jobs import model_choice
+from upframe.jobs.options import JobOptions, VideoOptions
+from upframe.jobs.video.inputs import probe_input
+from upframe.jobs.video.plan import Video, plan_video_output
+from upframe.jobs.video.progress import VideoProgress, VideoReport
+from upframe.jobs.video.render import render
 from upframe.media.image.source import read_pixels
 from upframe.models import checkpoints
 from upframe.models.architectures import rlfn
@@ -55,20 +57,21 @@ def made(
     model: Model,
     output: Path,
     *,
-    options: FilmOptions | None = None,
+    options: VideoOptions | None = None,
     upscale: UpscaleOptions = UpscaleOptions(),
     **rest: Any,
-) -> FilmReport:
+) -> VideoReport:
     """Render `source` without loss to `output`."""
-    options = options or FilmOptions(codec="ffv1")
-    info = probe_film(source, options)
+    options = options or VideoOptions(codec="ffv1")
+    info = probe_input(source, options)
     size = (info.size[0] * model.spec.scale, info.size[1] * model.spec.scale)
-    plan, notices = plan_film_output(info, size, options, container=output.suffix)
-    return render(Film(source, output, info, plan, size, notices), model, upscale, options, **rest)
+    plan, notices = plan_video_output(info, size, options, container=output.suffix)
+    video = Video(source, output, info, plan, size, notices)
+    return render(video, model_choice.keep(model), JobOptions(upscale=upscale, video=options), **rest)
 
 
-def lossless(**changes: Any) -> FilmOptions:
-    return FilmOptions(codec="ffv1", **changes)
+def lossless(**changes: Any) -> VideoOptions:
+    return VideoOptions(codec="ffv1", **changes)
 
 
 def same(a: Path, b: Path) -> bool:
@@ -95,13 +98,13 @@ def test_segments_of_any_length_make_the_same_film(tmp_path: Path, sharp: Model)
 def test_same_film_twice_gives_the_same_bytes(tmp_path: Path, sharp: Model) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(sounds=[films.Sound()]))
     for name in ("a.mkv", "b.mkv"):
-        made(source, sharp, tmp_path / name, options=FilmOptions(preset="veryfast", segment_frames=5))
+        made(source, sharp, tmp_path / name, options=VideoOptions(preset="veryfast", segment_frames=5))
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
 
 
 def test_progress_goes_through_all_stages(tmp_path: Path, nearest: Model) -> None:
     source = make_film(tmp_path / "in.mkv", make_pictures(7, (16, 24)))
-    told: list[FilmProgress] = []
+    told: list[VideoProgress] = []
     made(source, nearest, tmp_path / "out.mkv", on_progress=told.append)
     for stage in ("reading", "upscaling", "checking"):
         assert [p.frame for p in told if p.stage == stage] == list(range(1, 8))
@@ -113,7 +116,7 @@ def test_wish_to_stop_is_heard_in_every_stage(tmp_path: Path, nearest: Model, st
     source = make_film(tmp_path / "in.mkv", make_pictures(7, (16, 24)))
     cancel, told = threading.Event(), []
 
-    def stop(progress: FilmProgress) -> None:
+    def stop(progress: VideoProgress) -> None:
         told.append(progress)
         if progress.stage == stage and progress.frame == 3:
             cancel.set()
@@ -173,9 +176,9 @@ def test_letterbox_bars_are_enlarged_once_unless_the_whole_is_asked_for(tmp_path
     pictures = [np.pad(p, ((120, 120), (0, 0), (0, 0)), constant_values=16) for p in make_pictures(3, (40, 64))]
     source = make_film(tmp_path / "in.mkv", pictures)
     report = made(source, sharp, tmp_path / "bars.mkv")
-    assert report.margins_repeated > 0.4
+    assert report.borders_repeated > 0.4
     whole = made(source, sharp, tmp_path / "whole.mkv", upscale=UpscaleOptions(tile="off"))
-    assert whole.margins_repeated == 0
+    assert whole.borders_repeated == 0
     for one, two in zip(films.rgb_of(tmp_path / "bars.mkv"), films.rgb_of(tmp_path / "whole.mkv"), strict=True):
         assert np.abs(one.astype(int) - two).max() <= 1
 
@@ -285,7 +288,7 @@ def test_segments_of_a_network_for_clips_are_resumed_to_the_same_bytes(
     options = lossless(segment_frames=3, context=2)
     made(source, real, tmp_path / "undisturbed.mkv", options=options)
     with monkeypatch.context() as patch:
-        patch.setattr("upframe.jobs.video.render.join", films.out_of_memory)
+        patch.setattr("upframe.jobs.video.outputs.join", films.out_of_memory)
         with pytest.raises(MemoryError):
             made(source, real, tmp_path / "out.mkv", options=options)
     (tmp_path / ".out.mkv.upframe" / "000001.seg").unlink()
@@ -302,7 +305,7 @@ def test_length_of_segments_survives_a_change_of_memory(tmp_path: Path, real: Mo
     monkeypatch.setattr("upframe.upscaling.clips.available_memory_bytes", lambda: memory)
     made(source, real, tmp_path / "undisturbed.mkv", options=options)
     with monkeypatch.context() as patch:
-        patch.setattr("upframe.jobs.video.render.join", films.out_of_memory)
+        patch.setattr("upframe.jobs.video.outputs.join", films.out_of_memory)
         with pytest.raises(MemoryError):
             made(source, real, tmp_path / "out.mkv", options=options)
     memory = 4 << 30
@@ -342,17 +345,17 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
         command = ["upscale", source, "-m", weights, "--threads", "1", "--preset", "ultrafast", "--window", "60", "--json"]
         peaks[count], printed = run_and_measure(tmp_path, *command)
         lines = [json.loads(line) for line in printed.splitlines()]
-        assert next(line["frames"] for line in lines if line["event"] == "film") == count
+        assert next(line["frames"] for line in lines if line["event"] == "video") == count
     assert peaks[1000] <= 1.05 * peaks[100], peaks
 
 
 def test_pictures_are_those_of_the_photo_way(tmp_path: Path, nearest: Model) -> None:
     pictures = make_pictures(3, (16, 24))
     source = make_film(tmp_path / "in.mkv", pictures)
-    options = FilmOptions()
-    info = probe_film(source, options)
-    plan, _ = plan_film_output(info, (32, 48), options, container="png")
+    options = VideoOptions()
+    info = probe_input(source, options)
+    plan, _ = plan_video_output(info, (32, 48), options, container="png")
     assert plan is None
-    render(Film(source, tmp_path / "out", info, None, (32, 48)), nearest, UpscaleOptions(), options)
+    render(Video(source, tmp_path / "out", info, None, (32, 48)), model_choice.keep(nearest), JobOptions(video=options))
     for number, picture in enumerate(pictures):
         np.testing.assert_array_equal(read_pixels(tmp_path / "out" / f"frame_{number:08}.png"), repeated(picture, 2))

@@ -14,21 +14,23 @@ from hypothesis import strategies as st
 
 import films
 from films import Clip, make_clip, make_film, make_frames, make_pictures
-from upframe.jobs.items import Film
-from upframe.jobs.options import FilmOptions
-from upframe.jobs.video.plan import plan_film_output, probe_film
-from upframe.jobs.video.render import FilmReport, render
+from upframe.jobs import model_choice
+from upframe.jobs.options import JobOptions, VideoOptions
+from upframe.jobs.video.inputs import probe_input
+from upframe.jobs.video.plan import Video, plan_video_output
+from upframe.jobs.video.progress import VideoReport
+from upframe.jobs.video.render import render
 from upframe.jobs.video.retiming import Doubled, doubled
 from upframe.media.image.source import read_pixels
-from upframe.upscaling.options import UpscaleOptions
 from windowed import middle
 
 
-def interpolated(source: Path, output: Path, *, options: FilmOptions = FilmOptions(codec="ffv1"), **rest: Any) -> FilmReport:
-    info = probe_film(source, options)
-    plan, notices = plan_film_output(info, info.size, options, container=output.suffix or "png", is_doubled=True)
-    film = Film(source, output, info, plan, info.size, notices, is_doubled=True)
-    return render(film, middle(), UpscaleOptions(), options, **rest)
+def interpolated(source: Path, output: Path, *, options: VideoOptions = VideoOptions(codec="ffv1"), **rest: Any) -> VideoReport:
+    info = probe_input(source, options)
+    plan, notices = plan_video_output(info, info.size, options, container=output.suffix or "png", is_doubled=True)
+    video = Video(source, output, info, plan, info.size, notices, is_doubled=True)
+    model = middle()
+    return render(video, model_choice.keep(model), JobOptions(task="interpolate", video=options), **rest)
 
 
 @given(steps=st.lists(st.integers(1, 9), min_size=1, max_size=12), start=st.integers(-5, 5), data=st.data())
@@ -49,7 +51,7 @@ def test_new_frames_lie_in_the_middle_and_nothing_else_moves(steps: list[int], s
 @pytest.mark.parametrize("longest", [None, 2, 3])
 def test_old_frames_are_kept_as_they_are_and_new_ones_lie_between(tmp_path: Path, longest: int | None) -> None:
     source = make_film(tmp_path / "in.mkv", make_pictures(7, (24, 32)))
-    options = FilmOptions(codec="ffv1", segment_frames=longest)
+    options = VideoOptions(codec="ffv1", segment_frames=longest)
     report = interpolated(source, tmp_path / "out.mkv", options=options)
     assert report.frames == 14
     before, after = films.rgb_of(source), films.rgb_of(tmp_path / "out.mkv")
@@ -80,17 +82,17 @@ def test_across_a_cut_the_last_frame_is_shown_on(tmp_path: Path) -> None:
 
 def test_sound_and_the_end_of_the_film_stay(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(sounds=[films.Sound()]))
-    options = FilmOptions(codec="h264", preset="ultrafast")
+    options = VideoOptions(codec="h264", preset="ultrafast")
     report = interpolated(source, tmp_path / "out.mp4", options=options)  # verified by the job: times, sound, end
     count = len(films.shown_times(source))
     assert report.frames == 2 * count
-    assert probe_film(tmp_path / "out.mp4", options).rate == 2 * probe_film(source, options).rate
+    assert probe_input(tmp_path / "out.mp4", options).rate == 2 * probe_input(source, options).rate
 
 
 def test_a_part_of_a_film_starts_at_zero(tmp_path: Path) -> None:
     source = make_film(tmp_path / "in.mkv", make_pictures(9, (24, 32)))
     times = films.shown_times(source)
-    options = FilmOptions(codec="ffv1", start=times[2], end=times[6])
+    options = VideoOptions(codec="ffv1", start=times[2], end=times[6])
     report = interpolated(source, tmp_path / "out.mkv", options=options)
     assert report.frames == 8
     assert films.shown_times(tmp_path / "out.mkv")[0] == 0

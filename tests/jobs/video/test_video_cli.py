@@ -28,9 +28,10 @@ import films
 from conftest import Upframe, make_photo, needs_shared
 from films import Clip, Sound, content, damage, lossless, make_clip, make_film, make_frames, make_pictures
 from nearest import nearest_weights, repeated
+from upframe import jobs
 from upframe.errors import NOTICES, Notice
-from upframe.jobs.video import plan as film_plan
-from upframe.jobs.video.workspace import WorkFolder, work_path
+from upframe.jobs.video import inputs as video_inputs
+from upframe.jobs.video.workspace import SegmentStore, work_path
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
@@ -72,7 +73,7 @@ def test_every_frame_comes_out_once_at_its_time_with_its_pixels(
     assert result.code == 0, result.err
     assert result.notices == []
     wanted = films.pictures_of(source)
-    assert len(wanted) == len(clip.pts) == result.of("film")["frames"]
+    assert len(wanted) == len(clip.pts) == result.of("video")["frames"]
     # The corner of these clips is a hard square, which a lossy encoder leaves beyond R'G'B'.
     corner = 24 if clip.codec == "libx264" else 0
     difference = films.largest_difference(films.pictures_of(output), films.repeated_planes(wanted, 2), corner=corner)
@@ -174,7 +175,7 @@ def test_start_and_end_take_those_frames(
     source = make_film(tmp_path / "in.mkv", make_pictures(12, (16, 24)))
     output = tmp_path / "out.mkv"
     command = [source, "-m", weights, "-o", output, *flags, "--json"]
-    assert upframe(*command).of("film")["frames"] == len(frames)
+    assert upframe(*command).of("video")["frames"] == len(frames)
     wanted = [repeated(p, 2) for p in make_pictures(12, (16, 24))[frames.start : frames.stop]]
     assert all((a == b).all() for a, b in zip(films.rgb_of(output), wanted, strict=True))
     assert films.shown_times(output) == [Fraction(n, 25) for n in range(len(frames))]
@@ -262,7 +263,7 @@ def test_clip_called_dot_is_named_after_its_folder(
 def test_folder_tells_gaps_mixed_sizes_and_unreadable_frames(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     gaps = make_frames(tmp_path / "gaps", make_pictures(3, (16, 24)), names=["f1.png", "f2.png", "f5.png"])
     result = upframe(gaps, "-m", weights, "-o", tmp_path / "gaps.mkv", "--json")
-    assert (result.code, result.notices, result.of("film")["frames"]) == (0, ["frames-missing"], 3)
+    assert (result.code, result.notices, result.of("video")["frames"]) == (0, ["frames-missing"], 3)
     assert upframe(gaps, "-m", weights, "-o", tmp_path / "strict.mkv", "--strict").code == 2
 
     mixed = make_frames(tmp_path / "mixed", make_pictures(2, (16, 24)))
@@ -430,8 +431,8 @@ def test_film_that_ends_early_is_7_and_goes_on_if_that_is_accepted(upframe: Upfr
     assert not (tmp_path / "in_nearest_x2.mkv").exists()
     again = upframe(*command, "--allow-truncated")
     assert (again.code, again.notices) == (0, ["truncated"])
-    assert again.of("film")["frames_resumed"] >= 6  # what was good was kept
-    assert len(films.shown_times(tmp_path / "in_nearest_x2.mkv")) == again.of("film")["frames"]
+    assert again.of("video")["frames_resumed"] >= 6  # what was good was kept
+    assert len(films.shown_times(tmp_path / "in_nearest_x2.mkv")) == again.of("video")["frames"]
 
 
 # Existing outputs -----------------------------------------------------------------------------------------------------
@@ -524,7 +525,7 @@ def test_killed_at_any_point_the_next_run_makes_the_same_file(
     kept = {"after two segments": 10, "in the second segment": 5}
     if "join" in fault or "verify" in fault or "film gets" in fault:
         kept[fault] = 20
-    assert result.of("film")["frames_resumed"] == kept.get(fault, 0)
+    assert result.of("video")["frames_resumed"] == kept.get(fault, 0)
 
 
 @needs_fork
@@ -561,9 +562,9 @@ def test_killed_at_random_times_and_again_the_result_is_the_same(tmp_path: Path,
 def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A job of four segments of which two are done."""
     _, _, command = make_job(tmp_path, weights)
-    commit, calls = WorkFolder.commit, 0
+    commit, calls = SegmentStore.commit, 0
 
-    def faulty(self: WorkFolder, index: int) -> None:
+    def faulty(self: SegmentStore, index: int) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -571,7 +572,7 @@ def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: py
         commit(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "commit", faulty)
+        patch.setattr(SegmentStore, "commit", faulty)
         assert upframe(*command).code == 5
     return command
 
@@ -579,14 +580,14 @@ def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: py
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--crf", "30"], "output was"),
-        (["--overlap", "4"], "overlap was 8, is 4"),
-        (["--window", "4"], "longest"),
-        (["--tile", "32"], "tile"),
-        (["-s", "1.5"], "size was [96, 128], is [72, 96]"),
-        (["--end", "0.4"], "frames was [0, 20], is"),
-        (["--no-audio"], "audio was True, is False"),
-        (["--on-bad-frame", "skip"], "on_bad_frame was 'repeat', is 'skip'"),
+        (["--crf", "30"], "an interrupted run used crf the default, now 30 (--crf)"),
+        (["--overlap", "4"], "an interrupted run used blend 8, now 4 (--overlap)"),
+        (["--window", "4"], "an interrupted run used window 5, now 4 (--window)"),
+        (["--tile", "32"], "an interrupted run used tile auto, now 32x32 (--tile)"),
+        (["-s", "1.5"], "an interrupted run used size 128x96, now 96x72"),
+        (["--end", "0.4"], "an interrupted run used end the default, now 2/5 (--end)"),
+        (["--no-audio"], "an interrupted run used audio on, now off (--audio)"),
+        (["--on-bad-frame", "skip"], "an interrupted run used on bad frame repeat, now skip (--on-bad-frame)"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -597,7 +598,7 @@ def test_changed_option_refuses_to_go_on_and_says_which(
     result = upframe(*without_window, *flags)
     assert (result.code, says in result.err + result.out) == (2, True), result.err
     assert "--restart" in result.err + result.out
-    assert upframe(*interrupted).of("film")["frames_resumed"] == 10  # and nothing was lost by the attempt
+    assert upframe(*interrupted).of("video")["frames_resumed"] == 10  # and nothing was lost by the attempt
 
 
 def test_changed_input_weights_or_version_refuses_too(
@@ -605,17 +606,17 @@ def test_changed_input_weights_or_version_refuses_too(
 ) -> None:
     source, output = Path(str(interrupted[0])), tmp_path / "work" / "out.mp4"
     other = nearest_weights(tmp_path / "other.safetensors", scale=2, name="other")
-    assert "model was" in upframe(*(other if a == interrupted[2] else a for a in interrupted)).out
+    assert "an interrupted run used model" in upframe(*(other if a == interrupted[2] else a for a in interrupted)).out
     with monkeypatch.context() as patch:
-        patch.setattr("upframe.jobs.video.render.__version__", "0.0.0")
-        assert "version was" in upframe(*interrupted).out
+        patch.setattr("upframe.jobs.video.facts.__version__", "0.0.0")
+        assert "an interrupted run used version" in upframe(*interrupted).out
     before = source.read_bytes()
     make_clip(source, Clip([*films.VFR_PTS, *(70000 + 3600 * n for n in range(8))], options={"bf": "2", "crf": "40"}))
     result = upframe(*interrupted)
-    assert (result.code, "input was" in result.out) == (2, True)
+    assert (result.code, "the input is not the same as in an interrupted run" in result.out) == (2, True)
     assert not output.exists()
     again = upframe(*interrupted, "--restart")
-    assert (again.code, again.of("film")["frames_resumed"]) == (0, 0)
+    assert (again.code, again.of("video")["frames_resumed"]) == (0, 0)
     source.write_bytes(before)
 
 
@@ -627,11 +628,11 @@ def test_what_was_chosen_from_free_memory_is_kept_by_the_next_run(
     command = [source, "-m", weights, "--preset", "ultrafast", "--json"]
     assert upframe(*command, "-o", tmp_path / "undisturbed.mkv").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("upframe.jobs.video.render.join", films.out_of_memory)
+        patch.setattr("upframe.jobs.video.outputs.join", films.out_of_memory)
         assert upframe(*command, "-o", tmp_path / "out.mkv").code == 5
     monkeypatch.setattr("upframe.upscaling.images.available_memory_bytes", lambda: 1 << 20)
     result = upframe(*command, "-o", tmp_path / "out.mkv")
-    assert (result.code, result.of("film")["frames_resumed"]) == (0, 12)
+    assert (result.code, result.of("video")["frames_resumed"]) == (0, 12)
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "undisturbed.mkv").read_bytes()
 
 
@@ -641,7 +642,7 @@ def test_damaged_segment_is_made_again(upframe: Upframe, interrupted: list[objec
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
-    assert upframe(*interrupted).of("film")["frames_resumed"] == 5
+    assert upframe(*interrupted).of("video")["frames_resumed"] == 5
     made = output.read_bytes()
     assert upframe(*interrupted, "-y").code == 0
     assert output.read_bytes() == made
@@ -652,9 +653,9 @@ def test_interrupted_folder_of_frames_goes_on(
 ) -> None:
     source = make_film(tmp_path / "in.mkv", make_pictures(9, (16, 24)))
     command = [source, "-m", weights, "-f", "png", "--window", "3", "--json"]
-    commit, calls = WorkFolder.commit, 0
+    commit, calls = SegmentStore.commit, 0
 
-    def faulty(self: WorkFolder, index: int) -> None:
+    def faulty(self: SegmentStore, index: int) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -662,7 +663,7 @@ def test_interrupted_folder_of_frames_goes_on(
         commit(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "commit", faulty)
+        patch.setattr(SegmentStore, "commit", faulty)
         assert upframe(*command).code == 5
     output = tmp_path / "in_nearest_x2"
     assert not output.exists()
@@ -671,7 +672,7 @@ def test_interrupted_folder_of_frames_goes_on(
         frame,
         np.zeros((32, 48, 3), np.uint8),
     )
-    assert upframe(*command).of("film")["frames_resumed"] == 3  # the damaged segment and the unfinished one are redone
+    assert upframe(*command).of("video")["frames_resumed"] == 3  # the damaged segment and the unfinished one are redone
     for number, picture in enumerate(make_pictures(9, (16, 24))):
         np.testing.assert_array_equal(read_pixels(output / f"frame_{number:08}.png"), repeated(picture, 2))
     assert everything(tmp_path) - {f"in_nearest_x2/frame_{n:08}.png" for n in range(9)} == {"in.mkv", "in_nearest_x2"}
@@ -691,7 +692,7 @@ def test_second_process_on_the_same_film_is_2(upframe: Upframe, tmp_path: Path, 
         assert upframe(*command, "--restart").code == 2  # not even so
     finally:
         child.kill()
-    assert upframe(*command).of("film")["frames_resumed"] == 5
+    assert upframe(*command).of("video")["frames_resumed"] == 5
 
 
 @needs_fork
@@ -713,7 +714,7 @@ def test_signal_stops_at_a_frame_and_the_next_run_goes_on(
     assert not output.exists()
     assert not any(name.endswith(".part") for name in everything(output.parent) if ".upframe/" not in name)
     resumed = {"reading": 0, "upscaling": 5, "checking": 20}[stage]
-    assert upframe(*command).of("film")["frames_resumed"] == resumed
+    assert upframe(*command).of("video")["frames_resumed"] == resumed
 
 
 @needs_fork
@@ -736,7 +737,7 @@ def test_full_disk_is_6_and_the_next_run_goes_on(upframe: Upframe, tmp_path: Pat
         assert (done.returncode, "cannot be written" in done.stdout) == (6, True), done.stdout
         assert not output.exists()
         assert everything(tmp_path) - {"in.mkv"} == {p for p in everything(tmp_path) if p.startswith(".out.mkv.upframe")}
-    assert upframe(*command).of("film")["frames_resumed"] == 8
+    assert upframe(*command).of("video")["frames_resumed"] == 8
     assert len(films.rgb_of(output)) == 8
 
 
@@ -754,12 +755,12 @@ def test_film_that_does_not_verify_is_7_and_not_there(
         return expected
 
     with monkeypatch.context() as patch:
-        patch.setattr("upframe.jobs.video.render.join", join_badly)
+        patch.setattr("upframe.jobs.video.outputs.join", join_badly)
         result = upframe(*command)
     assert (result.code, result.of("failed")["exit_code"]) == (7, 7)
     assert not output.exists()
     assert everything(output.parent) == {p for p in everything(output.parent) if p.startswith(".out.mp4.upframe")}
-    assert upframe(*command).of("film")["frames_resumed"] == 20
+    assert upframe(*command).of("video")["frames_resumed"] == 20
 
 
 def test_too_little_space_is_told_before_any_frame(
@@ -776,16 +777,14 @@ def test_too_little_space_is_told_before_any_frame(
 def test_film_that_changes_after_it_was_planned_is_3(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from upframe.jobs import run as job
-
     source, output, command = make_job(tmp_path, weights)
-    run = job.run
+    run = jobs.run
 
     def run_late(*args: Any, **options: Any) -> Any:
         make_clip(source, Clip(size=(32, 32)))
         return run(*args, **options)
 
-    monkeypatch.setattr(job, "run", run_late)
+    monkeypatch.setattr(jobs, "run", run_late)
     result = upframe(*command)
     assert (result.code, "changed while reading" in result.out) == (3, True)
     assert everything(output.parent) == set()
@@ -796,13 +795,13 @@ def test_json_tells_stages_rates_and_the_film(upframe: Upframe, tmp_path: Path, 
     _, _, command = make_job(tmp_path, weights)
     result = upframe(*command)
     assert [line["event"] for line in result.lines if line["event"] not in ("progress", "notice")] == [
-        "start", "film", "done", "summary",
+        "start", "video", "done", "summary",
     ]  # fmt: skip
     progress = [line for line in result.lines if line["event"] == "progress" and line["stage"] == "upscaling"]
     assert [line["frame"] for line in progress] == list(range(1, 21))
     assert [line["done"] for line in progress] == pytest.approx([n / 20 for n in range(1, 21)])
     assert all(line["frames"] == 20 and line["frames_per_s"] > 0 for line in progress)
-    assert {key: result.of("film")[key] for key in ("frames", "segments", "frames_resumed", "cleaning_passes")} == {
+    assert {key: result.of("video")[key] for key in ("frames", "segments", "frames_resumed", "cleaning_passes")} == {
         "frames": 20, "segments": 4, "frames_resumed": 0, "cleaning_passes": [],
     }  # fmt: skip
 
@@ -896,11 +895,11 @@ def test_notice_is_told_and_strict_makes_it_an_error(
     ]
     inputs = everything(tmp_path)
     if id == "dv-dropped":  # nobody but Dolby's licensees makes such a file
-        probe = film_plan.probe_video
-        monkeypatch.setattr(film_plan, "probe_video", lambda *a, **k: replace(probe(*a, **k), has_dolby_vision=True))
+        probe = video_inputs.probe_video
+        monkeypatch.setattr(video_inputs, "probe_video", lambda *a, **k: replace(probe(*a, **k), has_dolby_vision=True))
     if id == "packets-dropped":  # what the muxer tells only when all frames are done must not be lost
         lost = (Notice(id, "in.mkv", "1 damaged packet of audio could not be copied"),)
-        monkeypatch.setattr("upframe.jobs.video.render.join", lambda *a, **k: replace(video.join(*a, **k), notices=lost))
+        monkeypatch.setattr("upframe.jobs.video.outputs.join", lambda *a, **k: replace(video.join(*a, **k), notices=lost))
     strict = upframe(*command, "--strict", "-q")
     assert strict.code == (2 if NOTICES[id].at_planning else 7)
     assert f"[{id}]" in strict.err

@@ -1,25 +1,37 @@
-"""Files that an interrupted job keeps, and when it refuses to go on."""
+"""The files that an interrupted job keeps, and when they are refused."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from upframe.errors import UsageError
-from upframe.jobs.video.workspace import WorkFolder
+from upframe.jobs.video.workspace import OPTIONS, Fact, Record, WorkFolder, recorded, work_path
 
-KEY = {"input": "a.mkv", "scale": 4}
+
+def record(*, crf: int = 20, codec: str = "h264", source: str = "1234") -> Record:
+    facts = {
+        "source": {"input": Fact(source, "in.mkv")},
+        OPTIONS: {"video.crf": Fact(str(crf)), "video.codec": Fact(codec)},
+        "encoding": {"settings": Fact(f"crf={crf}")},
+    }
+    return Record(facts, {"tile": [64, 64]})
+
+
+JOB = record()
 
 
 def test_a_committed_segment_is_found_again_and_a_scratch_file_is_not(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
         work.scratch(1).write_bytes(b"half")
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         assert work.is_done(0)
         assert work.segment(0).read_bytes() == b"zero"
         assert not work.is_done(1)
@@ -29,7 +41,7 @@ def test_a_committed_segment_is_found_again_and_a_scratch_file_is_not(tmp_path: 
 
 @pytest.mark.parametrize("damage", [b"", b"zer", b"zerO"])
 def test_a_damaged_segment_is_dropped(tmp_path: Path, damage: bytes) -> None:
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
         work.segment(0).write_bytes(damage)
@@ -37,38 +49,69 @@ def test_a_damaged_segment_is_dropped(tmp_path: Path, damage: bytes) -> None:
         assert not work.segment(0).exists()
 
 
-def test_another_job_is_refused_and_says_what_differs(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / "out.mp4", JOB):
+        assert recorded(tmp_path / "out.mp4") == JOB
+    assert recorded(tmp_path / "other.mp4") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"crf": 23}, "an interrupted run used crf 20, now 23 (`video.crf`)"),
+        ({"crf": 23, "codec": "av1"}, "used crf 20, now 23 (`video.crf`); an interrupted run used codec h264, now av1"),
+        ({"source": "5678"}, "the input is not the same as in an interrupted run"),
+    ],
+)
+def test_another_job_is_refused_in_words_and_may_be_begun_afresh(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
-    with pytest.raises(UsageError, match="scale was 4, is 2"), WorkFolder(tmp_path / "out.mp4", {**KEY, "scale": 2}):
+    with pytest.raises(UsageError) as caught, WorkFolder(tmp_path / "out.mp4", record(**changes)):
         pass
-    with WorkFolder(tmp_path / "out.mp4", {**KEY, "scale": 2}, restart=True) as work:
+    assert said in str(caught.value)
+    assert "settings" not in str(caught.value)  # they follow from the option
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+        assert work.is_done(0)  # the attempt cost nothing
+    with WorkFolder(tmp_path / "out.mp4", record(**changes), restart=True) as work:
         assert not work.is_done(0)
 
 
+def test_work_of_the_first_release_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = work_path(tmp_path / "out.mp4")
+    folder.mkdir()
+    (folder / "job.json").write_text(json.dumps({"version": "0.1.0", "input": "75166198b8", "tile": [64, 64]}))
+    with pytest.raises(UsageError, match=r"another version of upframe.*format 1, expected 2.*`video\.restart`") as caught:
+        recorded(tmp_path / "out.mp4")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="another version"), WorkFolder(tmp_path / "out.mp4", JOB):
+        pass
+    with WorkFolder(tmp_path / "out.mp4", JOB, restart=True):
+        assert recorded(tmp_path / "out.mp4") == JOB
+
+
 def test_a_job_file_cut_short_starts_afresh(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
     (work.path / "job.json").write_text('{"inp')
-    with WorkFolder(tmp_path / "out.mp4", KEY) as work:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         assert not work.is_done(0)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from upframe.jobs.video.workspace import WorkFolder\n"
-        f"with WorkFolder(Path({str(tmp_path / 'out.mp4')!r}), {KEY!r}): print('in', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from upframe.jobs.video.workspace import Record, WorkFolder\n"
+        f"with WorkFolder(Path({str(tmp_path / 'out.mp4')!r}), Record({{}}, {{}})): print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(UsageError, match="another process"), WorkFolder(tmp_path / "out.mp4", KEY):
+        with pytest.raises(UsageError, match="another process"), WorkFolder(tmp_path / "out.mp4", JOB):
             pass
     finally:
         other.kill()
         other.wait()
-    with WorkFolder(tmp_path / "out.mp4", KEY):
+    with WorkFolder(tmp_path / "out.mp4", Record({}, {})):
         pass

@@ -1,4 +1,4 @@
-"""The times of a film that gets a new frame in the middle between every two of its frames."""
+"""The times of a video that gets a new frame in the middle between every two of its frames."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Doubled:
 
 
 def doubled(timing: Timing, chosen: range) -> tuple[Doubled, range]:
-    """The times of a film's old and new frames, and which of them stand for the `chosen` old ones.
+    """The times of a video's old and new frames, and which of them stand for the `chosen` old ones.
 
-    The new frame after the last one, which has nothing to lead to, comes where half of its time is over: a film of a
+    The new frame after the last one, which has nothing to lead to, comes where half of its time is over: a video of a
     constant rate keeps one, and ends when it did.
     """
     pts = np.empty(2 * len(timing.pts), np.int64)

@@ -1,7 +1,7 @@
-"""Cutting a film into segments: the units that are rendered, kept and resumed.
+"""Cutting a video into segments: the units that are rendered, kept and resumed.
 
 Pure planning. A segment ends where a shot ends, or where it would become too long; a segment that begins or ends inside
-a shot is rendered with some frames of context that are thrown away. The plan follows from the frame count, the cuts and
+a shot is rendered with some frames of context that are discarded. The plan follows from the frame count, the cuts and
 three numbers alone, so a resumed job finds the same segments.
 """
 
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames [first, end) of the film, rendered from frames [read_first, read_end)."""
+    """Frames [first, end) of the video, rendered from frames [read_first, read_end)."""
 
     index: int
     first: int
@@ -37,7 +37,7 @@ def plan_segments(frames: int, cuts: Sequence[int], *, longest: int, context: in
         context: Frames read beyond a segment's end inside a shot, on each side.
 
     Raises:
-        ValueError: for cuts that are not ascending within the film.
+        ValueError: for cuts that are not ascending within the video.
     """
     edges = [0, *cuts, frames]
     if frames and any(a >= b for a, b in pairwise(edges)):

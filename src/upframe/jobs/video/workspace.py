@@ -2,7 +2,7 @@
 
 It lies beside the output, as `.<output name>.upframe`, and holds `job.json` (what is being made, of what, with what) and
 one file for each finished segment with its SHA-256. A segment file appears whole or not at all. A job that differs in
-anything that could change a pixel is refused, naming what differs.
+anything that could change a pixel is refused, in words that say what differs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +20,41 @@ from typing import Any, Self
 from upframe.errors import OutputError, UsageError
 from upframe.files import Lock, atomic_text, hidden_beside, put_in_place, writing
 
+FORMAT = 2
+"""Number of the form of work folders; those of upframe 0.1.0 have none."""
+
 _CHUNK = 1 << 20
+_MOST_TOLD = 3  # differences in one message
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that decides the output's bytes."""
+
+    identity: str
+    """Equal for two jobs only if they agree in this."""
+    shown: str = ""
+    """The same for people; empty where `identity` can be read."""
+
+    @property
+    def text(self) -> str:
+        return self.shown or self.identity
+
+
+Facts = Mapping[str, Mapping[str, Fact]]
+"""Facts by name, in groups: causes come before what follows from them."""
+
+OPTIONS = "options"
+"""The group whose names are those of options."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as its work folder records it."""
+
+    facts: Facts
+    geometry: Mapping[str, Any]
+    """The choices for all segments, made when the job began, JSON-ready."""
 
 
 def work_path(output: Path) -> Path:
@@ -27,13 +62,22 @@ def work_path(output: Path) -> Path:
     return hidden_beside(output, "upframe")
 
 
-def recorded_key(output: Path) -> Mapping[str, Any]:
-    """The key of an interrupted job that was to make `output`; empty where there is none."""
+def recorded(output: Path) -> Record | None:
+    """The interrupted job that was to make `output`; None where there is none that could be read.
+
+    Raises:
+        UsageError: when another version of upframe left it in another form.
+    """
     try:
-        key = json.loads((work_path(output) / "job.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return key if isinstance(key, dict) else {}
+        job = json.loads((work_path(output) / "job.json").read_text())
+        if isinstance(job, dict) and job.get("format") != FORMAT:
+            found = f"format {job.get('format', 1)}, expected {FORMAT}"
+            happened = f"an interrupted run of another version of upframe left its work ({found})"
+            raise UsageError(output, happened, "use `video.restart` to discard it, or that version to finish it")
+        facts = {group: {name: Fact(*fact) for name, fact in held.items()} for group, held in job["facts"].items()}
+        return Record(facts, job["geometry"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def kept_bytes(output: Path) -> int:
@@ -53,48 +97,16 @@ def remove_leftover(output: Path) -> None:
     with contextlib.suppress(OSError, UsageError, OutputError):
         made = output.stat().st_mtime
         if all(f.stat().st_mtime <= made for f in folder.rglob("*") if f.is_file() and f.name != "lock"):
-            with WorkFolder(output, recorded_key(output)) as work:  # not while somebody works in it
+            with WorkFolder(output, recorded(output) or Record({}, {})) as work:  # not while somebody works in it
                 work.remove()
 
 
-class WorkFolder:
-    """A context manager: opened by one process at a time.
+class SegmentStore:
+    """The files of segments in a work folder. Any process may write those that it renders; one at a time owns the folder."""
 
-    Args:
-        output: The file the job makes.
-        key: Everything that decides the output, JSON-ready; compared with that of an earlier, interrupted run.
-        restart: Throw away what an earlier run left.
-
-    Raises:
-        UsageError: on entering, when another process works there, or an earlier run had another key.
-        OutputError: when the folder cannot be made.
-    """
-
-    def __init__(self, output: Path, key: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(self, output: Path) -> None:
+        self.output = output
         self.path = work_path(output)
-        self._output = output
-        self._key = json.loads(json.dumps(key))
-        self._restart = restart
-        self._lock = Lock(self.path / "lock")
-
-    def __enter__(self) -> Self:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.__enter__()
-        except BlockingIOError:
-            raise UsageError(self._output, "another process is making it", "wait for it or stop it") from None
-        except OSError as error:
-            raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
-        try:
-            with writing(self.path):
-                self._check_key()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.release()
 
     def segment(self, index: int) -> Path:
         """Where segment `index` is kept once it is finished."""
@@ -127,6 +139,45 @@ class WorkFolder:
         kept.unlink()
         return False
 
+
+class WorkFolder(SegmentStore):
+    """The work folder itself, a context manager: opened by one process at a time.
+
+    Args:
+        output: The file the job makes.
+        record: The job; its facts are compared with those of an earlier, interrupted run.
+        restart: Discard what an earlier run left.
+
+    Raises:
+        UsageError: on entering, when another process works there, or an earlier run differs.
+        OutputError: when the folder cannot be made.
+    """
+
+    def __init__(self, output: Path, record: Record, *, restart: bool = False) -> None:
+        super().__init__(output)
+        self._record = record
+        self._restart = restart
+        self._lock = Lock(self.path / "lock")
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.__enter__()
+        except BlockingIOError:
+            raise UsageError(self.output, "another process is making it", "wait for it or stop it") from None
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
+        try:
+            with writing(self.path):
+                self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
     def remove(self) -> None:
         """Delete the folder: the job is finished."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -134,22 +185,21 @@ class WorkFolder:
         with contextlib.suppress(OSError):  # on Windows it holds the lock file till now; elsewhere it is gone
             self.path.rmdir()
 
-    def _check_key(self) -> None:
+    def _begin(self) -> None:
         job = self.path / "job.json"
         if self._restart:
             self._empty()
         if job.exists():
-            earlier = recorded_key(self._output)
-            if not earlier:
+            earlier = recorded(self.output)
+            if earlier is None:
                 self._empty()  # cut short by a power failure before anything else could be kept
-                earlier = self._key
-            differing = sorted(k for k in {*earlier, *self._key} if earlier.get(k) != self._key.get(k))
-            if differing:
-                changes = ", ".join(f"{k} was {earlier.get(k)!r}, is {self._key.get(k)!r}" for k in differing[:3])
-                raise UsageError(
-                    self._output, f"an interrupted run differs: {changes}", "use --restart to throw it away, or its options"
-                )
-        atomic_text(job, json.dumps(self._key, indent=1))
+            elif happened := difference(earlier.facts, self._record.facts):
+                raise UsageError(self.output, happened, "use `video.restart` to discard its work, or its options to go on")
+        facts = {
+            group: {name: [fact.identity, fact.shown] for name, fact in held.items()}
+            for group, held in self._record.facts.items()
+        }
+        atomic_text(job, json.dumps({"format": FORMAT, "facts": facts, "geometry": self._record.geometry}, indent=1))
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
@@ -157,6 +207,30 @@ class WorkFolder:
                 shutil.rmtree(entry)
             elif entry.name != "lock":
                 entry.unlink()
+
+
+def difference(earlier: Facts, now: Facts) -> str:
+    """In which facts an interrupted run differs from this one, for people; empty where it does not.
+
+    Only the first group that differs is told of: the others follow from it.
+    """
+    for group in dict.fromkeys((*now, *earlier)):
+        old, new = earlier.get(group, {}), now.get(group, {})
+        names = [n for n in dict.fromkeys((*new, *old)) if old.get(n, _NONE).identity != new.get(n, _NONE).identity]
+        if names:
+            pairs = [(name, old.get(name, _NONE), new.get(name, _NONE)) for name in names[:_MOST_TOLD]]
+            return "; ".join(_told(*pair, is_option=group == OPTIONS) for pair in pairs)
+    return ""
+
+
+_NONE = Fact("none")
+
+
+def _told(name: str, old: Fact, new: Fact, *, is_option: bool) -> str:
+    words = name.rpartition(".")[2].replace("_", " ")
+    if old.text == new.text:
+        return f"the {words} is not the same as in an interrupted run"
+    return f"an interrupted run used {words} {old.text}, now {new.text}" + (f" (`{name}`)" if is_option else "")
 
 
 def _sha256(path: Path) -> str:

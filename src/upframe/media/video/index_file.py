@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import asdict, fields, replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from upframe.errors import InputError, Notice
+from upframe.files import atomic_bytes
 from upframe.media.image.opening import Stamp
 from upframe.media.video.index import FrameIndex, checked_index
 
@@ -22,7 +24,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
     """Write `index` to `path`, whole or not at all.
 
     Raises:
-        OSError: when it cannot be written.
+        OutputError: when it cannot be written.
     """
     facts: dict[str, Any] = {f.name: getattr(index, f.name) for f in fields(index) if f.name not in _ARRAYS}
     facts |= {
@@ -32,10 +34,9 @@ def save_index(index: FrameIndex, path: Path) -> None:
         "damaged": [str(time) for time in index.damaged],
         "notices": [asdict(notice) for notice in index.notices],
     }
-    scratch = path.with_suffix(".part")
-    with scratch.open("wb") as file:
-        np.savez(file, facts=np.array(json.dumps(facts)), **{name: getattr(index, name) for name in _ARRAYS})
-    scratch.replace(path)
+    held = io.BytesIO()
+    np.savez(held, facts=np.array(json.dumps(facts)), **{name: getattr(index, name) for name in _ARRAYS})
+    atomic_bytes(path, held.getvalue())
 
 
 def load_index(path: Path, video: Path) -> FrameIndex | None:

@@ -1,0 +1,182 @@
+"""One picture of a job: an animation or a document with pages counts as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from upframe.errors import InputError, Notice, UpframeError, UsageError
+from upframe.files import check_room
+from upframe.jobs import model_choice
+from upframe.jobs.events import Event, notice_event
+from upframe.jobs.items import Estimate, Made, Work, is_done, is_taken, made_folder, something_else
+from upframe.jobs.model_choice import ModelChoice
+from upframe.jobs.naming import Found, Namer
+from upframe.jobs.options import JobOptions
+from upframe.media.frames import MediaInfo
+from upframe.media.image.files import (
+    ImageSink,
+    ImageSource,
+    Limits,
+    OutputPlan,
+    check_output_size,
+    plan_output,
+    probe,
+    verify_output,
+)
+from upframe.media.image.formats import sniff
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
+
+_NO_LIMIT = Limits(max_pixels=2**62)  # for results, of which only the header is read
+_FILE_SHARE = {"png": 0.8, "tiff": 0.9, "bmp": 1.0, "gif": 0.5}  # of the raw pixels, on the high side for photographs
+_LOSSY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One picture and the plan for it, an `Item`."""
+
+    input: Path
+    output: Path
+    info: MediaInfo
+    plan: OutputPlan
+    size: tuple[int, int]
+    """(height, width) of the output."""
+    model: str
+    """Name or path of the model."""
+    model_sha256: str
+    native: int
+    """The enlargement where the target asks for none."""
+    notices: tuple[Notice, ...]
+    skip: bool = False
+    """The output is there already, and verified."""
+    is_unit = True
+
+    @property
+    def frames(self) -> int:
+        return self.info.frames
+
+    def estimate(self, options: JobOptions) -> Estimate:
+        up = self._upscaler(options.upscale)
+        return Estimate(
+            input_size=self.info.size,
+            format=self.plan.format,
+            frames=self.frames,
+            engine=up.engine.name,
+            precision=up.engine.precision,
+            tile=up.tile_px(self.info.size),
+            window=None,
+            memory_bytes=estimated_memory_bytes(self, up),
+            file_bytes=estimated_file_bytes(self),
+        )
+
+    def is_done(self, options: JobOptions) -> bool:
+        return is_done(self.output, self.input, self._look, begins_like=lambda head: sniff(head) == self.plan.format)
+
+    def render(self, options: JobOptions, work: Work) -> Made:
+        check_room(self.output, estimated_file_bytes(self))
+        up = self._upscaler(options.upscale)
+        up.cancel = work.cancel
+        with open_image(self.input, options) as source, made_folder(self.output.parent):
+            if source.info != self.info:
+                raise InputError(self.input, "changed while reading (since it was planned)", "run it again")
+            sink = ImageSink(
+                self.output,
+                self.plan,
+                source.metadata,
+                frames=self.frames,
+                animated=self.info.animated,
+                quality=options.quality,
+            )
+            with sink:
+                for number, frame in enumerate(source):
+                    up.on_tile = partial(self._tell_progress, work, number)
+                    # Pages of a document may differ in size; the target is applied to each.
+                    height, width = frame.pixels.shape[:2]
+                    size = options.target.size_for((height, width), native=self.native)
+                    bands = up.bands(frame.pixels, size=size, dtype=self.plan.dtype, subject=str(self.input))
+                    sink.write(bands, size, time=frame.time, duration=frame.duration)
+                late = tuple(n for n in (*source.notices, *up.notices) if n not in self.notices)
+                for notice in late:
+                    work.tell(notice_event(self.input, notice))
+                    if options.strict:
+                        raise notice.as_error()
+        return Made(up.engine.name, up.engine.precision, late)
+
+    def tidy(self) -> None:
+        """A picture is written in one go: nothing is left beside it."""
+
+    def _tell_progress(self, work: Work, frame: int, done: int, total: int) -> None:
+        work.tell(Event("progress", self.input, {"done": round((frame + done / total) / self.frames, 4)}))
+
+    def _upscaler(self, options: UpscaleOptions) -> Upscaler:
+        model = model_choice.network(self.model, sha256=self.model_sha256)
+        return Upscaler(model, options, engine=model_choice.engine(model, options.engine))
+
+    def _look(self) -> bool:
+        """Compare what is at the output with the plan."""
+        if not self.output.is_file():
+            raise UsageError(self.output, "exists and is not a file", "choose another output")
+        there = probe(self.output, limits=_NO_LIMIT)
+        if there.size != self.size or there.format != self.plan.format or there.frames != self.frames:
+            raise something_else(self.output, f"{there.format}, {there.size[1]}x{there.size[0]}")
+        try:
+            verify_output(self.output, self.plan, self.size, self.frames)
+        except UpframeError:
+            return False
+        return True
+
+
+def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOptions) -> ImageItem:
+    """Decide how a picture is made, from its header.
+
+    Raises:
+        InputError: when it cannot be read.
+        UsageError: for an output that cannot be made, or is something else.
+        ModelError: when the model cannot be loaded.
+    """
+    with open_image(found.path, options) as source:
+        info, metadata, notices = source.info, source.metadata, source.notices
+    larger = models.enlarge(info.size, found.path)
+    made = plan_output(info, requested=names.wanted_format(options.format), metadata=metadata)
+    check_output_size(made.format, larger.size, subject=found.path, channels=made.channels, dtype=made.dtype)
+    path, renamed = names.choose(found, made.extension, model=larger.model_label, scale=larger.scale_label)
+    item = ImageItem(
+        input=found.path,
+        output=path,
+        info=info,
+        plan=made,
+        size=larger.size,
+        model=larger.model,
+        model_sha256=larger.model_sha256,
+        native=larger.native,
+        notices=(*notices, *larger.notices, *made.notices, *renamed),
+    )
+    skip = is_taken(path, found.path) and not options.overwrite and item.is_done(options)
+    return replace(item, skip=skip)
+
+
+def open_image(path: Path, options: JobOptions) -> ImageSource:
+    return ImageSource(path, limits=options.limits, allow_truncated=options.allow_truncated, first_frame=options.first_frame)
+
+
+def estimated_file_bytes(item: ImageItem) -> int:
+    """Rough size of the output file, on the high side for photographs."""
+    raw = item.size[0] * item.size[1] * item.plan.channels * item.plan.dtype.itemsize * item.frames
+    return int(raw * _FILE_SHARE.get(item.plan.format, _LOSSY_SHARE)) + 65_536
+
+
+def estimated_memory_bytes(item: ImageItem, up: Upscaler) -> int:
+    """Rough peak memory the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
+    height, width = item.info.size
+    core_h, core_w = up.tile_px((height, width))
+    margin = 2 * (up.halo_px + up.options.blend)
+    tile_px = min(core_h + margin, height) * min(core_w + margin, width)
+    s = up.model.spec.scale
+    band = min(core_h + margin, height) * width * s * s * 3 * 4 * 3
+    decoded = height * width * item.info.channels * item.info.dtype.itemsize * 2
+    streamed = item.plan.format in ("png", "tiff") and not item.info.animated
+    gathered = 0 if streamed else item.size[0] * item.size[1] * item.plan.channels * 2
+    return tile_px * up.model.spec.activation_bytes_per_px + band + decoded + gathered

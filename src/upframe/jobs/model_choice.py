@@ -1,0 +1,213 @@
+"""Which model serves which enlargement, and the networks that this process holds.
+
+Plans and tasks name models; whoever renders asks here for the network. Each is loaded once per process and the latest few
+are kept. Engines, which may hold a device's memory, belong to the thread that asked for them until it releases them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from upframe.engines import Engine, EngineOptions, TorchEngine, make_clip_engine, make_engine
+from upframe.errors import ModelError, Notice, OptionError, UsageError
+from upframe.jobs.options import JobOptions
+from upframe.models.registry import DEFAULT_SCALE, USER_FOLDER_VARIABLE, Model, default_model, load
+
+MOST_NETWORKS = 4  # kept in a process: a batch without a stated model takes up to three, ×2, ×3 and ×4
+NOTABLE_FACTOR = 1.001  # enlargement beyond the network's, from which on it is noted
+
+_Stamp = tuple[int, int]
+_Key = tuple[str, str | None, str]
+
+
+class _Networks:
+    """Models by name, each loaded once; the ones used last are kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[_Key, tuple[Model, _Stamp | None]] = OrderedDict()
+        self._kept: weakref.WeakValueDictionary[str, Model] = weakref.WeakValueDictionary()
+
+    def keep(self, model: Model) -> str:
+        name = f"kept:{id(model)}"
+        self._kept[name] = model
+        return name
+
+    def get(self, name: str) -> Model:
+        kept = self._kept.get(name)
+        if kept is not None:
+            return kept
+        key = (name, os.environ.get(USER_FOLDER_VARIABLE), os.getcwd())  # what a name may depend on  # noqa: PTH109
+        with self._lock:
+            if key in self._loaded:
+                model, stamp = self._loaded[key]
+                if stamp is not None and stamp == _stamp(model.source):
+                    self._loaded.move_to_end(key)
+                    return model
+                del self._loaded[key]
+            model = load(name)
+            self._loaded[key] = (model, _stamp(model.source))
+            while len(self._loaded) > MOST_NETWORKS:
+                self._loaded.popitem(last=False)
+            return model
+
+
+def _stamp(source: str | None) -> _Stamp | None:
+    """Size and time of a weights file, which show whether it is still the one that was read; None where they are not known."""
+    try:
+        status = os.stat(source or "")  # noqa: PTH116 (the source is text)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+_NETWORKS = _Networks()
+
+
+def network(name: str, *, sha256: str | None = None) -> Model:
+    """The model of that name, loaded once per process.
+
+    Args:
+        sha256: Of its weights file, if it has to be a certain one.
+
+    Raises:
+        UsageError, ModelError: as `models.registry.load`.
+        ModelError: when the file is another one than `sha256` says.
+    """
+    model = _NETWORKS.get(name)
+    if sha256 is not None and model.sha256 != sha256:
+        raise ModelError(name, "its weights changed since the job was planned", "run it again")
+    return model
+
+
+def keep(model: Model) -> str:
+    """A name for a model that was built in this process, for as long as the caller holds it. No other process knows it."""
+    return _NETWORKS.keep(model)
+
+
+# Engines --------------------------------------------------------------------------------------------------------------
+class _Engines(threading.local):
+    def __init__(self) -> None:
+        self.made: OrderedDict[tuple[Model, EngineOptions], Engine] = OrderedDict()
+
+
+_ENGINES = _Engines()
+
+
+def engine(model: Model, options: EngineOptions) -> Engine:
+    """The engine for single pictures, made once for this thread until `release`.
+
+    Raises:
+        UsageError: for a device, precision or engine that the model cannot be run with.
+        ResourceError: for a device that is not there.
+    """
+    return _kept_engine(model, options, make_engine)
+
+
+def clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
+    """`engine` for networks that take clips.
+
+    Raises:
+        UsageError, ResourceError: as `engine`.
+    """
+    found = _kept_engine(model, options, make_clip_engine)
+    assert isinstance(found, TorchEngine)
+    return found
+
+
+def _kept_engine(model: Model, options: EngineOptions, make: Callable[[Model, EngineOptions], Engine]) -> Engine:
+    made, key = _ENGINES.made, (model, options)
+    if key not in made:
+        made[key] = make(model, options)
+        while len(made) > MOST_NETWORKS:
+            made.popitem(last=False)
+    made.move_to_end(key)
+    return made[key]
+
+
+def release() -> None:
+    """Give back what the engines of this thread hold."""
+    _ENGINES.made.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# Choice ---------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Enlargement:
+    """The size of one output, and the model that reaches it."""
+
+    size: tuple[int, int]
+    """(height, width) of the output."""
+    model: str
+    """Name or path."""
+    model_sha256: str
+    model_label: str
+    """The name of the model in names of outputs."""
+    scale_label: str
+    """The enlargement in names of outputs."""
+    native: int
+    """The enlargement where the target asks for none."""
+    notices: tuple[Notice, ...]
+    """Whether a part of the enlargement is done by resampling."""
+
+
+class ModelChoice:
+    """Which model serves which enlargement in one job.
+
+    Raises:
+        UsageError: when no model is named for a task that no shipped model does, or the named one is for another task.
+        ModelError: when it cannot be loaded.
+    """
+
+    def __init__(self, options: JobOptions) -> None:
+        self._task, self._target = options.task, options.target
+        self._given = None if str(options.model).lower() == "photo" else options.model
+        if self._given is None and self._task != "upscale":
+            advice = "pass weights for it: `model='PATH'`; `upframe models list` names the networks"
+            raise OptionError("task", self._task, "no model for it is shipped", advice)
+        self.native = DEFAULT_SCALE if self._given is None else self._get(str(self._given)).spec.scale
+        """The enlargement when none is asked for: that of the model the user chose, or of the default one."""
+
+    def enlarge(self, size: tuple[int, int], subject: Path) -> Enlargement:
+        """The output of a picture of `size` (height, width)."""
+        made = self._target.size_for(size, native=self.native)
+        factor = max(made[0] / size[0], made[1] / size[1])
+        name = self._name_for(factor)
+        model = self._get(name)
+        scale = model.spec.scale
+        notices: tuple[Notice, ...] = ()
+        if factor > scale * NOTABLE_FACTOR:
+            message = f"enlarged {scale}x by the network and {factor / scale:.2f}x by resampling"
+            notices = (Notice("beyond-model-scale", str(subject), message),)
+        return Enlargement(made, name, model.sha256, _label(model), self._target.label(scale), self.native, notices)
+
+    def usual_labels(self) -> tuple[str, str]:
+        """Model and enlargement in names of outputs where no size is asked for."""
+        return _label(self._get(self._name_for(self.native))), self._target.label(self.native)
+
+    def _name_for(self, factor: float) -> str:
+        return default_model(factor) if self._given is None else str(self._given)
+
+    def _get(self, name: str) -> Model:
+        model = network(name)
+        if model.spec.task != self._task:
+            raise UsageError(name, f"is a network to {model.spec.task}", f"use `task='{model.spec.task}'`")
+        return model
+
+
+def _label(model: Model) -> str:
+    """How a model is called in output names; the scale is left out, since the name says the real one.
+
+    The name of a weights file's card is the work of a stranger: nothing in it may lead to another folder.
+    """
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"-x\d+$", "", model.name)).strip(".-") or "model"

@@ -1,0 +1,148 @@
+"""From inputs to a plan: names, sizes, formats, models, and every loss that headers tell.
+
+Planning reads headers only, so that a bad option or a name clash stops a job before any pixel is computed.
+
+This module and `running` are not called after the functions they hold: the package exports these as `jobs.plan` and
+`jobs.run`, and a module of the same name would take their place once it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from upframe.errors import InputError, OutputError, UsageError
+from upframe.jobs import naming
+from upframe.jobs.events import Outcome
+from upframe.jobs.image import plan_image
+from upframe.jobs.items import Estimate, Item
+from upframe.jobs.model_choice import ModelChoice
+from upframe.jobs.naming import Found
+from upframe.jobs.options import JobOptions
+from upframe.media.image.formats import SNIFF_BYTES, format_of_name, sniff
+from upframe.media.names import container_name, is_video_name
+from upframe.models.spec import Task
+
+MADE: Mapping[Task, str] = {
+    "upscale": "upscaled",
+    "deblur": "deblurred",
+    "denoise": "denoised",
+    "interpolate": "interpolated",
+}
+"""The end of the names of output folders."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a job is going to make. It can be pickled: models are named, not held."""
+
+    items: tuple[Item, ...]
+    failed: tuple[Outcome, ...]
+    """Inputs that cannot be done, known from their headers."""
+    options: JobOptions
+    """The options that the items were planned with, and are rendered with."""
+
+    def estimate(self, item: Item) -> Estimate:
+        """How one of the items is going to be made, with rough figures of memory and disk."""
+        return item.estimate(self.options)
+
+
+def plan(inputs: Iterable[str | Path], output: str | Path | None = None, options: JobOptions | None = None) -> Plan:
+    """Decide what will be made of `inputs`: files, folders and glob patterns.
+
+    Args:
+        output: File or folder to write; None derives names beside the inputs.
+
+    Raises:
+        InputError: when nothing is there to be done, or the only input is unusable.
+        UsageError: for options that contradict each other or the inputs, and under `strict` for any foreseen loss.
+        ModelError: when the model cannot be loaded.
+    """
+    options = options or JobOptions()
+    place = None if output is None else Path(output)
+    found = naming.find_inputs(
+        inputs,
+        output=place,
+        recursive=options.recursive,
+        include=options.include,
+        exclude=options.exclude,
+        is_clip=lambda folder: _is_clip(folder, place, options),
+    )
+    naming.check_output(found, place)
+    models = ModelChoice(options)
+    names = naming.Namer(place, template=options.name, made=MADE[options.task], with_scale=options.task == "upscale")
+    items: list[Item] = []
+    failed: list[Outcome] = []
+    for one in found:
+        try:
+            items.append(_plan_one(one, names, models, options))
+        except (InputError, OutputError) as error:
+            failed.append(Outcome(one.path, "failed", error=error))
+            if isinstance(error, InputError) and one.error is None:
+                # Its name is kept free: once the file is mended, a rerun must not find another input's output there.
+                model, scale = models.usual_labels()
+                names.reserve(one, options.format, model=model, scale=scale)
+        except UsageError as error:
+            if len(found) == 1:
+                raise
+            failed.append(Outcome(one.path, "failed", error=error))
+    if options.strict:
+        for item in items:
+            for notice in item.notices:
+                raise notice.as_error()
+    _refuse_changed_inputs(items, found)
+    if not items and len(failed) == 1 and failed[0].error is not None:
+        raise failed[0].error
+    return Plan(tuple(items), tuple(failed), options)
+
+
+def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: JobOptions) -> Item:
+    if found.error is not None:
+        raise found.error
+    if _may_be_video(found.path):
+        # Imported for videos only: a picture needs no video codec.
+        from upframe.jobs.video.item import is_video, plan_video
+
+        if is_video(found.path, options.video):
+            return plan_video(found, names, models, options)
+    return plan_image(found, names, models, options)
+
+
+def _may_be_video(path: Path) -> bool:
+    """Whether an input may be a video: by its name, or if that says nothing, as with a pipe, by its first bytes."""
+    if path.is_dir() or is_video_name(path):
+        return True
+    if format_of_name(path.suffix) is not None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return sniff(file.read(SNIFF_BYTES)) in ("video", "unknown")
+
+
+def _is_clip(folder: Path, output: Path | None, options: JobOptions) -> bool:
+    """Whether a folder is one clip: if the user says so, or a video is to be made and no video lies in it."""
+    if options.as_clip:
+        return True
+    with contextlib.suppress(OSError):  # what cannot be listed is refused when it is read
+        return _means_video(output, options.format) and not any(is_video_name(p) for p in folder.iterdir())
+    return True
+
+
+def _means_video(output: Path | None, format: str | None) -> bool:
+    """Whether the output is to be a video, so that a folder given as input is its frames."""
+    if format is not None:
+        return container_name(format) is not None
+    return output is not None and not output.is_dir() and is_video_name(output)
+
+
+def _refuse_changed_inputs(items: Iterable[Item], found: Iterable[Found]) -> None:
+    """Refuse a job that would overwrite one input with the result of another.
+
+    They meet when a job that overwrites is run again on all pictures of a folder, earlier results among them.
+    """
+    inputs = {one.path.resolve() for one in found}
+    for item in items:
+        if not item.skip and item.output.resolve() in inputs:
+            advice = "leave it out or choose another output; inputs are never changed"
+            raise UsageError(item.output, f"is an input, and the output of {item.input}", advice)

@@ -1,0 +1,1 @@
+"""Who carries out units of work: in this process, or elsewhere."""

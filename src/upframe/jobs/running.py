@@ -1,0 +1,152 @@
+"""Carry out a plan: each item becomes a verified file or a named failure; one bad item never stops the others."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from upframe.errors import OptionError
+from upframe.jobs import model_choice
+from upframe.jobs.events import Event, Outcome, Report, failed_event, notice_event
+from upframe.jobs.items import Item, Work, outcome
+from upframe.jobs.options import JobOptions, Target
+from upframe.jobs.planning import Plan, plan
+from upframe.jobs.runners.base import Runner
+from upframe.jobs.runners.local import LocalRunner
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    plan: Plan,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: threading.Event | None = None,
+    runner: Runner | None = None,
+) -> Report:
+    """Carry out a plan. Whatever happens to a single item is in the report.
+
+    Args:
+        on_event: Called in this thread with all that happens.
+        runner: Who carries out pictures and segments of videos; None is this process.
+
+    Raises:
+        Cancelled: when `cancel` was set; finished outputs stay, the one at hand leaves nothing.
+        UsageError, ResourceError: for a device or precision that cannot be used; nothing was done then.
+    """
+    began = time.perf_counter()
+    work = Work(runner or LocalRunner(), on_event or (lambda event: None), cancel)
+    try:
+        if work.runner.in_process:
+            _try_engines(plan)
+        for failed in plan.failed:
+            log.debug("%s", failed.input, exc_info=failed.error)
+            work.tell(failed_event(failed.input, failed.error))
+        outcomes = (*plan.failed, *_run_items(plan, work))
+    finally:
+        model_choice.release()
+    return Report(outcomes, time.perf_counter() - began)
+
+
+def _try_engines(plan: Plan) -> None:
+    """Make what runs pictures, so that a device or precision that cannot be used is known before anything is done."""
+    for item in plan.items:
+        if item.is_unit and not item.skip:
+            model_choice.engine(model_choice.network(item.model, sha256=item.model_sha256), plan.options.upscale.engine)
+
+
+def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
+    """The outcomes of all items in order, told as they come; neighbours that are units go to the runner together."""
+    for is_unit, group in itertools.groupby(plan.items, key=lambda item: item.is_unit and not item.skip):
+        if is_unit:
+            tasks = _told_of(group, plan.options, work)
+            for done in work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel):
+                yield _told(done, work)
+            continue
+        for item in group:
+            if item.skip:
+                item.tidy()
+                work.tell(Event("skipped", item.input, {"output": str(item.output)}))
+                yield Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
+            else:
+                _tell_start(item, work)
+                yield _told(outcome(item, plan.options, work), work)
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """One unit of work: an item with all that it needs. It can be pickled."""
+
+    item: Item
+    options: JobOptions
+
+
+def render_unit(
+    task: UnitTask, *, on_frame: Callable[[Event], None] | None = None, cancel: threading.Event | None = None
+) -> Outcome:
+    """Render one item that is a unit of work, in whichever process; whatever goes wrong with it is in the outcome.
+
+    Args:
+        on_frame: Called with what happens meanwhile.
+
+    Raises:
+        Cancelled: when `cancel` was set.
+    """
+    return outcome(task.item, task.options, Work(LocalRunner(), on_frame or (lambda event: None), cancel))
+
+
+def _told_of(items: Iterable[Item], options: JobOptions, work: Work) -> Iterator[UnitTask]:
+    """Tasks for a runner, each told of as it is taken."""
+    for item in items:
+        _tell_start(item, work)
+        yield UnitTask(item, options)
+
+
+def _tell_start(item: Item, work: Work) -> None:
+    work.tell(Event("start", item.input, {"output": str(item.output), "size": list(item.size), "model": item.model}))
+    for notice in item.notices:
+        work.tell(notice_event(item.input, notice))
+
+
+def _told(done: Outcome, work: Work) -> Outcome:
+    if done.error is not None:
+        work.tell(failed_event(done.input, done.error))
+    else:
+        size = list(done.size or ())
+        data = {"output": str(done.output), "size": size, "seconds": round(done.seconds, 3)}
+        work.tell(Event("done", done.input, {**data, "engine": done.engine, "precision": done.precision}))
+    return done
+
+
+def upscale_file(
+    source: str | Path, output: str | Path | None = None, *, options: JobOptions | None = None, **target: Any
+) -> Outcome:
+    """Enlarge one file; the Python form of `upframe upscale`.
+
+    Args:
+        output: File to write; None derives a name beside the input.
+        target: Fields of `Target`, for instance `scale=2`.
+
+    Raises:
+        UpframeError: when the output could not be made.
+
+    Example:
+        >>> upscale_file("photo.jpg", scale=2).output  # doctest: +SKIP
+        PosixPath('photo_photo_x2.jpg')
+    """
+    chosen = options or JobOptions()
+    for name, value in target.items():
+        if name not in Target.__dataclass_fields__:
+            raise OptionError(name, value, "is no way to state a size", f"use one of {', '.join(Target.__dataclass_fields__)}")
+    if target:
+        chosen = replace(chosen, target=replace(chosen.target, **target))
+    report = run(plan([source], output, chosen))
+    if report.error is not None:
+        raise report.error
+    return report.outcomes[0]

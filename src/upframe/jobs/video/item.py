@@ -1,0 +1,148 @@
+"""One video of a job: a file, or a folder of frames."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from upframe.errors import InputError, Notice, OptionError
+from upframe.files import check_room
+from upframe.jobs import model_choice
+from upframe.jobs.events import Event, notice_event
+from upframe.jobs.items import Estimate, Made, Work, is_taken, made_folder
+from upframe.jobs.model_choice import ModelChoice
+from upframe.jobs.naming import Found, Namer
+from upframe.jobs.options import JobOptions, VideoOptions
+from upframe.jobs.video.geometry import estimate
+from upframe.jobs.video.inputs import probe_input
+from upframe.jobs.video.plan import Video, check_place, estimated_room_bytes, is_video_done, plan_video_output
+from upframe.jobs.video.progress import VideoProgress
+from upframe.jobs.video.render import render
+from upframe.jobs.video.workspace import remove_leftover
+from upframe.media.names import is_video_name
+
+STAGE_PROGRESS_S = 1.0  # how often a video that is read or checked says so
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """One video and the plan for it, an `Item`."""
+
+    video: Video
+    model: str
+    """Name or path of the model."""
+    model_sha256: str
+    notices: tuple[Notice, ...]
+    skip: bool = False
+    is_unit = False
+
+    @property
+    def input(self) -> Path:
+        return self.video.input
+
+    @property
+    def output(self) -> Path:
+        return self.video.output
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.video.size
+
+    def estimate(self, options: JobOptions) -> Estimate:
+        model = model_choice.network(self.model, sha256=self.model_sha256)
+        return estimate(self.video, model, options.upscale, options.video)
+
+    def is_done(self, options: JobOptions) -> bool:
+        return is_video_done(self.video, options.video)
+
+    def render(self, options: JobOptions, work: Work) -> Made:
+        check_room(self.output, estimated_room_bytes(self.video, options.video))
+        told = 0.0
+
+        def progress(at: VideoProgress) -> None:
+            nonlocal told
+            if at.stage != "upscaling":  # a thousand frames a second: tell of some
+                if time.monotonic() - told < STAGE_PROGRESS_S:
+                    return
+                told = time.monotonic()
+            rate, share = round(at.frames_per_s, 3), {"reading": 0.0, "upscaling": at.frame / at.frames, "checking": 1.0}
+            data = {"done": round(share[at.stage], 4), "stage": at.stage, "frame": at.frame, "frames": at.frames}
+            work.tell(Event("progress", self.input, {**data, "frames_per_s": rate}))
+
+        def notice(late: Notice) -> None:
+            if late in self.notices:
+                return
+            work.tell(notice_event(self.input, late))
+            if options.strict:
+                raise late.as_error()
+
+        with made_folder(self.output.parent):
+            report = render(
+                self.video,
+                self.model,
+                options,
+                model_sha256=self.model_sha256,
+                runner=work.runner,
+                on_progress=progress,
+                on_notice=notice,
+                cancel=work.cancel,
+            )
+        data = {
+            "frames": report.frames,
+            "frames_resumed": report.resumed,
+            "segments": report.segments,
+            "cleaning_passes": list(report.cleaning_passes),
+            "tiles_reused": round(report.tiles_reused, 4),
+            "margins_repeated": round(report.borders_repeated, 4),
+        }
+        work.tell(Event("video", self.input, data))
+        return Made(report.engine, report.precision, tuple(n for n in report.notices if n not in self.notices))
+
+    def tidy(self) -> None:
+        remove_leftover(self.output)
+
+
+def is_video(path: Path, options: VideoOptions) -> bool:
+    """Whether an input is a video: by its name, or if that says nothing, as with a pipe, by its content."""
+    if path.is_dir() or is_video_name(path):
+        return True
+    try:
+        probe_input(path, options)
+    except InputError:
+        return False
+    return True
+
+
+def plan_video(found: Found, names: Namer, models: ModelChoice, options: JobOptions) -> VideoItem:
+    """Decide how a video is made, from its headers; the encoder and the container are tried.
+
+    Raises:
+        InputError: when it cannot be read.
+        UsageError: for an output that cannot be made, or is something else.
+        ModelError: when the model cannot be loaded.
+    """
+    info = probe_input(found.path, options.video)
+    larger = models.enlarge(info.size, found.path)
+    wanted = names.wanted_format(options.format)
+    if wanted is None and found.path.is_dir():
+        wanted = ".png"  # a folder of frames becomes one
+    is_doubled = options.task == "interpolate"
+    plan, notices = plan_video_output(info, larger.size, options.video, container=wanted, is_doubled=is_doubled)
+    if plan is None and names.is_file:
+        raise OptionError(
+            "output", names.output, "is one picture, not a video", "give a folder with `format='png'`, or a video name"
+        )
+    notices = (*notices, *larger.notices)
+    if plan is not None:
+        same = plan.container == found.path.suffix.lower().lstrip(".")
+        extension = wanted if wanted and wanted.startswith(".") else found.path.suffix if same else plan.extension
+        path, renamed = names.choose(found, extension, model=larger.model_label, scale=larger.scale_label)
+    else:
+        path, renamed = names.choose_folder(found, model=larger.model_label, scale=larger.scale_label)
+    video = Video(found.path, path, info, plan, larger.size, notices, is_doubled)
+    item = VideoItem(video, larger.model, larger.model_sha256, (*notices, *renamed))
+    if not is_taken(path, found.path):
+        return item
+    check_place(video)
+    return replace(item, skip=not options.overwrite and item.is_done(options))

@@ -1,0 +1,149 @@
+"""How a video's output is written: segments first, then the whole, which gets its name when it is verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from upframe.errors import VerifyError
+from upframe.files import atomic_path, atomic_text, put_in_place, writing
+from upframe.jobs.video.inputs import Input
+from upframe.jobs.video.plan import Video, check_place, frame_name, made_frames
+from upframe.jobs.video.progress import Notices, Watch
+from upframe.jobs.video.retiming import doubled
+from upframe.jobs.video.segments import Segment
+from upframe.jobs.video.workspace import SegmentStore
+from upframe.media.image.source import probe
+from upframe.media.video.files import FrameFolderSink, VideoInfo, VideoPlan, VideoSink, join, verify_video
+
+
+class Segments(Protocol):
+    """Where the segments of a video are written, in whichever process."""
+
+    def sink(self, segment: Segment) -> VideoSink | FrameFolderSink:
+        """Takes the frames of a segment, in order."""
+        ...
+
+    def keep(self, segment: Segment) -> None:
+        """Keep what the sink has written as a finished segment, whole or not at all.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        ...
+
+    def is_done(self, segment: Segment) -> bool:
+        """Whether a segment is kept, and whole."""
+        ...
+
+
+class FileSegments:
+    """Segments as video files in the work folder."""
+
+    def __init__(self, store: SegmentStore, plan: VideoPlan, *, is_doubled: bool) -> None:
+        self._store, self._plan, self._is_doubled = store, plan, is_doubled
+
+    def sink(self, segment: Segment) -> VideoSink:
+        frames = len(made_frames(segment.first, segment.end, is_doubled=self._is_doubled))
+        return VideoSink(self._store.scratch(segment.index), self._plan, frames=frames)
+
+    def keep(self, segment: Segment) -> None:
+        self._store.commit(segment.index)
+
+    def is_done(self, segment: Segment) -> bool:
+        return self._store.is_done(segment.index)
+
+
+class FolderSegments:
+    """Segments as numbered pictures in a folder of the work folder; the checksums of its pictures stand for a segment."""
+
+    def __init__(self, store: SegmentStore, bits: int, *, is_doubled: bool) -> None:
+        self._store, self._bits, self._is_doubled = store, bits, is_doubled
+        self.folder = store.path / "frames"
+
+    def sink(self, segment: Segment) -> FrameFolderSink:
+        made = self._made(segment)
+        return FrameFolderSink(self.folder, first=made.start, bits=8 if self._bits == 8 else 16, frames=len(made))
+
+    def keep(self, segment: Segment) -> None:
+        with writing(self.folder):
+            checksums = json.dumps(self._checksums(segment))
+        atomic_text(self._store.scratch(segment.index), checksums)
+        self._store.commit(segment.index)
+
+    def is_done(self, segment: Segment) -> bool:
+        if not self._store.is_done(segment.index):
+            return False
+        return bool(json.loads(self._store.segment(segment.index).read_text()) == self._checksums(segment))
+
+    def _made(self, segment: Segment) -> range:
+        return made_frames(segment.first, segment.end, is_doubled=self._is_doubled)
+
+    def _checksums(self, segment: Segment) -> list[int | None]:
+        files = [self.folder / frame_name(n) for n in self._made(segment)]
+        return [zlib.crc32(f.read_bytes()) if f.exists() else None for f in files]
+
+
+def segments_of(store: SegmentStore, plan: VideoPlan | None, bits: int, *, is_doubled: bool) -> Segments:
+    """Where the segments of a video with this plan are written; None is a folder of frames.
+
+    Args:
+        bits: Of the input's samples.
+    """
+    if plan is None:
+        return FolderSegments(store, bits, is_doubled=is_doubled)
+    return FileSegments(store, plan, is_doubled=is_doubled)
+
+
+def finish(
+    video: Video, store: SegmentStore, segments: Sequence[Segment], source: Input, watch: Watch, notices: Notices
+) -> None:
+    """Make the output of its finished segments, verify it and give it its name.
+
+    Raises:
+        VerifyError: when what was written is not what was promised.
+        OutputError: when it cannot be written.
+    """
+    if video.plan is None:
+        _name_folder(video, store.path / "frames", len(source.chosen), watch)
+    else:
+        files = [store.segment(segment.index) for segment in segments]
+        _join(video, video.plan, files, source, watch, notices)
+
+
+def _join(video: Video, plan: VideoPlan, files: list[Path], source: Input, watch: Watch, notices: Notices) -> None:
+    """Join segments with the other tracks of the source, packet by packet, and read the result back in full."""
+    info: VideoInfo | None = None if video.input.is_dir() else video.info
+    timing, chosen = doubled(source.timing, source.chosen) if video.is_doubled else (source.timing, source.chosen)
+    watch.start("checking", len(chosen))
+    with writing(video.output), atomic_path(video.output) as target:
+        expected = join(files, target, plan, timing=timing, info=info, selection=chosen, on_frame=watch.check)
+        notices.tell(expected.notices)
+        verify_video(target, expected, on_frame=watch.count)
+
+
+def _name_folder(video: Video, folder: Path, frames: int, watch: Watch) -> None:
+    """Count the pictures, each of which was read back when it was written, then give the folder its name."""
+    output = video.output
+    expected = [frame_name(n) for n in video.made(0, frames)]
+    found = sorted(p.name for p in folder.iterdir())
+    advice = "use `video.restart` to make them again"
+    if found != expected:
+        raise VerifyError(output, f"{len(found)} frames were written, expected {len(expected)}", advice)
+    watch.start("checking", len(expected))
+    for name in expected:
+        size = probe(folder / name).size
+        if size != video.size:
+            raise VerifyError(folder / name, f"is {size[1]}x{size[0]}", advice)
+        watch.count()
+    with writing(output):
+        if output.exists():
+            check_place(video)
+            shutil.rmtree(output)  # the caller allowed it, and it holds such frames only
+        os.utime(folder)  # made after all its segments: so a leftover of it is known (`remove_leftover`)
+        put_in_place(folder, output)
