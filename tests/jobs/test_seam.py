@@ -204,7 +204,7 @@ def test_command_line_asks_jobs_and_nothing_below(module: str) -> None:
     tree = ast.parse((Path(cli.__file__).parent / f"{module}.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     below = {name for name in imported if name and name.startswith("upframe.") and not name.startswith("upframe.cli.")}
-    assert below <= {"upframe.jobs", "upframe.errors"}
+    assert below <= {"upframe.jobs", "upframe.errors", "upframe.files"}
 
 
 def test_door_of_jobs_has_the_names_it_says() -> None:
