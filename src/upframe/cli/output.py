@@ -136,8 +136,8 @@ def _video_sentence(name: str, data: dict[str, Any]) -> str:
         text += f"; cleaning passes {', '.join(str(p) for p in data['cleaning_passes'])}"
     if data["tiles_reused"]:
         text += f"; {data['tiles_reused']:.0%} of the tiles had not changed"
-    if data["margins_repeated"]:
-        text += f"; {data['margins_repeated']:.0%} of the pixels were flat margins"
+    if data["borders_repeated"]:
+        text += f"; {data['borders_repeated']:.0%} of the pixels were flat borders"
     return text
 
 

@@ -62,7 +62,7 @@ ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx")
 _FUSED = {"auto": None, "native": True, "torch": False}
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
-"""What executes the graphs of engines other than torch."""
+"""Backends that execute the graphs of engines other than torch."""
 
 
 def engine_options(

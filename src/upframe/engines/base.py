@@ -1,4 +1,4 @@
-"""What every engine promises, and what they decide alike: precision, and what counts as lack of memory."""
+"""The promise of every engine, and their shared decisions: which precision to use, which errors mean lack of memory."""
 
 from __future__ import annotations
 

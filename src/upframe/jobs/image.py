@@ -172,10 +172,10 @@ def estimated_memory_bytes(item: ImageItem, up: Upscaler) -> int:
     """Rough peak memory the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
     height, width = item.info.size
     core_h, core_w = up.tile_px((height, width))
-    margin = 2 * (up.halo_px + up.options.blend)
-    tile_px = min(core_h + margin, height) * min(core_w + margin, width)
+    around = 2 * (up.halo_px + up.options.blend)
+    tile_px = min(core_h + around, height) * min(core_w + around, width)
     s = up.model.spec.scale
-    band = min(core_h + margin, height) * width * s * s * 3 * 4 * 3
+    band = min(core_h + around, height) * width * s * s * 3 * 4 * 3
     decoded = height * width * item.info.channels * item.info.dtype.itemsize * 2
     streamed = item.plan.format in ("png", "tiff") and not item.info.animated
     gathered = 0 if streamed else item.size[0] * item.size[1] * item.plan.channels * 2

@@ -206,7 +206,7 @@ class ModelChoice:
 
 
 def _label(model: Model) -> str:
-    """How a model is called in output names; the scale is left out, since the name says the real one.
+    """How a model is called in output names; the scale is omitted, since the name says the real one.
 
     The name of a weights file's card is the work of a stranger: nothing in it may lead to another folder.
     """

@@ -94,7 +94,7 @@ class VideoItem:
             "segments": report.segments,
             "cleaning_passes": list(report.cleaning_passes),
             "tiles_reused": round(report.tiles_reused, 4),
-            "margins_repeated": round(report.borders_repeated, 4),
+            "borders_repeated": round(report.borders_repeated, 4),
         }
         work.tell(Event("video", self.input, data))
         return Made(report.engine, report.precision, tuple(n for n in report.notices if n not in self.notices))
