@@ -28,8 +28,9 @@ from upframe.evaluation.evaluate import PROTOCOLS
 from upframe.jobs.events import Event
 from upframe.media.image.files import write_pixels
 from upframe.media.video.files import CODECS, CONTAINERS
-from upframe.models.architectures.rlfn import RLFN, spec_for
+from upframe.models.architectures.rlfn import RLFN
 from upframe.models.checkpoints import Card, save
+from upframe.models.families.rlfn import spec_for
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL
 from upframe.models.registry import SHIPPED
