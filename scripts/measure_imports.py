@@ -28,6 +28,10 @@ from upframe.models.registry import load
 from upframe.upscaling.images import Upscaler
 write_pixels({target!r}, Upscaler(load("photo-x4"))(read_pixels({source!r})))
 """
+_COPY = """
+from upframe.media.image.files import read_pixels, write_pixels
+write_pixels({target!r}, read_pixels({source!r}))
+"""
 _COMMAND_LINE = """
 sys.argv = ["upframe", *{arguments!r}]
 from upframe.cli import main
@@ -35,6 +39,7 @@ main()
 """
 CASES = {
     "import upframe": "import upframe",
+    "photo, read and written": _COPY,
     "photo, Python": _PYTHON,
     "photo, command line": _COMMAND_LINE,
     "upframe models list": _COMMAND_LINE,

@@ -60,6 +60,13 @@ def test_importing_upframe_imports_nothing_else(measured: dict[str, Any]) -> Non
     assert rooms(measured, "import upframe") == {"version"}
 
 
+def test_reading_and_writing_a_photo_imports_neither_torch_nor_a_codec_of_another_format(measured: dict[str, Any]) -> None:
+    case = "photo, read and written"
+    assert third_parties(measured, case) | {"isal"} == {"isal", "numpy"}
+    assert rooms(measured, case) == {"errors", "files", "kernels", "machine", "media", "version"}
+    assert video(measured, case) == set()
+
+
 def test_a_photo_through_python_imports_one_network_and_these_packages(measured: dict[str, Any]) -> None:
     case = "photo, Python"
     # isal is optional: where there is no wheel of it, zlib compresses.

@@ -109,7 +109,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
     """For imports: torch makes hundreds of thousands of objects that stay. Looking through them for some that could go takes
-    0.64 of the 2.38 s of CPU time that a photo of 256x256 pixels needs (medians of 9 runs in turns). Does nothing where they are
+    0.64 of the 2.38 s of CPU that a photo of 256x256 pixels needs (medians of 9 runs in turns). Does nothing where they are
     imported already, or nothing is collected anyway."""
     if "upframe.jobs.run" in sys.modules or not gc.isenabled():
         yield
