@@ -1,4 +1,4 @@
-"""What is imported for what: a photo needs no video, no training, no measuring, and one network; a list of models no torch.
+"""Imports by task: a photo needs no video, no training, no measuring, and one network; a list of models no torch.
 
 The lists are exact, so that a new import for every photo is a decision and not an accident. `scripts/measure_imports.py`
 prints them with their times.

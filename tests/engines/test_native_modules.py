@@ -184,7 +184,7 @@ def small_vrt() -> ModelSpec:
 CLIPS: dict[str, tuple[ModelSpec, int, int]] = {  # network, frames, side
     "BasicVSR": (realbasicvsr_family.basicvsr_spec_for(channels=16, blocks=1, reconstruction_channels=16), 3, 40),
     "RealBasicVSR": (realbasicvsr_family.realbasicvsr_spec_for(channels=18, propagation_blocks=1, cleaning_blocks=1), 3, 40),
-    "ours": (realbasicvsr_family.OURS, 3, 40),
+    "ours": (realbasicvsr_family.SHIPPED_SIZE, 3, 40),
     "VSR-Transformer": (
         vsr_transformer_family.spec_for(
             channels=16, frames=3, depth=1, window_px=64, extract_blocks=1, reconstruct_blocks=1, feed_forward_blocks=1

@@ -87,7 +87,7 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
 
 def _renamed(state: State, family: Family) -> State:
     """`state` under upframe's names and completed. A name that is one already is not given away to a second tensor."""
-    named = {new if (new := family.rename(name)) == name or new not in state else name: state[name] for name in state}
+    named = {new if (new := family.own_name(name)) == name or new not in state else name: state[name] for name in state}
     return named if family.complete is None else family.complete(named)
 
 

@@ -38,7 +38,7 @@ class Family:
     """The network's arguments → the published spec of that size, or one made for it."""
     reference: Callable[[], Callable[..., nn.Module]] | None = None
     """Imports the class of the reference form, which takes the same arguments; None where there is none."""
-    rename: Callable[[str], str] = str
+    own_name: Callable[[str], str] = str
     """Other published parameter names → upframe's; others stay."""
     fold_value_range: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     """Rewrites weights for 0-255 to [0, 1]; None where nobody publishes weights for 0-255."""
@@ -50,8 +50,8 @@ class Family:
 
     def may_be(self, names: Iterable[str]) -> bool:
         """Whether weights with these names, which may be another publisher's, can be of this family."""
-        renamed = {self.rename(name) for name in names}
-        return renamed.issuperset(self.signature)
+        own = {self.own_name(name) for name in names}
+        return own.issuperset(self.signature)
 
 
 def built(network: Callable[[], Callable[..., nn.Module]], /, **arguments: Any) -> nn.Module:

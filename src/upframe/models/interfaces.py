@@ -1,4 +1,4 @@
-"""What a network may offer besides its forward pass, so that engines can use it without knowing which it is.
+"""Abilities that a network may offer besides its forward pass, for engines that do not know which one it is.
 
 A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`. Any of its modules may
 offer `HasKernelForm`: then upframe's kernels can take the module's place.

@@ -16,7 +16,7 @@ class PixelConv2d(nn.Conv2d):
     def __init__(self, colours: int, channels: int) -> None:
         super().__init__(colours, channels, 3, padding=1)
         self.maps: torch.dtype | None = None
-        """What its result is turned to; None leaves it."""
+        """Type that its result is converted to; None leaves it."""
 
     def forward(self, input: Tensor) -> Tensor:
         made = super().forward(input if self.maps is None else input.to(self.weight.dtype))
@@ -40,7 +40,7 @@ def takes_float32(network: nn.Module) -> bool:
 
 
 class OneStepConv2d(nn.Conv2d):
-    """What an engine may put in place of a convolution: one that computes what follows it in the same step."""
+    """A convolution that an engine may put in place of another: one that computes what follows it in the same step."""
 
     def in_one_step(self, x: Tensor, *, slope: float = 1, other: Tensor | None = None, into_other: bool = False) -> Tensor:
         """LeakyReLU of the convolution, and `other` added to it, which may be written into if `into_other`."""

@@ -32,7 +32,7 @@ def _gather(bands: Iterable[Pixels], size: tuple[int, int], channels: int) -> Im
 
 
 def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], quality: int) -> dict[str, Any]:
-    """Pillow's keyword arguments for one format, metadata included; what the format cannot hold is left out."""
+    """Pillow's keyword arguments for one format, metadata included; without those that the format cannot hold."""
     kind = plan.format
     if kind == "bmp":
         return {"dpi": metadata.dpi} if metadata.dpi else {}
@@ -49,7 +49,7 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
         options |= {"dpi": tuple(round(value) for value in metadata.dpi)} if metadata.dpi else {}
         comment = metadata.comment or dict(metadata.text).get("Comment", "").encode()
         options |= {"comment": comment[:65533]} if comment else {}
-        limit = 65533 - 29  # see plan._JPEG_SEGMENT: the plan has already said that longer ones are dropped
+        limit = 65533 - 29  # see plan._JPEG_SEGMENT: the plan has already reported that longer ones are dropped
         exif, xmp = (block if block is not None and len(block) <= limit else None for block in (exif, xmp))
     elif kind == "webp":
         options |= {"method": 4, "exact": True}  # exact: colours under alpha 0 stay, or they bleed at edges later

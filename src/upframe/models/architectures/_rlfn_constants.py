@@ -8,4 +8,4 @@ GRID_PX = 6  # ESA pools with stride 2 · 3
 ESA_CHANNELS = 16  # §3.2 of the paper: one conv group instead of three, 16 channels throughout
 
 Block = Literal["rlfb", "rfdb", "rfdbr"]
-"""What a network is made of: the published block, or one of the two that the paper compares it with."""
+"""Kind of block: the published one, or one of the two that the paper compares it with."""

@@ -20,7 +20,7 @@ BRANCHES: dict[Directions, tuple[str, ...]] = {
     "forward": ("forward",),
     "none": ("own",),
 }
-"""What a feed-forward consists of, in the order in which it is fused. A branch is called `<side>_resblocks` if its features are
+"""Branches of a feed-forward, in the order in which it is fused. A branch is called `<side>_resblocks` if its features are
 warped or the frame's own, and `unwarped_<side>_resblocks` else: weights without a flow network must not pass for published
 ones that lack theirs."""
 

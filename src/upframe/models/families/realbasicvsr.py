@@ -54,7 +54,7 @@ def parameter_name(name: str) -> str:
 
 
 def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants of SPyNet, which files of older releases leave out."""
+    """`state` with the constants of SPyNet, which files of older releases omit."""
     from upframe.models.architectures._flow import with_normalisation
 
     return with_normalisation(state, "spynet.")
@@ -94,7 +94,7 @@ def realbasicvsr_configuration(shapes: Shapes) -> dict[str, Any]:
 
 
 def _rest(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """What differs from the published networks."""
+    """Arguments that differ from those of the published networks."""
     reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
     rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
     if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):
@@ -130,7 +130,7 @@ def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_bl
     if tuple(sizes.values()) == (64, 20, 20) and not rest:
         return REALBASICVSR
     if {**sizes, **rest} == OUR_SIZE:
-        return OURS
+        return SHIPPED_SIZE
     return _realbasicvsr_spec(sizes, rest)
 
 
@@ -195,8 +195,8 @@ REALBASICVSR = _spec(
 _OUR_SIZES = {"channels": 32, "propagation_blocks": 6, "cleaning_blocks": 4}
 _OUR_REST = {"reconstruction_channels": 24, "flow": "correlation"}
 OUR_SIZE: dict[str, Any] = {**_OUR_SIZES, **_OUR_REST}
-OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST, bf16_loss_db=0.003)
-"""The size of the weights that we ship."""
+SHIPPED_SIZE = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST, bf16_loss_db=0.003)
+"""The size of the weights that upframe ships."""
 
 BASICVSR_FAMILY = Family(
     name="BasicVSR",
@@ -206,18 +206,18 @@ BASICVSR_FAMILY = Family(
     configuration=basicvsr_configuration,
     spec_for=basicvsr_spec_for,
     reference=basicvsr_reference,
-    rename=parameter_name,
+    own_name=parameter_name,
     complete=basicvsr_complete,
 )
 REALBASICVSR_FAMILY = Family(
     name="RealBasicVSR",
-    specs=(REALBASICVSR, OURS),
+    specs=(REALBASICVSR, SHIPPED_SIZE),
     network=realbasicvsr,
     signature=("image_cleaning.0.main.0.weight", "basicvsr.backward_resblocks.main.0.weight", "basicvsr.conv_hr.weight"),
     configuration=realbasicvsr_configuration,
     spec_for=realbasicvsr_spec_for,
     reference=realbasicvsr_reference,
-    rename=parameter_name,
+    own_name=parameter_name,
     complete=realbasicvsr_complete,
     recipes="upframe.training.recipes.presets.realbasicvsr",
 )

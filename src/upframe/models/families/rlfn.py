@@ -30,7 +30,7 @@ def reference() -> Callable[..., nn.Module]:
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones; explained at the network."""
+    """Options in which a network may differ from the published ones; explained at the network."""
 
     block: Block
     esa_channels: int
@@ -87,7 +87,7 @@ def configuration(shapes: Shapes) -> dict[str, Any]:
 
 
 def _ablations(shapes: Shapes) -> Ablations:
-    """What parameters of these shapes have otherwise than published ones."""
+    """Options in which parameters of these shapes differ from published ones."""
     found: Ablations = {}
     rlfb: Block = "rlfb"
     block = next((block for block, first in _FIRST.items() if f"block_1.{first}" in shapes), rlfb)
@@ -141,7 +141,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """What `ablations` add to a name, for instance "-rfdb-esa12x3"."""
+    """The part of a name that `ablations` add, for instance "-rfdb-esa12x3"."""
     channels, convs = ablations.get("esa_channels", ESA_CHANNELS), ablations.get("esa_convs", 1)
     block = f"-{ablations['block']}" if "block" in ablations else ""
     return block if (channels, convs) == (ESA_CHANNELS, 1) else f"{block}-esa{channels}x{convs}"
@@ -198,8 +198,8 @@ _SIZES: dict[str, tuple[int, int, int]] = {  # channels, blocks, channels inside
     "rlfn-ntire": (46, 4, 48),  # the challenge entry: pruned from 48 channels
 }
 
-# Set5, sisr-y, rounded up, in torch and by upframe's kernels; of the official weights, where there are none of ours: photo-x2
-# and photo-x3.
+# Set5, sisr-y, rounded up, in torch and by upframe's kernels; of the official weights, where there are none
+# of photo-x2 and photo-x3.
 _BF16_LOSS_DB = {
     "rlfn-x2": (0.019, 0.007),
     "rlfn-x4": (0.006, 0.002),
@@ -236,7 +236,7 @@ RLFN_FAMILY = Family(
     configuration=configuration,
     spec_for=spec_for,
     reference=reference,
-    rename=ntire_names,
+    own_name=ntire_names,
     fold_value_range=fold_value_range,
     recipes="upframe.training.recipes.presets.rlfn",
 )

@@ -29,7 +29,7 @@ def reference() -> Callable[..., nn.Module]:
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones; explained at the network."""
+    """Options in which a network may differ from the published ones; explained at the network."""
 
     projection_px: int
     dense_px: int
@@ -83,7 +83,7 @@ def configuration(shapes: Shapes) -> dict[str, Any]:
 
 
 def _ablations(shapes: Shapes) -> Ablations:
-    """What parameters of these shapes have otherwise than published ones."""
+    """Options in which parameters of these shapes differ from published ones."""
     found: Ablations = {}
     if (projection_px := shapes["body.0.proj_1.weight"][-1]) != 1:
         found["projection_px"] = projection_px
@@ -128,7 +128,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """What `ablations` add to a name, for instance "-k9-nonorm"."""
+    """The part of a name that `ablations` add, for instance "-k9-nonorm"."""
     given: Mapping[str, Any] = ablations
     sides = (f"-{mark}{given[key]}" for key, mark in _SIDES.items() if key in given)
     return "".join((*sides, *(f"-{mark}" for key, mark in _CHOICES.items() if key in given)))
@@ -185,12 +185,13 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {  # channels, channels of the at
     "vapsr-x2": (48, 64, 20, 1),  # the published ×2 and ×3 networks have one block fewer than the paper's 21
     "vapsr-x3": (48, 64, 20, 1),
     "vapsr-x4": (48, 64, 21, 1),
-    "vapsr-s-x2": (32, 64, 11, 2),  # ×2 and ×3 of VapSR-S are ours
+    "vapsr-s-x2": (32, 64, 11, 2),  # ×2 and ×3 of VapSR-S are upframe's
     "vapsr-s-x3": (32, 64, 11, 2),
     "vapsr-s-x4": (32, 64, 11, 2),
 }
 
-_BF16_LOSS_DB = {  # Set5, sisr-y, official weights (of VapSR-S ×2 and ×3 ours), in torch and by upframe's kernels, rounded up
+# Set5, sisr-y, rounded up, in torch and by upframe's kernels; official weights, of VapSR-S ×2 and ×3 upframe's.
+_BF16_LOSS_DB = {
     "vapsr-s-x2": (0.026, 0.001),
     "vapsr-s-x3": (0.019, 0.002),
     "vapsr-x2": (0.028, 0.004),

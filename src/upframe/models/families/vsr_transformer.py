@@ -44,7 +44,7 @@ def reference() -> Callable[..., nn.Module]:
 
 
 class Ablations(TypedDict, total=False):
-    """What a network may have otherwise than the published ones and shows in the weights; explained at the network."""
+    """Options in which a network may differ from the published ones and shows in the weights; explained at the network."""
 
     attention: bool
     directions: Directions
@@ -155,7 +155,7 @@ def spec_for(
 
 
 def _marks(ablations: Ablations) -> str:
-    """What `ablations` add to a name, for instance "-blocks-backward-noflow"."""
+    """The part of a name that `ablations` add, for instance "-blocks-backward-noflow"."""
     directions = ablations.get("directions")
     marks = ["" if ablations.get("attention", True) else "-blocks", f"-{directions}" if directions else ""]
     return "".join((*marks, "" if ablations.get("flow", True) else "-noflow"))
@@ -229,7 +229,7 @@ VSRT_FAMILY = Family(
     configuration=configuration,
     spec_for=spec_for,
     reference=reference,
-    rename=parameter_name,
+    own_name=parameter_name,
     complete=complete,
     recipes="upframe.training.recipes.presets.vsr_transformer",
 )
