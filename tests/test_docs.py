@@ -219,7 +219,14 @@ def test_losses_and_degradations_are_documented_with_the_options_they_take() -> 
 
 
 # The layout -----------------------------------------------------------------------------------------------------------
-ONE_PER_THING = ("models/architectures", "models/reference", "training/recipes/presets", "datasets/prepare", "cli")
+ONE_PER_THING = (
+    "models/architectures",
+    "models/families",
+    "models/reference",
+    "training/recipes/presets",
+    "datasets/prepare",
+    "cli",
+)
 """Packages with one file per network, recipe, set or command, which the design page names as a whole."""
 
 
