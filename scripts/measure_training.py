@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from upframe.benchmark.worker import plain_form
+from upframe.benchmark.worker import reference_form
 from upframe.engines import keep_freed_memory
 from upframe.training.data.samples import Batch
 from upframe.training.loop.distributed import Ranks
@@ -99,7 +99,7 @@ def our_step(recipe: Recipe) -> Callable[[], None]:
 
 def plain_step(recipe: Recipe) -> Callable[[], None]:
     spec = make_plan(recipe, ranks=RANKS).spec
-    network = plain_form(spec, spec.build().state_dict()).train().requires_grad_(True)
+    network = reference_form(spec, spec.build().state_dict()).train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-6)
     batch = a_batch(recipe)
 

@@ -28,8 +28,9 @@ from upframe.evaluation.evaluate import PROTOCOLS
 from upframe.jobs.events import Event
 from upframe.media.image.files import write_pixels
 from upframe.media.video.files import CODECS, CONTAINERS
-from upframe.models.architectures.rlfn import RLFN, spec_for
+from upframe.models.architectures.rlfn import RLFN
 from upframe.models.checkpoints import Card, save
+from upframe.models.families.rlfn import spec_for
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL
 from upframe.models.registry import SHIPPED
@@ -218,7 +219,14 @@ def test_losses_and_degradations_are_documented_with_the_options_they_take() -> 
 
 
 # The layout -----------------------------------------------------------------------------------------------------------
-ONE_PER_THING = ("models/architectures", "models/reference", "training/recipes/presets", "datasets/prepare", "cli")
+ONE_PER_THING = (
+    "models/architectures",
+    "models/families",
+    "models/reference",
+    "training/recipes/presets",
+    "datasets/prepare",
+    "cli",
+)
 """Packages with one file per network, recipe, set or command, which the design page names as a whole."""
 
 

@@ -11,12 +11,12 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from upframe.errors import OptionError, ResourceError
+
+if TYPE_CHECKING:  # reading a picture's header needs to know the CPU, not torch
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ def pick_device(name: str) -> torch.device:
         UsageError: for a name that is no device.
         ResourceError: when the device named is not there.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -172,6 +174,9 @@ def _reusable_bytes() -> int:
 
 def environment(*, device: str = "cpu", precision: str = "fp32") -> dict[str, str | int]:
     """Versions, machine, threads, device and precision; JSON-ready, without host or user names."""
+    import numpy as np
+    import torch
+
     about: dict[str, str | int] = {
         "upframe": metadata.version("upframe"),
         "python": platform.python_version(),

@@ -15,7 +15,7 @@ from films import Sound, make_clip, make_film, make_pictures
 from upframe.engines import TorchEngine
 from upframe.errors import OutOfMemoryError
 from upframe.models import checkpoints
-from upframe.models.architectures import vrt, vsr_transformer
+from upframe.models.families import vrt, vsr_transformer
 from upframe.models.networks import MODELS
 from upframe.models.spec import ModelSpec
 

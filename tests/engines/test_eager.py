@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from upframe.engines import MIN_PREPARE_PX, TorchEngine, TorchOptions
 from upframe.errors import OutOfMemoryError
-from upframe.models.architectures.realbasicvsr import RealBasicVSR, realbasicvsr_spec_for
+from upframe.models.architectures.realbasicvsr import RealBasicVSR
+from upframe.models.families.realbasicvsr import realbasicvsr_spec_for
 from upframe.models.interfaces import Cleaned, Keep
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, ModelSpec, SizeRule, Window

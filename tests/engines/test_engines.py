@@ -34,7 +34,7 @@ from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError, ResourceError, UsageError
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
-from upframe.models.architectures import realbasicvsr, vapsr
+from upframe.models.families import realbasicvsr, vapsr
 from upframe.models.registry import Model, load
 from upframe.models.spec import ModelSpec, Precision
 
@@ -114,7 +114,7 @@ def test_compiled_engines_run_on_the_cpu_only() -> None:
 
 
 def test_a_network_for_clips_names_the_engine_that_runs_it() -> None:
-    spec = realbasicvsr.SPECS[0]
+    spec = realbasicvsr.BASICVSR
     clip_model = Model(spec, nn.Identity(), None, "", "")
     for make in (make_engine, make_clip_engine):
         with pytest.raises(UsageError, match=r"network for clips\. Use `engine='torch'`") as caught:

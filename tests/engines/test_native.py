@@ -21,7 +21,8 @@ from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_opti
 from upframe.errors import UsageError
 from upframe.kernels import NEEDS
 from upframe.machine import cpu_flags
-from upframe.models.architectures import rlfn, vapsr
+from upframe.models.families import rlfn as rlfn_family
+from upframe.models.families import vapsr as vapsr_family
 from upframe.models.registry import Model
 
 needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="upframe's kernels are not built here")
@@ -31,7 +32,7 @@ needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU does not multiply
 
 def network(channels: int, *, blocks: int = 2, **options: object) -> Model:
     torch.manual_seed(channels)
-    spec = vapsr.spec_for(channels=channels, attention_channels=64, blocks=blocks, scale=4, groups=2, **options)  # type: ignore[arg-type]
+    spec = vapsr_family.spec_for(channels=channels, attention_channels=64, blocks=blocks, scale=4, groups=2, **options)  # type: ignore[arg-type]
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
@@ -56,8 +57,8 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = body.double()(x.double())
-        made = native_modules.FusedBlocks(body, "fp32")(x)
-        reduced = native_modules.FusedBlocks(body, "bf16")(x) if HAS_BF16 else None
+        made = native_modules.FusedBlocks(body.kernel_form(), "fp32")(x)
+        reduced = native_modules.FusedBlocks(body.kernel_form(), "bf16")(x) if HAS_BF16 else None
     # Values around 1 and sums of up to 1,600 products: float32 torch is as far from float64 (measured: 2e-6).
     torch.testing.assert_close(made.double(), expected, atol=2e-5, rtol=0)
     if reduced is None:
@@ -70,7 +71,7 @@ def test_blocks_give_what_torch_gives(channels: int, size: tuple[int, int]) -> N
 @needs_kernels
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_threads_do_not_change_a_bit(precision: str) -> None:
-    blocks = native_modules.FusedBlocks(network(32).network.body, precision)  # type: ignore[arg-type]
+    blocks = native_modules.FusedBlocks(network(32).network.body.kernel_form(), precision)  # type: ignore[arg-type]
     x = torch.randn(1, 32, 23, 350)
     before, made = torch.get_num_threads(), []
     try:
@@ -122,7 +123,7 @@ def test_without_kernels_torch_runs_and_native_says_so(
 ) -> None:
     model = network(32)
     if why == "network":
-        spec = rlfn.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
+        spec = rlfn_family.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
         model = Model(spec, spec.build().eval(), None, "", "")
     elif why == "library":
         monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"] | native._FLAGS["fp32"])
@@ -140,7 +141,7 @@ def test_without_kernels_torch_runs_and_native_says_so(
 
 
 def test_figures_of_kernels_are_refused_where_torch_would_run() -> None:
-    spec = rlfn.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
+    spec = rlfn_family.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
     model = Model(spec, spec.build().eval(), None, "", "")
     with pytest.raises(UsageError, match="engine='native': has no kernels for"):
         compare_with_plain([model], size=(24, 24), repeats=1, threads=1, engines=["native"])

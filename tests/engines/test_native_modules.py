@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from upframe import kernels
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, make_clip_engine, native_modules
 from upframe.machine import cpu_flags
-from upframe.models.architectures import realbasicvsr, rlfn, vrt, vsr_transformer
+from upframe.models.architectures import rlfn, vrt
+from upframe.models.families import realbasicvsr as realbasicvsr_family
+from upframe.models.families import rlfn as rlfn_family
+from upframe.models.families import vrt as vrt_family
+from upframe.models.families import vsr_transformer as vsr_transformer_family
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Place
 
@@ -127,20 +131,22 @@ def test_the_last_convolution(scale: int, colours: int, dtype: torch.dtype, monk
 @pytest.mark.parametrize("place", [None, Place((36, 72), (300, 400))])
 def test_the_end_of_a_block(channels: int, place: Place | None, dtype: torch.dtype, level: kernels.Level) -> None:
     if level == "avx2":
-        assert not native_modules.FusedRLFB.suits(rlfn.RLFB(16, 16))
+        assert not native_modules.FusedSpatialAttention.suits(rlfn.RLFB(16, 16).kernel_form())
         return
     block = rlfn.RLFB(channels, channels + 2).to(dtype)
     original = copy.deepcopy(block).float()
     x = torch.randn(2, channels, 31, 53).to(dtype)
     spread = None if place is None else rlfn.spread_in_place((31, 53), place)
     expected = copy.deepcopy(original).double()(x.double(), spread)
-    made = native_modules.FusedRLFB(original, block)(x, spread)
+    forms = original.kernel_form(), block.kernel_form()
+    assert native_modules.FusedSpatialAttention.suits(forms[0])
+    made = native_modules.FusedSpatialAttention(*forms, block)(x, spread)
     # The convolutions before and inside are torch's, in `dtype`; in bfloat16 each rounds.
     assert_near(made, expected, dtype) if dtype == torch.float32 else assert_near(made / 6, expected / 6, dtype)
 
 
 def test_threads_do_not_change_a_bit(level: kernels.Level) -> None:
-    spec = rlfn.spec_for(channels=20, blocks=2, scale=4, inner_channels=18)
+    spec = rlfn_family.spec_for(channels=20, blocks=2, scale=4, inner_channels=18)
     engine = NativeEngine(Model(spec, spec.build().eval(), None, "", ""), TorchOptions("cpu", "fp32"))
     ours = native_modules.WinogradConv2d(*convolution(20, 20, torch.float32))
     clip, x, before = torch.rand(1, 2, 3, 61, 130), torch.randn(2, 20, 61, 130), torch.get_num_threads()
@@ -172,15 +178,15 @@ def small_vrt() -> ModelSpec:
     sizes = {"window_frames": 4, "window_px": 4, "width": 32, "depth": 2, "mutual_depth": 1, "heads": 2, "deformable_groups": 2}
     tail = {"tail_width": 32, "tail_depth": 2, "tail_layers": 2, "single_frame_layers": 1}
     shapes = {name: tuple(value.shape) for name, value in vrt.VRT(**sizes, **tail).state_dict().items()}  # type: ignore[arg-type]
-    return vrt.spec_for(**vrt.configuration(shapes))
+    return vrt_family.spec_for(**vrt_family.configuration(shapes))
 
 
 CLIPS: dict[str, tuple[ModelSpec, int, int]] = {  # network, frames, side
-    "BasicVSR": (realbasicvsr.basicvsr_spec_for(channels=16, blocks=1, reconstruction_channels=16), 3, 40),
-    "RealBasicVSR": (realbasicvsr.realbasicvsr_spec_for(channels=18, propagation_blocks=1, cleaning_blocks=1), 3, 40),
-    "ours": (realbasicvsr.OURS, 3, 40),
+    "BasicVSR": (realbasicvsr_family.basicvsr_spec_for(channels=16, blocks=1, reconstruction_channels=16), 3, 40),
+    "RealBasicVSR": (realbasicvsr_family.realbasicvsr_spec_for(channels=18, propagation_blocks=1, cleaning_blocks=1), 3, 40),
+    "ours": (realbasicvsr_family.SHIPPED_SIZE, 3, 40),
     "VSR-Transformer": (
-        vsr_transformer.spec_for(
+        vsr_transformer_family.spec_for(
             channels=16, frames=3, depth=1, window_px=64, extract_blocks=1, reconstruct_blocks=1, feed_forward_blocks=1
         ),
         3,

@@ -25,7 +25,7 @@ from upframe.engines import (
 )
 from upframe.engines.graphs import LEAST_SIDE
 from upframe.errors import UsageError
-from upframe.models.architectures import rlfn, vapsr
+from upframe.models.families import rlfn, vapsr
 from upframe.models.networks import MODELS
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Place, Precision

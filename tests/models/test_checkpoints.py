@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from upframe.errors import ModelError, OutputError, UsageError
-from upframe.models.architectures import realbasicvsr, rlfn, vapsr
 from upframe.models.architectures.realbasicvsr import BasicVSR, RealBasicVSR
 from upframe.models.architectures.rlfn import RLFN
 from upframe.models.architectures.vapsr import VapSR
@@ -36,6 +35,8 @@ from upframe.models.checkpoints import (
     recognise,
     save,
 )
+from upframe.models.families import rlfn as rlfn_family
+from upframe.models.networks import MODELS
 from upframe.models.weights_file import read, read_state
 
 State = dict[str, Tensor]
@@ -294,7 +295,7 @@ def test_sparse_and_empty_tensors_are_refused(tmp_path: Path) -> None:
 
 
 # Recognising ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("spec", [*rlfn.SPECS, *vapsr.SPECS, *realbasicvsr.SPECS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [spec for spec in MODELS.values() if spec.family != "VRT"], ids=lambda spec: spec.name)
 def test_published_networks_are_recognised_from_keys_and_shapes(spec: Any) -> None:
     found = recognise(dict(spec.build().state_dict()), value_range="0-1")
     assert found.spec is spec
@@ -329,7 +330,7 @@ def test_unpublished_sizes_get_a_spec_of_their_own(network: nn.Module, name: str
 
 
 def test_the_names_of_the_ntire_repository_are_understood() -> None:
-    state = dict(rlfn.spec_for(channels=46, blocks=4, scale=4, inner_channels=48).build().state_dict())
+    state = dict(rlfn_family.spec_for(channels=46, blocks=4, scale=4, inner_channels=48).build().state_dict())
     theirs = {}
     for name, value in state.items():
         head, _, tail = name.partition(".")
@@ -430,7 +431,7 @@ def test_weights_of_unclear_range_are_taken_as_official_ones_with_a_warning(capl
     state = small_rlfn()
     found = recognise(state, subject="mine.pth")
     assert found.found_range == "0-255"
-    assert equal(found.state, rlfn.fold_value_range(state))
+    assert equal(found.state, rlfn_family.fold_value_range(state))
     assert "mine.pth" in caplog.text
     assert "taken as 0-255" in caplog.text
 
@@ -509,7 +510,7 @@ def test_other_networks_are_called_by_their_name(tmp_path: Path, names: list[str
     torch.save({name: torch.ones(3) for name in names}, tmp_path / "w.pth")
     message = refusal(read_state(tmp_path / "w.pth"))
     assert expected in message
-    assert "Expected RLFN, VapSR, BasicVSR, RealBasicVSR, VSR-Transformer or VRT weights" in message
+    assert "Expected RLFN, VapSR, BasicVSR, RealBasicVSR, VRT or VSR-Transformer weights" in message
     assert names[-1].removeprefix("model.") in message
 
 
@@ -641,10 +642,10 @@ def test_conversion_keeps_every_bit_and_is_not_repeated(tmp_path: Path) -> None:
     assert card.parameters == {"channels": 8, "blocks": 2, "scale": 2, "inner_channels": 8, "colours": 3}
     assert card.source == "theirs.pth"
     assert card.created
-    assert equal(read_state(tmp_path / "ours.safetensors"), rlfn.fold_value_range(state))
+    assert equal(read_state(tmp_path / "ours.safetensors"), rlfn_family.fold_value_range(state))
 
     again = convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors", created=card.created)
-    assert equal(read_state(tmp_path / "again.safetensors"), rlfn.fold_value_range(state)), "the card says it is 0-1"
+    assert equal(read_state(tmp_path / "again.safetensors"), rlfn_family.fold_value_range(state)), "the card says it is 0-1"
     assert again == card, "same tensors, same card, same file"
 
 

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from upframe.errors import ModelError
 from upframe.models.architectures.vapsr import VapSR
+from upframe.models.cards import WEIGHTS_SUFFIXES
 from upframe.models.checkpoints import recognise
 from upframe.models.mindspore import ENCRYPTED, looks_like_checkpoint, parse, torch_names
-from upframe.models.weights_file import WEIGHTS_SUFFIXES, read, read_state
+from upframe.models.weights_file import read, read_state
 
 State = dict[str, Tensor]
 PATH = Path("net.ckpt")

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from upframe.models import checkpoints
-from upframe.models.architectures import rlfn
 from upframe.models.cards import Card
+from upframe.models.families import rlfn
 
 
 def nearest_weights(path: Path, *, scale: int, name: str = "nearest") -> Path:

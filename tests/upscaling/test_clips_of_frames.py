@@ -18,7 +18,7 @@ from conftest import make_photo
 from echo import ECHO, Echo, echo
 from upframe.engines import TorchEngine, TorchOptions
 from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageError, VerifyError
-from upframe.models.architectures.realbasicvsr import realbasicvsr_spec_for
+from upframe.models.families.realbasicvsr import realbasicvsr_spec_for
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, Memory, Window
 from upframe.upscaling import tiling

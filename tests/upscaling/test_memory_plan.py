@@ -23,9 +23,9 @@ from echo import ECHO
 from films import Clip, make_clip
 from peak import needs_proc, run_and_measure
 from upframe.models import checkpoints
-from upframe.models.architectures.realbasicvsr import basicvsr_spec_for
-from upframe.models.architectures.vsr_transformer import spec_for as vsrt_spec_for
 from upframe.models.cards import Card
+from upframe.models.families.realbasicvsr import basicvsr_spec_for
+from upframe.models.families.vsr_transformer import spec_for as vsrt_spec_for
 from upframe.models.networks import MODELS
 from upframe.models.spec import Chunk, Memory, ModelSpec, SizeRule, Window
 from upframe.upscaling import memory, tiling

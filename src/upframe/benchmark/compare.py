@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from upframe.benchmark.cost import Timing, count
-from upframe.benchmark.worker import Job, plain_form
+from upframe.benchmark.worker import Job, reference_form
 from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
 from upframe.errors import UsageError
 from upframe.files import scratch_folder, unnamed_file
 from upframe.machine import environment
-from upframe.models.reference import PLAIN
+from upframe.models.networks import FAMILIES
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision
 
@@ -339,8 +339,9 @@ class _Form:
 
 
 def _case(spec: ModelSpec, frames: int | None, size: tuple[int, int] | None) -> Case:
-    if spec.family not in PLAIN:
-        raise UsageError(spec.name, f"{spec.family} has no reference form", f"compare one of {', '.join(PLAIN)}")
+    comparable = [family.name for family in FAMILIES if family.reference is not None]
+    if spec.family not in comparable:
+        raise UsageError(spec.name, f"there is no reference form of {spec.family}", f"compare one of {', '.join(comparable)}")
     usual = default_case(spec)
     case = Case(frames or usual.frames, size or usual.size)
     if any(spec.size.padded(side) != side for side in case.size):
@@ -375,7 +376,7 @@ def _compare(
 
         def worker(form: _Form) -> _Worker:
             job = Job(
-                "reference" if form.name.startswith("reference") else "upframe",
+                "reference" if form.name.startswith("plain") else "upframe",
                 device,
                 threads,
                 form.precision,
@@ -444,8 +445,8 @@ def _difference(out: Tensor, plain: Tensor) -> tuple[float | None, float | None]
 
 
 def _macs(spec: ModelSpec, state: dict[str, Tensor], case: Case, sigma: float | None) -> int:
-    """Count the multiply-accumulates of the reference form."""
-    network = plain_form(spec, state)
+    """Multiply-accumulates of the plain form."""
+    network = reference_form(spec, state)
     if spec.window is None:
         return count(network, (case.frames, spec.channels, *case.size)).macs
     return count(_WithNoise(network, sigma), (1, case.frames, spec.channels, *case.size)).macs

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from upframe.engines import GraphEngine, TorchEngine, engine_options, keep_freed_memory, make_engine_as_named
 from upframe.machine import forget_peak, peak_bytes, resident_bytes
 from upframe.models import checkpoints
-from upframe.models.networks import ARCHITECTURES, MODELS
-from upframe.models.reference import PLAIN
+from upframe.models.networks import FAMILIES, MODELS, family_of
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Precision
 
@@ -45,8 +44,8 @@ class Job:
     """Task of a worker."""
 
     kind: Kind
-    """"reference" is the reference form in float32 with the default allocator, "upframe" runs as in production, and "limits"
-    measures the machine."""
+    """"reference" is float32 with the allocator as it comes, "upframe" runs as the product does, "limits" measures the
+    machine."""
     device: str
     threads: int
     precision: Precision = "fp32"
@@ -59,21 +58,24 @@ class Job:
     output: str = ""
     sigma: float | None = None
     engine: str = "torch"
-    """Engine by its name in `--engine`, for "upframe"."""
+    """As `--engine` calls it, for "upframe"."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
 
 
 # Networks -------------------------------------------------------------------------------------------------------------
-def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
-    """Return the reference form of a network; it shares the memory of the network's weights.
+def reference_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
+    """The reference form of a network with the weights of upframe's, whose memory it shares.
 
     Raises:
-        KeyError: this family has no reference form.
-        ValueError: the network is not a published one, and the reference form lacks its options.
+        LookupError: there is no reference form of this family.
+        ValueError: the network is no published one, and the reference form lacks a part of it.
     """
-    build, arguments = PLAIN[spec.family], _arguments(spec.family, state)
+    family = family_of(spec)
+    if family.reference is None:
+        raise LookupError(f"there is no reference form of {family.name}")
+    build, arguments = family.reference(), family.configuration(_shapes(state))
     if others := sorted(arguments.keys() - inspect.signature(build).parameters.keys()):
         raise ValueError(f"the reference form of {spec.family} has no {', '.join(others)}")
     with torch.device("meta"):
@@ -82,9 +84,8 @@ def plain_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _arguments(family: str, state: dict[str, Tensor]) -> Mapping[str, Any]:
-    architecture = next(a for a in ARCHITECTURES if a.family == family)
-    return architecture.configuration({name: tuple(value.shape) for name, value in state.items()})
+def _shapes(state: dict[str, Tensor]) -> Mapping[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def _loaded(path: Path) -> dict[str, Tensor]:
@@ -98,18 +99,18 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
     facts: dict[str, Any] = {} if job.sigma is None else {"sigma": job.sigma}
     spec = MODELS.get(job.model)
     if spec is None:
-        architecture = next(a for a in ARCHITECTURES if a.family == job.family)
-        spec = architecture.spec_for(**_arguments(job.family, state))
+        family = next(family for family in FAMILIES if family.name == job.family)
+        spec = family.spec_for(**family.configuration(_shapes(state)))
     if job.kind == "upframe":
         model = Model(spec, checkpoints.instantiate(spec, state), None, "", "")
         options = engine_options(job.engine, device=job.device, precision=job.precision, threads=job.threads)
-        ours = make_engine_as_named(model, options)
-        if isinstance(ours, TorchEngine):
-            return lambda clip: ours(clip, **facts)
-        assert isinstance(ours, GraphEngine)
-        ours.load()  # now, so that neither time nor memory of compiling counts
-        return ours
-    network = plain_form(spec, state).to(job.device)
+        engine = make_engine_as_named(model, options)
+        if isinstance(engine, TorchEngine):
+            return lambda clip: engine(clip, **facts)
+        assert isinstance(engine, GraphEngine)
+        engine.load()  # now, so that neither time nor memory of compiling counts
+        return engine
+    network = reference_form(spec, state).to(job.device)
     by_frame = spec.window is None
 
     def run(clip: Tensor) -> Tensor:

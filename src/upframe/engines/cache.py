@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FOLDER_VARIABLE = "UPFRAME_CACHE"
 """Environment variable that names the folder for compiled networks."""
 
-_NETS = Path(__file__).parents[1] / "models" / "architectures"
+_MODELS = Path(__file__).parents[1] / "models"
 
 
 def default_folder() -> Path:
@@ -45,7 +45,8 @@ def key(network: nn.Module, facts: Mapping[str, object]) -> str:
     machine = [__version__, processor_name(), sorted(cpu_flags())]
     digest.update(json.dumps([machine, sorted(facts.items())], default=str).encode())
     own = sys.modules[type(network).__module__].__file__
-    for source in sorted({*_NETS.glob("*.py"), *([Path(own)] if own else [])}):
+    networks = {*(_MODELS / "architectures").glob("*.py"), _MODELS / "layers.py"}
+    for source in sorted({*networks, *([Path(own)] if own else [])}):
         digest.update(source.read_bytes())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

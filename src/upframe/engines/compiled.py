@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from upframe.engines.base import check_running
 from upframe.engines.graphs import Run, trace
 from upframe.errors import MissingError
-from upframe.models.architectures._layers import reduced
+from upframe.models.layers import reduced
 from upframe.models.spec import ModelSpec, Precision
 
 _FILE = "network.pt2"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from upframe.engines.base import Engine, channels_last, check_running, choose_precision, is_out_of_memory, padded
 from upframe.errors import OutOfMemoryError, check_flag
 from upframe.machine import check_device, pick_device
-from upframe.models.architectures._layers import reduced, takes_float32
 from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
+from upframe.models.layers import reduced, takes_float32
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, Place, Precision
 

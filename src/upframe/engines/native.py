@@ -1,4 +1,4 @@
-"""Torch with upframe's own kernels (fused.py) in place of 3×3 convolutions and of blocks of two networks."""
+"""Torch with upframe's own kernels (native_modules.py) in place of what networks declare a kernel form of."""
 
 from __future__ import annotations
 

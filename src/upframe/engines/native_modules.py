@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -18,10 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe import kernels
-from upframe.models.architectures._layers import OneStepConv2d, PixelConv2d
-from upframe.models.architectures.realbasicvsr import SLOPE, Upsample
-from upframe.models.architectures.rlfn import RLFB, Spread, spread_in_place
-from upframe.models.architectures.vapsr import VAB, PixelNorm, VapSR, VastAttention
+from upframe.models.interfaces import Enlargement, HasKernelForm, KernelForm, PixelAttentionBlocks, SpatialAttention
+from upframe.models.layers import OneStepConv2d, PixelConv2d
 from upframe.models.spec import Place, Precision
 
 _CHANNELS = (32, 48)
@@ -136,24 +134,25 @@ class WinogradConv2d(OneStepConv2d):
         return out
 
 
-class Enlargement(nn.Module):
-    """RealBasicVSR's `Upsample`: a convolution and a pixel shuffle in one step, and LeakyReLU if it is wanted."""
+class EnlargingConvolution(nn.Module):
+    """An `Enlargement` in one step."""
 
-    def __init__(self, original: Upsample, place: Upsample) -> None:
+    def __init__(self, original: Enlargement, place: Enlargement) -> None:
         super().__init__()
-        self.convolution = WinogradConv2d(original.upsample_conv, place.upsample_conv, enlarged=2)
+        self._factor, self._slope = original.factor, original.slope
+        self.convolution = WinogradConv2d(original.convolution, place.convolution, enlarged=original.factor)
 
     @staticmethod
-    def suits(module: nn.Module) -> bool:
-        return isinstance(module, Upsample) and module.upsample_conv.out_channels % (4 * _LANES) == 0
+    def suits(form: KernelForm | None) -> TypeGuard[Enlargement]:
+        return isinstance(form, Enlargement) and form.convolution.out_channels % (form.factor**2 * _LANES) == 0
 
     def forward(self, x: Tensor, *, kept: slice = slice(None), slope: float = 1) -> Tensor:
         made = self.convolution.in_one_step(x, slope=slope)
         start, stop, _ = kept.indices(x.shape[2])
-        return made[:, :, 2 * start : 2 * stop]
+        return made[:, :, self._factor * start : self._factor * stop]
 
     def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
-        return self(x, kept=kept, slope=SLOPE)  # type: ignore[no-any-return]
+        return self(x, kept=kept, slope=self._slope)  # type: ignore[no-any-return]
 
 
 class LastConvolution(nn.Module):
@@ -187,37 +186,45 @@ class LastConvolution(nn.Module):
         return out
 
 
-class FusedRLFB(nn.Module):
-    """RLFN's block: its convolutions as they are there, then the fusion and ESA by kernels/esa.cpp.
+Spread = tuple[Tensor, Tensor]
+"""As `SpatialAttention.spread_in_place` makes it."""
+
+
+class FusedSpatialAttention(nn.Module):
+    """A block with `SpatialAttention`: its convolutions as they are there, then fusion and attention by kernels/esa.cpp.
+
+    Args:
+        original: With the weights.
+        place: The same of the module that this one replaces.
+        block: That module, which computes what comes first.
 
     Raises:
         MemoryError: when its weights do not fit.
     """
 
-    def __init__(self, original: RLFB, place: RLFB) -> None:
+    def __init__(self, original: SpatialAttention, place: SpatialAttention, block: nn.Module) -> None:
         super().__init__()
-        self.block = place
+        self.block = block
         found = library()
         assert found is not None
-        self._library = found
-        esa = original.esa
-        layers = (original.c5, esa.conv1, esa.conv_f, esa.conv4)
+        self._library, self._form = found, place
+        layers = (original.fusion, original.reduce, original.skip, original.expand)
         weights = torch.cat([p.detach().float().flatten() for layer in layers for p in layer.parameters()])
-        made = found.upframe_esa_make(original.c5.out_channels, place.c5.weight.dtype == torch.bfloat16, weights.data_ptr())
+        in_bf16 = place.fusion.weight.dtype == torch.bfloat16
+        made = found.upframe_esa_make(original.fusion.out_channels, in_bf16, weights.data_ptr())
         self._handle = _owned(self, made, found.upframe_esa_free)
 
     @staticmethod
-    def suits(block: nn.Module) -> bool:
+    def suits(form: KernelForm | None) -> TypeGuard[SpatialAttention]:
         return (
             _has("upframe_esa_make")
-            and isinstance(block, RLFB)
-            and isinstance(block.esa.conv3, nn.Conv2d)
-            and block.esa.conv1.out_channels == _LANES
-            and block.c5.out_channels <= 4 * _LANES
+            and isinstance(form, SpatialAttention)
+            and form.reduce.out_channels == _LANES
+            and form.fusion.out_channels <= 4 * _LANES
         )
 
     def forward(self, x: Tensor, spread: Spread | None = None) -> Tensor:
-        y = _rows_of_channels(self.block.refined(x))
+        y = _rows_of_channels(self._form.refined(x))
         n, _, h, w = y.shape
         reduced = _new_rows_of_channels((n, _LANES, h, w), y.dtype)
         handle, threads = self._handle, torch.get_num_threads()
@@ -226,8 +233,12 @@ class FusedRLFB(nn.Module):
                 *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # into what only we hold
             )
         )
-        pooled = self.block.esa.pooled(reduced).float()
-        rows, across = _spread_of_whole(h, w) if spread is None else (_rows_between(spread[0]), spread[1].float())
+        pooled = self._form.pooled(reduced).float()
+        rows, across = (
+            _spread_of_whole(self._form.spread_in_place, h, w)
+            if spread is None
+            else (_rows_between(spread[0]), spread[1].float())
+        )
         wide = _rows_of_channels(pooled @ across.T)
         _check(
             self._library.upframe_esa_second(
@@ -250,7 +261,7 @@ def _rows_between(down: Tensor) -> Rows:
 
 
 @lru_cache(maxsize=16)
-def _spread_of_whole(h: int, w: int) -> tuple[Rows, Tensor]:
+def _spread_of_whole(spread_in_place: Callable[[Sequence[int], Place], Spread], h: int, w: int) -> tuple[Rows, Tensor]:
     with torch.inference_mode(False):
         down, across = spread_in_place((h, w), Place((0, 0), (h, w)))
         return _rows_between(down), across.float()
@@ -287,24 +298,31 @@ def _rows_of_channels(x: Tensor) -> Tensor:
 
 def suits(network: nn.Module) -> bool:
     """Whether anything of a network can be replaced."""
-    return _has_fused_blocks(network) or any(map(WinogradConv2d.suits, network.modules()))
+    return any(WinogradConv2d.suits(module) or FusedBlocks.suits(_form(module)) for module in network.modules())
 
 
 def replace_in(place: nn.Module, original: nn.Module, precision: Precision) -> None:
     """Replace what can be in `place`, a copy of `original` in `precision`, by modules made of the weights of `original`."""
-    if _has_fused_blocks(original):
-        place.set_submodule("body", FusedBlocks(original.get_submodule("body"), precision))  # type: ignore[arg-type]
-    for name, module in list(original.named_modules()):
+    modules = list(original.named_modules())
+    for name, module in modules:
+        if FusedBlocks.suits(form := _form(module)):
+            place.set_submodule(name, FusedBlocks(form, precision))
+    for name, module in modules:
         here = _found(place, name)
         if isinstance(module, nn.Sequential) and isinstance(here, nn.Sequential):
             _replace_before_shuffles(here, module)
-        elif Enlargement.suits(module) and isinstance(here, Upsample):
-            place.set_submodule(name, Enlargement(module, here))
+        elif EnlargingConvolution.suits(form := _form(module)) and EnlargingConvolution.suits(its := _form(here)):
+            place.set_submodule(name, EnlargingConvolution(form, its))
         elif WinogradConv2d.suits(module) and WinogradConv2d.suits(here):
             place.set_submodule(name, WinogradConv2d(module, here))  # type: ignore[arg-type]
-    for name, module in list(original.named_modules()):
-        if FusedRLFB.suits(module):
-            place.set_submodule(name, FusedRLFB(module, place.get_submodule(name)))  # type: ignore[arg-type]
+    for name, module in modules:
+        here = _found(place, name)
+        if FusedSpatialAttention.suits(form := _form(module)) and FusedSpatialAttention.suits(its := _form(here)):
+            place.set_submodule(name, FusedSpatialAttention(form, its, here))
+
+
+def _form(module: nn.Module) -> KernelForm | None:
+    return module.kernel_form() if isinstance(module, HasKernelForm) else None
 
 
 def _found(network: nn.Module, name: str) -> nn.Module:
@@ -334,27 +352,9 @@ def _replace_before_shuffles(place: nn.Sequential, original: nn.Sequential) -> N
             place[i], place[i + 1] = LastConvolution(conv, here, s), nn.Identity()
 
 
-def _has_fused_blocks(network: nn.Module) -> bool:
-    """Whether every block is of VapSR's published kind, and of a size that is compiled."""
-    return (
-        _has("upframe_vapsr_make")
-        and isinstance(network, VapSR)
-        and all(
-            isinstance(block, VAB)
-            and block.proj_1.weight.shape[1] in _CHANNELS
-            and block.proj_1.weight.shape[0] == _ATTENTION_CHANNELS
-            and block.proj_1.weight.shape[2:] == (1, 1)
-            and isinstance(block.atten_branch, VastAttention)
-            and block.atten_branch.depthwise_dilated.weight.shape[-1] == 5
-            and isinstance(block.last_atten_branch, nn.Identity)
-            and isinstance(block.pixel_norm, PixelNorm)
-            for block in network.body
-        )
-    )
-
-
 class FusedBlocks(nn.Module):
-    """VapSR's body in one call: (N, C, H, W) → the same shape, channels-last, float32 or bfloat16.
+    """`PixelAttentionBlocks` in one call of kernels/vapsr.cpp: (N, C, H, W) → the same shape, channels-last, in float32 or
+    bfloat16.
 
     In bfloat16 factors of products are rounded, sums and the maps between blocks are not, so it is closer to float32 than
     torch's. The same pixels come out whatever the number of threads.
@@ -363,20 +363,31 @@ class FusedBlocks(nn.Module):
         MemoryError: when its buffers do not fit.
     """
 
-    def __init__(self, body: nn.Sequential, precision: Precision) -> None:
+    def __init__(self, form: PixelAttentionBlocks, precision: Precision) -> None:
         super().__init__()
         found = library()
         assert found is not None
         self._library, self._dtype = found, _DTYPES[precision]
-        weights = _weights(body)
+        weights = _weights(form)
         table = gelu_table(degree=3 if precision == "bf16" else 5)
-        first = body[0]
-        assert isinstance(first, VAB)
-        attention, channels = first.proj_1.weight.shape[:2]
+        project = form.blocks[0].project
         made = found.upframe_vapsr_make(
-            channels, attention, len(body), precision == "bf16", weights.ctypes.data, table.ctypes.data
+            *(project.in_channels, project.out_channels, len(form.blocks)),
+            *(precision == "bf16", weights.ctypes.data, table.ctypes.data),
         )
         self._handle = _owned(self, made, found.upframe_vapsr_free)
+
+    @staticmethod
+    def suits(form: KernelForm | None) -> TypeGuard[PixelAttentionBlocks]:
+        """Whether every block is of a size that is compiled."""
+        return (
+            _has("upframe_vapsr_make")
+            and isinstance(form, PixelAttentionBlocks)
+            and all(
+                block.project.in_channels in _CHANNELS and block.project.out_channels == _ATTENTION_CHANNELS
+                for block in form.blocks
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
@@ -404,13 +415,11 @@ def gelu_table(*, degree: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float3
     return np.ascontiguousarray(table, np.float32)
 
 
-def _weights(body: nn.Sequential) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _weights(form: PixelAttentionBlocks) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """The parameters of all blocks, one after the other, in the order of `Block` in the C++ file."""
     parts: list[Tensor] = []
-    for block in body:
-        assert isinstance(block, VAB) and isinstance(block.atten_branch, VastAttention)
-        attention = block.atten_branch
-        layers: list[Any] = [block.proj_1, attention.pointwise, attention.depthwise, attention.depthwise_dilated]
-        for layer in (*layers, block.proj_2, block.pixel_norm):
+    for block in form.blocks:
+        layers: list[Any] = [block.project, block.pointwise, block.depthwise, block.depthwise_dilated]
+        for layer in (*layers, block.project_back, block.norm):
             parts += [layer.weight.detach().float().flatten(), layer.bias.detach().float().flatten()]
     return np.ascontiguousarray(torch.cat(parts).numpy())

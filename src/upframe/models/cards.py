@@ -11,6 +11,10 @@ from upframe.errors import ModelError
 
 ValueRange = Literal["0-1", "0-255"]
 
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+"""How names of weights files end, in order of preference. The content decides what a file is, not this: a `.ckpt` may be
+PyTorch's or MindSpore's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:

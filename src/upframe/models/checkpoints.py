@@ -1,4 +1,4 @@
-"""Weights files: read any of them safely, recognise the network from its keys and shapes, write our own.
+"""Weights files: read any of them safely, recognise the network from names and shapes, write upframe's own.
 
 Nothing is concluded from a file's name; the content alone decides its format, its network and its scale. `weights_file`
 reads it, without executing anything in it.
@@ -25,7 +25,8 @@ from torch import nn
 from upframe.errors import ModelError, UsageError
 from upframe.files import atomic_file, writing
 from upframe.models.cards import Card, ValueRange, card_path
-from upframe.models.networks import ARCHITECTURES, Architecture
+from upframe.models.family import Family
+from upframe.models.networks import FAMILIES
 from upframe.models.spec import ModelSpec
 from upframe.models.weights_file import State, read
 from upframe.pixels import imresize
@@ -39,7 +40,7 @@ class Recognised:
     """A network and the weights for it."""
 
     spec: ModelSpec
-    """A spec of `nets.*.SPECS`, or one made for an unpublished size of the same architecture."""
+    """A listed spec, or one made for an unpublished size of the same family."""
     state: State
     """Complete parameters under the names of `spec.build()`, for pixels in [0, 1]."""
     parameters: dict[str, int | str]
@@ -49,7 +50,9 @@ class Recognised:
 
 
 def recognise(state: State, *, value_range: ValueRange | None = None, subject: str | Path = "weights") -> Recognised:
-    """Tell the network from names and shapes, and bring the weights into our names and range.
+    """Tell the network from names and shapes, and bring the weights into upframe's names and range.
+
+    Names alone decide which family it can be; only that family's network is imported and built.
 
     Args:
         state: As `read_state` returns it. It is not changed; tensors may be shared with the result.
@@ -60,30 +63,32 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
     Raises:
         ModelError: the weights are of another network, or some do not fit.
     """
-    for architecture in ARCHITECTURES:
-        named = _as_ours(state, architecture)
+    for family in FAMILIES:
+        if not family.may_be(state):
+            continue
+        named = _renamed(state, family)
         try:
-            parameters = architecture.configuration({name: tuple(value.shape) for name, value in named.items()})
+            parameters = family.configuration({name: tuple(value.shape) for name, value in named.items()})
         except (LookupError, ValueError):
             continue  # not this one, or not whole: `_refusal` finds out which
-        spec = architecture.spec_for(**parameters)
+        spec = family.spec_for(**parameters)
         if misfits := _misfits(named, spec):
             raise _refusal(state, subject, (spec, misfits))
         found = value_range or "0-1"
-        if value_range is None and architecture.fold_value_range is not None:
+        if value_range is None and family.fold_value_range is not None:
             found = _found_value_range(spec, named, subject)
         if found == "0-255":
-            if architecture.fold_value_range is None:
-                raise ModelError(subject, f"is said to work on 0-255, which {architecture.family} does not", "correct its card")
-            named = architecture.fold_value_range(named)
+            if family.fold_value_range is None:
+                raise ModelError(subject, f"is said to work on 0-255, which {family.name} does not", "correct its card")
+            named = family.fold_value_range(named)
         return Recognised(spec, named, dict(parameters), found)
     raise _refusal(state, subject, _nearest(state))
 
 
-def _as_ours(state: State, architecture: Architecture) -> State:
-    """`state` under our names and completed. A name that is ours already is not given away to a second tensor."""
-    named = {new if (new := architecture.rename(name)) == name or new not in state else name: state[name] for name in state}
-    return named if architecture.complete is None else architecture.complete(named)
+def _renamed(state: State, family: Family) -> State:
+    """`state` under upframe's names and completed. A name that is one already is not given away to a second tensor."""
+    named = {new if (new := family.own_name(name)) == name or new not in state else name: state[name] for name in state}
+    return named if family.complete is None else family.complete(named)
 
 
 def is_same_network(a: ModelSpec, b: ModelSpec) -> bool:
@@ -188,11 +193,14 @@ def _foreign_family(state: State) -> str | None:
 
 
 def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
-    """The published network of ours that shares most of the names, and what does not fit it; None if none shares half."""
+    """The listed network that shares most of the names, and what does not fit it; None if none shares half.
+
+    Builds every network; only a file that is refused comes here.
+    """
     candidates = []
-    for architecture in ARCHITECTURES:
-        named = _as_ours(state, architecture)
-        for spec in architecture.specs:
+    for family in FAMILIES:
+        named = _renamed(state, family)
+        for spec in family.specs:
             if 2 * len(named.keys() & _shapes(spec).keys()) > len(named):
                 candidates.append((spec, _misfits(named, spec)))
     return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
@@ -210,7 +218,7 @@ def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[s
             f"pass complete weights of {spec.name}",
         )
     looks = f"looks like {foreign}" if foreign else "is of no network upframe knows"
-    *others, last = (architecture.family for architecture in ARCHITECTURES)
+    *others, last = (family.name for family in FAMILIES)
     families = f"{', '.join(others)} or {last}"
     return ModelError(subject, f"{looks}; its first entries are {', '.join(list(state)[:5])}", f"expected {families} weights")
 

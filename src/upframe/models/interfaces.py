@@ -1,17 +1,18 @@
-"""Abilities that a network for clips may offer besides its forward pass, for engines that do not know which one it is.
+"""Abilities that a network may offer besides its forward pass, for engines that do not know which one it is.
 
-A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`.
+A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`. Any of its modules may
+offer `HasKernelForm`: then upframe's kernels can take the module's place.
 
 Clips are float32 whatever the precision of a network's parameters: it reduces what bears it, and returns float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from upframe.models.spec import Cleaning, Place
 
@@ -86,4 +87,75 @@ class TakesPlace(Protocol):
 
     def place_tensors(self, size: Sequence[int], place: Place) -> tuple[Tensor, ...]:
         """Return the tensors that `forward` takes in lieu of `place`, for a tile of `size` (height, width), in graphs."""
+        ...
+
+
+# For kernels ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Enlargement:
+    """A 3×3 convolution, then a pixel shuffle: (N, C, H, W) → (N, C', factor·H, factor·W).
+
+    The module is called as `module(x, kept=slice)`, for the output of some of the input's rows, and has `activated` with the
+    same arguments, which applies a LeakyReLU besides.
+    """
+
+    convolution: nn.Conv2d
+    factor: int
+    slope: float
+    """Of the LeakyReLU."""
+
+
+@dataclass(frozen=True)
+class SpatialAttention:
+    """A block that ends in a 1×1 convolution and an attention whose map is made on a coarse grid and stretched.
+
+    With x = fusion(refined(input)), r = reduce(x) and g = skip(r) + stretched(pooled(r)), the result is x · sigmoid(expand(g)).
+    The module is called as `module(x, spread)`, where `spread` is None or made by `spread_in_place`.
+    """
+
+    refined: Callable[[Tensor], Tensor]
+    fusion: nn.Conv2d
+    reduce: nn.Conv2d
+    skip: nn.Conv2d
+    expand: nn.Conv2d
+    pooled: Callable[[Tensor], Tensor]
+    """The coarse grid."""
+    spread_in_place: Callable[[Sequence[int], Place], tuple[Tensor, Tensor]]
+    """Weights (h, cells) and (w, cells') of the grid's cells in each row and column of a tile (height, width)."""
+
+
+@dataclass(frozen=True)
+class PixelAttentionBlock:
+    """x → norm(project_back(a · attention(a)) + x) with a = GELU(project(x)), where the attention is a 1×1, a depth-wise 5×5
+    and a depth-wise 5×5 convolution with dilation 3, and the projections are 1×1."""
+
+    project: nn.Conv2d
+    pointwise: nn.Conv2d
+    depthwise: nn.Conv2d
+    depthwise_dilated: nn.Conv2d
+    project_back: nn.Conv2d
+    norm: nn.LayerNorm
+    """Over the channels of each pixel."""
+
+
+@dataclass(frozen=True)
+class PixelAttentionBlocks:
+    """Several such blocks of the same size, one after the other."""
+
+    blocks: tuple[PixelAttentionBlock, ...]
+
+
+KernelForm = Enlargement | SpatialAttention | PixelAttentionBlocks
+"""A computation that upframe's kernels know, and the layers whose weights it takes."""
+
+
+@runtime_checkable
+class HasKernelForm(Protocol):
+    """Offered by a module whose whole computation is one that kernels know."""
+
+    def kernel_form(self) -> KernelForm | None:
+        """The module's layers by what they compute; None where it was built otherwise than the kernels know.
+
+        Whether the kernels were compiled for its sizes is the engine's question.
+        """
         ...

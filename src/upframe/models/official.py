@@ -24,8 +24,11 @@ class OfficialWeights:
     0.0001. The papers' tables agree to 0.03 dB."""
 
 
+_HOMES = {"RLFN": "bytedance/RLFN", "VapSR": "zhoumumu/VapSR"}
+
+
 def _official(file: str, arch: str, **sets: tuple[float, float]) -> OfficialWeights:
-    home = "bytedance/RLFN" if MODELS[arch].family == "RLFN" else "zhoumumu/VapSR"
+    home = _HOMES[MODELS[arch].family]
     scores = tuple(Published(dataset, psnr, ssim) for dataset, (psnr, ssim) in sets.items())
     return OfficialWeights(file, arch, f"https://github.com/{home}", MODELS[arch].licence, scores)
 

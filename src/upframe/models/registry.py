@@ -2,6 +2,8 @@
 
 A model is a network and its weights. Three kinds of names are understood: the models that ship with upframe
 (`photo-x4`), published networks whose weights the user brings (`rlfn-x4`), and paths of weights files.
+
+Names and facts need no torch: what reads weights imports it when it is called, so that listing models answers at once.
 """
 
 from __future__ import annotations
@@ -14,17 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from upframe.errors import ModelError, UsageError
-from upframe.models import checkpoints
-from upframe.models.cards import Card, ValueRange, card_path
+from upframe.models.cards import WEIGHTS_SUFFIXES, Card, ValueRange, card_path
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL, OfficialWeights
 from upframe.models.spec import ModelSpec
-from upframe.models.weights_file import WEIGHTS_SUFFIXES, read
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,6 @@ USER_FOLDER_VARIABLE = "UPFRAME_WEIGHTS"
 """Environment variable that names a folder of the user's weights files, found by name: `rlfn_x4.pth` as `rlfn-x4`."""
 
 DEFAULT_SCALE = 4
-
-
-# Facts about official files -------------------------------------------------------------------------------------------
 
 
 # Loading --------------------------------------------------------------------------------------------------------------
@@ -110,6 +108,8 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
         )
     model = _load_file(found.path)
     if found.arch is not None and model.spec.name != found.arch:
+        from upframe.models import checkpoints
+
         if checkpoints.is_same_network(model.spec, MODELS[found.arch]):
             return replace(model, spec=MODELS[found.arch])
         raise ModelError(
@@ -229,6 +229,9 @@ def _load_shipped(name: str) -> Model:
 
 
 def _load_file(path: Path) -> Model:
+    from upframe.models import checkpoints
+    from upframe.models.weights_file import read
+
     file = read(path)
     found = checkpoints.recognise(file.state, value_range=file.value_range, subject=path)
     network = checkpoints.instantiate(found.spec, found.state)
@@ -285,7 +288,11 @@ def _entry(
 
 
 def count_parameters(spec: ModelSpec) -> int:
-    """Number of parameters of a network; takes no memory for them."""
+    """Number of parameters of a network: as its spec states, else counted, which takes no memory for them."""
+    if spec.parameters is not None:
+        return spec.parameters
+    import torch
+
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in spec.build().parameters())
 
@@ -342,6 +349,9 @@ def convert(
     Raises:
         ModelError, UsageError, OutputError: as `checkpoints.convert`.
     """
+    from upframe.models import checkpoints
+    from upframe.models.weights_file import read
+
     official = OFFICIAL.get(read(source).sha256)
     if official is None:
         return checkpoints.convert(source, target, name=name, value_range=value_range, notes=notes, overwrite=overwrite)

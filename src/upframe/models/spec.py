@@ -1,4 +1,4 @@
-"""Facts about a model, as data: code outside `architectures/` reads these facts and never tests a model's name."""
+"""Facts about a model, as data: other rooms read these facts and never test a model's name."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Memory:
     per_px_frame: float = 0
     """For each pixel of every frame."""
     feature_bytes: float = 0
-    """For each pixel of every frame whose features wait for a second pass: of all frames, or as `nets.clips.Keep` says."""
+    """For each pixel of every frame whose features wait for a second pass: of all frames, or as `interfaces.Keep` says."""
     chunk: Chunk | None = None
 
 
@@ -136,7 +136,7 @@ class ModelSpec:
     """Tiles start to read at multiples of this many input pixels: the step of a grid that the network lays over its
     input, so that a tile's grid falls on that of the whole picture."""
     takes_place: bool = False
-    """Whether the network is called with `place`, a `tiling.Place`, for a tile of a larger picture."""
+    """Whether the network is called with `place`, a `Place`, for a tile of a larger picture."""
     size: SizeRule = SizeRule()
     window: Window | None = None
     """None for a network that treats every frame by itself."""
@@ -145,12 +145,14 @@ class ModelSpec:
     yields the frames made (N, C, H', W') in order. None where whole clips were used."""
     preparation: Cleaning | None = None
     """Defaults of a first step that has to see whole frames of the whole segment, once, before they are cut into tiles;
-    the network then offers `nets.clips.Prepares`. None for networks without such a step."""
+    the network then offers `interfaces.Prepares`. None for networks without such a step."""
     streams: bool = False
-    """Whether the network offers `nets.clips.Streams`: enlarged frames one by one, and memory that need not grow with the
+    """Whether the network offers `interfaces.Streams`: enlarged frames one by one, and memory that need not grow with the
     clip as fast as `Memory.feature_bytes` says."""
     channels: int = 3
     """Colour channels in and out."""
+    parameters: int | None = None
+    """Number of parameters; None where it is not stored, for networks of unpublished sizes (`registry.count_parameters`)."""
     precisions: tuple[Precision, ...] = ("fp32",)
     """Precisions proven to stay within their stated error."""
     bf16_loss_db: float | None = None
@@ -160,7 +162,7 @@ class ModelSpec:
     """The same where upframe's kernels run the network, which round less often."""
     exports: bool = False
     """Whether the network becomes one graph for frames of any height and width, so that all engines can run it and
-    `upframe export` can write it. A network that `takes_place` then offers `nets.tiles.TakesPlace`."""
+    `upframe export` can write it. A network that `takes_place` then offers `interfaces.TakesPlace`."""
     activation_bytes_per_px: int = 0
     """Measured peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures; for
     memory estimates."""

@@ -38,10 +38,6 @@ log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-"""How names of weights files end, in order of preference. The content decides what a file is, not this: a `.ckpt` may be
-PyTorch's or MindSpore's."""
-
 
 @dataclass(frozen=True)
 class WeightsFile:

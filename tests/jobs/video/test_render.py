@@ -27,9 +27,9 @@ from upframe.jobs.video.progress import VideoProgress, VideoReport
 from upframe.jobs.video.render import render
 from upframe.media.image.source import read_pixels
 from upframe.models import checkpoints
-from upframe.models.architectures import rlfn
-from upframe.models.architectures.realbasicvsr import realbasicvsr_spec_for
 from upframe.models.cards import Card
+from upframe.models.families import rlfn
+from upframe.models.families.realbasicvsr import realbasicvsr_spec_for
 from upframe.models.registry import Model, load
 from upframe.models.spec import Cleaning
 from upframe.upscaling.clips import ClipUpscaler

@@ -166,7 +166,7 @@ def test_tiff_beyond_four_gigabytes_becomes_bigtiff(tmp_path: Path, monkeypatch:
     """The limit is lowered instead of writing 4 GB."""
     pixels = noise(30, 40, 3)
     for limit, big in ((3600, False), (3599, True)):
-        monkeypatch.setattr("upframe.media.image.encoders._CLASSIC_TIFF_BYTES", limit)
+        monkeypatch.setattr("upframe.media.image.tiff_writer._CLASSIC_TIFF_BYTES", limit)
         path = write(tmp_path / "x.tif", pixels, "tiff", Metadata(exif=exif()))
         with tifffile.TiffFile(path) as tiff:
             assert tiff.is_bigtiff == big

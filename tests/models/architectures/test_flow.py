@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from upframe.models.architectures._flow import Layout, SPyNet, flow_warp, mm_names, with_normalisation
+from upframe.models.architectures._flow import Layout, SPyNet, flow_warp, with_normalisation
+from upframe.models.architectures._flow_names import mm_names
 
 DTYPES = [torch.float32, torch.float64]
 MM = ["mm_div32", "mm_odd_50x70", "mm_odd_97x33", "mm_tiny_20x31", "mm_tiny_8x8"]

@@ -21,6 +21,7 @@ from upframe.media.image.source import read_pixels
 from upframe.models.architectures import realbasicvsr
 from upframe.models.architectures._flow import flow_warp
 from upframe.models.architectures.realbasicvsr import BasicVSR, RealBasicVSR
+from upframe.models.families import realbasicvsr as realbasicvsr_family
 from upframe.models.interfaces import Keep
 from upframe.models.networks import MODELS
 from upframe.models.registry import count_parameters, load
@@ -45,11 +46,11 @@ def loaded(fixture: Any, dtype: torch.dtype) -> Any:
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     network: nn.Module
     if "image_cleaning.1.weight" in weights:
-        network = RealBasicVSR(**realbasicvsr.realbasicvsr_configuration(shapes))
-        network.load_state_dict(realbasicvsr.realbasicvsr_complete(weights))
+        network = RealBasicVSR(**realbasicvsr_family.realbasicvsr_configuration(shapes))
+        network.load_state_dict(realbasicvsr_family.realbasicvsr_complete(weights))
     else:
-        network = BasicVSR(**realbasicvsr.basicvsr_configuration(shapes))
-        network.load_state_dict(realbasicvsr.basicvsr_complete(weights))
+        network = BasicVSR(**realbasicvsr_family.basicvsr_configuration(shapes))
+        network.load_state_dict(realbasicvsr_family.basicvsr_complete(weights))
     return network.to(dtype).eval()
 
 
@@ -469,9 +470,9 @@ def test_recurrent_cleaning_can_be_trained_and_is_found_in_the_shapes() -> None:
     for name, parameter in network.named_parameters():
         assert (parameter.grad is None) == ("spynet." in name), name
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = realbasicvsr.realbasicvsr_configuration(shapes)
+    found = realbasicvsr_family.realbasicvsr_configuration(shapes)
     assert found == {"channels": 8, "propagation_blocks": 1, "cleaning_blocks": 1, "recurrent_cleaning": True}
-    spec = realbasicvsr.realbasicvsr_spec_for(**found)
+    spec = realbasicvsr_family.realbasicvsr_spec_for(**found)
     assert spec.name == "realbasicvsr-c8b1r1-recurrent-x4"
     assert spec.build().state_dict().keys() == shapes.keys()
 
@@ -486,13 +487,13 @@ def small_with_own_flow(**how: Any) -> RealBasicVSR:
 def test_our_flow_network_and_a_narrow_reconstruction_are_found_in_the_shapes() -> None:
     shapes = {name: tuple(value.shape) for name, value in small_with_own_flow().state_dict().items()}
     assert not any("spynet" in name for name in shapes)
-    found = realbasicvsr.realbasicvsr_configuration(shapes)
+    found = realbasicvsr_family.realbasicvsr_configuration(shapes)
     assert (found["reconstruction_channels"], found["flow"]) == (4, "correlation")
-    spec = realbasicvsr.realbasicvsr_spec_for(**found)
+    spec = realbasicvsr_family.realbasicvsr_spec_for(**found)
     assert (spec.name, spec.licence) == ("realbasicvsr-c8b1r1h4-cf-x4", "Apache-2.0")
     assert {name: tuple(value.shape) for name, value in spec.build().state_dict().items()} == shapes
     inner = {name.removeprefix("basicvsr."): shape for name, shape in shapes.items() if name.startswith("basicvsr.")}
-    plain = realbasicvsr.basicvsr_spec_for(**realbasicvsr.basicvsr_configuration(inner))
+    plain = realbasicvsr_family.basicvsr_spec_for(**realbasicvsr_family.basicvsr_configuration(inner))
     assert (plain.name, plain.family) == ("basicvsr-c8b1h4-cf-x4", "BasicVSR")
     assert {name: tuple(value.shape) for name, value in plain.build().state_dict().items()} == inner
 

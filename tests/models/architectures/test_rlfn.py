@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upframe.models import checkpoints
 from upframe.models.architectures import rlfn
 from upframe.models.architectures.rlfn import RFDB, RFDBR, RLFB, RLFN
+from upframe.models.families import rlfn as rlfn_family
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL
 from upframe.models.registry import count_parameters
@@ -55,8 +56,8 @@ def record_outputs(network: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", RANDOM)
 def test_equals_the_reference_with_seeded_weights(golden: ModuleType, name: str, dtype: torch.dtype) -> None:
     fixture = golden.Golden(f"rlfn/{name}")
-    state = fixture.weights(dtype, rename=rlfn.ntire_names)
-    spec = rlfn.spec_for(**rlfn.configuration({key: tuple(value.shape) for key, value in state.items()}))
+    state = fixture.weights(dtype, rename=rlfn_family.ntire_names)
+    spec = rlfn_family.spec_for(**rlfn_family.configuration({key: tuple(value.shape) for key, value in state.items()}))
     network = spec.build().to(dtype).eval()
     network.load_state_dict(state)
     with torch.inference_mode():
@@ -64,7 +65,7 @@ def test_equals_the_reference_with_seeded_weights(golden: ModuleType, name: str,
     seen = record_outputs(network)
     network(fixture.input("lr", dtype))  # with gradients no layer is fused with the next
     for key in fixture.names("mid."):
-        fixture.check(key, seen[rlfn.ntire_names(key.removeprefix("mid.").partition("#")[0])])
+        fixture.check(key, seen[rlfn_family.ntire_names(key.removeprefix("mid.").partition("#")[0])])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -88,7 +89,7 @@ def test_folding_the_value_range_leaves_the_function_of_the_picture_alone() -> N
     network = RLFN(channels=12, blocks=2, scale=3).double()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     folded = RLFN(channels=12, blocks=2, scale=3).double()
-    folded.load_state_dict(rlfn.fold_value_range(state))
+    folded.load_state_dict(rlfn_family.fold_value_range(state))
     picture = torch.rand(1, 3, 19, 22, dtype=torch.float64)
     with torch.inference_mode():
         # 1e-12: products are rounded at other places in float64, whose step at 1 is 2e-16
@@ -115,7 +116,7 @@ def test_parameter_counts_are_the_published_ones(name: str, parameters: int) -> 
     assert count_parameters(MODELS[name]) == parameters
 
 
-@pytest.mark.parametrize("spec", rlfn.SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", rlfn_family.SPECS, ids=lambda spec: spec.name)
 def test_minimum_size_is_claimed_exactly(spec: ModelSpec) -> None:
     network = spec.build().eval()
     assert spec.size.minimum == 15
@@ -155,7 +156,7 @@ def test_no_pixel_beyond_the_claimed_halo_has_influence(blocks: int, ablations: 
         (gradient,) = torch.autograd.grad(network(picture)[..., row, :].sum(), picture)
         seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
         back, on = max(back, row - int(seen.min())), max(on, int(seen.max()) - row)
-    claimed = rlfn.spec_for(channels=4, blocks=blocks, scale=1, inner_channels=4, **ablations).exact_halo_px
+    claimed = rlfn_family.spec_for(channels=4, blocks=blocks, scale=1, inner_channels=4, **ablations).exact_halo_px
     assert claimed is not None
     assert max(back, on) <= claimed
     assert max(back, on) > 0.75 * claimed  # not a wasteful claim either
@@ -166,11 +167,11 @@ def test_tiles_with_the_exact_halo_equal_the_whole_picture(ablations: dict[str, 
     torch.manual_seed(0)
     network = RLFN(channels=8, blocks=1, scale=2, **ablations).eval().double()
     picture = torch.rand(1, 3, 30, 230, dtype=torch.float64)
-    halo = rlfn.receptive_radius(1, **ablations)
+    halo = rlfn_family.receptive_radius(1, **ablations)
     with torch.inference_mode():
         whole = network(picture)
         for start, end in ((0, 60), (60, 130), (130, 230)):
-            read_start, read_end = read_range(start, end, 230, halo, rlfn.GRID_PX)
+            read_start, read_end = read_range(start, end, 230, halo, rlfn_family.GRID_PX)
             tile = network(picture[..., read_start:read_end], place=Place((0, read_start), (30, 230)))
             made = tile[..., (start - read_start) * 2 : (end - read_start) * 2]
             torch.testing.assert_close(made, whole[..., start * 2 : end * 2], atol=1e-12, rtol=0)
@@ -182,11 +183,11 @@ def test_a_tile_off_the_grid_is_refused() -> None:
 
 
 def test_names_of_the_ntire_repository_map_to_ours_and_others_stay() -> None:
-    assert rlfn.ntire_names("fea_conv.weight") == "conv_1.weight"
-    assert rlfn.ntire_names("LR_conv.bias") == "conv_2.bias"
-    assert rlfn.ntire_names("B3.esa.conv_f.weight") == "block_3.esa.conv_f.weight"
+    assert rlfn_family.ntire_names("fea_conv.weight") == "conv_1.weight"
+    assert rlfn_family.ntire_names("LR_conv.bias") == "conv_2.bias"
+    assert rlfn_family.ntire_names("B3.esa.conv_f.weight") == "block_3.esa.conv_f.weight"
     for name in ("upsampler.0.weight", "block_1.c5.bias", "B.weight", "Bx.weight", "plain"):
-        assert rlfn.ntire_names(name) == name
+        assert rlfn_family.ntire_names(name) == name
 
 
 # Blocks of the article's ablation (RL-17) -------------------------------------------------------------------------------
@@ -201,11 +202,11 @@ BLOCKS = [
 def test_other_blocks_are_recognised_from_their_weights(arguments: dict[str, Any]) -> None:
     with torch.device("meta"):
         state = RLFN(blocks=2, scale=2, **arguments).state_dict()
-    found = rlfn.configuration({name: tuple(value.shape) for name, value in state.items()})
+    found = rlfn_family.configuration({name: tuple(value.shape) for name, value in state.items()})
     as_published = {"esa_channels": 16}
     chosen = {name: value for name, value in arguments.items() if as_published.get(name) != value}
     assert found == {"blocks": 2, "scale": 2, "inner_channels": arguments["channels"], "colours": 3, **chosen}
-    spec = rlfn.spec_for(**found)
+    spec = rlfn_family.spec_for(**found)
     assert spec.name.startswith(f"rlfn-c{arguments['channels']}b2-{arguments['block']}-esa")
     assert checkpoints.recognise({name: torch.zeros(value.shape) for name, value in state.items()}).spec.name == spec.name
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.models import checkpoints
-from upframe.models.architectures import vapsr
 from upframe.models.architectures.vapsr import VAB, VapSR
+from upframe.models.families import vapsr as vapsr_family
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL
 from upframe.models.registry import count_parameters
@@ -52,7 +52,7 @@ def record_outputs(network: nn.Module) -> dict[str, Tensor]:
 def test_equals_the_reference_with_seeded_weights(golden: ModuleType, name: str, dtype: torch.dtype) -> None:
     fixture = golden.Golden(f"vapsr/{name}")
     state = fixture.weights(dtype)
-    spec = vapsr.spec_for(**vapsr.configuration({key: tuple(value.shape) for key, value in state.items()}))
+    spec = vapsr_family.spec_for(**vapsr_family.configuration({key: tuple(value.shape) for key, value in state.items()}))
     network = spec.build().to(dtype).eval()
     network.load_state_dict(state)
     seen = record_outputs(network)
@@ -84,7 +84,7 @@ def test_parameter_counts_are_the_published_ones(name: str, parameters: int) -> 
     assert count_parameters(MODELS[name]) == parameters
 
 
-@pytest.mark.parametrize("spec", vapsr.SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", vapsr_family.SPECS, ids=lambda spec: spec.name)
 def test_any_size_is_accepted(spec: ModelSpec) -> None:
     network = spec.build().eval()
     assert (spec.size.minimum, spec.size.multiple) == (1, 1)
@@ -100,11 +100,11 @@ ABLATIONS: list[dict[str, Any]] = [
     {"attention_last": True, "dilated_px": 7, "scale": 3},
 ]
 SIZE = {"channels": 6, "attention_channels": 6, "blocks": 2, "scale": 4}
-ABLATED = [vapsr.spec_for(**{**SIZE, **ablations}) for ablations in ABLATIONS]
+ABLATED = [vapsr_family.spec_for(**{**SIZE, **ablations}) for ablations in ABLATIONS]
 
 
 @pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
-@pytest.mark.parametrize("spec", [*vapsr.SPECS, *ABLATED], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*vapsr_family.SPECS, *ABLATED], ids=lambda spec: spec.name)
 def test_the_exact_halo_is_the_receptive_field_and_no_pixel_more(spec: ModelSpec, axis: int) -> None:
     """Gradients of one pixel's output reach exactly `exact_halo_px` input pixels to both sides.
 
@@ -130,10 +130,10 @@ def test_ablations_are_found_in_the_shapes(ablations: dict[str, Any]) -> None:
     arguments = {**SIZE, **ablations}
     with torch.device("meta"):
         state = VapSR(**arguments).state_dict()
-    found = vapsr.configuration({name: tuple(value.shape) for name, value in state.items()})
+    found = vapsr_family.configuration({name: tuple(value.shape) for name, value in state.items()})
     assert found == {"groups": 1, "colours": 3, **arguments}
     recognised = checkpoints.recognise({name: torch.zeros(value.shape) for name, value in state.items()})
-    assert recognised.spec.name == vapsr.spec_for(**arguments).name
+    assert recognised.spec.name == vapsr_family.spec_for(**arguments).name
     assert recognised.state.keys() == state.keys()
 
 

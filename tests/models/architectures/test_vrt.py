@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from upframe.models.architectures import _clip_flows, _deformable, _tokens, vrt
 from upframe.models.architectures._clip_flows import clip_flows, corners_of_neighbours
 from upframe.models.architectures._vrt_stages import Block, Checkpointing, Reshape, folded, unfolded
-from upframe.models.architectures.vrt import SPECS, VRT, Upsample
+from upframe.models.architectures.vrt import VRT, Upsample
+from upframe.models.families import vrt as vrt_family
+from upframe.models.families.vrt import SPECS
 from upframe.models.registry import count_parameters
 
 DTYPES = [torch.float32, torch.float64]
@@ -41,8 +43,8 @@ def test_every_reference_fixture_is_listed_here(shared: Path) -> None:
 
 def loaded(fixture: Any, dtype: torch.dtype) -> VRT:
     """The network of a fixture, as found from the shapes of its weights, without gradients."""
-    weights = vrt.complete(fixture.weights())
-    network = VRT(**vrt.configuration({name: tuple(value.shape) for name, value in weights.items()}))  # type: ignore[arg-type]
+    weights = vrt_family.complete(fixture.weights())
+    network = VRT(**vrt_family.configuration({name: tuple(value.shape) for name, value in weights.items()}))  # type: ignore[arg-type]
     network.load_state_dict(weights)
     return network.to(dtype).eval().requires_grad_(False)
 
@@ -176,11 +178,11 @@ def test_a_file_of_parameters_alone_is_completed_and_recognised(shared: Path, sp
     """Files for the same shapes cannot be told apart: the first published of them is taken."""
     facts = published(shared, spec.aliases[0])
     state = {name: torch.empty(shape, device="meta") for name, shape in facts["parameters"].items()}
-    completed = vrt.complete(state)
+    completed = vrt_family.complete(state)
     assert set(completed) == {*facts["parameters"], *facts["buffers"]}
     assert {str(completed[name].dtype).removeprefix("torch.") for name in facts["buffers"]} <= {"int64", "float32"}
-    arguments = vrt.configuration({name: tuple(value.shape) for name, value in completed.items()})
-    found = vrt.spec_for(**arguments)
+    arguments = vrt_family.configuration({name: tuple(value.shape) for name, value in completed.items()})
+    found = vrt_family.spec_for(**arguments)
     same = facts.get("same_as", spec.aliases[0])
     assert found.aliases == (same,)
     assert (found.scale, found.task, found.takes_sigma, found.window) == (spec.scale, spec.task, spec.takes_sigma, spec.window)
@@ -190,7 +192,7 @@ def test_constants_are_those_that_a_fresh_network_has() -> None:
     network = small()
     state = network.state_dict()
     buffers = {name for name, _ in network.named_buffers()}
-    completed = vrt.complete({name: value for name, value in state.items() if name not in buffers})
+    completed = vrt_family.complete({name: value for name, value in state.items() if name not in buffers})
     assert set(completed) == set(state)
     assert all(torch.equal(completed[name], state[name]) for name in buffers)
 
@@ -198,7 +200,7 @@ def test_constants_are_those_that_a_fresh_network_has() -> None:
 def test_an_unpublished_size_gets_a_name_of_its_own() -> None:
     network = small(takes_sigma=True, scale=1)
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    spec = vrt.spec_for(**vrt.configuration(shapes))
+    spec = vrt_family.spec_for(**vrt_family.configuration(shapes))
     assert (spec.name, spec.task, spec.takes_sigma) == ("vrt-c12d2-denoise", "denoise", True)
     rebuilt = spec.build()
     assert {n: v.shape for n, v in rebuilt.state_dict().items()} == {n: v.shape for n, v in network.state_dict().items()}
@@ -206,11 +208,11 @@ def test_an_unpublished_size_gets_a_name_of_its_own() -> None:
 
 def test_parameters_of_something_else_are_not_taken() -> None:
     with pytest.raises(KeyError):
-        vrt.configuration({"conv_first.weight": (64, 3, 3, 3)})
+        vrt_family.configuration({"conv_first.weight": (64, 3, 3, 3)})
     shapes = {name: tuple(value.shape) for name, value in small().state_dict().items()}
     shapes["stage1.residual_group1.blocks.0.attn.relative_position_bias_table"] = (100, 2)
     with pytest.raises(ValueError, match="100 relative positions"):
-        vrt.configuration(shapes)
+        vrt_family.configuration(shapes)
 
 
 def test_a_network_made_without_memory_runs_once_weights_are_put_in() -> None:

@@ -22,13 +22,14 @@ from upframe.models.architectures import vsr_transformer
 from upframe.models.architectures._position_code import PositionEncoding
 from upframe.models.architectures._window_blend import Windows, windows_along
 from upframe.models.architectures.vsr_transformer import Attention, FeedForward, Flows, PlainBlock, VSRTransformer, WindowNorm
+from upframe.models.families import vsr_transformer as vsr_transformer_family
 from upframe.pixels import to_unit
 
 DTYPES = [torch.float32, torch.float64]
 SMALL = ["vsrt_small_5f", "vsrt_small_7f", "vsrt_small_heads2_patch16_b2", "vsrt_small_patch4"]
 FULL = "vsrt_reds_full_config"
 PARTS = ["boff", "flow_wrapper", "positional_encoding", "stcsa_heads1", "stcsa_heads4"]
-OVERLAP = vsr_transformer.OVERLAP_PX
+OVERLAP = vsr_transformer_family.OVERLAP_PX
 
 
 def test_every_reference_fixture_is_listed_here(shared: Path) -> None:
@@ -43,10 +44,10 @@ def shapes_of(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def loaded(fixture: Any, dtype: torch.dtype) -> VSRTransformer:
     """The network of a fixture, as found from the shapes of its weights."""
     given = fixture.meta["ctor_args"]
-    weights = vsr_transformer.complete(fixture.weights())
+    weights = vsr_transformer_family.complete(fixture.weights())
     if given["num_frame"] == 7:  # with one layer, unlike the published ones, and its buffer is not among the weights
         weights["pos_embedding.penc.inv_freq"] = torch.tensor([1.0, 0.01])
-    found = vsr_transformer.configuration(shapes_of(weights))
+    found = vsr_transformer_family.configuration(shapes_of(weights))
     network = VSRTransformer(**(found | {"frames": given["num_frame"]}), heads=given["heads"], patch_px=given["patch_size"])
     network.load_state_dict(weights)
     return network.to(dtype).eval()
@@ -168,7 +169,7 @@ def test_gradients_equal_the_reference(golden: ModuleType) -> None:
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in parameters.values())
 
 
-@pytest.mark.parametrize("spec", vsr_transformer.SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", vsr_transformer_family.SPECS, ids=lambda spec: spec.name)
 def test_parameters_have_the_published_names_shapes_and_order(shared: Path, golden: ModuleType, spec: Any) -> None:
     published = json.loads((shared / "golden" / "state_dicts" / f"{spec.name.replace('-', '_')}.json").read_text())
     expected = published["parameters"] | {key: entry["shape"] for key, entry in published["buffers"].items()}
@@ -491,11 +492,11 @@ ABLATIONS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("ablations", "name"), ABLATIONS, ids=str)
 def test_ablations_are_found_in_the_shapes(ablations: dict[str, Any], name: str) -> None:
     state = small(**ablations).state_dict()
-    found = vsr_transformer.configuration(shapes_of(state))
+    found = vsr_transformer_family.configuration(shapes_of(state))
     assert {key: found[key] for key in found if key in ("attention", "directions", "flow")} == ablations
-    spec = vsr_transformer.spec_for(**found)
+    spec = vsr_transformer_family.spec_for(**found)
     assert spec.name == name
-    recognised = checkpoints.recognise(vsr_transformer.complete(state))
+    recognised = checkpoints.recognise(vsr_transformer_family.complete(state))
     assert (recognised.spec.name, recognised.parameters) == (name, found)
 
 
@@ -512,7 +513,7 @@ def test_no_ablation_has_parameters_that_do_nothing(ablations: dict[str, Any], n
 def test_weights_that_lack_their_flow_network_are_no_network_without_flow() -> None:
     state = small().state_dict()
     stripped = {name: value for name, value in state.items() if not name.startswith("spynet.")}
-    assert "flow" not in vsr_transformer.configuration(shapes_of(stripped))
+    assert "flow" not in vsr_transformer_family.configuration(shapes_of(stripped))
     with pytest.raises(ModelError, match="spynet"):
         checkpoints.recognise(stripped)
 
@@ -579,9 +580,9 @@ def test_unknown_choices_are_refused(wrong: dict[str, Any]) -> None:
 def test_tiles_begin_where_a_window_of_their_own_size_does() -> None:
     """A network with other windows has another grid."""
     arguments = {"extract_blocks": 1, "reconstruct_blocks": 1, "feed_forward_blocks": 1}
-    spec = vsr_transformer.spec_for(channels=8, frames=5, depth=1, window_px=40, **arguments)
+    spec = vsr_transformer_family.spec_for(channels=8, frames=5, depth=1, window_px=40, **arguments)
     assert (spec.phase_px, spec.halo_px) == (24, 24)
-    assert (vsr_transformer.REDS.phase_px, vsr_transformer.REDS.halo_px) == (48, 48)
+    assert (vsr_transformer_family.REDS.phase_px, vsr_transformer_family.REDS.halo_px) == (48, 48)
 
 
 # Weights and claims of the specs --------------------------------------------------------------------------------------
@@ -597,33 +598,33 @@ def test_arguments_are_found_in_the_shapes() -> None:
     }
     with torch.device("meta"):
         state = VSRTransformer(**arguments).state_dict()
-        found = vsr_transformer.configuration(shapes_of(state))
-        assert vsr_transformer.spec_for(**found).build().state_dict().keys() == state.keys()
+        found = vsr_transformer_family.configuration(shapes_of(state))
+        assert vsr_transformer_family.spec_for(**found).build().state_dict().keys() == state.keys()
     assert found == arguments
 
 
-@pytest.mark.parametrize("spec", vsr_transformer.SPECS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", vsr_transformer_family.SPECS, ids=lambda spec: spec.name)
 def test_a_published_file_is_recognised_without_its_constants(spec: Any) -> None:
     with torch.device("meta"):
         state = spec.build().state_dict()
     constants = ("spynet.spynet.mean", "spynet.spynet.std", "pos_embedding.penc.inv_freq")
-    completed = vsr_transformer.complete({name: value for name, value in state.items() if name not in constants})
+    completed = vsr_transformer_family.complete({name: value for name, value in state.items() if name not in constants})
     assert shapes_of(completed) == shapes_of(state)
-    assert vsr_transformer.spec_for(**vsr_transformer.configuration(shapes_of(completed))) is spec
+    assert vsr_transformer_family.spec_for(**vsr_transformer_family.configuration(shapes_of(completed))) is spec
 
 
 def test_other_weights_are_not_completed_and_not_recognised() -> None:
     state = {"conv_first.weight": torch.zeros(64, 3, 3, 3)}
-    assert vsr_transformer.complete(state).keys() == state.keys()
+    assert vsr_transformer_family.complete(state).keys() == state.keys()
     with pytest.raises(KeyError):
-        vsr_transformer.configuration(shapes_of(state))
+        vsr_transformer_family.configuration(shapes_of(state))
 
 
 def test_a_flow_network_in_the_other_layout_gets_our_names() -> None:
     plain = "spynet.spynet.basic_module.3.basic_module.4.weight"
-    assert vsr_transformer.parameter_name(plain) == "spynet.spynet.basic_module.3.basic_module.2.conv.weight"
+    assert vsr_transformer_family.parameter_name(plain) == "spynet.spynet.basic_module.3.basic_module.2.conv.weight"
     ours = small().state_dict()
-    assert [vsr_transformer.parameter_name(name) for name in ours] == list(ours)
+    assert [vsr_transformer_family.parameter_name(name) for name in ours] == list(ours)
 
 
 def test_published_scores_are_of_the_middle_of_mirrored_windows_in_crops() -> None:
@@ -634,7 +635,7 @@ def test_published_scores_are_of_the_middle_of_mirrored_windows_in_crops() -> No
         shapes.append(tuple(part.shape))
         return part.repeat_interleave(4, -1).repeat_interleave(4, -2)
 
-    scheme = vsr_transformer.REDS.score_scheme
+    scheme = vsr_transformer_family.REDS.score_scheme
     assert scheme is not None
     made = torch.stack(list(scheme(clip, enlarge)), 1)
     assert set(shapes) == {(1, 5, 3, 64, 64)}

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import make_photo
-from upframe.models.networks import MODELS
-from upframe.models.reference import PLAIN
+from upframe.models.networks import FAMILIES
 from upframe.models.reference.vrt import VRT
 from upframe.models.reference.vsr_transformer import VSRTransformer
 from upframe.pixels import to_unit
@@ -112,10 +111,12 @@ def clip(frames: int, height: int, width: int) -> Tensor:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_plain_form_equals_our_network(family: str, arguments: dict[str, Any], given: Tensor) -> None:
+def test_the_reference_form_equals_the_network(family: str, arguments: dict[str, Any], given: Tensor) -> None:
     """In float64, where the order of sums cannot hide a difference."""
-    ours = type(next(spec for spec in MODELS.values() if spec.family == family).build())(**arguments).double().eval()
-    plain = PLAIN[family](**arguments).double().eval()
+    registered = next(one for one in FAMILIES if one.name == family)
+    assert registered.reference is not None
+    ours = registered.network()(**arguments).double().eval()
+    plain = registered.reference()(**arguments).double().eval()
     plain.load_state_dict(ours.state_dict())
     before = given.clone()
     with torch.inference_mode():

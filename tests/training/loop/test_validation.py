@@ -16,7 +16,7 @@ from upframe.engines import TorchOptions
 from upframe.errors import UsageError
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
-from upframe.models.architectures import vsr_transformer
+from upframe.models.families import vsr_transformer
 from upframe.models.registry import load
 from upframe.pixels import matlab_bicubic_8bit
 from upframe.training.loop.validation import KEPT_SHEETS, HeldOut, validator

@@ -17,12 +17,8 @@ from upframe.media.image.decoder import Decoder, Limits, Reading, turn_upright, 
 from upframe.media.image.formats import FORMATS, SNIFF_BYTES, UNSUPPORTED, format_of_name, sniff
 from upframe.media.image.metadata import Metadata
 from upframe.media.image.opening import Stamp, open_regular, stamp
-from upframe.media.image.pillow import PillowDecoder
-from upframe.media.image.png import PngDecoder
-from upframe.media.image.tiff import TiffDecoder
 
 RGB8 = NDArray[np.uint8]
-
 """(H, W, 3) uint8."""
 
 
@@ -156,10 +152,17 @@ class ImageSource:
 
 
 def _make_decoder(reading: Reading, kind: str) -> Decoder:
+    """The decoder of a format, imported with its libraries when there is such a file."""
     if kind == "png":
+        from upframe.media.image.png import PngDecoder
+
         return PngDecoder(reading)
     if kind == "tiff":
+        from upframe.media.image.tiff import TiffDecoder
+
         return TiffDecoder(reading)
+    from upframe.media.image.pillow import PillowDecoder
+
     return PillowDecoder(reading, kind)
 
 

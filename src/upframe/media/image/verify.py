@@ -7,9 +7,6 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-import tifffile
-from PIL import Image
-
 from upframe.errors import InputError, VerifyError
 from upframe.media.frames import MediaInfo
 from upframe.media.image.decoder import Limits
@@ -79,6 +76,8 @@ def _check_complete(path: Path, format: str) -> None:
         elif format == "tiff":
             _check_tiff(file)
         else:  # WebP, AVIF and GIF: their lengths and ends were checked by probing
+            from PIL import Image
+
             with Image.open(file) as image:
                 image.verify()
 
@@ -103,6 +102,8 @@ def _check_png(file: BinaryIO) -> None:
 
 
 def _check_tiff(file: BinaryIO) -> None:
+    import tifffile
+
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:

@@ -214,18 +214,6 @@ def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([dx * (size[1] / w), dy * (size[0] / h)], dim=1)
 
 
-def mm_names(name: str) -> str:
-    """Translate a SPyNet parameter from the plain layout to its name in the mm layout; others keep their name.
-
-    `spynet.basic_module.3.basic_module.4.weight` → `spynet.basic_module.3.basic_module.2.conv.weight`.
-    """
-    head, inner, tail = name.rpartition(".basic_module.")
-    number, dot, parameter = tail.partition(".")
-    if not inner or not number.isdigit() or int(number) % 2 or parameter not in ("weight", "bias"):
-        return name
-    return f"{head}{inner}{int(number) // 2}{dot}conv.{parameter}"
-
-
 def with_normalisation(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return `state` with the buffers `mean` and `std` of the SPyNet at `prefix`, which some files lack."""
     completed = dict(state)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upframe.models.layers import OneStepConv2d
+
 
 def conv3x3(channels_in: int, channels_out: int, *, groups: int = 1) -> nn.Conv2d:
     """3×3 convolution with bias, zero-padded to keep the size."""
@@ -19,44 +21,6 @@ def conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 1)
 
 
-class PixelConv2d(nn.Conv2d):
-    """The convolution that sees the pixels, 3×3 with bias, zero-padded to keep the size.
-
-    Half precision is too coarse for pixels, and an error of these weights shifts the colours of a whole picture: most of RLFN
-    ×2's loss in bfloat16 (docs/speed.md). So this convolution can stay float32 where the rest is reduced (`reduced`).
-    """
-
-    def __init__(self, colours: int, channels: int) -> None:
-        super().__init__(colours, channels, 3, padding=1)
-        self.maps: torch.dtype | None = None
-        """Type of its result; None keeps it."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        made = super().forward(input if self.maps is None else input.to(self.weight.dtype))
-        return made if self.maps is None else made.to(self.maps)
-
-
-def reduced(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """`network`, changed in place to `dtype` but for convolutions that see pixels; these take float32 and give `dtype`."""
-    exact = [module for module in network.modules() if isinstance(module, PixelConv2d)]
-    states = [{name: value.clone() for name, value in module.state_dict().items()} for module in exact]
-    network.to(dtype)
-    for module, state in zip(exact, states, strict=True):
-        module.float().load_state_dict(state)
-        module.maps = dtype
-    return network
-
-
-def takes_float32(network: nn.Module) -> bool:
-    """Whether `reduced` leaves it what sees pixels."""
-    return any(isinstance(module, PixelConv2d) for module in network.modules())
-
-
-def multiply_input_by(factor: float, weight: Tensor) -> Tensor:
-    """The weight of a convolution that shall behave as if its input were multiplied by `factor`."""
-    return weight * factor
-
-
 def added(mine: Tensor, other: Tensor) -> Tensor:
     """Return `mine + other`, computed in `mine`, which nobody else holds, unless a gradient needs its old value."""
     return mine + other if torch.is_grad_enabled() else mine.add_(other)
@@ -65,14 +29,6 @@ def added(mine: Tensor, other: Tensor) -> Tensor:
 def multiplied(mine: Tensor, other: Tensor) -> Tensor:
     """Return `mine * other`, computed in the same way."""
     return mine * other if torch.is_grad_enabled() else mine.mul_(other)
-
-
-class OneStepConv2d(nn.Conv2d):
-    """Replacement that an engine may install for a convolution: it also computes the following step."""
-
-    def in_one_step(self, x: Tensor, *, slope: float = 1, other: Tensor | None = None, into_other: bool = False) -> Tensor:
-        """LeakyReLU of the convolution, and `other` added to it, which may be written into if `into_other`."""
-        raise NotImplementedError
 
 
 def convolved(conv: nn.Conv2d, x: Tensor, *, slope: float) -> Tensor:

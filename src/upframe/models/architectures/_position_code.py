@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from upframe.models.architectures._vsrt_constants import sines_per_axis
 from upframe.models.architectures._window_blend import Windows
 
 PositionCode = Literal["code", "paper", "none"]
@@ -53,11 +54,6 @@ class PositionEncoding(nn.Module):
         if self.variant == "code":
             return _code_by_frame(t, channels, windows, self.frames, dtype, device)
         return _code_by_channel(t, channels, windows, dtype, device)
-
-
-def sines_per_axis(size: int) -> int:
-    """How many of `size` frames or channels an axis gets: a third, rounded up to an even number."""
-    return 2 * math.ceil(size / 6)
 
 
 def frequencies(sines: int) -> Tensor:

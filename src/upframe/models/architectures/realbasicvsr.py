@@ -17,35 +17,24 @@ Correctness: every tensor of the reference, gradients included, in float32 and f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.models.architectures._correlation_flow import CorrelationFlow
-from upframe.models.architectures._flow import SPyNet, flow_warp, mm_names, with_normalisation
+from upframe.models.architectures._flow import SPyNet, flow_warp
 from upframe.models.architectures._layers import NarrowConv2d, ResidualBlocks, conv1x1, conv3x3, convolved
-from upframe.models.interfaces import Cleaned, Keep
-from upframe.models.spec import Chunk, Cleaning, Memory, ModelSpec, Window
+from upframe.models.architectures._realbasicvsr_constants import RECONSTRUCTION_PX, SCALE, FlowKind
+from upframe.models.interfaces import Cleaned, Enlargement, Keep
+from upframe.models.spec import Cleaning
 
-BASICVSR_PAPER = (
-    "BasicVSR: The Search for Essential Components in Video Super-Resolution and Beyond, CVPR 2021, "
-    "https://arxiv.org/abs/2012.02181"
-)
-REALBASICVSR_PAPER = "Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022, https://arxiv.org/abs/2111.12704"
-FlowKind = Literal["spynet", "correlation"]
-
-OFFICIAL_LICENCE = "Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution"
-SCALE = 4
 SLOPE = 0.1  # of every LeakyReLU here
 FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 # Pixels of a frame that are worked on at once; larger frames are cut into bands of rows.
 CLEANING_PX = 1 << 20  # a kilobyte each; bands overlap by 84 rows of the published network, so they should be tall
-RECONSTRUCTION_PX = 1 << 14  # nine kilobytes each, at 16 times the pixels; bands of 45 rows cost 3 % more than the whole
-LEAST_ROWS = 8  # of such a band
+LEAST_ROWS = 8  # of a band that is reconstructed
 
 
 class Upsample(nn.Module):
@@ -69,6 +58,9 @@ class Upsample(nn.Module):
         n, h, w, _ = made.shape
         pixels = made.view(n, h, w, 2, 2, c).transpose(2, 3)  # (N, H, 2, W, 2, C')
         return pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+    def kernel_form(self) -> Enlargement:
+        return Enlargement(self.upsample_conv, factor=2, slope=SLOPE)
 
     def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
         """The same, with LeakyReLU."""
@@ -352,143 +344,3 @@ class RealBasicVSR(nn.Module):
 
 def _mean_abs(residue: Tensor) -> float:
     return float(residue.detach().abs().mean(dtype=torch.promote_types(residue.dtype, torch.float32)))
-
-
-# Weights --------------------------------------------------------------------------------------------------------------
-def parameter_name(name: str) -> str:
-    """Translate a parameter whose flow network has the plain layout to its name in this module; others keep their name."""
-    return mm_names(name) if "spynet." in name else name
-
-
-def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` with the constants of SPyNet, which files of older releases lack."""
-    return with_normalisation(state, "spynet.")
-
-
-def realbasicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As `basicvsr_complete`."""
-    return with_normalisation(state, "basicvsr.spynet.")
-
-
-def basicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of `BasicVSR` that parameters of these shapes were made with.
-
-    Raises:
-        KeyError: a parameter that it has to look at is absent.
-    """
-    channels = shapes["backward_resblocks.main.0.weight"][0]
-    return {"channels": channels, "blocks": _blocks(shapes, "backward_resblocks."), **_rest(shapes, "")}
-
-
-def realbasicvsr_configuration(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The arguments of `RealBasicVSR` that parameters of these shapes were made with.
-
-    Raises:
-        KeyError: a parameter that it has to look at is absent.
-    """
-    is_recurrent = shapes["image_cleaning.0.main.0.weight"][1] > 3
-    return {
-        "channels": shapes["basicvsr.backward_resblocks.main.0.weight"][0],
-        "propagation_blocks": _blocks(shapes, "basicvsr.backward_resblocks."),
-        "cleaning_blocks": _blocks(shapes, "image_cleaning.0."),
-        **_rest(shapes, "basicvsr."),
-        **({"recurrent_cleaning": True} if is_recurrent else {}),
-    }
-
-
-def _rest(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
-    """Differences from the published networks."""
-    reconstruction_channels = shapes[f"{prefix}conv_hr.weight"][0]
-    rest: dict[str, Any] = {} if reconstruction_channels == 64 else {"reconstruction_channels": reconstruction_channels}
-    if any(name.startswith(f"{prefix}correlation_flow.") for name in shapes):
-        rest["flow"] = "correlation"
-    return rest
-
-
-def _blocks(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    return sum(name.startswith(f"{prefix}main.2.") and name.endswith(".conv1.weight") for name in shapes)
-
-
-# Specs ----------------------------------------------------------------------------------------------------------------
-def basicvsr_spec_for(*, channels: int, blocks: int, **rest: Any) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `basicvsr-c32b10-x4`."""
-    if (channels, blocks) == (64, 30) and not rest:
-        return BASICVSR
-    build = partial(BasicVSR, channels=channels, blocks=blocks, **rest)
-    return _spec(f"basicvsr-c{channels}b{blocks}{_suffix(**rest)}-x{SCALE}", "BasicVSR", build, licence=_licence(**rest))
-
-
-def _suffix(*, reconstruction_channels: int = 64, flow: FlowKind = "spynet", recurrent_cleaning: bool = False) -> str:
-    width = f"h{reconstruction_channels}" if reconstruction_channels != 64 else ""
-    return width + ("-cf" if flow == "correlation" else "") + ("-recurrent" if recurrent_cleaning else "")
-
-
-def _licence(*, flow: FlowKind = "spynet", **_: Any) -> str:
-    return OFFICIAL_LICENCE if flow == "spynet" else "Apache-2.0"
-
-
-def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int, **rest: Any) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `realbasicvsr-c32b10r5-x4`."""
-    sizes: dict[str, Any] = {"channels": channels, "propagation_blocks": propagation_blocks, "cleaning_blocks": cleaning_blocks}
-    if tuple(sizes.values()) == (64, 20, 20) and not rest:
-        return REALBASICVSR
-    if {**sizes, **rest} == OUR_SIZE:
-        return OURS
-    return _realbasicvsr_spec(sizes, rest)
-
-
-def _realbasicvsr_spec(sizes: Mapping[str, Any], rest: Mapping[str, Any], *, bf16_loss_db: float | None = None) -> ModelSpec:
-    channels, propagation_blocks, cleaning_blocks = sizes.values()
-    name = f"realbasicvsr-c{channels}b{propagation_blocks}r{cleaning_blocks}{_suffix(**rest)}-x{SCALE}"
-    build = partial(RealBasicVSR, **sizes, **rest)
-    return _spec(name, "RealBasicVSR", build, licence=_licence(**rest), bf16_loss_db=bf16_loss_db)
-
-
-# Measured with 64 channels; the number of blocks makes no difference. The reconstruction, at 16 times the pixels, takes most.
-MEMORY = (
-    Memory(fixed=39e6, per_px=2600, feature_bytes=410, chunk=Chunk(RECONSTRUCTION_PX, "rows", 11_000)),
-    Memory("bf16", fixed=31e6, per_px=2300, feature_bytes=280, chunk=Chunk(RECONSTRUCTION_PX, "rows", 4600)),
-)
-
-
-def _spec(
-    name: str,
-    family: str,
-    build: Callable[[], nn.Module],
-    *,
-    aliases: tuple[str, ...] = (),
-    licence: str = OFFICIAL_LICENCE,
-    bf16_loss_db: float | None = None,
-) -> ModelSpec:
-    cleans = family == "RealBasicVSR"
-    return ModelSpec(
-        name=name,
-        family=family,
-        build=build,
-        scale=SCALE,
-        # What one step in time reaches (41 px through 20 blocks, 2 px in the reconstruction) and some motion. With fresh
-        # weights on real clips 16 px already leave no more than 0.12 code values; trained weights look further.
-        halo_px=64,
-        exact_halo_px=None,  # features travel with every frame, and the flow's coarsest level sees hundreds of pixels
-        tiling="approximate",
-        window=Window(frames=None, overlap=4),  # fresh weights on real clips: 1.7 code values with 0, 0.8 with 1
-        memory=MEMORY,
-        preparation=Cleaning() if cleans else None,
-        streams=True,
-        paper=REALBASICVSR_PAPER if cleans else BASICVSR_PAPER,
-        licence=licence,
-        precisions=("fp32", "bf16"),
-        bf16_loss_db=bf16_loss_db,
-        kernels_bf16_loss_db=bf16_loss_db,
-        aliases=aliases,
-    )
-
-
-BASICVSR = _spec("basicvsr-x4", "BasicVSR", BasicVSR, aliases=("BasicVSR_x4", "BasicVSR", "basicvsr_reds4"))
-REALBASICVSR = _spec("realbasicvsr-x4", "RealBasicVSR", RealBasicVSR, aliases=("RealBasicVSR_x4", "RealBasicVSR"))
-_OUR_SIZES = {"channels": 32, "propagation_blocks": 6, "cleaning_blocks": 4}
-_OUR_REST = {"reconstruction_channels": 24, "flow": "correlation"}
-OUR_SIZE: dict[str, Any] = {**_OUR_SIZES, **_OUR_REST}
-OURS = _realbasicvsr_spec(_OUR_SIZES, _OUR_REST, bf16_loss_db=0.003)
-"""The size of the weights that we ship."""
-SPECS: tuple[ModelSpec, ...] = (BASICVSR, REALBASICVSR, OURS)

@@ -15,9 +15,8 @@ Correctness: every tensor of the reference, gradients included, in float32 and f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from functools import partial
-from typing import Unpack, cast, get_args
+from collections.abc import Collection
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +24,12 @@ from torch import Tensor, nn
 
 from upframe.models.architectures._clip_flows import ClipFlows, clip_flows, corners_of_neighbours
 from upframe.models.architectures._flow import SPyNet
-from upframe.models.architectures._published_tiling import Run, vrt_tiles
 from upframe.models.architectures._tokens import framewise, norm_linear, tokenwise
+from upframe.models.architectures._vrt_constants import LEVELS, MULTIPLE
 from upframe.models.architectures._vrt_stages import Block, BlockShape, Checkpointing, Resizing, Stage, TailLayer
-from upframe.models.architectures._vrt_weights import Arguments, complete, configuration
 from upframe.models.architectures._window_attention import Size3
-from upframe.models.spec import Memory, ModelSpec, SizeRule, Task, Window
 
-__all__ = ["SPECS", "VRT", "complete", "configuration", "spec_for"]
-
-PAPER = "VRT: A Video Restoration Transformer, IEEE TIP 2024, https://arxiv.org/abs/2201.12288"
-LICENCE = "CC BY-NC 4.0 (weights; non-commercial); the SPyNet inside: non-commercial research only, no redistribution"
 RESIZING: tuple[Resizing, ...] = ("keep", "down", "down", "down", "up", "up", "up")  # at the start of each stage
-LEVELS = (0, 1, 2, 3, 2, 1, 0)  # of each stage: how often the picture is halved
-MULTIPLE = 2 ** max(LEVELS)
 TAIL_CHANNELS = 64  # of the pictures that are enlarged
 TAIL_HALO = 3  # rows that the tail's convolutions reach: at most 1 + 1 at the input's size, the others at twice it or more
 TAIL_PX = 1 << 16  # output pixels of a frame made at once; 1 kB each
@@ -205,7 +196,7 @@ class VRT(nn.Module):
                     block.checkpointing = "none" if i in spared else kind
 
     def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
-        """As `models.interfaces.Checkpoints`; `except_stages` as `spared` of `checkpoint`."""
+        """As `interfaces.Checkpoints`; `except_stages` as `spared` of `checkpoint`."""
         if feed_forward and not attention:
             raise ValueError("VRT keeps a feed-forward's activations unless it computes attention again, too")
         self.checkpoint("all" if feed_forward else "attention" if attention else "none", spared=except_stages)
@@ -321,105 +312,3 @@ class VRT(nn.Module):
 def _sum(x: Tensor, y: Tensor) -> Tensor:
     """x + y; without gradients written into `x`."""
     return x + y if torch.is_grad_enabled() else x.add_(y)
-
-
-# Specs ----------------------------------------------------------------------------------------------------------------
-def spec_for(**arguments: Unpack[Arguments]) -> ModelSpec:
-    """The published spec of the network that `VRT` makes of these arguments, or one made for it, named for instance
-    `vrt-c24d4-x4`.
-
-    Weights for the two degradations of Vimeo-90K (003, 004) have the same shapes, and so do those for deblurring (005, 006,
-    007). They run in the same way, and the facts of one hold for the others. The first in `SPECS` represents them.
-    """
-    for spec in SPECS:
-        if cast("partial[VRT]", spec.build).keywords == arguments:
-            return spec
-    scale = arguments["scale"]
-    task: Task = "upscale" if scale > 1 else "deblur"
-    if not arguments["warped_frames"]:
-        task = "interpolate"
-    elif arguments["takes_sigma"]:
-        task = "denoise"
-    name = f"vrt-c{arguments['width']}d{arguments['depth']}-" + (f"x{scale}" if scale > 1 else task)
-    return _spec(name, task, arguments)
-
-
-def as_published(clip: Tensor, run: Run, *, tile: Size3, scale: int, window: Size3) -> Iterator[Tensor]:
-    """The frames of a clip as they were made for the published scores: in pieces of `tile` that share 2 frames and 20 px."""
-    yield from vrt_tiles(clip, run, tile=tile, overlap=(2, 20, 20), scale=scale, window=window).unbind(1)
-
-
-# Memory as measured with the published widths. The number of blocks makes no difference, nor do further frames to align. In
-# half precision features stay float32, so little is saved.
-_ENLARGES = (
-    Memory(fixed=86e6, per_px=12_500, per_px_frame=1900),
-    Memory("bf16", fixed=86e6, per_px=11_300, per_px_frame=1900),
-)
-_RESTORES = (Memory(fixed=72e6, per_px=11_000, per_px_frame=1850),)
-_INTERPOLATES = (Memory(fixed=43e6, per_px_frame=2240), Memory("bf16", fixed=72e6, per_px_frame=2240))
-
-
-def _spec(name: str, task: Task, arguments: Arguments, *, alias: str | None = None) -> ModelSpec:
-    """A spec of the network that `VRT` makes of these arguments."""
-    scale, depth, side = arguments["scale"], arguments["window_frames"], arguments["window_px"]
-    window = Window(24, overlap=2, minimum=1 + max(arguments["warped_frames"] // 2, 1), multiple=depth)
-    if task == "interpolate":
-        window = Window(depth, overlap=depth - 1, minimum=depth, multiple=depth)
-    scheme = partial(as_published, tile=(40, 128, 128), scale=scale, window=(depth, side, side))
-    return ModelSpec(
-        name=name,
-        family="VRT",
-        build=partial(VRT, **arguments),  # type: ignore[arg-type]  # truth values are numbers here
-        scale=scale,
-        halo_px=20,  # as much as the published pieces of a frame share
-        exact_halo_px=None,  # features travel with every frame, and windows at an eighth of the size see 64 px
-        tiling="approximate",
-        phase_px=MULTIPLE,  # so that pixels fall together as in the whole picture where it is halved
-        task=task,
-        takes_sigma=bool(arguments["takes_sigma"]),
-        size=SizeRule(minimum=MULTIPLE * side, multiple=MULTIPLE),
-        window=window,
-        score_scheme=None if task == "interpolate" else scheme,
-        memory=_INTERPOLATES if task == "interpolate" else _ENLARGES if task == "upscale" else _RESTORES,
-        paper=PAPER,
-        licence=LICENCE,
-        precisions=("fp32", "bf16"),
-        aliases=() if alias is None else (alias,),
-    )
-
-
-REDS6: Arguments = {
-    "scale": 4,
-    "window_frames": 6,
-    "window_px": 8,
-    "width": 120,
-    "depth": 8,
-    "mutual_depth": 6,
-    "tail_width": 180,
-    "tail_depth": 4,
-    "tail_layers": 6,
-    "single_frame_layers": 2,
-    "heads": 6,
-    "mlp_ratio": 2,
-    "warped_frames": 2,
-    "deformable_groups": 12,
-    "takes_sigma": 0,
-    "qkv_bias": 1,
-}
-REDS16: Arguments = {**REDS6, "window_frames": 8, "warped_frames": 6, "deformable_groups": 24}
-VIMEO: Arguments = {**REDS6, "window_frames": 8, "warped_frames": 4, "deformable_groups": 16}
-DEBLUR: Arguments = {**REDS6, "scale": 1, "width": 96, "tail_width": 120, "tail_layers": 4, "deformable_groups": 16}
-DENOISE: Arguments = {**DEBLUR, "takes_sigma": 1}
-INTERPOLATE: Arguments = {**DEBLUR, "window_frames": 4, "single_frame_layers": 0, "warped_frames": 0, "deformable_groups": 12}
-
-SPECS: tuple[ModelSpec, ...] = (
-    _spec("vrt-reds6-x4", "upscale", REDS6, alias="001_VRT_videosr_bi_REDS_6frames"),
-    _spec("vrt-reds16-x4", "upscale", REDS16, alias="002_VRT_videosr_bi_REDS_16frames"),
-    _spec("vrt-vimeo-bi-x4", "upscale", VIMEO, alias="003_VRT_videosr_bi_Vimeo_7frames"),
-    _spec("vrt-vimeo-bd-x4", "upscale", VIMEO, alias="004_VRT_videosr_bd_Vimeo_7frames"),
-    _spec("vrt-deblur-dvd", "deblur", DEBLUR, alias="005_VRT_videodeblurring_DVD"),
-    _spec("vrt-deblur-gopro", "deblur", DEBLUR, alias="006_VRT_videodeblurring_GoPro"),
-    _spec("vrt-deblur-reds", "deblur", DEBLUR, alias="007_VRT_videodeblurring_REDS"),
-    _spec("vrt-denoise-davis", "denoise", DENOISE, alias="008_VRT_videodenoising_DAVIS"),
-    _spec("vrt-interpolate-vimeo", "interpolate", INTERPOLATE, alias="009_VRT_videofi_Vimeo_4frames"),
-)

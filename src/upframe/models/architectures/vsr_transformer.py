@@ -16,9 +16,8 @@ Correctness: every tensor of the reference, gradients included, in float32 and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Unpack, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,23 +27,19 @@ from torch.utils.checkpoint import checkpoint
 from upframe.models.architectures._flow import SPyNet, flow_warp
 from upframe.models.architectures._layers import ResidualBlock, ResidualBlocks, conv1x1, conv3x3
 from upframe.models.architectures._position_code import PositionCode, PositionEncoding
-from upframe.models.architectures._published_tiling import Run, mirrored_windows, vsrt_crops
-from upframe.models.architectures._vsrt_weights import BRANCHES, Ablations, Directions, complete, configuration, parameter_name
+from upframe.models.architectures._vsrt_constants import (
+    BRANCHES,
+    FEATURE_PX,
+    FEED_FORWARD_BLOCKS,
+    OVERLAP_PX,
+    SCALE,
+    WINDOW_PX,
+    Directions,
+)
 from upframe.models.architectures._window_blend import Windows
-from upframe.models.spec import Chunk, Memory, ModelSpec, Window
 from upframe.pixels import mirror_pad
 
-__all__ = ["SPECS", "VSRTransformer", "complete", "configuration", "parameter_name", "spec_for"]
-
-PAPER = "Video Super-Resolution Transformer, 2021, https://arxiv.org/abs/2106.06847"
-SCALE = 4
-WINDOW_PX = 64  # what published networks are trained on
-# Of neighbouring windows. A small trained network on Vid4: 25.106 dB (RGB, first five frames' centre) with 0 px, 25.110 with
-# 16, 25.111 with 32, which is half as much attention again; the published crops give the same at four times the work.
-OVERLAP_PX = 16
-FEED_FORWARD_BLOCKS = 30  # in each branch, as released
 # Pixels of frames that are worked on at once; they change rounding at most.
-FEATURE_PX = 1 << 15  # frames of a batch in stacks of residual blocks, three features each
 FLOW_PX = 1 << 15  # pairs of frames
 RECONSTRUCTION_PX = 1 << 12  # nine kilobytes each, at 16 times the pixels; bands of rows that overlap by 4
 
@@ -331,7 +326,7 @@ class VSRTransformer(nn.Module):
         self.conv_last = conv3x3(channels, 3)
 
     def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
-        """As `models.interfaces.Checkpoints`; here for all layers or none."""
+        """As `interfaces.Checkpoints`; here it is all layers or none."""
         if except_stages:
             raise ValueError("VSR-Transformer has no stages to except")
         self.checkpointing = attention or feed_forward
@@ -391,104 +386,3 @@ class VSRTransformer(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             return cast("Tensor", checkpoint(module, *given, use_reentrant=False))
         return module(*given)
-
-
-# Specs ----------------------------------------------------------------------------------------------------------------
-def spec_for(
-    *,
-    channels: int,
-    frames: int,
-    depth: int,
-    window_px: int,
-    extract_blocks: int,
-    reconstruct_blocks: int,
-    feed_forward_blocks: int,
-    **ablations: Unpack[Ablations],
-) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `vsrt-c16d2f5-x4`.
-
-    Args:
-        ablations: As `configuration` finds them: none that are as published.
-    """
-    arguments = (channels, frames, depth, window_px, extract_blocks, reconstruct_blocks, feed_forward_blocks)
-    if not ablations:
-        if arguments == (64, 5, 5, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
-            return REDS
-        if arguments == (64, 7, 7, WINDOW_PX, 5, 30, FEED_FORWARD_BLOCKS):
-            return VIMEO
-    build = partial(
-        VSRTransformer,
-        channels=channels,
-        frames=frames,
-        depth=depth,
-        window_px=window_px,
-        extract_blocks=extract_blocks,
-        reconstruct_blocks=reconstruct_blocks,
-        feed_forward_blocks=feed_forward_blocks,
-        **ablations,
-    )
-    name = f"vsrt-c{channels}d{depth}f{frames}{_marks(ablations)}-x{SCALE}"
-    return _spec(name, build, frames=frames, window_px=window_px)
-
-
-def _marks(ablations: Ablations) -> str:
-    """Return the suffix of a name for `ablations`, for instance "-blocks-backward-noflow"."""
-    directions = ablations.get("directions")
-    marks = ["" if ablations.get("attention", True) else "-blocks", f"-{directions}" if directions else ""]
-    return "".join((*marks, "" if ablations.get("flow", True) else "-noflow"))
-
-
-def as_published(clip: Tensor, run: Run, *, frames: int) -> Iterator[Tensor]:
-    """The enlarged frames of a clip as they were made for the published scores: each the middle of a window of `frames`,
-    mirrored at the ends of the clip, in crops of 64×64 px."""
-    for window in mirrored_windows(clip.shape[1], frames=frames):
-        yield vsrt_crops(clip[:, list(window)], run, scale=SCALE)
-
-
-def _spec(
-    name: str,
-    build: Callable[[], nn.Module],
-    *,
-    frames: int,
-    window_px: int = WINDOW_PX,
-    aliases: tuple[str, ...] = (),
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        family="VSR-Transformer",
-        build=build,
-        scale=SCALE,
-        # A window's step. A small trained network on Vid4 leaves 2 code values at most where tiles meet and 0.2 on average
-        # (root mean square); 16 px do better where windows of tile and picture happen to end together, worse elsewhere.
-        halo_px=window_px - OVERLAP_PX,
-        exact_halo_px=None,  # a value depends on all of its window, and so through the layers on the whole frame
-        tiling="approximate",
-        phase_px=window_px - OVERLAP_PX,  # so that a tile's windows are those of the picture
-        memory=(  # measured with 64 channels; the number of layers and blocks makes no difference
-            Memory(fixed=75e6, per_px_frame=1120, chunk=Chunk(FEATURE_PX, "frames", 1390)),
-            Memory("bf16", fixed=62e6, per_px_frame=560, chunk=Chunk(FEATURE_PX, "frames", 70)),
-        ),
-        # The outermost frames have one neighbour only; blended over two frames, they weigh a third. Attention has them see
-        # all others of their window: in a small network they lose less than 0.01 dB.
-        window=Window(frames=frames, overlap=2),
-        score_scheme=partial(as_published, frames=frames),
-        paper=PAPER,
-        licence="none stated; code Apache-2.0; the SPyNet inside: non-commercial research only, no redistribution",
-        precisions=("fp32", "bf16"),
-        aliases=aliases,
-    )
-
-
-REDS = _spec(
-    "vsrt-reds-x4",
-    partial(VSRTransformer, frames=5, depth=5),
-    frames=5,
-    aliases=("vsrTransformer_reds", "vsrTransformer_x4_REDS", "vsrTransformer_reds_x4", "VSR-Transformer", "vsrTransformer"),
-)
-VIMEO = _spec(
-    "vsrt-vimeo-x4",
-    partial(VSRTransformer, frames=7, depth=7),
-    frames=7,
-    aliases=("vsrTransformer_vimeo", "vsrTransformer_x4_Vimeo", "vsrTransformer_vimeo_x4", "vsrTransformer_vimeo90k"),
-)
-SPECS: tuple[ModelSpec, ...] = (REDS, VIMEO)

@@ -29,7 +29,7 @@ class Upsample(nn.Module):
 
 
 class BasicVSR(nn.Module):
-    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W); `models.architectures.realbasicvsr` explains the arguments."""
+    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W); the arguments are explained in `architectures/realbasicvsr.py`."""
 
     def __init__(self, *, channels: int = 64, blocks: int = 30) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class BasicVSR(nn.Module):
 
 
 class RealBasicVSR(nn.Module):
-    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W), cleaned once; `models.architectures.realbasicvsr` explains the arguments."""
+    """(N, T, 3, H, W) → (N, T, 3, 4 H, 4 W), cleaned once; the arguments are explained in `architectures/realbasicvsr.py`."""
 
     def __init__(self, *, channels: int = 64, propagation_blocks: int = 20, cleaning_blocks: int = 20) -> None:
         super().__init__()

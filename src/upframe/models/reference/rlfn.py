@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class RLFN(nn.Module):
-    """(N, C, H, W) → (N, C, scale·H, scale·W); `models.architectures.rlfn` explains the arguments."""
+    """(N, C, H, W) → (N, C, scale·H, scale·W); the arguments are explained in `architectures/rlfn.py`."""
 
     def __init__(
         self, *, channels: int = 52, blocks: int = 6, scale: int = 4, inner_channels: int | None = None, colours: int = 3

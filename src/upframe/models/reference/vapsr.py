@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class VapSR(nn.Module):
-    """(N, C, H, W) → (N, C, scale·H, scale·W); `models.architectures.vapsr` explains the arguments."""
+    """(N, C, H, W) → (N, C, scale·H, scale·W); the arguments are explained in `architectures/vapsr.py`."""
 
     def __init__(
         self,

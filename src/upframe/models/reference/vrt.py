@@ -408,7 +408,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv3d:
 class VRT(nn.Module):
     """(N, T, C, H, W) → (N, T, C, scale·H, scale·W), or the frame in the middle when it interpolates.
 
-    Sides must be multiples of 8 and at least 8 windows long; `models.architectures.vrt` explains the arguments.
+    Sides must be multiples of 8 and at least 8 windows long; the arguments are explained in `architectures/vrt.py`.
     """
 
     def __init__(

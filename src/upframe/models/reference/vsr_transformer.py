@@ -135,8 +135,8 @@ class SineCode(nn.Module):
 
 
 class VSRTransformer(nn.Module):
-    """(N, T, 3, S, S) → (N, T, 3, 4 S, 4 S) with S = `window_px`; `models.architectures.vsr_transformer` explains the
-    arguments."""
+    """(N, T, 3, S, S) → (N, T, 3, 4 S, 4 S) with S = `window_px`; the arguments are explained in
+    `architectures/vsr_transformer.py`."""
 
     def __init__(
         self,

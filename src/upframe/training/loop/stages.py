@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from upframe.errors import InputError, ModelError, UpframeError, UsageError
 from upframe.models.architectures._correlation_flow import CorrelationFlow
-from upframe.models.architectures._flow import SPyNet, mm_names
+from upframe.models.architectures._flow import SPyNet
+from upframe.models.architectures._flow_names import mm_names
 from upframe.models.checkpoints import recognise
 from upframe.models.interfaces import Checkpoints
 from upframe.models.spec import ModelSpec

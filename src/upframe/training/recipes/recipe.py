@@ -425,10 +425,9 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     Raises:
         UsageError: if the model is unknown, or the network does not take these options.
     """
-    # These imports load torch, which reading and listing recipes does not need.
-    import torch
+    import torch  # reading and listing recipes does not need it
 
-    from upframe.models.networks import ARCHITECTURES, MODELS
+    from upframe.models.networks import MODELS, family_of
 
     if recipe.model in FLOW_NETWORKS:
         return _flow_spec(recipe)
@@ -441,13 +440,13 @@ def model_spec(recipe: Recipe) -> ModelSpec:
     spec = MODELS[recipe.model]
     if not recipe.model_options:
         return spec
-    fields.check_arguments(spec.build, recipe.model_options, subject=f"recipe {recipe.name}")
+    family = family_of(spec)
+    fields.check_arguments(family.network(), recipe.model_options, subject=f"recipe {recipe.name}")
     build = partial(spec.build, **recipe.model_options)
-    architecture = next(one for one in ARCHITECTURES if one.family == spec.family)
     try:
         with torch.device("meta"):
             shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
-        made = architecture.spec_for(**architecture.configuration(shapes))
+        made = family.spec_for(**family.configuration(shapes))
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         happened = f"{recipe.model} cannot be built with its model_options ({error})"
         raise UsageError(f"recipe {recipe.name}", happened, "change them") from error

@@ -12,7 +12,7 @@ GPUs with two clips each in the first stage and one in the second; hours are not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from upframe.training.recipes.recipe import (
@@ -188,3 +188,18 @@ def b16_l20() -> Recipe:
     Command: as `realbasicvsr-x4-b48-l10`. To reach: less than `realbasicvsr-x4-wogan`, which is its 16 clips of 30.
     """
     return batch_length_sweep(lengths=(20,), total_frames=None)[0]
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "realbasicvsr-x4": realbasicvsr_x4,
+    "realbasicvsr-x4-paper": realbasicvsr_x4_paper,
+    "realbasicvsr-x4-wogan": realbasicvsr_x4_wogan,
+    "realbasicvsr-x4-no-cleaning-loss": realbasicvsr_x4_no_cleaning_loss,
+    "realbasicvsr-x4-no-cleaning": realbasicvsr_x4_no_cleaning,
+    "realbasicvsr-x4-recurrent-cleaning": realbasicvsr_x4_recurrent_cleaning,
+    "realbasicvsr-x4-b48-l10": b48_l10,
+    "realbasicvsr-x4-b24-l20": b24_l20,
+    "realbasicvsr-x4-b16-l10": b16_l10,
+    "realbasicvsr-x4-b16-l20": b16_l20,
+}
+"""The recipes of this file by name."""

@@ -10,6 +10,7 @@ the authors trained is not published. With `--set steps=…` and `--set schedule
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from upframe.training.recipes.fields import Scalar
@@ -195,3 +196,21 @@ def rfdbr52() -> Recipe:
     Command: `upframe train rlfn-x4-rfdbr52 --data DIV2K_train_HR --out runs/rfdbr52`. To compare with `rlfn-x4-ws-0`.
     """
     return _block("rlfn-x4-rfdbr52", "rfdbr", channels=52, esa_channels=16)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "rlfn-x2": rlfn_x2,
+    "rlfn-x4": rlfn_x4,
+    "rlfn-s-x2": rlfn_s_x2,
+    "rlfn-s-x4": rlfn_s_x4,
+    "rlfn-x4-ws-0": ws_0,
+    "rlfn-x4-ws-1": ws_1,
+    "rlfn-x4-ws-2": ws_2,
+    "rlfn-x4-e2000": e2000,
+    "rlfn-x4-clr": clr,
+    "rlfn-x4-vgg": rlfn_x4_vgg,
+    "rlfn-x4-rfdb": rfdb,
+    "rlfn-x4-rfdbr48": rfdbr48,
+    "rlfn-x4-rfdbr52": rfdbr52,
+}
+"""The recipes of this file by name."""

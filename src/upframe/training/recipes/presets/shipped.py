@@ -9,6 +9,7 @@ nobody can argue that such a term extends to the weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -297,3 +298,23 @@ def tricks_contrastive() -> Recipe:
     Command: as `tricks-ws-1`. To compare with it.
     """
     return _trick("tricks-contrastive", *warm_started(_trick_stage(), starts=1, last=CONTRASTIVE))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "photo-x2": photo_x2,
+    "photo-x3": photo_x3,
+    "photo-x4": photo_x4,
+    "photo-vapsr-x2": photo_vapsr_x2,
+    "photo-vapsr-x3": photo_vapsr_x3,
+    "photo-vapsr-x4": photo_vapsr_x4,
+    "photo-real-x4": photo_real_x4,
+    "flow": flow,
+    "video-x4": video_x4,
+    "video-real-x4": video_real_x4,
+    "video-real-x4-gan": video_real_x4_gan,
+    "tricks-ws-1": tricks_ws_1,
+    "tricks-e2000": tricks_e2000,
+    "tricks-clr": tricks_clr,
+    "tricks-contrastive": tricks_contrastive,
+}
+"""The recipes of this file by name."""

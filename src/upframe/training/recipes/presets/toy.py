@@ -5,6 +5,7 @@ Each recipe needs only photographs or clips. Flow networks are fresh, and there 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from upframe.training.recipes.fields import Scalar
@@ -155,3 +156,13 @@ def toy_vsrt() -> Recipe:
     }
     stages = (warmup, main)
     return replace(full, name="toy-vsrt", model_options=options, stages=stages, protocol="vid4-y", cadence=CADENCE)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "toy-rlfn": toy_rlfn,
+    "toy-vapsr": toy_vapsr,
+    "toy-realbasicvsr": toy_realbasicvsr,
+    "toy-vrt": toy_vrt,
+    "toy-vsrt": toy_vsrt,
+}
+"""The recipes of this file by name."""

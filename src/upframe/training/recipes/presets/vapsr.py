@@ -16,6 +16,7 @@ had these layers, and how they were trained, is inferred and not published; here
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from upframe.training.recipes.fields import Scalar
@@ -125,3 +126,17 @@ def attention_inside() -> Recipe:
     before it.
     """
     return _step("vapsr-x4-attention-inside", {"dilated_px": 7})
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "vapsr-x2": vapsr_x2,
+    "vapsr-x3": vapsr_x3,
+    "vapsr-x4": vapsr_x4,
+    "vapsr-s-x4": vapsr_s_x4,
+    "vapsr-x4-pixel-attention": pixel_attention,
+    "vapsr-x4-large-kernel": large_kernel,
+    "vapsr-x4-separable": separable,
+    "vapsr-x4-pixel-norm": pixel_norm,
+    "vapsr-x4-attention-inside": attention_inside,
+}
+"""The recipes of this file by name."""

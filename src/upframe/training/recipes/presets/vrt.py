@@ -10,6 +10,7 @@ longer clips. Less memory: `--set accumulation=…` keeps the result, `--set cli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from upframe.training.recipes.recipe import (
@@ -99,3 +100,13 @@ def vrt_004() -> Recipe:
     stages.main.start_from=runs/vrt-002/last.pth`. To reach: UDM10 41.05, Vimeo-90K-T 38.72, Vid4 29.42 dB on Y.
     """
     return Recipe(name="vrt-004", model="vrt-vimeo-bd-x4", stages=(_stage(_vimeo(blurred=True)),), protocol="udm10-y")
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "vrt-001": vrt_001,
+    "vrt-001-mindediting": vrt_001_mindediting,
+    "vrt-002": vrt_002,
+    "vrt-003": vrt_003,
+    "vrt-004": vrt_004,
+}
+"""The recipes of this file by name."""

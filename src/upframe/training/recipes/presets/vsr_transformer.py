@@ -12,6 +12,7 @@ published.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from upframe.training.recipes.fields import Scalar
@@ -146,3 +147,16 @@ def _with_frames(frames: int) -> Recipe:
 def _ablated(name: str, options: dict[str, Scalar], *, frames: int = 5, has_flow: bool = True) -> Recipe:
     stages = _stages(_reds(frames), batch=32, steps=1_200_000, schedule=REDS_SCHEDULE, has_flow=has_flow)
     return Recipe(name=name, model="vsrt-reds-x4", model_options=options, stages=stages, protocol="reds4-rgb")
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "vsrt-reds": vsrt_reds,
+    "vsrt-reds-paper": vsrt_reds_paper,
+    "vsrt-reds-frames-3": vsrt_reds_frames_3,
+    "vsrt-reds-frames-7": vsrt_reds_frames_7,
+    "vsrt-reds-no-flow": vsrt_reds_no_flow,
+    "vsrt-reds-no-attention": vsrt_reds_no_attention,
+    "vsrt-reds-no-boff": vsrt_reds_no_boff,
+    "vsrt-vimeo": vsrt_vimeo,
+}
+"""The recipes of this file by name."""
