@@ -10,8 +10,9 @@ from torch import Tensor
 
 from upframe.errors import OptionError, check_choice, check_whole
 from upframe.machine import has_fast_bf16
+from upframe.models.calling import channels_last as channels_last
+from upframe.models.calling import padded as padded
 from upframe.models.spec import ModelSpec, Place, Precision
-from upframe.pixels import mirror_pad
 
 BF16_LOSS_DB = 0.015
 """Most that bfloat16 may cost on Set5 to be chosen by "auto"."""
@@ -52,21 +53,6 @@ class Engine(Protocol):
     def in_float32(self) -> Engine:
         """An engine for the same network in float32; itself if it is one."""
         ...
-
-
-def padded(x: Tensor, spec: ModelSpec) -> Tensor:
-    """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
-    h, w = x.shape[-2:]
-    return mirror_pad(x, bottom=spec.size.padded(h) - h, right=spec.size.padded(w) - w)
-
-
-def channels_last(x: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """(N, C, H, W) of that type and place, and with the strides of the layout to the letter.
-
-    A single picture out of an (H, W, C) array passes for channels-last whatever its stride along N, and torch leaves it so.
-    Its convolutions, however, then run as if it were planar, all through the network, at half the speed.
-    """
-    return torch.empty(x.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(x)
 
 
 def choose_precision(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upframe.engines.base import Engine, channels_last, check_running, choose_precision, is_out_of_memory, padded
 from upframe.errors import OutOfMemoryError, check_flag
 from upframe.machine import check_device, pick_device
+from upframe.models.calling import padded_in_time
 from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
 from upframe.models.layers import reduced, takes_float32
 from upframe.models.registry import Model
@@ -96,7 +97,7 @@ class TorchEngine:
                 frames = channels_last(padded(clip.flatten(0, 1), self.spec), self._dtype, self.device)
                 out: Tensor = self._network(frames, **facts).float().cpu()
             else:
-                whole = self._padded_in_time(padded(clip, self.spec)).to(self.device)
+                whole = padded_in_time(padded(clip, self.spec), self.spec).to(self.device)
                 out = self._network(whole, **facts)[:, :t].float().cpu()
         s = self.spec.scale
         return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
@@ -163,16 +164,6 @@ class TorchEngine:
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def _padded_in_time(self, clip: Tensor) -> Tensor:
-        """(N, T, ...) mirrored at its end, last frame included, to a length that the network accepts and likes."""
-        t, window = clip.shape[1], self.spec.window
-        assert window is not None
-        wanted = -(-max(t, window.minimum) // window.multiple) * window.multiple
-        if wanted == t:
-            return clip
-        there_and_back = [*range(t), *reversed(range(t))]
-        return clip[:, [there_and_back[i % (2 * t)] for i in range(wanted)]]
 
     @contextmanager
     def _running(self, h: int, w: int) -> Iterator[None]:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,11 @@ from upframe.errors import ModelError, UsageError
 from upframe.models.cards import WEIGHTS_SUFFIXES, Card, ValueRange, card_path
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL, OfficialWeights
-from upframe.models.spec import ModelSpec
+from upframe.models.spec import ModelSpec, Precision, SizeRule
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +64,164 @@ DEFAULT_SCALE = 4
 # Loading --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network with its weights, ready to run."""
+    """A network with its weights: a function of tensors, which `upscale`, `Upscaler` and `VideoUpscaler` take as well.
+
+    `model(x)` enlarges (N, C, H, W), or of a video network (N, T, C, H, W), with values in [0, 1], to `scale` times the
+    height and width. Every size is taken: what the network needs beyond it is mirrored, and cropped again. The result has
+    the device and dtype of `x` and lies in [0, 1]; no gradient flows. `C` is `spec.channels`, nearly always 3.
+
+    A `Model` never changes: `to`, `half`, `bfloat16` and `float` return another one.
+
+    Example:
+        >>> import torch, upframe
+        >>> model = upframe.load("photo", scale=2)
+        >>> model(torch.rand(1, 3, 20, 31)).shape
+        torch.Size([1, 3, 40, 62])
+    """
 
     spec: ModelSpec
+    """Facts about the network."""
     network: nn.Module
-    """float32, on the CPU, in eval mode, without gradients; takes and returns pixels in [0, 1]. Not shared with other
-    `Model`s, so it may be moved and converted."""
+    """float32, on the CPU, in eval mode, without gradients, wherever the model was moved; takes and returns pixels in
+    [0, 1]. Not shared with models that `load` returns later."""
     card: Card | None
     """None for files that carry no card, such as official ones."""
     source: str
-    """Path of the weights file."""
+    """Path of the weights file; empty if there is none."""
     sha256: str
     """SHA-256 of the weights file."""
+    placed_on: str | None = None
+    """Device that `to` chose; None where none was chosen, and then `Upscaler` chooses."""
+    computes_in: Precision | None = None
+    """Precision that `half`, `bfloat16` or `float` chose; None as for `placed_on`."""
 
     @property
     def name(self) -> str:
         """Name in file names and reports: the card's name if there is a card, else the network's."""
         return self.card.name if self.card else self.spec.name
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, along each side."""
+        return self.spec.scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is called: the CPU, unless `to` chose another."""
+        import torch
+
+        return torch.device(self.placed_on or "cpu")
+
+    @property
+    def precision(self) -> Precision:
+        """Precision in which the model is called: "fp32", unless `half` or `bfloat16` chose another."""
+        return self.computes_in or "fp32"
+
+    def __call__(self, x: Tensor, *, sigma: float | None = None) -> Tensor:
+        """The enlarged pictures or clips; see the class.
+
+        Args:
+            x: (N, C, H, W), or (N, T, C, H, W) for a video network, floats in [0, 1] on the model's device.
+            sigma: Standard deviation of the noise on the 0 to 255 scale, for networks that take it.
+
+        Raises:
+            UsageError: naming the argument that does not fit.
+
+        Example:
+            >>> import torch, upframe
+            >>> upframe.load("photo-x4")(torch.zeros(2, 3, 8, 8)).shape
+            torch.Size([2, 3, 32, 32])
+        """
+        from upframe.models import calling
+
+        return calling.call(self, self._placed, x, sigma)
+
+    @cached_property
+    def _placed(self) -> nn.Module:
+        from upframe.models import calling
+
+        return calling.place(self)
+
+    def to(self, device: str | torch.device) -> Model:
+        """The model on another device: "cpu", "cuda", "cuda:N", "mps", or "auto" for the best there is.
+
+        Raises:
+            UsageError: for what names no device.
+            ResourceError: for a device that is not there.
+
+        Example:
+            >>> import upframe
+            >>> upframe.load("photo-x4").to("cpu").device
+            device(type='cpu')
+        """
+        from upframe.models import calling
+
+        return replace(self, placed_on=calling.checked_device(device))
+
+    def half(self) -> Model:
+        """The model in float16; raises OptionError where the network was not proven in it."""
+        from upframe.models import calling
+
+        return replace(self, computes_in=calling.checked_precision(self.spec, "fp16"))
+
+    def bfloat16(self) -> Model:
+        """The model in bfloat16; raises OptionError where the network was not proven in it."""
+        from upframe.models import calling
+
+        return replace(self, computes_in=calling.checked_precision(self.spec, "bf16"))
+
+    def float(self) -> Model:
+        """The model in float32."""
+        return replace(self, computes_in="fp32")
+
+    @classmethod
+    def from_module(
+        cls,
+        network: nn.Module,
+        *,
+        scale: int | None = None,
+        name: str = "custom",
+        channels: int = 3,
+        video: bool = False,
+        size_minimum: int = 1,
+        size_multiple: int = 1,
+        halo_px: int | None = None,
+        precisions: tuple[Precision, ...] = ("fp32",),
+    ) -> Model:
+        """A model of your own `torch.nn.Module`, tried on a small input; a copy is taken.
+
+        Args:
+            network: Takes (N, C, H, W), or with `video` (N, T, C, H, W), in [0, 1], and enlarges it a whole number of times.
+            scale: How many times; None measures it.
+            name: Names output files and reports.
+            channels: 3, or 1 for a network that takes planes.
+            video: Whether it takes clips rather than pictures.
+            size_minimum, size_multiple: Sides that it accepts, in pixels; other sizes are mirrored to them.
+            halo_px: Context that tiles of large pictures read on each side; None is 32 pixels.
+            precisions: Those in which it is known to compute well; "fp32" always.
+
+        Raises:
+            UsageError: naming the argument that does not fit.
+
+        Example:
+            >>> import torch, upframe
+            >>> upframe.Model.from_module(torch.nn.Upsample(scale_factor=3), name="nearest").scale
+            3
+        """
+        from upframe.models import calling
+
+        size = SizeRule(size_minimum, size_multiple)
+        spec, own = calling.custom_spec(
+            network,
+            scale=scale,
+            name=name,
+            channels=channels,
+            video=video,
+            size=size,
+            halo_px=halo_px,
+            precisions=precisions,
+        )
+        return cls(spec, own, None, "", "")
 
 
 def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
