@@ -115,6 +115,18 @@ def clean_exif(raw: bytes | None) -> CleanExif:
     return CleanExif(bytes(exif), orientation, stated, has_orientation)
 
 
+def without_thumbnail(exif: bytes) -> bytes:
+    """`exif` without its thumbnail; unchanged where it is damaged."""
+    edited = bytearray(exif)
+    try:
+        order = _order(edited)
+        (first,) = struct.unpack_from(f"{order}I", edited, 4)
+        _drop_thumbnail(edited, order, _entries(edited, order, first)[1])
+    except (KeyError, struct.error):
+        return exif
+    return bytes(edited)
+
+
 def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
     """Unlink the second directory and blank its picture, which would show the small original and may leak a crop."""
     (second,) = struct.unpack_from(f"{order}I", exif, next_at)

@@ -1,0 +1,163 @@
+"""Arguments that several functions of the door share, checked where they are stated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from upframe.engines import TorchOptions
+from upframe.errors import OptionError, UsageError, check_choice, check_number, check_whole
+from upframe.jobs.options import Target
+from upframe.machine import pick_device
+from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
+from upframe.models.spec import Precision
+from upframe.upscaling.options import UpscaleOptions
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an output is to be, in one of the ways that the door offers."""
+
+    scale: float | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels."""
+    width: int | None = None
+    height: int | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    megapixels: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "megapixels"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0)
+        for name in ("width", "height", "long_side", "short_side"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least=1)
+        if self.size is not None:
+            if not isinstance(self.size, tuple | list) or len(self.size) != 2:
+                raise OptionError("size", self.size, "must be (height, width) in pixels")
+            for side in self.size:
+                if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+                    raise OptionError("size", self.size, "must be (height, width) in pixels, each 1 or more")
+        given = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+        if len(given) > 1 and set(given) != {"width", "height"}:
+            first, second = given[:2]
+            happened = f"contradicts `{first}={getattr(self, first)}`; each sets the output size"
+            raise OptionError(second, getattr(self, second), happened, "give one of them")
+
+    @property
+    def target(self) -> Target:
+        """The same for a job."""
+        if self.size is not None:
+            return Target(height=self.size[0], width=self.size[1])
+        return Target(self.scale, self.width, self.height, self.long_side, self.short_side, self.megapixels)
+
+    def of(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
+        """Output (height, width) for an input of `size`; `native` times it where nothing is asked for."""
+        return self.target.size_for(size, native=native)
+
+
+def chosen_model(model: object, factor: float) -> Model:
+    """The model that an argument names; None is the shipped one that suits an enlargement by `factor`.
+
+    Raises:
+        UsageError, ModelError: as `load`.
+    """
+    if isinstance(model, Model):
+        return model
+    return load(default_model(factor) if model is None else checked_name(model))
+
+
+def checked_name(model: object) -> str | Path:
+    """The name or path of a model.
+
+    Raises:
+        OptionError: for anything else.
+    """
+    if not isinstance(model, str | Path) or not str(model):
+        raise OptionError("model", model, "must be a name, the path of a weights file, or what upframe.load returned")
+    return model
+
+
+def factor_of(size: Size) -> float:
+    """The enlargement by which a default model is chosen before the input is known."""
+    return size.scale if size.scale is not None else DEFAULT_SCALE
+
+
+def chosen_options(
+    options: UpscaleOptions | None, device: str, precision: str, *, model: Model | None, near: str | None = None
+) -> UpscaleOptions:
+    """How to compute: `options`, with `device` and `precision` set where they are stated or the model was moved.
+
+    Args:
+        near: Device of the input; what is on an accelerator is computed there unless something else is said.
+
+    Raises:
+        UsageError: naming the argument that cannot be used.
+        ResourceError: for a device that is not there.
+    """
+    if options is not None and not isinstance(options, UpscaleOptions):
+        raise OptionError("options", options, "must be an upframe.UpscaleOptions")
+    check_choice("precision", precision, ("auto", *get_args(Precision)))
+    if not isinstance(device, str):
+        raise OptionError("device", device, 'must be "auto", "cpu", "cuda", "cuda:N" or "mps"')
+    pick_device(device)
+    used = options if options is not None else UpscaleOptions()
+    if device == "auto" and model is not None and model.placed_on is not None:
+        device = model.placed_on
+    if precision == "auto" and model is not None and model.computes_in is not None:
+        precision = model.computes_in
+    engine = used.engine
+    changes: dict[str, Any]
+    if device == "auto" and near is not None and near != "cpu" and isinstance(engine, TorchOptions) and engine.device == "auto":
+        device = near
+    if device == "auto" and precision == "auto":
+        return used
+    if not isinstance(engine, TorchOptions):
+        if device not in ("auto", "cpu"):
+            raise OptionError("device", device, f"the engine {engine.name} runs on the CPU", "leave it out")
+        changes = {} if precision == "auto" else {"precision": precision}
+        return replace(used, engine=replace(engine, **changes))
+    changes = {} if device == "auto" else {"device": device}
+    changes |= {} if precision == "auto" else {"precision": precision}
+    return replace(used, engine=replace(engine, **changes))
+
+
+def check_callbacks(on_progress: object, cancel: object) -> None:
+    """Refuse what cannot be called, and what cannot ask for a stop.
+
+    Raises:
+        OptionError: naming the argument.
+    """
+    check_callable("on_progress", on_progress)
+    if cancel is not None and not isinstance(cancel, threading.Event):
+        raise OptionError("cancel", cancel, "must be a threading.Event")
+
+
+def check_callable(name: str, function: object) -> None:
+    """Refuse what is neither None nor can be called.
+
+    Raises:
+        OptionError: naming the argument.
+    """
+    if function is not None and not callable(function):
+        raise OptionError(name, function, "must be a function")
+
+
+def checked_path(name: str, path: object) -> Path:
+    """A path.
+
+    Raises:
+        UsageError: for what is none, naming the argument.
+    """
+    if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+        raise UsageError(name, f"is {path!r}, expected a path (str or pathlib.Path)")
+    return Path(path)
+
+
+Progress = Callable[[float], None]
+"""Called with the share that is done, 0 to 1."""

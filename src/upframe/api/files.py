@@ -1,0 +1,93 @@
+"""The file form of `upscale`: a job with one input."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from upframe.api import jobs
+from upframe.api.arguments import Progress, Size, checked_name, checked_path, chosen_options
+from upframe.errors import Cancelled, InputError, OptionError, UsageError, check_flag
+from upframe.jobs.events import Event
+from upframe.jobs.options import JobOptions
+from upframe.models.registry import Model
+from upframe.upscaling.options import UpscaleOptions
+
+log = logging.getLogger(__name__)
+
+
+def upscale_path(
+    x: str | Path,
+    *,
+    output: str | Path | None,
+    overwrite: bool,
+    size: Size,
+    model: object,
+    device: str,
+    precision: str,
+    options: JobOptions | UpscaleOptions | None,
+    on_progress: Progress | None,
+    cancel: threading.Event | None,
+) -> Path:
+    """Enlarge one picture or video file; the path of the result.
+
+    Raises:
+        UpframeError: of any kind; nothing is at the output's name then that was not there before.
+    """
+    source = checked_path("x", x)
+    target = None if output is None else checked_path("output", output)
+    check_flag("overwrite", overwrite)
+    if source.is_dir():
+        raise UsageError("x", f"is a folder: {source}", "use upframe.plan and upframe.run for many files")
+    if not source.exists():
+        raise InputError(source, "there is no such file", "check the path passed as x")
+    job = options if isinstance(options, JobOptions) else JobOptions()
+    compute = job.upscale if isinstance(options, JobOptions) else options
+    used = chosen_options(compute, device, precision, model=model if isinstance(model, Model) else None)
+    job = replace(job, upscale=used, overwrite=overwrite or job.overwrite)
+    if model is not None:
+        job = replace(job, model=_name_of(model))
+    if size != Size():
+        job = replace(job, target=size.target)
+    return _carried_out(source, target, job, on_progress, cancel)
+
+
+def _name_of(model: object) -> str | Path:
+    """What a job calls a model: jobs keep names, so that they can be resumed."""
+    if not isinstance(model, Model):
+        return checked_name(model)
+    if not model.source:
+        advice = "enlarge pixels instead, or save the weights and load them by path"
+        raise OptionError("model", model.name, "has no weights file, which a job on files needs", advice)
+    return Path(model.source)
+
+
+def _carried_out(
+    source: Path, output: Path | None, job: JobOptions, on_progress: Progress | None, cancel: threading.Event | None
+) -> Path:
+    raised: list[Exception] = []
+
+    def listen(event: Event) -> None:
+        if event.event == "notice":
+            log.warning("%s: %s [%s]", event.input, event.data["message"], event.data["id"])
+        if on_progress is None or event.event not in ("progress", "done", "skipped"):
+            return
+        try:
+            on_progress(float(event.data["done"]) if event.event == "progress" else 1.0)
+        except Exception as error:  # the caller's own: it ends the job and reaches the caller as it is
+            raised.append(error)
+            raise Cancelled(source, "on_progress raised an error") from error
+
+    try:
+        report = jobs.run(jobs.plan(source, output, job), on_event=listen, cancel=cancel)
+    except Cancelled:
+        if raised:
+            raise raised[0] from None
+        raise
+    if report.error is not None:
+        raise report.error
+    made = report.outcomes[0].output
+    assert made is not None
+    return made

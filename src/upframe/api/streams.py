@@ -1,0 +1,167 @@
+"""Frames in, enlarged frames out, as they come: one by one, or in segments where the network looks at several frames."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upframe.api.arguments import Size
+from upframe.api.kinds import as_gray, as_rgb
+from upframe.errors import Notice, OptionError
+from upframe.jobs.video.shots import NEIGHBOURS, find_cuts, thumbnail
+from upframe.media.frames import Pixels
+from upframe.models.registry import Model
+from upframe.models.spec import Cleaning
+from upframe.pixels import FULL_SCALE
+from upframe.upscaling.clips import ClipUpscaler
+from upframe.upscaling.images import Upscaler
+from upframe.upscaling.options import UpscaleOptions
+
+REMEMBERED = 8  # thumbnails before a segment, for telling a cut from motion and flashes: shots.py looks back at 5
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a stream is cut into segments for a video network."""
+
+    find_cuts: bool = True
+    """Whether no segment reaches across a cut from one shot to the next."""
+    segment_frames: int | None = None
+    """Longest segment; None is chosen from the memory there is."""
+    context: int | None = None
+    """Frames that a segment sees of its neighbours in the same shot; None is the network's own."""
+    cleaning: Cleaning | None = None
+    """How a network that cleans its input does so; None is its default."""
+
+
+class FrameStream:
+    """One network for frames that arrive one after the other. Memory depends on their size and not on their number.
+
+    Raises:
+        OptionError: for a network that makes frames between frames.
+        UsageError: for options that do not suit the network.
+    """
+
+    def __init__(self, model: Model, options: UpscaleOptions, cutting: Cutting, cancel: threading.Event | None) -> None:
+        if model.spec.task == "interpolate":
+            advice = 'use upframe.plan with JobOptions(task="interpolate")'
+            raise OptionError("model", model.name, "makes frames between frames, not larger ones", advice)
+        if model.spec.window is not None and options.as_published:
+            raise OptionError("as_published", True, "needs the whole video at once", "use upframe.evaluate")
+        if model.spec.window is None and cutting.cleaning is not None:
+            raise OptionError("cleaning", cutting.cleaning, f"{model.name} does not clean", "leave it out")
+        self.model, self._cutting = model, cutting
+        self._single: Upscaler | None = None
+        self._clip: ClipUpscaler | None = None
+        if model.spec.window is None:
+            self._single = Upscaler(model, options, cancel=cancel, reuse=True)
+        else:
+            self._clip = ClipUpscaler(model, options, cleaning=cutting.cleaning, cancel=cancel)
+
+    def close(self) -> None:
+        """Give back the device's memory."""
+        for upscaler in (self._single, self._clip):
+            if upscaler is not None:
+                upscaler.close()
+
+    @property
+    def notices(self) -> list[Notice]:
+        """Everything that was done in a lesser way so far."""
+        return self._single.notices if self._single is not None else self._clip.notices if self._clip is not None else []
+
+    def set_cancel(self, cancel: threading.Event | None) -> None:
+        """Ask `cancel` from now on."""
+        for upscaler in (self._single, self._clip):
+            if upscaler is not None:
+                upscaler.cancel = cancel
+
+    def segment_frames(self, size: tuple[int, int]) -> int:
+        """Longest segment for frames of `size`; 1 where each frame is enlarged by itself."""
+        if self._clip is None:
+            return 1
+        return self._cutting.segment_frames or self._clip.segment_frames(size)
+
+    @property
+    def context(self) -> int:
+        """Frames that a segment sees of its neighbours on each side."""
+        window = self.model.spec.window
+        if window is None:
+            return 0
+        return window.overlap if self._cutting.context is None else self._cutting.context
+
+    def lookahead(self) -> int:
+        """Frames beyond a segment that are read before it is enlarged."""
+        return self.context + (NEIGHBOURS if self._cutting.find_cuts and self._clip is not None else 0)
+
+    def frames(self, frames: Iterable[Pixels], size: Size) -> Iterator[Pixels]:
+        """The enlarged frames (H', W', C), one for each (H, W, C) of `frames`, all of one size, in order.
+
+        Raises:
+            Cancelled: when asked to stop.
+            ResourceError: when even the smallest tile does not fit into memory.
+            VerifyError: when the network makes values that are not finite.
+        """
+        if self._single is not None:
+            self._single.forget()
+            for number, frame in enumerate(frames):
+                wanted = size.of((frame.shape[0], frame.shape[1]), native=self.model.spec.scale)
+                yield np.concatenate(list(self._single.bands(frame, size=wanted, subject=f"frame {number}")))
+            return
+        for read, first, end in self._segments(iter(frames)):
+            yield from self._enlarged(read, first, end, size)
+
+    def _enlarged(self, read: Sequence[Pixels], first: int, end: int, size: Size) -> Iterator[Pixels]:
+        assert self._clip is not None
+        wanted = size.of((read[0].shape[0], read[0].shape[1]), native=self.model.spec.scale)
+        is_gray = read[0].shape[2] == 1
+        for made in self._clip.frames(as_rgb(read), first=first, end=end, size=wanted, subject="video"):
+            yield as_gray(made) if is_gray else made
+
+    def _segments(self, frames: Iterator[Pixels]) -> Iterator[tuple[list[Pixels], int, int]]:
+        """Segments as (frames read, first and end of those to enlarge among them).
+
+        A shot whose end is known is divided evenly, as a file's is; of a longer one as much as a segment holds is taken.
+        """
+        waiting = deque(islice(frames, 1))
+        if not waiting:
+            return
+        longest = self.segment_frames((waiting[0].shape[0], waiting[0].shape[1]))
+        context, beyond = self.context, self.lookahead()
+        small = deque([_small(waiting[0])])  # thumbnails of the frames remembered and of those waiting
+        before: list[Pixels] = []
+        while waiting:
+            more = list(islice(frames, longest + beyond + 1 - len(waiting)))
+            waiting.extend(more)
+            small.extend(_small(frame) for frame in more)
+            ended = len(waiting) <= longest + beyond
+            shot = self._shot(list(small), len(waiting), ended)  # its frames that wait; None if it may go on
+            if shot is None:
+                take, after = longest, context
+            else:
+                take = shot // -(-shot // longest)
+                after = min(context, shot - take)
+            yield [*before, *islice(waiting, take + after)], len(before), len(before) + take
+            done = [waiting.popleft() for _ in range(take)]
+            before = [] if take == shot or not context else [*before, *done][-context:]
+            while len(small) > len(waiting) + REMEMBERED:
+                small.popleft()
+
+    def _shot(self, small: list[NDArray[np.float32]], waiting: int, ended: bool) -> int | None:
+        """How many of the waiting frames belong to the shot of the first of them; None if its end is not among them."""
+        known = waiting if ended else waiting - NEIGHBOURS  # whether later ones begin a shot, frames to come decide
+        if self._cutting.find_cuts:
+            remembered = len(small) - waiting
+            found = [cut - remembered for cut in find_cuts(small) if 0 < cut - remembered < known]
+            if found:
+                return found[0]
+        return waiting if ended else None
+
+
+def _small(frame: Pixels) -> NDArray[np.float32]:
+    return thumbnail(as_gray(frame)[..., 0] if frame.shape[2] == 3 else frame[..., 0], FULL_SCALE[frame.dtype.name])
