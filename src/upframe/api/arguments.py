@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from upframe.engines import TorchOptions
 from upframe.errors import OptionError, UsageError, check_choice, check_number, check_whole
-from upframe.jobs.options import Target
 from upframe.machine import pick_device
 from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
 from upframe.models.spec import Precision
+from upframe.pixels import target_size
 from upframe.upscaling.options import UpscaleOptions
 
 
@@ -49,16 +49,19 @@ class Size:
             happened = f"contradicts `{first}={getattr(self, first)}`; each sets the output size"
             raise OptionError(second, getattr(self, second), happened, "give one of them")
 
-    @property
-    def target(self) -> Target:
-        """The same for a job."""
-        if self.size is not None:
-            return Target(height=self.size[0], width=self.size[1])
-        return Target(self.scale, self.width, self.height, self.long_side, self.short_side, self.megapixels)
-
     def of(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
         """Output (height, width) for an input of `size`; `native` times it where nothing is asked for."""
-        return self.target.size_for(size, native=native)
+        if self.size is not None:
+            return self.size[0], self.size[1]
+        return target_size(
+            size,
+            scale=native if self.scale is None else self.scale,
+            width=self.width,
+            height=self.height,
+            long_side=self.long_side,
+            short_side=self.short_side,
+            megapixels=self.megapixels,
+        )
 
 
 def chosen_model(model: object, factor: float) -> Model:

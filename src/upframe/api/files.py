@@ -11,7 +11,7 @@ from upframe.api import jobs
 from upframe.api.arguments import Progress, Size, checked_name, checked_path, chosen_options
 from upframe.errors import Cancelled, InputError, OptionError, UsageError, check_flag
 from upframe.jobs.events import Event
-from upframe.jobs.options import JobOptions
+from upframe.jobs.options import JobOptions, Target
 from upframe.models.registry import Model
 from upframe.upscaling.options import UpscaleOptions
 
@@ -38,6 +38,8 @@ def upscale_path(
     """
     source = checked_path("x", x)
     target = None if output is None else checked_path("output", output)
+    if options is not None and not isinstance(options, JobOptions | UpscaleOptions):
+        raise OptionError("options", options, "must be an upframe.UpscaleOptions or an upframe.JobOptions")
     check_flag("overwrite", overwrite)
     if source.is_dir():
         raise UsageError("x", f"is a folder: {source}", "use upframe.plan and upframe.run for many files")
@@ -50,8 +52,14 @@ def upscale_path(
     if model is not None:
         job = replace(job, model=_name_of(model))
     if size != Size():
-        job = replace(job, target=size.target)
+        job = replace(job, target=_target(size))
     return _carried_out(source, target, job, on_progress, cancel)
+
+
+def _target(size: Size) -> Target:
+    if size.size is not None:
+        return Target(height=size.size[0], width=size.size[1])
+    return Target(size.scale, size.width, size.height, size.long_side, size.short_side, size.megapixels)
 
 
 def _name_of(model: object) -> str | Path:

@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
 from upframe.api import kinds
 from upframe.api.arguments import Progress, Size, check_callbacks, chosen_model, chosen_options, factor_of
-from upframe.api.files import upscale_path
 from upframe.api.kinds import Held
 from upframe.api.streams import Cutting, FrameStream
 from upframe.errors import Notice, OptionError, UsageError
-from upframe.jobs.options import JobOptions
 from upframe.media.frames import Pixels
 from upframe.models.registry import Model
 from upframe.upscaling import images
 from upframe.upscaling.options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from upframe.jobs.options import JobOptions
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,8 @@ class Upscaler:
         """
         wanted = self._wanted(scale, size, width, height, long_side, short_side, megapixels)
         if kinds.is_path(x):
+            from upframe.api.files import upscale_path  # here: pixels alone need no codec
+
             with self._lock:
                 self._check_open()
                 return upscale_path(
@@ -371,9 +374,9 @@ def upscale(
     """
     wanted = Size(scale, size, width, height, long_side, short_side, megapixels)
     check_callbacks(on_progress, cancel)
-    if options is not None and not isinstance(options, JobOptions | UpscaleOptions):
-        raise OptionError("options", options, "must be an upframe.UpscaleOptions, or for a path an upframe.JobOptions")
     if kinds.is_path(x):
+        from upframe.api.files import upscale_path  # here: pixels alone need no codec
+
         return upscale_path(
             x,
             output=output,
@@ -387,8 +390,8 @@ def upscale(
             cancel=cancel,
         )
     check_only_for_paths(output, overwrite)
-    if isinstance(options, JobOptions):
-        raise OptionError("options", "JobOptions", "are for paths", "pass an upframe.UpscaleOptions")
+    if options is not None and not isinstance(options, UpscaleOptions):
+        raise OptionError("options", options, "must be an upframe.UpscaleOptions; only paths take an upframe.JobOptions")
     held = kinds.held(x)
     chosen = chosen_model(model, _factor(wanted, held))
     used = chosen_options(options, device, precision, model=chosen, near=held.device)
