@@ -43,7 +43,7 @@ def enlarge_photo(folder: Path) -> None:
     """Enlarge an array of pixels, and draw a picture of before and after."""
     enlarged = folder / "astronaut_x4.png"
     model = upframe.load("photo", scale=PHOTO_SCALE)
-    print(f"Enlarging {PHOTO.name} with {model.name} ({model.spec.family}, trained by this project) ...")  # noqa: T201
+    print(f"Enlarging {PHOTO.name} with {model.name} ({model.spec.family}, trained by this project) ...")
 
     start = time.perf_counter()
     photo = read_pixels(PHOTO)
@@ -60,11 +60,11 @@ def enlarge_photo(folder: Path) -> None:
     sheet = contact_sheet(rows, headings=("bicubic", "upframe"), title=f"{PHOTO.name} x{PHOTO_SCALE}", panel_px=288)
     write_pixels(folder / "before_after.jpg", sheet, quality=QUALITY)
 
-    print(f"  model   {model.name}, sha256 {model.sha256[:12]}")  # noqa: T201
-    print(f"  size    {photo.shape[1]}x{photo.shape[0]} -> {after.shape[1]}x{after.shape[0]}")  # noqa: T201
-    print(f"  time    {seconds:.1f} s, reading and writing included")  # noqa: T201
-    print(f"  result  {enlarged}")  # noqa: T201
-    print(f"  compare {folder / 'before_after.jpg'}")  # noqa: T201
+    print(f"  model   {model.name}, sha256 {model.sha256[:12]}")
+    print(f"  size    {photo.shape[1]}x{photo.shape[0]} -> {after.shape[1]}x{after.shape[0]}")
+    print(f"  time    {seconds:.1f} s, reading and writing included")
+    print(f"  result  {enlarged}")
+    print(f"  compare {folder / 'before_after.jpg'}")
 
 
 def enlarge_clip(folder: Path) -> None:
@@ -74,7 +74,7 @@ def enlarge_clip(folder: Path) -> None:
     planned = jobs.plan([CLIP], enlarged, options)
     (item,) = planned.items
     model = upframe.load(item.model)
-    print(f"Enlarging {CLIP.name} with {model.name} ...")  # noqa: T201
+    print(f"Enlarging {CLIP.name} with {model.name} ...")
 
     facts: dict[str, int] = {}
 
@@ -89,11 +89,11 @@ def enlarge_clip(folder: Path) -> None:
     (before_h, before_w), (height, width) = probe_video(CLIP).size, item.size
     kept = "kept, bit for bit" if _audio(enlarged) == _audio(CLIP) else "NOT kept"
 
-    print(f"  model   {model.name}, sha256 {model.sha256[:12]}")  # noqa: T201
-    print(f"  size    {before_w}x{before_h} -> {width}x{height}")  # noqa: T201
-    print(f"  frames  {facts['frames']}, {facts['frames'] / made.seconds:.1f} a second, checking the result included")  # noqa: T201
-    print(f"  audio   {kept}")  # noqa: T201
-    print(f"  result  {enlarged}")  # noqa: T201
+    print(f"  model   {model.name}, sha256 {model.sha256[:12]}")
+    print(f"  size    {before_w}x{before_h} -> {width}x{height}")
+    print(f"  frames  {facts['frames']}, {facts['frames'] / made.seconds:.1f} a second, checking the result included")
+    print(f"  audio   {kept}")
+    print(f"  result  {enlarged}")
 
 
 def _cut(picture: Pixels, box: Box) -> Pixels:

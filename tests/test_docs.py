@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+import upframe
 from conftest import make_photo
 from upframe import errors
 from upframe.cli import EXIT_CODES, app
@@ -352,9 +353,19 @@ def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest
     names: dict[str, object] = {}
     for block in fenced(page("python.md"), "python"):
         exec(compile(block, "docs/python.md", "exec"), names)
-    assert (tmp_path / "photo_large.png").is_file()
-    assert (tmp_path / "clip_large.mkv").is_file() and (tmp_path / "again.mp4").is_file()
-    assert (tmp_path / "sets_upscaled" / "Mini" / "HR" / "one.png").is_file()
+    assert (tmp_path / "photo_photo_x2.png").is_file() and (tmp_path / "photo_large.png").is_file()
+    assert (tmp_path / "clip_large.mkv").is_file()
+    assert (tmp_path / "sets_large" / "Mini" / "HR" / "one.png").is_file()
+
+
+def test_the_python_page_imports_no_inner_module_and_names_the_whole_door() -> None:
+    imported = re.findall(r"^\s*(?:from|import) (upframe[\w.]*)", "".join(fenced(page("python.md"), "python")), re.MULTILINE)
+    assert imported == ["upframe"]
+    assert not re.findall(
+        r"upframe\.(?!errors)\w+\.\w+", "".join(fenced(page("python.md"), "python")).replace("Model.from_module", "")
+    )
+    table = page("python.md").split("## Enlarge something")[0]
+    assert {name for cells in rows(table) for name in code(cells[0])} == set(upframe.__all__) - {"__version__"}
 
 
 def test_the_worked_example_of_a_new_model_passes_its_own_tests(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_enlarging_an_array_loads_no_codec(weights: Path) -> None:
     assert not loaded_after(code, "PIL", "av", "tifffile", "cyclopts", "rich")
 
 
+@pytest.mark.parametrize(
+    "name", ["Event", "Model", "TorchOptions", "Upscaler", "VideoUpscaler", "evaluate", "load", "run", "train"]
+)
+def test_a_name_can_be_the_first_that_is_used(name: str) -> None:
+    """Circular imports only show when a module is the first to be loaded: one name from each module of the door."""
+    assert not loaded_after(f"import upframe; upframe.{name}", "cyclopts", "rich")
+
+
 # Documentation --------------------------------------------------------------------------------------------------------
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Functions, classes with behaviour, and their public methods."""

@@ -40,8 +40,8 @@ def shots(*lengths: int) -> list[NDArray[Any]]:
     """Shots of quite different pictures, whose frames differ a little."""
     frames = []
     for number, length in enumerate(lengths):
-        # No level comes again within three frames, or a short shot would pass for a flash.
-        base = make_photo(36, 64, seed=number) // 4 + (0, 110, 50, 170)[number]
+        # Levels rise: where one came near again within three frames, a short shot would pass for a flash.
+        base = make_photo(36, 64, seed=number) // 4 + 60 * number
         frames += [(base + np.uint8(i)).astype(np.uint8) for i in range(length)]
     return frames
 

@@ -115,6 +115,7 @@ class FrameStream:
             return
         for read, first, end in self._segments(iter(frames)):
             yield from self._enlarged(read, first, end, size)
+            del read  # before the next segment is read
 
     def _enlarged(self, read: Sequence[Pixels], first: int, end: int, size: Size) -> Iterator[Pixels]:
         assert self._clip is not None
@@ -136,9 +137,7 @@ class FrameStream:
         small = deque([_small(waiting[0])])  # thumbnails of the frames remembered and of those waiting
         before: list[Pixels] = []
         while waiting:
-            more = list(islice(frames, longest + beyond + 1 - len(waiting)))
-            waiting.extend(more)
-            small.extend(_small(frame) for frame in more)
+            _read(frames, longest + beyond + 1 - len(waiting), waiting, small)
             ended = len(waiting) <= longest + beyond
             shot = self._shot(list(small), len(waiting), ended)  # its frames that wait; None if it may go on
             if shot is None:
@@ -147,8 +146,10 @@ class FrameStream:
                 take = shot // -(-shot // longest)
                 after = min(context, shot - take)
             yield [*before, *islice(waiting, take + after)], len(before), len(before) + take
-            done = [waiting.popleft() for _ in range(take)]
-            before = [] if take == shot or not context else [*before, *done][-context:]
+            seen = deque(before, maxlen=context)
+            seen.extend(waiting.popleft() for _ in range(take))
+            before = [] if take == shot else list(seen)
+            del seen  # or it would hold frames that are done
             while len(small) > len(waiting) + REMEMBERED:
                 small.popleft()
 
@@ -161,6 +162,12 @@ class FrameStream:
             if found:
                 return found[0]
         return waiting if ended else None
+
+
+def _read(frames: Iterator[Pixels], count: int, waiting: deque[Pixels], small: deque[NDArray[np.float32]]) -> None:
+    for frame in islice(frames, count):
+        waiting.append(frame)
+        small.append(_small(frame))
 
 
 def _small(frame: Pixels) -> NDArray[np.float32]:
