@@ -15,13 +15,10 @@ from pathlib import Path
 import av
 
 import upframe
-from upframe import jobs
 from upframe.drawing.sheet import Box, SheetRow, contact_sheet
-from upframe.jobs import Event, JobOptions, Target
 from upframe.media.frames import Pixels
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
-from upframe.media.video.files import probe_video
 from upframe.pixels import from_unit, imresize, to_unit
 
 MEDIA = Path(__file__).parent / "media"
@@ -70,27 +67,27 @@ def enlarge_photo(folder: Path) -> None:
 def enlarge_clip(folder: Path) -> None:
     """Enlarge a video by the job that `upframe bunny.mp4 -s 2` runs: plan it, then run the plan."""
     enlarged = folder / "bunny_x2.mp4"
-    options = JobOptions(model="photo", target=Target(scale=CLIP_SCALE), overwrite=True)
-    planned = jobs.plan([CLIP], enlarged, options)
+    options = upframe.JobOptions(model="photo", target=upframe.Target(scale=CLIP_SCALE), overwrite=True)
+    planned = upframe.plan(CLIP, enlarged, options)
     (item,) = planned.items
     model = upframe.load(item.model)
     print(f"Enlarging {CLIP.name} with {model.name} ...")
 
     facts: dict[str, int] = {}
 
-    def listen(event: Event) -> None:
+    def listen(event: upframe.Event) -> None:
         if event.event == "video":
             facts.update(event.data)
 
-    report = jobs.run(planned, on_event=listen)
+    report = upframe.run(planned, on_event=listen)
     if report.error is not None:
         raise report.error
     (made,) = report.outcomes
-    (before_h, before_w), (height, width) = probe_video(CLIP).size, item.size
+    height, width = item.size
     kept = "kept, bit for bit" if _audio(enlarged) == _audio(CLIP) else "NOT kept"
 
     print(f"  model   {model.name}, sha256 {model.sha256[:12]}")
-    print(f"  size    {before_w}x{before_h} -> {width}x{height}")
+    print(f"  size    {width // CLIP_SCALE}x{height // CLIP_SCALE} -> {width}x{height}")
     print(f"  frames  {facts['frames']}, {facts['frames'] / made.seconds:.1f} a second, checking the result included")
     print(f"  audio   {kept}")
     print(f"  result  {enlarged}")

@@ -557,8 +557,7 @@ def test_door_of_the_package_makes_a_file_or_raises(tmp_path: Path, options: Job
     import upframe
 
     pixels = picture(tmp_path / "a.png")
-    outcome = upframe.upscale_file(tmp_path / "a.png", tmp_path / "b.png", options=options)
-    assert (outcome.status, outcome.output, outcome.size) == ("written", tmp_path / "b.png", (12, 16))
+    assert upframe.upscale(tmp_path / "a.png", output=tmp_path / "b.png", options=options) == tmp_path / "b.png"
     np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(pixels, 2))
     with pytest.raises(InputError, match="no such file"):
-        upframe.upscale_file(tmp_path / "none.png", options=options)
+        upframe.upscale(tmp_path / "none.png", options=options)
