@@ -186,7 +186,7 @@ PIXELS: dict[str, tuple[Any, str]] = {
     "folder": (Path(__file__).parent, "x: is a folder"),
     "empty path": ("", "x: is ''"),
 }
-"""What is no picture, by what is wrong with it, and what the message says."""
+"""Inputs that are no picture, by the fault, and a part of the message."""
 
 
 @pytest.mark.parametrize("case", PIXELS)
@@ -234,7 +234,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "overwrite of pixels": ({"overwrite": True}, "overwrite=True"),
     "video network": ({"model": "video-x4"}, "time"),
 }
-"""What an array of RGB is not enlarged with, and what the message says."""
+"""Options that do not fit an RGB array, by the fault, and a part of the message."""
 
 
 @pytest.mark.parametrize("case", OPTIONS)
@@ -333,7 +333,7 @@ CALLS: dict[str, tuple[Callable[[upframe.Model], object], str]] = {
     "train on no path": (lambda m: upframe.train("toy-rlfn", data=3, out="run"), "data: is 3"),
     "train with no workers": (lambda m: upframe.train("toy-rlfn", data=".", out="run", workers=-1), "workers=-1"),
 }
-"""Other calls with a wrong argument, and what the message says."""
+"""Other calls with a wrong argument, and a part of the message."""
 
 
 @pytest.mark.parametrize("case", CALLS)

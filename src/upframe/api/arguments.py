@@ -97,7 +97,7 @@ def chosen_options(
     """How to compute: `options`, with `device` and `precision` set where they are stated or the model was moved.
 
     Args:
-        near: Device of the input; what is on an accelerator is computed there unless something else is said.
+        near: Device of the input. An input on an accelerator is computed there, unless another device is stated.
 
     Raises:
         UsageError: naming the argument that cannot be used.

@@ -63,7 +63,7 @@ def _target(size: Size) -> Target:
 
 
 def _name_of(model: object) -> str | Path:
-    """What a job calls a model: jobs keep names, so that they can be resumed."""
+    """The name or path of a model for a job: jobs keep names, so that they can be resumed."""
     if not isinstance(model, Model):
         return checked_name(model)
     if not model.source:

@@ -16,7 +16,7 @@ from upframe.jobs import run as carry_out
 def plan(
     inputs: str | Path | Iterable[str | Path], output: str | Path | None = None, options: JobOptions | None = None
 ) -> Plan:
-    """What will be made of which files: names, sizes, formats, models, and every loss that headers tell. Writes nothing.
+    """Plan a job: output names, sizes, formats, models, and every loss that headers tell. Nothing is written.
 
     Args:
         inputs: Files, folders and patterns, one or several.

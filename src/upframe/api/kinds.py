@@ -41,7 +41,7 @@ class Held:
     device: str = "cpu"
     """Where the input lies."""
     kind: str = ""
-    """What messages call it: kind, dtype and layout, without sizes."""
+    """Its name in messages: kind, dtype and layout, without sizes."""
 
     @property
     def size(self) -> tuple[int, int]:

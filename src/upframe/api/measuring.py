@@ -39,7 +39,7 @@ class PictureMetric:
         Args:
             a, b: Both arrays (H, W) or (H, W, C), or both tensors (C, H, W) or (N, C, H, W), of one shape and dtype.
             peak: Value of white; None is that of the dtype: 255, 65535, or 1 for floats.
-            crop_border: Pixels that are left out on each side.
+            crop_border: Pixels to skip on each side.
 
         Raises:
             UsageError: naming what does not fit.

@@ -121,7 +121,7 @@ def _recipe(name: object, changes: object) -> Recipe:
 def _checks(
     recipe: Recipe, data: str | Path | None, datasets: Sequence[str] | None, *, device: str, out: Path
 ) -> dict[str, Any]:
-    """What scores the run, and what must not be among its data."""
+    """Arguments of the loop: how the run is scored, and which pictures must not be among its data."""
     if data is None:
         if datasets is not None:
             raise OptionError("datasets", datasets, "are sets to validate on, of which none are given", "pass validate_on")

@@ -189,7 +189,7 @@ def _picture(frame: object, number: int, first: Held | None) -> Held:
 
 
 def _renamed(number: int, check: Callable[[], Made]) -> Made:
-    """What `check` returns; its complaint about "x" becomes one about the frame."""
+    """The result of `check`; an error about "x" becomes one about the frame."""
     try:
         return check()
     except UsageError as error:
