@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import string
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from upframe.media.names import (
     container_name,
 )
 from upframe.models.spec import Cleaning, Task
+from upframe.pixels import target_size
 from upframe.upscaling.options import UpscaleOptions
 
 
@@ -64,24 +64,15 @@ class Target:
         Args:
             native: Enlargement where none is asked for: that of the network.
         """
-        height, width = size
-        if self.width is not None and self.height is not None:
-            return self.height, self.width
-        if self.width is not None:
-            return _round(height * self.width / width), self.width
-        if self.height is not None:
-            return self.height, _round(width * self.height / height)
-        factor = self._factor(height, width, native)
-        return _round(height * factor), _round(width * factor)
-
-    def _factor(self, height: int, width: int, native: int) -> float:
-        if self.long_side is not None:
-            return self.long_side / max(height, width)
-        if self.short_side is not None:
-            return self.short_side / min(height, width)
-        if self.megapixels is not None:
-            return math.sqrt(self.megapixels * 1e6 / (height * width))
-        return self.scale if self.scale is not None else float(native)
+        return target_size(
+            size,
+            scale=native if self.scale is None else self.scale,
+            width=self.width,
+            height=self.height,
+            long_side=self.long_side,
+            short_side=self.short_side,
+            megapixels=self.megapixels,
+        )
 
     def label(self, native: int) -> str:
         """The scale in an output's name: `4`, `2.5`, or the size that was asked for."""
@@ -98,10 +89,6 @@ class Target:
         if self.megapixels is not None:
             return f"{self.megapixels:g}mp"
         return f"{self.scale if self.scale is not None else native:g}"
-
-
-def _round(value: float) -> int:
-    return max(math.floor(value + 0.5), 1)
 
 
 @dataclass(frozen=True)
