@@ -349,7 +349,7 @@ def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest
     write_pixels(tmp_path / "photo.png", make_photo(40, 60))
     shutil.copy(ROOT / "examples" / "media" / "bunny.mp4", tmp_path / "clip.mp4")
     (tmp_path / "sets" / "Mini" / "HR").mkdir(parents=True)
-    write_pixels(tmp_path / "sets" / "Mini" / "HR" / "one.png", make_photo(36, 42, seed=1))
+    write_pixels(tmp_path / "sets" / "Mini" / "HR" / "one.png", make_photo(72, 84, seed=1))
     names: dict[str, object] = {}
     for block in fenced(page("python.md"), "python"):
         exec(compile(block, "docs/python.md", "exec"), names)
