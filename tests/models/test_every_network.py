@@ -1,4 +1,4 @@
-"""What holds for every registered network: facts, shapes, weights files, reference form, precisions, tiles.
+"""Claims that hold for every registered network: facts, shapes, weights files, reference form, precisions, tiles.
 
 Facts, names and shapes are those of the published size. Values are compared on a toy of each network (`every_network`).
 """
@@ -84,7 +84,7 @@ def test_claims_about_precision_tiles_and_memory_agree(name: str) -> None:
     for loss_db in (spec.bf16_loss_db, spec.kernels_bf16_loss_db):
         assert loss_db is None or "bf16" in spec.precisions
     assert (spec.tiling == "exact") == (spec.exact_halo_px is not None)
-    assert 0 <= spec.halo_px and (spec.exact_halo_px is None or spec.halo_px <= spec.exact_halo_px)
+    assert spec.halo_px >= 0 and (spec.exact_halo_px is None or spec.halo_px <= spec.exact_halo_px)
     if spec.window is None:
         assert spec.activation_bytes_per_px > 0 and not spec.memory and not spec.streams and spec.preparation is None
     else:
