@@ -5,7 +5,7 @@ PIP_FLAGS ?=
 BIN       := $(VENV)/bin
 DEMO      ?= demo-out
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-fast check clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ok: pyproject.toml constraints.txt hatch_build.py $(wildcard src/upframe/kernels/*.cpp src/upframe/kernels/*.h)
@@ -20,6 +20,10 @@ demo: $(VENV)/.ok
 
 test: $(VENV)/.ok
 	$(BIN)/python -m pytest -q -n auto
+
+# While you work: the tests that are quick and need nothing else (CONTRIBUTING.md).
+test-fast: $(VENV)/.ok
+	$(BIN)/python -m pytest -q -n auto -m "not (slow or shared or gpu or browser or fuzz)"
 
 check: $(VENV)/.ok
 	BIN=$(BIN) scripts/check

@@ -31,15 +31,26 @@ SHARED = Path(os.environ.get("UPFRAME_SHARED") or Path(__file__).resolve().paren
 """Official weights, test sets and reference tensors. They are not part of the project; tests that need them skip
 without them. Set UPFRAME_SHARED when the folder does not lie beside the checkout."""
 
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "golden").is_dir(), reason="the reference tensors and test sets (../shared or $UPFRAME_SHARED) are not here"
-)
+needs_shared = pytest.mark.shared
+"""For tests that read SHARED without the fixtures `shared` and `golden`, whose users are marked by themselves."""
+
+
+# Tiers (CONTRIBUTING.md) ----------------------------------------------------------------------------------------------
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs SHARED, and skip what this machine has not got."""
+    has_shared = (SHARED / "golden").is_dir()
+    for item in items:
+        if {"shared", "golden"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.shared)
+        if not has_shared and item.get_closest_marker("shared"):
+            reason = "the reference tensors and test sets (../shared or $UPFRAME_SHARED) are not here"
+            item.add_marker(pytest.mark.skip(reason=reason))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device here"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    if not (SHARED / "golden").is_dir():
-        pytest.skip("the reference tensors and test sets (../shared or $UPFRAME_SHARED) are not here")
     return SHARED
 
 

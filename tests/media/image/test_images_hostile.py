@@ -123,55 +123,6 @@ def test_names_of_any_kind_work(tmp_path: Path, name: str) -> None:
 
 
 # Bombs (A6) -----------------------------------------------------------------------------------------------------------
-def bombs() -> dict[str, bytes]:
-    side = 100_000
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0))
-    jpeg = bytearray(saved(Image.new("RGB", (8, 8)), "JPEG"))
-    at = jpeg.index(b"\xff\xc0")
-    jpeg[at + 5 : at + 9] = struct.pack(">HH", 65000, 65000)
-    bmp = bytearray(saved(Image.new("RGB", (8, 8)), "BMP"))
-    bmp[18:26] = struct.pack("<ii", side, side)
-    gif = bytearray(saved(Image.new("P", (8, 8)), "GIF"))
-    gif[6:10] = struct.pack("<HH", 65535, 65535)
-    webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\xff"[:3] * 2
-    webp = b"RIFF" + struct.pack("<I", len(webp) + 12) + b"WEBP" + webp + bytes(8)
-    avif = bytearray(saved(Image.new("RGB", (8, 8)), "AVIF"))
-    at = avif.index(b"ispe") + 8
-    avif[at : at + 8] = struct.pack(">II", side, side)
-    tiff = struct.pack("<2sHIH", b"II", 42, 8, 8)
-    for tag, kind, value in (
-        (256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (279, 4, 8)
-    ):  # fmt: skip
-        tiff += struct.pack("<HHII", tag, kind, 1, value)
-    return {
-        "png": PNG_SIGNATURE + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""),
-        "jpeg": bytes(jpeg),
-        "bmp": bytes(bmp),
-        "gif": bytes(gif),
-        "webp": webp,
-        "avif": bytes(avif),
-        "tiff": tiff + bytes(4),
-    }
-
-
-@pytest.mark.parametrize("format", ["png", "jpeg", "bmp", "gif", "webp", "avif", "tiff"])
-def test_bomb_is_refused_before_allocation(tmp_path: Path, format: str) -> None:
-    """In a process of its own whose address space may not grow by 100 MB: an allocation would fail the test."""
-    path = put(tmp_path / f"x.{format}", bombs()[format])
-    code = (
-        "import resource, sys; import upframe.media.image.files as m; from upframe.errors import InputError\n"
-        "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (now + 100_000_000,) * 2)\n"
-        "limits = m.Limits(max_pixels=100_000_000)\n"
-        "try: m.probe(sys.argv[1], limits=limits)\nexcept InputError as error: print(error)"
-    )
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("address space is measured through /proc")
-    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
-    assert "megapixels, more than the limit of 100" in result.stdout, result.stderr
-    assert "`limits.max_pixels=" in result.stdout
-
-
 def test_limit_can_be_raised_and_lowered(tmp_path: Path) -> None:
     path = put(tmp_path / "x.png", png(noise(10, 10, 3)))
     with pytest.raises(InputError, match=r"`limits\.max_pixels=100`"):
@@ -258,13 +209,6 @@ def test_png_without_its_end_is_truncated_though_all_pixels_are_there(tmp_path: 
         read_pixels(path)
     with ImageSource(path, allow_truncated=True) as source:
         np.testing.assert_array_equal(next(iter(source)).pixels, pixels)
-
-
-@pytest.mark.parametrize("format", ["WEBP", "GIF", "BMP", "AVIF", "TIFF"])
-def test_other_truncated_formats_are_refused(tmp_path: Path, format: str) -> None:
-    whole = saved(Image.fromarray(make_photo(120, 90)), format)
-    with pytest.raises(InputError, match=r"truncated|damaged"):
-        read_pixels(put(tmp_path / "x", whole[: int(len(whole) * 0.6)]))
 
 
 @pytest.mark.parametrize("format", ["WEBP", "BMP", "TIFF"])

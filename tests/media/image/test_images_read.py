@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from conftest import make_photo
 from image_files import chunk, exif, filtered, interlaced_png, noise, png, put, saved
@@ -377,37 +377,6 @@ def test_unknown_tiff_compression_names_the_extra(tmp_path: Path) -> None:
 
 
 # Orientation (A15) ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff", "avif"])
-def test_orientation_is_applied_exactly_once(tmp_path: Path, orientation: int, format: str) -> None:
-    photo = Image.fromarray(make_photo(24, 40))
-    tag = Image.Exif()
-    tag[0x0112] = orientation
-    path = tmp_path / f"x.{format}"
-    if format == "tiff":
-        tifffile.imwrite(path, np.asarray(photo), photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
-        upright = ImageOps.exif_transpose(_tagged(photo, orientation))
-    else:
-        options = {"lossless": True} if format == "webp" else {}
-        photo.save(path, format.upper(), exif=tag, **options)
-        with Image.open(path) as stored:
-            upright = ImageOps.exif_transpose(stored.convert("RGB") if format == "jpeg" else stored)
-    with ImageSource(path) as source:
-        (frame,) = source
-        cleaned = Image.Exif()
-        cleaned.load(source.metadata.exif or b"")
-    np.testing.assert_array_equal(frame.pixels, np.asarray(upright))
-    assert source.info.size == frame.pixels.shape[:2]
-    assert cleaned.get(0x0112, 1) == 1
-    assert "bad-orientation" not in {notice.id for notice in source.notices}
-
-
-def _tagged(photo: Image.Image, orientation: int) -> Image.Image:
-    copy = photo.copy()
-    copy.getexif()[0x0112] = orientation
-    return copy
-
-
 @pytest.mark.parametrize("bad", [(3, 1, b"\0\0\0\0"), (3, 1, b"\0\x09\0\0"), (2, 4, b"6ab\0")], ids=["0", "9", "string"])
 def test_invalid_orientation_counts_as_one(tmp_path: Path, bad: tuple[int, int, bytes]) -> None:
     pixels = noise(5, 8, 3)

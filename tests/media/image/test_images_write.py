@@ -113,18 +113,6 @@ def test_gray_alpha_reaches_formats_without_gray_alpha(tmp_path: Path) -> None:
         np.testing.assert_array_equal(out[..., 3], pixels[..., 1])
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff", "bmp", "avif", "gif"])
-def test_smallest_pictures_can_be_written_to_every_format(tmp_path: Path, format: str) -> None:
-    for channels in (1, 3) if format in ("jpeg", "bmp") else (1, 2, 3, 4):
-        _write_smallest(tmp_path / "x", format, channels)
-
-
-def _write_smallest(path: Path, format: str, channels: int) -> None:
-    for size in ((1, 1), (1, 5), (7, 1), (2, 3)):
-        pixels = np.full((*size, channels), 255, np.uint8)
-        assert read_pixels(write(path, pixels, format)).shape[:2] == size
-
-
 def test_constant_alpha_stays_exact(tmp_path: Path) -> None:
     for value in (0, 255):
         pixels = noise(20, 20, 4)

@@ -1,9 +1,13 @@
-"""Every engine in every precision makes what float32 torch makes, on every network that claims to export."""
+"""Claims that hold for every engine in every precision: the pixels of float32 torch, any size, tiles, cancelling, refusals.
+
+Engines that this machine lacks are skipped. Networks: one of each family that claims to export, and those with kernels.
+"""
 
 from __future__ import annotations
 
 import shutil
-from typing import Any
+import threading
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,7 +15,9 @@ import torch
 from torch import Tensor
 
 from conftest import make_photo
+from every_network import distinct, toy_of, untrained
 from upframe.engines import (
+    ENGINES,
     CompileOptions,
     Engine,
     OnnxOptions,
@@ -20,11 +26,12 @@ from upframe.engines import (
     TorchOptions,
     engine_options,
     has_fast_bf16,
+    make_clip_engine,
     make_engine,
     make_engine_as_named,
 )
 from upframe.engines.graphs import LEAST_SIDE
-from upframe.errors import UsageError
+from upframe.errors import Cancelled, UsageError
 from upframe.models.families import rlfn, vapsr
 from upframe.models.networks import MODELS
 from upframe.models.registry import Model
@@ -48,7 +55,7 @@ KERNELS = {
 }
 """Small networks that have kernels."""
 
-ENGINES: dict[str, tuple[Any, Precision]] = {
+FORMS: dict[str, tuple[Any, Precision]] = {
     "torch-bf16": (TorchOptions, "bf16"),
     "compile-fp32": (CompileOptions, "fp32"),
     "compile-bf16": (CompileOptions, "bf16"),
@@ -70,11 +77,17 @@ def small(family: str) -> Model:
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
-CASES = [f"{family}-{engine}" for family in SMALL for engine in ENGINES]
+CASES = [f"{family}-{engine}" for family in SMALL for engine in FORMS]
 CASES += [f"{family}-native-{precision}" for family in KERNELS for precision in ("fp32", "bf16")]
 
 
-@pytest.fixture(scope="module", params=CASES)
+def tier(case: str) -> Any:
+    """The case, marked slow where a network is compiled or exported first."""
+    is_slow = any(f"-{name}-" in case for name in ("compile", "openvino", "onnx"))
+    return pytest.param(case, marks=[pytest.mark.slow] * is_slow)
+
+
+@pytest.fixture(scope="module", params=[tier(case) for case in CASES])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Model]:
     family, _, name = request.param.partition("-")
     if family in KERNELS:
@@ -84,7 +97,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if made.name != "native":
             pytest.skip("upframe's kernels are not built here")
         return made, small(family)
-    options, precision = ENGINES[name]
+    options, precision = FORMS[name]
     if options is CompileOptions and not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler here")
     if options is OpenVinoOptions and precision == "bf16" and not has_fast_bf16():
@@ -147,3 +160,93 @@ def test_float32_is_at_hand_for_tiles_that_come_out_not_finite(engine: tuple[Eng
 def test_every_spec_that_claims_to_export_is_of_a_family_tested_here() -> None:
     assert {spec.family for spec in MODELS.values() if spec.exports} == SMALL.keys()
     assert all(spec.exports for spec in SMALL.values())
+
+
+def test_every_engine_that_can_be_named_is_tested_here() -> None:
+    tested = {name.split("-")[0] for name in FORMS} | {"native"}
+    assert tested == set(ENGINES) - {"auto"}, "auto is torch or native"
+
+
+def test_the_same_clip_gives_the_same_bits_and_stays_as_it_was(engine: tuple[Engine, Model]) -> None:
+    runs, model = engine
+    clip = torch.rand(1, 1, model.spec.channels, 40, 36)
+    before = clip.clone()
+    assert torch.equal(runs(clip), runs(clip))
+    assert torch.equal(clip, before)
+
+
+def test_strides_of_the_input_change_nothing(engine: tuple[Engine, Model]) -> None:
+    """A crop, and a picture out of an (H, W, C) array."""
+    runs, model = engine
+    wide = torch.rand(1, 1, 44, 60, model.spec.channels).permute(0, 1, 4, 2, 3)
+    crop = wide[..., 2:42, 7:43]
+    assert not crop.is_contiguous()
+    torch.testing.assert_close(runs(crop), runs(crop.contiguous()), atol=1e-6, rtol=0)  # torch may choose another sum
+
+
+def test_a_cancelled_picture_ends_at_the_next_tile(engine: tuple[Engine, Model]) -> None:
+    runs, model = engine
+    cancel = threading.Event()
+    done = []
+
+    def on_tile(count: int, total: int) -> None:
+        done.append(count)
+        assert total > 1
+        cancel.set()
+
+    up = Upscaler(model, UpscaleOptions(tile=40, halo=4), engine=runs, on_tile=on_tile, cancel=cancel)
+    photo = make_photo(80, 80, dtype="float32")[..., : model.spec.channels]
+    with pytest.raises(Cancelled):
+        up(photo)
+    assert done == [1]
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+NAMED = pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])
+
+
+@NAMED
+def test_a_precision_that_is_not_proven_is_refused(name: str) -> None:
+    model = small("RLFN")
+    assert "fp16" in get_args(Precision) and "fp16" not in model.spec.precisions
+    with pytest.raises(UsageError, match=r"fp16|pip install|kernels") as caught:
+        make_engine_as_named(model, engine_options(name, device="cpu", precision="fp16"))
+    assert caught.value.exit_code == 2
+
+
+@NAMED
+def test_a_device_that_an_engine_cannot_use_is_refused(name: str) -> None:
+    if name in ("torch", "native"):
+        with pytest.raises(UsageError, match="quantum"):
+            make_engine_as_named(small("RLFN"), engine_options(name, device="quantum"))
+        return
+    with pytest.raises(UsageError, match="runs on the CPU, not on cuda"):
+        engine_options(name, device="cuda")
+
+
+@NAMED
+def test_networks_for_clips_run_in_torch_or_are_refused(name: str) -> None:
+    model = untrained(toy_of("basicvsr-x4"))
+    options = engine_options(name, device="cpu", precision="fp32")
+    if name not in ("torch", "native"):
+        with pytest.raises(UsageError, match="network for clips"):
+            make_clip_engine(model, options)
+        return
+    clip = torch.rand(1, 2, 3, 9, 12)
+    made = make_clip_engine(model, options)(clip)
+    torch.testing.assert_close(made, TorchEngine(model, TorchOptions("cpu", "fp32"))(clip), atol=TOLERANCE["fp32"], rtol=0)
+
+
+# Devices --------------------------------------------------------------------------------------------------------------
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", distinct(MODELS))
+def test_a_cuda_device_makes_what_the_cpu_makes(name: str) -> None:
+    """Convolutions on CUDA may multiply with the 10 bits of TF32, 2^-11 of a value each; toys have few layers."""
+    spec = toy_of(name)
+    lead = (1, 1) if spec.window is None else (1, max(spec.window.minimum, 3))
+    clip = torch.rand(*lead, spec.channels, spec.size.padded(24), spec.size.padded(32))
+    facts = {"sigma": 0.1} if spec.takes_sigma else {}
+    made = TorchEngine(untrained(spec), TorchOptions("cuda", "fp32"))(clip, **facts)
+    expected = TorchEngine(untrained(spec), TorchOptions("cpu", "fp32"))(clip, **facts)
+    assert made.device.type == "cpu"
+    torch.testing.assert_close(made, expected, atol=TOLERANCE["bf16"], rtol=0)
