@@ -98,7 +98,7 @@ def test_a_library_outside_its_room_is_refused(copy: Path, module: str, statemen
     [
         ("media/frames.py", "from upframe.media.image import png", "upframe.media.frames -> upframe.media.image.png"),
         ("pixels.py", "from upframe.upscaling import tiling", "upframe.pixels -> upframe.upscaling.tiling"),
-        ("jobs/items.py", "def late():\n    from upframe.jobs import planning", "upframe.jobs.items -> upframe.jobs.plan"),
+        ("jobs/items.py", "def late():\n    from upframe.jobs import planning", "upframe.jobs.items -> upframe.jobs.planning"),
         ("models/spec.py", "from upframe.engines import cache", "upframe.models.spec -> upframe.engines.cache"),
         ("engines/base.py", "from upframe.models.architectures import vrt", "upframe.models.architectures.vrt"),
         ("cellar.py", "", "cellar"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from upframe.benchmark.worker import reference_form
-from upframe.models.networks import ARCHITECTURES, MODELS
+from upframe.models.networks import MODELS, family_of
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec
 
@@ -50,16 +50,14 @@ def arguments_of(spec: ModelSpec) -> dict[str, Any]:
     """Arguments that a network of this family is built with, found in its shapes as in those of a weights file."""
     with torch.device("meta"):
         state = spec.build().state_dict()
-    architecture = next(one for one in ARCHITECTURES if one.family == spec.family)
-    return dict(architecture.configuration({name: tuple(value.shape) for name, value in state.items()}))
+    return dict(family_of(spec).configuration({name: tuple(value.shape) for name, value in state.items()}))
 
 
 @cache
 def toy_of(name: str) -> ModelSpec:
     """Spec of the toy of a registered network."""
     spec = MODELS[name]
-    architecture = next(one for one in ARCHITECTURES if one.family == spec.family)
-    return architecture.spec_for(**{**arguments_of(spec), **SMALLER.get(spec.family, {})})
+    return family_of(spec).spec_for(**{**arguments_of(spec), **SMALLER.get(spec.family, {})})
 
 
 def distinct(specs: Mapping[str, ModelSpec]) -> list[str]:
