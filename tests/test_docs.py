@@ -112,6 +112,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "bench",
         "export",
         "train",
+        "train list",
         "train plot",
         "train difference-map",
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
@@ -119,7 +120,13 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "data preview",
         *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "pans", "lmdb")),
     )
-    known = {flag for command in commands for flag in flags_of(command)} | {"--help", "--version", "--tile_size"}
+    known = {flag for command in commands for flag in flags_of(command)} | {
+        "--help",
+        "--help-video",
+        "--help-all",
+        "--version",
+        "--tile_size",
+    }
     # Only code, no line that runs another program, and only flags after those of torchrun.
     spans = code(page(name)) + [
         line.rpartition("-m upframe")[2]

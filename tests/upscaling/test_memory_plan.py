@@ -105,8 +105,7 @@ def test_peak_memory_of_a_film_is_foretold_within_15_percent(
     assert (row["frames"], row["window"], row["tile"]) == (12, window, [72, 96])
     peak, _ = run_and_measure(tmp_path, *command)
     assert row["memory_bytes"] == pytest.approx(peak, rel=0.15)
-    (line,) = upframe(*command, "-o", tmp_path / "other.mkv", "--dry-run").out.splitlines()
-    assert f"tile 96x72, {window} frames at once; about " in line
+    assert f"; {window} frames at once\n" in upframe(*command, "-o", tmp_path / "other.mkv", "--dry-run").out
 
 
 @needs_proc

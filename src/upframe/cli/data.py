@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line, say, stoppable
-from upframe.cli.parser import Reporting, app
+from upframe.cli.parser import TRAINING, Reporting, app
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from upframe.datasets.prepare.items import Preparation
 
-data_app = App(name="data", help="Check training data, and prepare the public training sets.")
+data_app = App(
+    name="data",
+    help="Check training data, and prepare the public training sets.",
+    group=TRAINING,
+    help_epilogue="",
+    help_formatter=HelpPage(),
+)
 prepare_app = App(
     name="prepare",
     help="Bring a public set into the layout that recipes read. The same command again goes on where it stopped.",

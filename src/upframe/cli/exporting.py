@@ -8,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
-from upframe.cli.parser import Reporting, app
+from upframe.cli.parser import MODELS, Reporting, app
 from upframe.errors import one_line
 
 
-@app.command
+@app.command(group=MODELS, help_epilogue="", help_formatter=HelpPage())
 def export(
     model: str,
     *,
@@ -21,7 +22,7 @@ def export(
     overwrite: Annotated[bool, Parameter(alias="-y", negative="")] = False,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Write an image network as a file that other programs run: ONNX or OpenVINO.
+    """Export a network for pictures to ONNX or OpenVINO.
 
     The file takes pictures of any size. Value range, scale, halo, model and hash of the weights stand in its metadata. It is
     run and compared with torch before it gets its name.

@@ -9,11 +9,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upframe.errors import OptionError, UpframeError, one_line
+
+if TYPE_CHECKING:
+    from upframe.jobs import Event
 
 FLAGS: Mapping[str, str] = {
     # Sizes
@@ -101,6 +105,15 @@ def worded_error(error: UpframeError) -> UpframeError:
     made.happened, made.advice = worded(error.happened), worded(error.advice)
     made.__cause__, made.__traceback__ = error.__cause__, error.__traceback__
     return made
+
+
+def worded_event(event: Event) -> Event:
+    """An event whose text names flags instead of options."""
+    from upframe.jobs import failed_event
+
+    if event.error is not None:
+        return failed_event(event.input, worded_error(event.error))
+    return replace(event, data=worded_data(event.data))
 
 
 def worded_data(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,18 +26,17 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     upscaling,
 )
 from upframe.cli.flags import worded_error
+from upframe.cli.help import HELP_FLAGS, SHOWN
+from upframe.cli.logs import ARGUMENTS, log_end, stop_logs
 from upframe.cli.output import Stop, print_line, say
 from upframe.cli.parser import (
     PIPE,
     app,
 )
+from upframe.cli.terminal import fitted
 from upframe.errors import Cancelled, OutputError, UpframeError, one_line
 
 TASKS = ("upscale", "deblur", "denoise", "interpolate")  # the commands whose inputs may be standard input
-
-
-def _parser_message(error: CycloptsError) -> str:
-    return one_line(str(error).splitlines()[-1] if str(error) else type(error).__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -46,18 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # Threads that wait for each other spin, some milliseconds by default. Beside other work that takes the very cores
         # they wait for: three times as long here, where 10,000 turns cost a quiet machine 2 %. To be set before torch loads.
         os.environ["GOMP_SPINCOUNT"] = "10000"
-    tokens = _normalised(sys.argv[1:] if arguments is None else list(arguments))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    tokens = _normalised(given)
+    ARGUMENTS.set(tuple(given))
+    SHOWN.set(next((HELP_FLAGS[token] for token in given if token in HELP_FLAGS), "common"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not stop a batch
             stream.reconfigure(errors="backslashreplace")
     code = 1
     try:
+        if given and given[0][:1] != "-":
+            from upframe.cli.refusals import refuse_mistyped
+
+            refuse_mistyped(given, app)
         code = int(app(tokens, print_error=False) or 0)  # its own console would break long messages into lines
     except CycloptsError as error:
-        code = 2
-        text = _parser_message(error)
-        _report_json(text, "UsageError", code, tokens)
-        say(f"upframe: {text}")
+        from upframe.cli.refusals import refusal
+
+        refused = refusal(error)
+        code = refused.exit_code
+        _report_error(refused, code, tokens)
     except Cancelled as error:
         code = Stop.code or error.exit_code
         _report_error(error, code, tokens)
@@ -71,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         text = one_line(f"{type(error).__name__}: {error}")
         _report_error(UpframeError("internal error", text, "run again with --debug and report it"), code, tokens, cause=error)
+    log_end("finished" if code == 0 else "ended", code=code)
+    stop_logs()
     try:
         if sys.stdout is not None:  # it is None when it was closed from the start
             sys.stdout.flush()
@@ -81,11 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _normalised(tokens: list[str]) -> list[str]:
-    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, and `-` among them."""
+    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, `-` among them, and all pages of
+    help as one: `SHOWN` has which."""
     end = tokens.index("--") if "--" in tokens else len(tokens)
     fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
     if fixed and fixed[0] not in {*app, "--help", "-h", "--version", "-V"}:
         fixed.insert(0, "upscale")
+    fixed = ["--help" if t in HELP_FLAGS and i < len(fixed) - len(tokens) + end else t for i, t in enumerate(fixed)]
     return [PIPE if t == "-" else t for t in fixed] if fixed[:1] and fixed[0] in TASKS else fixed
 
 
@@ -93,8 +104,9 @@ def _report_error(error: UpframeError, code: int, tokens: Sequence[str], *, caus
     error = worded_error(error)
     if "--debug" in tokens:
         traceback.print_exception(cause or error)
+    log_end(str(error), code=code)
     _report_json(str(error), type(error).__name__, code, tokens)
-    say(f"upframe: {error}")
+    say(fitted(f"upframe: {error}", start="upframe:", style="error"))
 
 
 def _report_json(message: str, kind: str, code: int, tokens: Sequence[str]) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line, read_text, write_text
 from upframe.cli.parser import (
+    MODELS,
     EngineName,
     Reporting,
     app,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from upframe.evaluation.evaluate import Evaluation, EvaluationEvent
 
 
-@app.command
+@app.command(group=MODELS, help_epilogue="", help_formatter=HelpPage())
 def evaluate(
     models: Annotated[list[str], Parameter(consume_multiple=True)],
     *,
@@ -111,13 +113,13 @@ def _scoring_display(reporting: Reporting) -> Callable[[EvaluationEvent], None] 
     return show
 
 
-@app.command
+@app.command(group=MODELS, help_epilogue="", help_formatter=HelpPage())
 def compare(first: Path, second: Path) -> int:
-    """Compare two results.json of `upframe evaluate`; results that were not taken the same way are refused.
+    """Compare two results of `upframe evaluate` that were measured the same way.
 
     Args:
-        first: The earlier result.
-        second: The later result.
+        first: The earlier results.json.
+        second: The later results.json.
     """
     from upframe.evaluation.evaluate import Evaluation
     from upframe.evaluation.evaluate import compare as differences
@@ -135,7 +137,7 @@ def _write_evaluation(result: Evaluation, out: Path | None) -> None:
         write_text(out / "results.md", result.to_markdown() + "\n" + result.to_markdown_per_image())
 
 
-@app.command
+@app.command(group=MODELS, help_epilogue="", help_formatter=HelpPage())
 def bench(
     models: Annotated[list[str], Parameter(consume_multiple=True)],
     *,
@@ -150,7 +152,7 @@ def bench(
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Print what models cost, as NTIRE efficiency cards; several take turns and stand side by side.
+    """Measure the speed, memory and size of models, as NTIRE efficiency cards.
 
     Args:
         models: Names (weights are not needed) or weights files.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from upframe.cli import terminal, wording
 from upframe.cli.output import print_line
 from upframe.cli.parser import (
     Reporting,
@@ -15,25 +19,75 @@ from upframe.cli.parser import (
 )
 from upframe.errors import one_line
 
+if TYPE_CHECKING:
+    from upframe.models.registry import ModelEntry, Purpose
+
 
 @models_app.command(name="list")
 def models_list(*, reporting: Reporting = Reporting()) -> int:
-    """List the shipped models and the networks whose weights you can bring."""
+    """List the models by what they are for."""
+    reporting.start()
     from upframe.models.registry import list_models
 
-    for entry in list_models():
-        state = "shipped" if entry.shipped else "yours" if entry.weights else "bring the file"
-        if entry.shipped and entry.weights is None:
-            state = "missing: install upframe again"
-        if reporting.json:
-            row = {**vars(entry), "weights": None if entry.weights is None else str(entry.weights)}
-            print_line(json.dumps(row))
-        else:
-            print_line(
-                f"{entry.name:21} x{entry.scale}  {entry.params / 1e3:8.1f} K  {entry.family:15} {state:15} "
-                f"{entry.licence or '-':12} {', '.join(entry.aliases)}"
-            )
+    entries = list_models()
+    if reporting.json:
+        for entry in entries:
+            print_line(json.dumps({**vars(entry), "weights": None if entry.weights is None else str(entry.weights)}))
+        return 0
+    for line in models_lines(
+        entries, width=terminal.columns(sys.stdout) if sys.stdout is not None and sys.stdout.isatty() else None
+    ):
+        print_line(line)
     return 0
+
+
+PURPOSES: dict[Purpose, str] = {
+    "photos": "Photos",
+    "degraded photos": "Degraded photos",
+    "videos": "Videos",
+    "degraded videos": "Degraded videos",
+    "restoration": "Restoration: deblur, denoise, interpolate",
+}
+"""Headings, in the order of the list."""
+
+
+def models_lines(entries: Sequence[ModelEntry], *, width: int | None = None) -> list[str]:
+    """Models under headings: first those that are ready, then those whose weights have to be downloaded.
+
+    Args:
+        width: Columns of the terminal, at which long licences end; None for no limit.
+    """
+    ready = [e for e in entries if e.weights is not None]
+    others = [e for e in entries if e.weights is None]
+    cells = {e.name: (e.name, f"x{e.scale}", _parameters(e.params), e.family, _facts(e)) for e in entries}
+    rows = dict(zip(cells, wording.table(list(cells.values()), right=(2,)), strict=True))
+    lines: list[str] = []
+    for heading, group in (("Ready to use", ready), ("Models that need downloaded weights", others)):
+        lines += ["", heading] if lines else [heading]
+        for purpose, title in PURPOSES.items():
+            named = [rows[e.name] for e in group if e.purpose == purpose]
+            if named:
+                lines += [f"  {title}", *(_cut(f"    {row}", width) for row in named)]
+    advice = "Weights: `upframe models info NAME` says more, docs/models.md where to find them; use them with -m FILE."
+    return [*lines, "", *(textwrap.wrap(advice, width) if width else [advice])]
+
+
+def _facts(entry: ModelEntry) -> str:
+    facts = [entry.licence or "licence not stated"]
+    if entry.shipped:
+        facts += ["missing: install upframe again"] if entry.weights is None else []
+        facts += [f"the default, also called {name}" for name in entry.aliases]
+    elif entry.weights is not None:
+        facts.insert(0, one_line(str(entry.weights)))
+    return "; ".join(facts)
+
+
+def _parameters(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} K"
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else line[: width - 1].rstrip(" ;,") + "…"
 
 
 @models_app.command(name="info")
@@ -55,6 +109,7 @@ def models_info(model: str, *, reporting: Reporting = Reporting()) -> int:
         "paper": found.spec.paper,
         "task": found.spec.task,
         "scale": found.spec.scale,
+        "aliases": list(found.spec.aliases) or None,
         "parameters": found.params,
         "precisions": list(found.spec.precisions),
         "tiling": found.spec.tiling,
@@ -87,12 +142,12 @@ def models_verify(
     datasets: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Prove weights: score them on test sets and hold the result against what they are known for.
+    """Score models on test sets and compare the scores with the published ones.
 
     Args:
-        models: Names or weights files; the shipped models otherwise.
+        models: Names or weights files. [default: the shipped models]
         data: Folder of test sets, as `upframe evaluate` takes it.
-        datasets: Only these sets of it.
+        datasets: Only these sets of it. [default: all]
     """
     reporting.start()
     from upframe.engines import keep_freed_memory
@@ -116,13 +171,13 @@ def models_convert(
     overwrite: Annotated[bool, Parameter(alias="-y", negative="")] = False,
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Convert any recognised weights file to safetensors with a card, in [0, 1].
+    """Convert a weights file to safetensors with a card.
 
     Args:
         source: Weights file in any published form.
         target: The .safetensors file to write; its card is written beside it.
-        name: What to call it.
-        value_range: Range of its pixels, for files that neither state it nor let it be measured.
+        name: Name on the card. [default: the network's]
+        value_range: Range of its pixels, 0-1 or 0-255. [default: as stated or measured]
         notes: A remark for the card.
         overwrite: Overwrite an existing target.
     """

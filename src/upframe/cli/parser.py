@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from upframe.cli.help import VIDEO_PANEL, HelpPage
+from upframe.cli.logs import start_logs
 from upframe.errors import UsageError
 from upframe.version import __version__
 
@@ -21,56 +22,101 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """\
 Exit codes:
-  0  every output written and verified      5  memory exhausted, or no such device
-  1  internal error                         6  cannot write
-  2  wrong usage                            7  verification failed
-  3  input missing or unreadable            8  batch finished, some inputs failed
-  4  model or weights                     130  interrupted, 143 terminated"""
+    0  every output written and verified
+    1  internal error
+    2  wrong usage
+    3  input missing or unreadable
+    4  model or weights
+    5  memory exhausted, or no such device
+    6  cannot write
+    7  verification failed
+    8  batch finished, some inputs failed
+  130  interrupted
+  143  terminated"""
 
-SIZE = Group.create_ordered("Output size", help="Give at most one; the network's own scale otherwise.")
-OUTPUT = Group.create_ordered("Output")
+EXAMPLES = (
+    ("upframe photo.jpg", "photo_photo_x4.jpg beside it"),
+    ("upframe holiday/ -r -s 2 -o big/", "every picture and video in a tree of folders"),
+    ("upframe clip.mp4 -m video-x4 -o large.mkv", "a video, with its audio and subtitles"),
+)
+
+COMMON = (
+    *("--output", "--scale", "--model", "--format", "--recursive", "--overwrite", "--device"),
+    *("--dry-run", "--quiet", "--json", "--log"),
+)
+"""Options on the short page of help."""
+
+COMMON_BRIEF = (
+    ("-o, --output PATH", "File or folder to write. [default: beside the input]"),
+    ("-s, --scale NUMBER", "Times larger, fractions allowed. [default: the model's own scale]"),
+    ("-m, --model NAME", "Model (see `upframe models list`) or weights file. [default: photo]"),
+    ("-f, --format FORMAT", "Output format, such as png, jpg or mkv. [default: the input's]"),
+    ("-r, --recursive", "Include sub-folders, and keep their tree."),
+    ("-y, --overwrite", "Overwrite existing outputs."),
+    ("--dry-run", "Show what would be done, and stop."),
+    ("-q, --quiet", "Print only errors."),
+)
+"""The most used of them, on the first page."""
+
+MORE_HELP = "More options: --help-video for videos, --help-all for all of them."
+
+FILES = Group.create_ordered("Pictures and videos")
+MODELS = Group.create_ordered("Models")
+TRAINING = Group.create_ordered("Training")
+
 INPUT = Group.create_ordered("Input")
+OUTPUT = Group.create_ordered("Output")
+SIZE = Group.create_ordered("Output size", help="Give at most one. [default: the model's own scale]")
 EngineName = Literal["auto", "torch", "native", "compile", "openvino", "onnx"]
 PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
-VIDEO = Group.create_ordered("Video")
+VIDEO = Group.create_ordered(VIDEO_PANEL)
 REPORTING = Group.create_ordered("Reporting")
 
 app = App(
     name="upframe",
-    help="Upscale photos and videos with published networks, and train and measure them. "
-    "`upframe FILE…` is `upframe upscale FILE…`.",
+    help="Upscale photos and videos with published networks, and train and measure such networks.",
     version=__version__,
     version_flags=["--version", "-V"],
-    help_epilogue=EXIT_CODES,
+    help_formatter=HelpPage("upframe [INPUT]… [OPTIONS]\n       upframe COMMAND …", EXAMPLES, options=COMMON_BRIEF),
+    help_epilogue=f"{MORE_HELP}\n`upframe COMMAND --help` is about a command.\n\n{EXIT_CODES}",
     help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=()),
     result_action="return_value",
     exit_on_error=False,
 )
-models_app = App(name="models", help="List, inspect, prove and convert weights.")
+models_app = App(
+    name="models", help="List, inspect, verify and convert models.", group=MODELS, help_epilogue="", help_formatter=HelpPage()
+)
 app.command(models_app)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Reporting:
-    """How much is said, and how."""
+    """How much is printed, and how."""
 
     verbose: Annotated[bool, Parameter(alias="-v", negative="", group=REPORTING)] = False
-    "Say more about what is done."
+    "Print more: every note by itself, and what is going on inside."
     quiet: Annotated[bool, Parameter(alias="-q", negative="", group=REPORTING)] = False
-    "Say nothing but errors."
+    "Print only errors."
     json: Annotated[bool, Parameter(negative="", group=REPORTING)] = False
-    "Print JSON on standard output, one object per line, and nothing else there."
+    "Print JSON on standard output, one object a line."
     progress: Annotated[bool, Parameter(negative="--no-progress", group=REPORTING)] = True
     "Show progress."
+    log: Annotated[Path | None, Parameter(group=REPORTING)] = None
+    "Append everything that happens to this file, with times and levels."
     debug: Annotated[bool, Parameter(negative="", group=REPORTING)] = False
-    "Show the traceback of an error."
+    "Print the traceback of an error."
 
     def start(self) -> None:
+        """Open the log.
+
+        Raises:
+            OutputError: if its file cannot be written.
+        """
         level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
-        logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
-        logging.getLogger("upframe").setLevel(logging.DEBUG if self.debug else level)
+        start_logs(screen=level, debug=self.debug, file=self.log)
 
 
 @Parameter(name="*")
@@ -79,29 +125,29 @@ class Files:
     """Inputs and output."""
 
     input: Annotated[list[str] | None, Parameter(alias="-i", negative="", group=INPUT)] = None
-    "More inputs."
+    "More inputs; may be repeated."
     output: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None
-    "File or folder to write; - is standard output."
+    "File or folder to write; - is standard output. [default: beside the input]"
     format: Annotated[str | None, Parameter(alias=["-f", "--ext"], group=OUTPUT)] = None
-    "png, jpg, webp, tiff, bmp, avif or gif; mp4, mkv, mov or webm for videos; the input's otherwise."
+    "png, jpg, webp, tiff, bmp, avif or gif; mp4, mkv, mov or webm for videos. [default: the input's]"
     name: Annotated[str | None, Parameter(group=OUTPUT)] = None
-    "Template of output names with {stem}, {model} and {scale}."
+    "Template of output names, from {stem}, {model} and {scale}."
     suffix: Annotated[str | None, Parameter(group=OUTPUT)] = None
     "Short for --name '{stem}_SUFFIX'."
     overwrite: Annotated[bool, Parameter(alias="-y", negative="", group=OUTPUT)] = False
     "Overwrite existing outputs."
     recursive: Annotated[bool, Parameter(alias="-r", negative="", group=INPUT)] = False
-    "Look into sub-folders, and keep their tree."
+    "Include sub-folders, and keep their tree."
     include: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None
-    "Only take files whose name matches this pattern."
+    "Read only files whose names match this pattern; may be repeated."
     exclude: Annotated[list[str] | None, Parameter(negative="", group=INPUT)] = None
-    "Leave out files whose name matches this pattern."
+    "Skip files whose names match this pattern; may be repeated."
     allow_truncated: Annotated[bool, Parameter(negative="", group=INPUT)] = False
-    "Take damaged files as far as they go."
+    "Read damaged files as far as they go."
     strict: Annotated[bool, Parameter(negative="", group=OUTPUT)] = False
-    "Treat every loss (see docs/notices.md) as an error."
+    "Treat every note (see docs/notices.md) as an error."
     dry_run: Annotated[bool, Parameter(negative="", group=REPORTING)] = False
-    "Show what would be done, with sizes and memory, and stop."
+    "Show what would be done, with sizes, memory and disk, and stop."
 
     def template(self) -> str | None:
         """Template of output names; None for the usual one."""
@@ -115,10 +161,10 @@ class Files:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Size:
-    """How large the output is to be."""
+    """Size of the output."""
 
     scale: Annotated[float | None, Parameter(alias="-s", group=SIZE)] = None
-    "Enlargement, also fractional: 2, 2.5, 4."
+    "Times larger, fractions allowed: 2, 2.5, 4."
     size: Annotated[str | None, Parameter(group=SIZE)] = None
     "Exact output size, WIDTHxHEIGHT."
     width: Annotated[int | None, Parameter(group=SIZE)] = None
@@ -150,9 +196,9 @@ class Computing:
     """Device, engine and precision of the network, and the tiles of the picture."""
 
     tile: Annotated[str, Parameter(alias=["-t", "--tile-size"], group=COMPUTE)] = "auto"
-    "Tile of the input: auto (from free memory), off, N or WIDTHxHEIGHT in pixels; 0 is auto."
+    "Tile size in input pixels: auto (fits free memory), off, N or WIDTHxHEIGHT; 0 is auto."
     halo: Annotated[int | None, Parameter(alias="--tile-pad", group=COMPUTE)] = None
-    "Context around a tile in input pixels; the model's measured default otherwise."
+    "Context around a tile in input pixels. [default: the model's own]"
     overlap: Annotated[int, Parameter(group=COMPUTE)] = 8
     "Input pixels over which neighbouring tiles are blended."
     device: Annotated[str, Parameter(alias=["-d", "-g", "--gpu-id"], allow_leading_hyphen=True, group=COMPUTE)] = "auto"
@@ -160,11 +206,11 @@ class Computing:
     engine: Annotated[EngineName, Parameter(group=COMPUTE)] = "auto"
     "Engine: torch, native (upframe's kernels), compile, openvino or onnx; auto is native where it fits, else torch."
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=COMPUTE)] = "auto"
-    "Arithmetic of the network; auto is bf16 where it is fast and loses next to nothing, else fp32."
+    "Number format of the network: fp32, bf16 or fp16; auto is bf16 where it is fast and loses next to nothing, else fp32."
     fp32: Annotated[bool, Parameter(negative="", group=COMPUTE)] = False
     "The same as --precision fp32."
     threads: Annotated[int | None, Parameter(group=COMPUTE)] = None
-    "CPU threads."
+    "CPU threads. [default: torch's choice]"
 
 
 @Parameter(name="*")
@@ -173,49 +219,52 @@ class Video:
     """How videos are read and written."""
 
     start: Annotated[str | None, Parameter(alias="--start-time", group=VIDEO)] = None
-    "Leave out what comes before: seconds or H:MM:SS, after the first frame."
+    "Start at this time after the first frame: seconds or H:MM:SS."
     end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
-    "Leave out what comes from there on."
+    "Stop at this time."
     codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
-    "h264, h265, av1, ffv1 or prores; the input's where it can be written, else h264."
+    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264]"
     crf: Annotated[int | None, Parameter(group=VIDEO)] = None
-    "Constant quality, lower is better; the codec's good default otherwise."
+    "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None
-    "Speed against size, in the encoder's words."
+    "The encoder's preset: speed against file size. [default: the codec's]"
     pix_fmt: Annotated[str | None, Parameter(group=VIDEO)] = None
-    "Pixel format in FFmpeg's words; the nearest to the input's otherwise."
+    "FFmpeg's name of the pixel format. [default: the nearest to the input's]"
     encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
-    "Any other option of the encoder: -e KEY=VALUE."
+    "Any other option of the encoder, KEY=VALUE; may be repeated."
     odd: Annotated[Literal["pad", "crop", "444"], Parameter(group=VIDEO)] = "pad"
-    "How to handle odd frame sizes when the pixel format needs even ones."
+    "How to handle odd frame sizes when the pixel format needs even ones: pad, crop or 444."
     audio: Annotated[bool, Parameter(negative="--no-audio", group=VIDEO)] = True
-    "Take the sound along."
+    "Copy audio tracks."
     subs: Annotated[bool, Parameter(negative="--no-subs", group=VIDEO)] = True
-    "Take subtitles along."
+    "Copy subtitles."
     stream: Annotated[int | None, Parameter(group=VIDEO)] = None
-    "Which video track, by its index in the file."
+    "Video track, by its index in the file. [default: the first]"
     deinterlace: Annotated[Literal["off", "auto", "bwdif", "yadif"], Parameter(group=VIDEO)] = "off"
-    "Make whole frames of interlaced ones: auto only where they are marked."
+    "Deinterlace: auto only where frames are marked as interlaced."
     on_bad_frame: Annotated[Literal["repeat", "skip", "fail"], Parameter(group=VIDEO)] = "repeat"
-    "How to handle a damaged frame: repeat the one before, skip it, or fail."
+    "How to handle a damaged frame: repeat the one before it, skip it, or fail."
     fps: Annotated[str | None, Parameter(group=VIDEO)] = None
-    "Frames per second of a folder of frames: 25, 29.97 or 30000/1001."
+    "Frames per second of a folder of frames: 25, 29.97 or 30000/1001. [default: 25]"
     clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
-    "Take a folder as one clip, whose frames lie in it; a video as output implies it."
+    "Treat a folder as one clip made of its frames; implied by a video as output."
     window: Annotated[int | None, Parameter(alias="--max-seq-len", group=VIDEO)] = None
-    "Most frames the network sees at once; chosen from free memory otherwise."
+    "Most frames the network sees at once. [default: fits free memory]"
     as_published: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
     "Cut clips as the network's authors did for their scores, with their hard tile borders."
     temporal_overlap: Annotated[int | None, Parameter(group=VIDEO)] = None
-    "Frames of context where a shot is divided; the network's own number otherwise."
+    "Frames of context where a shot is divided. [default: the model's own]"
     clean_threshold: Annotated[float | None, Parameter(group=VIDEO)] = None
-    "RealBasicVSR: clean again while a pass changes more than this, on the 0-255 scale; 255 is one pass."
+    (
+        "RealBasicVSR: clean again while a pass changes more than this, on the 0-255 scale; 255 is one pass. [default: "
+        "the model's own]"
+    )
     clean_max: Annotated[int | None, Parameter(group=VIDEO)] = None
-    "RealBasicVSR: most cleaning passes."
+    "RealBasicVSR: most cleaning passes. [default: the model's own]"
     clean_strength: Annotated[float | None, Parameter(group=VIDEO)] = None
-    "RealBasicVSR: share of the cleaning that is applied, 0 to 1."
+    "RealBasicVSR: share of the cleaning that is applied, 0 to 1. [default: the model's own]"
     restart: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
-    "Throw away what an interrupted run left, instead of going on with it."
+    "Discard unfinished work instead of resuming."
 
     def options(self, *, allow_truncated: bool) -> VideoOptions:
         from upframe.jobs import VideoOptions

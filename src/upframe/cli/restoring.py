@@ -6,14 +6,24 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from upframe.cli.parser import COMPUTE, INPUT, Computing, Files, Reporting, Video, app
+from upframe.cli.help import HelpPage
+from upframe.cli.parser import COMMON, COMPUTE, FILES, INPUT, MORE_HELP, Computing, Files, Reporting, Video, app
 from upframe.cli.upscaling import carry_out
 
 Inputs = Annotated[list[str] | None, Parameter(group=INPUT)]
 Model = Annotated[str | None, Parameter(alias=["-m", "-n", "--model-name"], group=COMPUTE)]
 
 
-@app.command
+@app.command(
+    group=FILES,
+    sort_key=1,
+    help_formatter=HelpPage(
+        "upframe deblur [INPUT]… -m MODEL [OPTIONS]",
+        [("upframe deblur clip.mp4 -m vrt-deblur-gopro", "clip_vrt-deblur-gopro.mp4 beside it")],
+        COMMON,
+    ),
+    help_epilogue=MORE_HELP,
+)
 def deblur(
     inputs: Inputs = None,
     /,
@@ -24,18 +34,27 @@ def deblur(
     video: Video = Video(),
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Sharpen videos blurred by motion, at their own size.
+    """Remove motion blur from videos, at their own size.
 
-    Beside the input an output is called {stem}_{model}. Everything else is as in `upframe upscale`.
+    An output beside its input is called {stem}_{model}. Everything else is as in `upframe upscale`.
 
     Args:
         inputs: Files, folders or quoted patterns; - is standard input.
-        model: Name or weights file of a network to deblur, for instance vrt-deblur-gopro.
+        model: Name or weights file of a network that deblurs, such as vrt-deblur-gopro. [required]
     """
     return carry_out(inputs, files, reporting, task="deblur", model=model, computing=computing, video=video)
 
 
-@app.command
+@app.command(
+    group=FILES,
+    sort_key=1,
+    help_formatter=HelpPage(
+        "upframe denoise [INPUT]… -m MODEL [OPTIONS]",
+        [("upframe denoise clip.mp4 -m vrt-denoise-davis --sigma 20", "clip_vrt-denoise-davis.mp4 beside it")],
+        COMMON,
+    ),
+    help_epilogue=MORE_HELP,
+)
 def denoise(
     inputs: Inputs = None,
     /,
@@ -47,19 +66,28 @@ def denoise(
     video: Video = Video(),
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Take noise out of videos, at their own size.
+    """Remove noise from videos, at their own size.
 
-    Beside the input an output is called {stem}_{model}. Everything else is as in `upframe upscale`.
+    An output beside its input is called {stem}_{model}. Everything else is as in `upframe upscale`.
 
     Args:
         inputs: Files, folders or quoted patterns; - is standard input.
-        model: Name or weights file of a network to denoise, for instance vrt-denoise-davis.
-        sigma: Standard deviation of the noise on the 0-255 scale; 10 is slight, 50 is heavy.
+        model: Name or weights file of a network that denoises, such as vrt-denoise-davis. [required]
+        sigma: Standard deviation of the noise on the 0-255 scale: 10 is slight, 50 is heavy.
     """
     return carry_out(inputs, files, reporting, task="denoise", model=model, sigma=sigma, computing=computing, video=video)
 
 
-@app.command
+@app.command(
+    group=FILES,
+    sort_key=1,
+    help_formatter=HelpPage(
+        "upframe interpolate [INPUT]… -m MODEL [OPTIONS]",
+        [("upframe interpolate clip.mp4 -m vrt-interpolate-vimeo -o smooth.mkv", "at twice the rate")],
+        COMMON,
+    ),
+    help_epilogue=MORE_HELP,
+)
 def interpolate(
     inputs: Inputs = None,
     /,
@@ -70,13 +98,13 @@ def interpolate(
     video: Video = Video(),
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Make videos smoother: a new frame in the middle between every two, at twice the rate.
+    """Double the frame rate of videos: a new frame in the middle between every two.
 
-    The frames that were there are kept as they are, at their times. No frame is made across a cut: there the last one
-    before it is shown on. Beside the input an output is called {stem}_{model}. Everything else is as in `upframe upscale`.
+    The input's frames keep their pixels and times. No frame is made across a cut: there the last frame before it is repeated.
+    An output beside its input is called {stem}_{model}. Everything else is as in `upframe upscale`.
 
     Args:
         inputs: Files, folders or quoted patterns; - is standard input.
-        model: Name or weights file of a network to interpolate, for instance vrt-interpolate-vimeo.
+        model: Name or weights file of a network that interpolates, such as vrt-interpolate-vimeo. [required]
     """
     return carry_out(inputs, files, reporting, task="interpolate", model=model, computing=computing, video=video)

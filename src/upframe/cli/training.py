@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import App, Parameter
 
+from upframe.cli import terminal, wording
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line, stoppable
-from upframe.cli.parser import Reporting, app, device_name
+from upframe.cli.parser import TRAINING, Reporting, app, device_name
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from upframe.training.loop.report import Progress as TrainingProgress
     from upframe.training.recipes.recipe import Recipe
 
-train_app = App(name="train", help="Train a network; `upframe train plot RUN…` draws the curves of runs.")
+train_app = App(
+    name="train",
+    help="Train a network by a recipe; `upframe train list` lists the recipes.",
+    group=TRAINING,
+    help_epilogue="",
+    help_formatter=HelpPage(),
+)
 app.command(train_app)
 
 
@@ -49,7 +58,7 @@ def train(
     130 (Ctrl-C) or 143 (terminated).
 
     Args:
-        recipe: Name of a recipe; docs/training.md lists them.
+        recipe: Name of a recipe; `upframe train list` lists them.
         data: Folder of photographs, of clips or of videos.
         out: Folder of the run: checkpoints, log and resolved recipe.
         set: Change a field of the recipe: --set steps=500.
@@ -97,6 +106,53 @@ def train(
         except FirstProcessError as error:
             return error.exit_code  # the first process says what happened, once
     return 0
+
+
+@train_app.command(name="list")
+def train_list(*, reporting: Reporting = Reporting()) -> int:
+    """List the recipes by the network they train."""
+    reporting.start()
+    from upframe.training.recipes.registry import RECIPES
+
+    facts = {name: (_group_of(make), _first_sentence(make)) for name, make in RECIPES.items()}
+    if reporting.json:
+        for name, (group, text) in facts.items():
+            print_line(json.dumps({"name": name, "group": group, "summary": text}))
+        return 0
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    for line in recipe_lines(facts, width=terminal.columns(sys.stdout) if is_terminal else None):
+        print_line(line)
+    return 0
+
+
+def recipe_lines(facts: Mapping[str, tuple[str, str]], *, width: int | None = None) -> list[str]:
+    """Recipes under headings.
+
+    Args:
+        facts: Heading and summary by name.
+        width: Columns of the terminal, at which summaries are broken; None for no limit.
+    """
+    indent = max(map(len, facts)) + 4
+    lines: list[str] = []
+    for group in dict.fromkeys(group for group, _ in facts.values()):
+        lines += ["", group] if lines else [group]
+        for name, (of, text) in facts.items():
+            if of == group:
+                body = textwrap.wrap(text, width - indent) if width is not None else [text]
+                lines += [f"  {name.ljust(indent - 2)}{body[0]}", *(" " * indent + more for more in body[1:])]
+    return lines
+
+
+def _group_of(make: Callable[[], Recipe]) -> str:
+    """The heading of a recipe: that of its module."""
+    from upframe.training.recipes.registry import HEADINGS
+
+    return HEADINGS[make.__module__.rpartition(".")[2]]
+
+
+def _first_sentence(make: Callable[[], Recipe]) -> str:
+    paragraph = " ".join((make.__doc__ or "").strip().split("\n\n")[0].split())
+    return re.split(r"(?<=[^.]{3}\.) (?=[A-Z0-9])", paragraph)[0].replace("`", "")
 
 
 @train_app.command
@@ -157,7 +213,7 @@ def _training_display(reporting: Reporting, steps: int) -> Iterator[_Display]:
         yield _JsonLines()
     elif reporting.quiet:
         yield _Lines(lambda text: None, progress=False)
-    elif reporting.progress and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    elif reporting.progress and terminal.is_terminal(sys.stderr):
         with _live_bar(steps) as display:
             yield display
     else:
@@ -185,7 +241,7 @@ class _Lines:
 
     def progress(self, report: TrainingProgress) -> None:
         if self._progress:
-            self._show(f"step {report.step}/{report.steps}  {_numbers(report)}  {_duration(report.seconds_left)} left")
+            self._show(f"step {report.step}/{report.steps}  {_numbers(report)}  {wording.about(report.seconds_left)} left")
 
     def event(self, row: Mapping[str, Any]) -> None:
         if "validation" in row:
@@ -204,7 +260,7 @@ def _live_bar(steps: int) -> Iterator[_Display]:
 
         class Live:
             def progress(self, report: TrainingProgress) -> None:
-                text = f"{_numbers(report)}  {_duration(report.seconds_left)} left"
+                text = f"{_numbers(report)}  {wording.about(report.seconds_left)} left"
                 bar.update(task, completed=report.step, total=report.steps, description=escape(text))
 
             def event(self, row: Mapping[str, Any]) -> None:
@@ -223,9 +279,3 @@ def _numbers(report: TrainingProgress) -> str:
 
 def _scores(scores: Mapping[str, Mapping[str, float]]) -> str:
     return "  ".join(f"{name}: {', '.join(f'{m} {value:.4f}' for m, value in found.items())}" for name, found in scores.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds > 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -8,17 +8,21 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from upframe.cli.flags import worded, worded_data, worded_error
-from upframe.cli.output import display, print_line, show_json, stoppable
+from upframe.cli.flags import worded_error
+from upframe.cli.help import HelpPage
+from upframe.cli.output import print_line, stoppable
 from upframe.cli.parser import (
+    COMMON,
     COMPUTE,
+    EXAMPLES,
+    FILES,
     INPUT,
+    MORE_HELP,
     OUTPUT,
     PIPE,
     Computing,
@@ -30,13 +34,27 @@ from upframe.cli.parser import (
     device_name,
     tile_size,
 )
-from upframe.errors import UsageError, one_line
+from upframe.errors import UsageError
 
 if TYPE_CHECKING:
-    from upframe.jobs import Event, JobOptions, Plan, Report, Task, UpscaleOptions
+    from upframe.jobs import JobOptions, Report, Task, UpscaleOptions
 
 
-@app.command
+DOING: dict[Task, str] = {
+    "upscale": "upscaling",
+    "deblur": "deblurring",
+    "denoise": "denoising",
+    "interpolate": "interpolating",
+}
+"""The word for the main stage of a command."""
+
+
+@app.command(
+    group=FILES,
+    sort_key=0,
+    help_formatter=HelpPage("upframe [upscale] [INPUT]… [OPTIONS]", EXAMPLES, COMMON),
+    help_epilogue=MORE_HELP,
+)
 def upscale(
     inputs: Annotated[list[str] | None, Parameter(group=INPUT)] = None,
     /,
@@ -51,18 +69,18 @@ def upscale(
     video: Video = Video(),
     reporting: Reporting = Reporting(),
 ) -> int:
-    """Enlarge images and videos: files, folders and patterns.
+    """Enlarge pictures and videos.
 
-    Beside the input an output is called {stem}_{model}_x{scale}; in an output folder, and for the files of a folder
-    (FOLDER_upscaled if no other is given), it keeps its name. Nothing is overwritten without -y; outputs that are there
-    already and verify are skipped.
+    An output beside its input is called {stem}_{model}_x{scale}. In an output folder it keeps its name, and so do the files of
+    an input folder, whose output folder is FOLDER_upscaled unless -o names one. Nothing is overwritten without -y. Outputs that
+    exist already and verify are skipped.
 
     Args:
         inputs: Files, folders or quoted patterns; - is standard input.
-        model: Name (see `upframe models list`) or weights file; the shipped photo model otherwise.
-        quality: 1 to 100, for lossy formats.
-        first_frame: Take the first frame or page only.
-        max_pixels: Largest input picture to accept, in pixels.
+        model: Name (see `upframe models list`) or weights file. [default: the shipped photo model]
+        quality: 1 to 100, for lossy formats. [default: 95, AVIF 90]
+        first_frame: Read only the first frame or page.
+        max_pixels: Refuse larger input pictures. [default: 500000000]
     """
     return carry_out(
         inputs,
@@ -87,6 +105,8 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     reporting.start()
     with _without_collections():
         from upframe.jobs import keep_freed_memory, plan, run
+    from upframe.cli.dry_run import show_plan
+    from upframe.cli.progress import display
 
     keep_freed_memory()
     options = _job_options(files, **chosen)
@@ -97,11 +117,14 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     with _piped(everything, files.output, as_json=reporting.json) as (paths, place):
         planned = plan(paths, place, options)
         if files.dry_run:
-            _show_plan(planned, as_json=reporting.json)
+            show_plan(planned, inputs=everything, output=files.output, as_json=reporting.json)
             return 8 if planned.failed else 0
-        with stoppable() as cancel, display(reporting, len(planned.items) + len(planned.failed)) as show:
-            report = run(planned, on_event=lambda event: show(_in_flags(event)), cancel=cancel)
-        return _conclude(report, reporting)
+        with stoppable() as cancel, display(reporting, planned, doing=DOING[options.task]) as show:
+            report = run(planned, on_event=show, cancel=cancel)
+        code = 0 if report.error is None else report.error.exit_code
+        if reporting.json:
+            _print_json_summary(report, code)
+        return code
 
 
 @contextlib.contextmanager
@@ -213,74 +236,19 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
     )
 
 
-def _in_flags(event: Event) -> Event:
-    """An event whose text names flags instead of options."""
-    from upframe.jobs import failed_event
-
-    if event.error is not None:
-        return failed_event(event.input, worded_error(event.error))
-    return replace(event, data=worded_data(event.data))
-
-
-def _show_plan(planned: Plan, *, as_json: bool) -> None:
-    from upframe.jobs import failed_event
-
-    for item in planned.items:
-        estimate = planned.estimate(item)
-        notices = [{"id": notice.id, "message": worded(notice.message)} for notice in item.notices]
-        if as_json:
-            facts = {
-                "input": str(item.input),
-                "output": str(item.output),
-                "model": item.model,
-                "size": item.size,
-                "skip": item.skip,
-            }
-            print_line(json.dumps({"event": "plan", **facts, "notices": notices, **asdict(estimate)}))
-            continue
-        what = "is there already, skipped" if item.skip else f"{item.model}, {estimate.format}"
-        frames = f", {estimate.frames} frames" if estimate.frames > 1 else ""
-        (height, width), (tile_height, tile_width) = estimate.input_size, estimate.tile
-        window = f", {estimate.window} frames at once" if estimate.window else ""
-        how = f"{what}; {estimate.engine}, {estimate.precision}; tile {tile_width}x{tile_height}{window}"
-        memory, disk = f"{estimate.memory_bytes / 2**20:.0f} MiB", f"{estimate.file_bytes / 2**20:.1f} MiB"
-        print_line(
-            f"{one_line(str(item.input))} -> {one_line(str(item.output))}: {width}x{height} -> "
-            f"{item.size[1]}x{item.size[0]}{frames} ({how}; about {memory} of memory, {disk} on disk)"
-        )
-        for notice in notices:
-            print_line(f"  note: {notice['message']} [{notice['id']}]")
-    for failed in planned.failed:
-        event = _in_flags(failed_event(failed.input, failed.error))
-        if as_json:
-            show_json(event)
-        else:
-            print_line(f"cannot do {event.data['error']}")
-
-
-def _conclude(report: Report, reporting: Reporting) -> int:
-    """Print the summary and return the exit code."""
+def _print_json_summary(report: Report, code: int) -> None:
     written, skipped, failed = (len(report.of(s)) for s in ("written", "skipped", "failed"))
-    error = report.error
-    code = error.exit_code if error is not None else 0
-    if reporting.json:
-        rows = [
-            {
-                "input": str(o.input),
-                "status": o.status,
-                "output": None if o.output is None else str(o.output),
-                "error": None if o.error is None else str(worded_error(o.error)),
-                "notices": [n.id for n in o.notices],
-            }
-            for o in report.outcomes
-        ]
-        counts = {"written": written, "skipped": skipped, "failed": failed}
-        print_line(
-            json.dumps({"event": "summary", "exit_code": code, **counts, "seconds": round(report.seconds, 3), "items": rows})
-        )
-    elif len(report.outcomes) > 1 and not reporting.quiet:
-        print_line(f"{written} written, {skipped} skipped, {failed} failed in {report.seconds:.1f} s")
-        for outcome in report.of("failed"):
-            if outcome.error is not None:
-                print_line(f"  failed: {worded_error(outcome.error)}")
-    return code
+    rows = [
+        {
+            "input": str(o.input),
+            "status": o.status,
+            "output": None if o.output is None else str(o.output),
+            "error": None if o.error is None else str(worded_error(o.error)),
+            "notices": [n.id for n in o.notices],
+        }
+        for o in report.outcomes
+    ]
+    counts = {"written": written, "skipped": skipped, "failed": failed}
+    print_line(
+        json.dumps({"event": "summary", "exit_code": code, **counts, "seconds": round(report.seconds, 3), "items": rows})
+    )

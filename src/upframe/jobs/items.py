@@ -23,6 +23,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class VideoFacts:
+    """Facts of an input video that pictures do not have; its tracks are those that are copied."""
+
+    seconds: float | None
+    """Duration of the chosen part; None where no header states it."""
+    rate: float
+    """Frames per second."""
+    audio: tuple[str, ...]
+    """FFmpeg's name of the codec of each audio track."""
+    subtitles: int
+    """Number of subtitle tracks."""
+    interlaced: bool
+
+
+@dataclass(frozen=True)
 class Estimate:
     """How one item is going to be made, with rough figures of memory and disk."""
 
@@ -43,6 +58,8 @@ class Estimate:
     """Peak memory: of a network for clips of the whole process, else what rendering roughly adds."""
     file_bytes: int
     """Size of the output, on the high side."""
+    video: VideoFacts | None = None
+    """None for a picture."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,11 @@ class Item(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the output."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """Frames or pages of the input, as its header has them; 1 where it does not say."""
         ...
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from upframe.errors import ModelError, UsageError
 from upframe.models.cards import WEIGHTS_SUFFIXES, Card, ValueRange, card_path
@@ -39,6 +39,8 @@ class Shipped:
     """Name in the package's `weights` folder."""
     arch: str
     """Key of `MODELS`."""
+    for_degraded: bool = False
+    """Whether it was trained for inputs with noise, blur and compression, not for clean ones."""
 
 
 SHIPPED: dict[str, Shipped] = {
@@ -48,9 +50,9 @@ SHIPPED: dict[str, Shipped] = {
     "photo-vapsr-x2": Shipped("photo_vapsr_x2.safetensors", "vapsr-s-x2"),
     "photo-vapsr-x3": Shipped("photo_vapsr_x3.safetensors", "vapsr-s-x3"),
     "photo-vapsr-x4": Shipped("photo_vapsr_x4.safetensors", "vapsr-s-x4"),
-    "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4"),
+    "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4", for_degraded=True),
     "video-x4": Shipped("video_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
-    "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
+    "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4", for_degraded=True),
 }
 """Shipped models by name; `photo-xN` serve as the defaults."""
 
@@ -398,6 +400,12 @@ class ModelEntry:
     """Of the weights: ours as their card says, else of the officially published ones; empty if not known."""
     paper: str
     aliases: tuple[str, ...]
+    purpose: Purpose
+    """The inputs that it is for."""
+
+
+Purpose = Literal["photos", "degraded photos", "videos", "degraded videos", "restoration"]
+"""The inputs that a model is for; "restoration" keeps the size of the picture."""
 
 
 def list_models() -> list[ModelEntry]:
@@ -412,11 +420,21 @@ def list_models() -> list[ModelEntry]:
         present = path.is_file() and card_path(path).is_file()
         aliases = ("photo",) if name == default_model(DEFAULT_SCALE) else ()
         licence = _shipped_card(path).licence_weights if present else ""
-        entries.append(_entry(MODELS[shipped.arch], name, True, path if present else None, licence, aliases))
+        purpose = _purpose(MODELS[shipped.arch], for_degraded=shipped.for_degraded)
+        entries.append(_entry(MODELS[shipped.arch], name, True, path if present else None, licence, aliases, purpose))
     for spec in MODELS.values():
         file = next((user_files[n] for n in map(_normal, (spec.name, *spec.aliases)) if n in user_files), None)
-        entries.append(_entry(spec, spec.name, False, file, spec.licence, spec.aliases))
+        purpose = _purpose(spec, for_degraded=spec.preparation is not None)
+        entries.append(_entry(spec, spec.name, False, file, spec.licence, spec.aliases, purpose))
     return entries
+
+
+def _purpose(spec: ModelSpec, *, for_degraded: bool) -> Purpose:
+    if spec.task != "upscale":
+        return "restoration"
+    if spec.window is not None:
+        return "degraded videos" if for_degraded else "videos"
+    return "degraded photos" if for_degraded else "photos"
 
 
 def _shipped_card(path: Path) -> Card:
@@ -424,9 +442,16 @@ def _shipped_card(path: Path) -> Card:
 
 
 def _entry(
-    spec: ModelSpec, name: str, shipped: bool, weights: Path | None, licence: str, aliases: tuple[str, ...]
+    spec: ModelSpec,
+    name: str,
+    shipped: bool,
+    weights: Path | None,
+    licence: str,
+    aliases: tuple[str, ...],
+    purpose: Purpose,
 ) -> ModelEntry:
-    return ModelEntry(name, spec.family, spec.scale, count_parameters(spec), shipped, weights, licence, spec.paper, aliases)
+    params = count_parameters(spec)
+    return ModelEntry(name, spec.family, spec.scale, params, shipped, weights, licence, spec.paper, aliases, purpose)
 
 
 def count_parameters(spec: ModelSpec) -> int:

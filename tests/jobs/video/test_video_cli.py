@@ -480,7 +480,7 @@ def test_dry_run_says_everything_and_writes_nothing(upframe: Upframe, tmp_path: 
     assert (row["size"], row["format"], row["skip"]) == ([96, 128], "mp4, h264 yuv420p", False)
     assert row["output"].endswith("in_nearest_x2.mp4") and row["memory_bytes"] > 0 and row["file_bytes"] > 0
     assert [n["id"] for n in row["notices"]] == ["metadata-dropped"]
-    assert "note: " in upframe(source, "-m", weights, "-f", "mp4", "--dry-run").out
+    assert "Notes:" in upframe(source, "-m", weights, "-f", "mp4", "--dry-run").out
     assert everything(tmp_path) == {"in.mkv"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from upframe.errors import OptionError
 from upframe.jobs import model_choice
-from upframe.jobs.items import Estimate
+from upframe.jobs.items import Estimate, VideoFacts
 from upframe.jobs.options import VideoOptions
 from upframe.jobs.video.plan import Video, estimated_file_bytes, frames_taken
 from upframe.machine import process_bytes
@@ -191,6 +191,20 @@ def _estimate(
         window=window,
         memory_bytes=memory_bytes,
         file_bytes=estimated_file_bytes(video, options),
+        video=_facts(video, options),
+    )
+
+
+def _facts(video: Video, options: VideoOptions) -> VideoFacts:
+    info, frames = video.info, frames_taken(video, options)
+    kept = {track.index for track in video.plan.tracks} if video.plan is not None else set()
+    copied = [stream for stream in info.streams if stream.index in kept]
+    return VideoFacts(
+        seconds=None if frames is None else round(float(frames / info.rate), 3),
+        rate=round(float(info.rate), 4),
+        audio=tuple(stream.codec for stream in copied if stream.kind == "audio"),
+        subtitles=sum(stream.kind == "subtitle" for stream in copied),
+        interlaced=info.is_interlaced,
     )
 
 

@@ -49,6 +49,10 @@ class VideoItem:
     def size(self) -> tuple[int, int]:
         return self.video.size
 
+    @property
+    def frames(self) -> int:
+        return self.video.frames_estimate
+
     def estimate(self, options: JobOptions) -> Estimate:
         model = model_choice.network(self.model, sha256=self.model_sha256)
         return estimate(self.video, model, options.upscale, options.video)
@@ -58,15 +62,17 @@ class VideoItem:
 
     def render(self, options: JobOptions, work: Work) -> Made:
         check_room(self.output, estimated_room_bytes(self.video, options.video))
-        told = 0.0
+        told, stage = 0.0, ""
 
         def progress(at: VideoProgress) -> None:
-            nonlocal told
-            if at.stage != "upscaling":  # a thousand frames a second: tell of some
+            nonlocal told, stage
+            if at.stage != "upscaling" and at.stage == stage:  # a thousand frames a second: tell of some
                 if time.monotonic() - told < STAGE_PROGRESS_S:
                     return
                 told = time.monotonic()
-            rate, share = round(at.frames_per_s, 3), {"reading": 0.0, "upscaling": at.frame / at.frames, "checking": 1.0}
+            stage = at.stage
+            share = {"reading": 0.0, "upscaling": at.frame / max(at.frames, 1), "checking": 1.0}
+            rate = round(at.frames_per_s, 3)
             data = {"done": round(share[at.stage], 4), "stage": at.stage, "frame": at.frame, "frames": at.frames}
             work.tell(Event("progress", self.input, {**data, "frames_per_s": rate}))
 

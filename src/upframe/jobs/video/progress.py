@@ -66,6 +66,8 @@ class Watch:
     def start(self, stage: Stage, frames: int, done: int = 0) -> None:
         self._stage, self._frames, self._skipped, self._done = stage, frames, done, done
         self._began = time.perf_counter()
+        if self._tell is not None:  # the first frame of a stage may be a minute away
+            self._tell(VideoProgress(stage, done, max(frames, done), 0.0))
         self.check()
 
     def count(self) -> None:

@@ -13,7 +13,7 @@ from upframe.training.recipes.presets import shipped, toy
 from upframe.training.recipes.presets.shipped import SHARE_ALIKE
 from upframe.training.recipes.recipe import Recipe
 
-__all__ = ["RECIPES", "SHARE_ALIKE", "find_recipe"]
+__all__ = ["HEADINGS", "RECIPES", "SHARE_ALIKE", "find_recipe"]
 
 Preset = Callable[[], Recipe]
 
@@ -27,6 +27,17 @@ def _of_families() -> Iterator[tuple[str, Preset]]:
 
 RECIPES: dict[str, Preset] = {**shipped.RECIPES, **dict(_of_families()), **toy.RECIPES}
 """upframe's own weights, each family as published, and toys."""
+
+HEADINGS: dict[str, str] = {
+    "shipped": "upframe's own models",
+    "rlfn": "RLFN",
+    "vapsr": "VapSR",
+    "realbasicvsr": "RealBasicVSR",
+    "vrt": "VRT",
+    "vsr_transformer": "VSR-Transformer",
+    "toy": "Toys: minutes on one core",
+}
+"""Headings of the list of recipes, by the module of `presets` they stand in."""
 
 
 def find_recipe(name: str) -> Recipe:
