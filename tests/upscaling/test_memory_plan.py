@@ -50,6 +50,7 @@ def calibration() -> ModuleType:
 
 
 # Foretold and measured ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("model", "parameters", "shape", "precision", "keep"),
@@ -90,6 +91,7 @@ def vsrt() -> ModelSpec:
     return vsrt_spec_for(channels=64, frames=5, window_px=64, **blocks)
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(("make", "window"), [(basicvsr, 12), (vsrt, 5)])
 def test_peak_memory_of_a_film_is_foretold_within_15_percent(
@@ -109,6 +111,7 @@ def test_peak_memory_of_a_film_is_foretold_within_15_percent(
     assert f"tile 96x72, {window} frames at once; about " in line
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_a_process_holds_counts_what_is_in_use() -> None:
     """In a process of its own: one that other tests have used may hold room that the allocator has not touched yet."""
