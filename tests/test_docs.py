@@ -345,6 +345,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 # Code that runs -------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("UPFRAME_WEIGHTS", raising=False)

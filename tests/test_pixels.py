@@ -39,6 +39,7 @@ def test_imresize_equals_the_reference(golden: ModuleType) -> None:
         assert (out - expected).abs().max().item() < 5e-6, name
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(("dataset", "scale"), PUBLISHED)
 def test_every_published_lr_file_is_reproduced_bit_for_bit(dataset: str, scale: int) -> None:

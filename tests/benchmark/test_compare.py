@@ -71,6 +71,7 @@ def measured() -> Comparison:
     return compare_with_plain([untrained(TINY_RLFN), untrained(TINY_CLIP)], size=(23, 34), repeats=2, threads=1)
 
 
+@pytest.mark.slow
 def test_every_form_runs_on_the_same_input(measured: Comparison) -> None:
     photo, clip = measured.compared
     for one in measured.compared:
@@ -93,6 +94,7 @@ def test_every_form_runs_on_the_same_input(measured: Comparison) -> None:
         assert bf16.psnr > 30
 
 
+@pytest.mark.slow
 @needs_proc
 def test_every_form_tells_the_memory_that_its_passes_added(measured: Comparison) -> None:
     for one in measured.compared:
@@ -104,6 +106,7 @@ def test_every_form_tells_the_memory_that_its_passes_added(measured: Comparison)
             assert ratio > 0
 
 
+@pytest.mark.slow
 def test_work_is_counted_and_limits_are_measured(measured: Comparison) -> None:
     photo, clip = measured.compared
     assert photo.flops == 2 * count(TINY_RLFN.build(), (1, 3, 23, 34)).macs
@@ -114,6 +117,7 @@ def test_work_is_counted_and_limits_are_measured(measured: Comparison) -> None:
     assert measured.environment["threads"] == 1
 
 
+@pytest.mark.slow
 def test_a_form_that_fails_is_reported_and_the_others_go_on() -> None:
     """The plain VSR-Transformer takes frames of the trained size only, as the published one does."""
     (one,) = compare_with_plain([untrained(TINY_VSRT)], size=(32, 40), frames=2, repeats=1, precisions=["fp32"]).compared
@@ -125,6 +129,7 @@ def test_a_form_that_fails_is_reported_and_the_others_go_on() -> None:
     assert (ours.max_difference, one.flops, one.time_ratios(ours), one.memory_ratio(ours)) == (None, None, None, None)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_reported() -> None:
     with compare._Worker(Job("limits", "cpu", 1)) as worker:
         assert worker.ask() == {"ready": True}
@@ -135,6 +140,7 @@ def test_a_process_that_dies_is_reported() -> None:
         assert worker.ask("run") == {}
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_load_says_why(tmp_path: Path) -> None:
     job = Job("reference", "cpu", 1, family="RLFN", model="rlfn-x4", folder=str(tmp_path), weights="absent.safetensors")
     with compare._Worker(job) as worker:
@@ -207,6 +213,7 @@ def test_the_synthetic_clip_moves_and_is_the_same_everywhere() -> None:
     assert (clip[:, 1:] - clip[:, :-1]).abs().mean() > 0.01
 
 
+@pytest.mark.slow
 def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         onnx_runtime.library()
@@ -247,6 +254,7 @@ def test_networks_are_compared_on_what_they_are_made_for() -> None:
     assert default_case(MODELS["realbasicvsr-x4"]) == Case(compare.CLIP_FRAMES, compare.CLIP_SIZE)
 
 
+@pytest.mark.slow
 def test_bench_compare_prints_json(upframe: Upframe, tmp_path: Path) -> None:
     out = tmp_path / "comparison.json"
     options = ["--size", "20x24", "--runs", 1, "--precision", "fp32", "--threads", 1, "--out", out, "--json"]

@@ -130,6 +130,7 @@ def section_of(text: str, heading: str) -> list[str]:
     return re.findall(r"^  (-[-a-z, ]*[a-z])", body, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_module_and_console_command_are_the_same(photo: Path, weights: Path) -> None:
     """One real process from end to end: a photo and nothing but the default place."""
     done = shell(photo, "-m", weights)
@@ -309,6 +310,7 @@ def test_debug_shows_the_traceback_of_a_bug_and_nothing_else_does(
     assert "ZeroDivisionError: a\nbug" in upframe(photo, "-m", weights, "--debug").err
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback_of_a_failed_item(photo: Path, weights: Path) -> None:
     photo.write_bytes(photo.read_bytes()[:-30])
     plain, debug = (shell(photo, "-m", weights, *flags).stderr for flags in ([], ["--debug"]))
@@ -591,6 +593,7 @@ def test_names_and_suffixes_of_the_users_own(upframe: Upframe, photo: Path, weig
 
 
 # Standard input and output --------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_pipe_through(photo: Path, weights: Path) -> None:
     done = shell("-", "-o", "-", "-m", weights, input=photo.read_bytes())
     assert done.returncode == 0, done.stderr
@@ -620,6 +623,7 @@ def test_standard_input_and_output_work_by_themselves(
     assert fed(b"", photo.parent, "-o", "-", "-m", weights) == (2, b"")
 
 
+@pytest.mark.slow
 def test_reader_that_went_away_is_6_and_quiet(photo: Path, weights: Path) -> None:
     for flags in (["--json"], ["-o", "-"]):
         process = subprocess.Popen([*COMMAND, photo, "-m", weights, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -633,6 +637,7 @@ def test_reader_that_went_away_is_6_and_quiet(photo: Path, weights: Path) -> Non
         assert everything(photo.parent) == {"photo.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_standard_output_on_a_full_disk_is_6_and_said_once(photo: Path, weights: Path, flags: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
@@ -641,6 +646,7 @@ def test_standard_output_on_a_full_disk_is_6_and_said_once(photo: Path, weights:
     assert done.stderr == b"upframe: standard output: cannot be written (no space left on device). Check where it leads.\n"
 
 
+@pytest.mark.slow
 def test_standard_output_closed_from_the_start_is_no_obstacle(photo: Path, weights: Path) -> None:
     done = subprocess.run([*COMMAND, photo, "-m", weights], stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1), check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -648,6 +654,7 @@ def test_standard_output_closed_from_the_start_is_no_obstacle(photo: Path, weigh
 
 
 # C9: terminals and languages ------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [{"LANG": "C", "LC_ALL": "C", "TERM": "dumb"}, {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, {"LC_ALL": "de_DE.UTF-8"}],
@@ -663,6 +670,7 @@ def test_plain_lines_in_any_environment(tmp_path: Path, weights: Path, environme
     assert everything(tmp_path) == {name, "été 🌅_nearest_x3.png"}
 
 
+@pytest.mark.slow
 def test_live_display_on_a_terminal(photo: Path, weights: Path) -> None:
     (photo.parent / "bad [red].png").write_text("text")
     ours, theirs = pty.openpty()
@@ -690,6 +698,7 @@ def test_live_display_on_a_terminal(photo: Path, weights: Path) -> None:
 
 
 # C3, C7: faults from outside ------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_full_disk_is_6_with_nothing_left(tmp_path: Path, weights: Path) -> None:
     """A file size limit stands in for a full disk: the write itself fails."""
     (tmp_path / "a.png").write_bytes(png(np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)))
@@ -715,6 +724,7 @@ def test_weights_that_would_run_code_are_refused_unrun(upframe: Upframe, photo: 
     assert everything(photo.parent) == {"photo.png", "w.pth"}
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_named(upframe: Upframe, photo: Path) -> None:
     torch.save({f"body.{i}.foo": torch.zeros(3) for i in range(9)}, photo.parent / "w.pth")
     result = upframe(photo, "-m", photo.parent / "w.pth")
@@ -745,6 +755,7 @@ def _started(photo: Path, weights: Path) -> subprocess.Popen[bytes]:
     raise AssertionError("the run ended early")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_stops_cleanly(photo: Path, weights: Path, number: int, code: int) -> None:
     process = _started(photo, weights)
@@ -758,6 +769,7 @@ def test_signal_stops_cleanly(photo: Path, weights: Path, number: int, code: int
     assert everything(photo.parent) == {"photo.png"}
 
 
+@pytest.mark.slow
 def test_run_after_a_kill_makes_the_file(upframe: Upframe, photo: Path, weights: Path) -> None:
     process = _started(photo, weights)
     process.kill()

@@ -54,6 +54,7 @@ def facts_of(task: str) -> list[str]:
     return ["--sigma", "20"] if task == "denoise" else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["upscale", "deblur", "denoise", "interpolate"])
 def test_every_task_makes_a_film_with_its_sound(upframe: Upframe, tmp_path: Path, weights: dict[str, Path], task: str) -> None:
     source = make_clip(tmp_path / "in.mp4", films.Clip(sounds=[Sound()], size=(64, 96)))
@@ -91,6 +92,7 @@ def test_tasks_without_a_shipped_model_ask_for_weights(upframe: Upframe, tmp_pat
     assert "-m PATH" in result.err
 
 
+@pytest.mark.slow
 def test_denoising_wants_to_know_how_much_noise(upframe: Upframe, tmp_path: Path, weights: dict[str, Path]) -> None:
     source = make_film(tmp_path / "in.mkv", make_pictures(3, (64, 64)))
     without = upframe("denoise", source, "-m", weights["denoise"])
@@ -105,6 +107,7 @@ def test_denoising_wants_to_know_how_much_noise(upframe: Upframe, tmp_path: Path
     assert upframe("denoise", source, "-m", weights["denoise"], "--sigma", "300").code == 2
 
 
+@pytest.mark.slow
 def test_a_longer_clip_is_cut_into_windows_and_a_change_of_them_is_a_change_of_the_job(
     upframe: Upframe, tmp_path: Path, weights: dict[str, Path]
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_longer_clip_is_cut_into_windows_and_a_change_of_them_is_a_change_of_t
     assert "neighbouring windows share 2 frames" in too_short.err
 
 
+@pytest.mark.slow
 def test_published_cutting_is_another_way_to_the_nearly_same_film(
     upframe: Upframe, tmp_path: Path, weights: dict[str, Path]
 ) -> None:
@@ -179,6 +183,7 @@ def test_the_plan_of_a_part_counts_that_part(upframe: Upframe, tmp_path: Path, w
 NAMES = [name for name, spec in MODELS.items() if spec.family in ("VRT", "VSR-Transformer")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_official_file_is_found_by_its_name(
     upframe: Upframe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -36,6 +36,7 @@ def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_photographs_to_scores_sheets_and_curves(upframe: Upframe, photos: Path, test_set: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ("train", "toy-rlfn", "--data", photos, "--out", run, *SMALL, "--validate-on", test_set)
@@ -117,6 +118,7 @@ def test_tensorboard_is_asked_for_by_name_when_it_is_absent(upframe: Upframe, ph
         assert result.code == 0 and any((tmp_path / "run" / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_terminated_it_leaves_a_checkpoint_and_exits_with_143(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -139,6 +139,7 @@ def test_memory_that_runs_out_between_frames_is_named() -> None:
         next(frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["full", "half", "recompute"])
 def test_realbasicvsr_runs_prepared_in_parts_and_whole(keep: Keep) -> None:
     torch.manual_seed(0)

@@ -183,6 +183,7 @@ def test_without_a_compiler_torch_runs_and_one_line_says_so(
 
 
 # The cache ------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_what_was_compiled_is_taken_again(model: Model, tmp_path: Path) -> None:
     backend = Traced()
     clip = torch.rand(1, 1, 3, 40, 44)
@@ -258,6 +259,7 @@ def test_small_frames_run_in_torch_and_one_line_says_so(model: Model, tmp_path: 
     assert [record.message for record in caplog.records] == ["engine compile: frames below 32 px a side run in torch"]
 
 
+@pytest.mark.slow
 def test_a_photo_through_an_engine_is_that_of_torch(
     tmp_path: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch, weights: Path
 ) -> None:
@@ -274,6 +276,7 @@ def test_a_photo_through_an_engine_is_that_of_torch(
     np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(photo, 2))
 
 
+@pytest.mark.slow
 def test_a_card_and_a_score_of_an_engine(
     tmp_path: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch, weights: Path
 ) -> None:

@@ -28,6 +28,7 @@ def as_tensor(photo: Any) -> Any:
     return np.ascontiguousarray(photo.transpose(2, 0, 1)[None])
 
 
+@pytest.mark.slow
 def test_an_onnx_file_runs_without_upframe_at_any_size(weights: Path, tmp_path: Path, upframe: Upframe) -> None:
     result = upframe("export", weights, "-o", tmp_path / "nearest.onnx", "--json")
     assert result.code == 0 and result.of("exported")["files"] == [str(tmp_path / "nearest.onnx")]
@@ -39,6 +40,7 @@ def test_an_onnx_file_runs_without_upframe_at_any_size(weights: Path, tmp_path: 
         np.testing.assert_allclose(made[0].transpose(1, 2, 0), repeated(photo, 2), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_openvino_file_runs_without_upframe_at_any_size(weights: Path, tmp_path: Path) -> None:
     made = export(load(weights), tmp_path / "nearest.xml")
     assert made.files == (tmp_path / "nearest.xml", tmp_path / "nearest.bin")
@@ -52,6 +54,7 @@ def test_an_openvino_file_runs_without_upframe_at_any_size(weights: Path, tmp_pa
     assert str(about.value if hasattr(about, "value") else about) == "2"
 
 
+@pytest.mark.slow
 def test_the_file_says_what_a_program_has_to_know(tmp_path: Path) -> None:
     model = load("photo-x2")
     made = export(model, tmp_path / "photo.onnx")
@@ -69,6 +72,7 @@ def test_the_file_says_what_a_program_has_to_know(tmp_path: Path) -> None:
     assert made.max_difference < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", ["a.onnx", "a.xml", "a.bin"])
 def test_nothing_is_overwritten_unasked(weights: Path, tmp_path: Path, upframe: Upframe, taken: str) -> None:
     (tmp_path / taken).write_text("mine")
@@ -81,6 +85,7 @@ def test_nothing_is_overwritten_unasked(weights: Path, tmp_path: Path, upframe: 
         assert target.read_bytes() != b"mine"
 
 
+@pytest.mark.slow
 def test_a_file_that_makes_other_pixels_is_not_left_there(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

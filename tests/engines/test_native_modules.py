@@ -196,6 +196,7 @@ CLIPS: dict[str, tuple[ModelSpec, int, int]] = {  # network, frames, side
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
 def test_networks_for_clips(name: str) -> None:
     spec, frames, side = CLIPS[name]

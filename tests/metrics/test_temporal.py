@@ -100,6 +100,7 @@ def test_a_steady_fade_does_not_flicker() -> None:
     assert warping_error(clip, flow=still) == pytest.approx((5 / 255) ** 2, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_noise_in_each_frame_costs_more_than_blur_and_blur_hides_it() -> None:
     """Why these measures must not be read alone: the blurred noisy clip is worse to look at and scores better."""
     clip = moving(4, (2, 1))

@@ -150,6 +150,7 @@ def test_options_and_numpy_numbers_beside_the_weights_are_accepted(tmp_path: Pat
     assert equal(read_state(path), state)
 
 
+@pytest.mark.slow
 def test_our_own_training_checkpoints_are_weights_files(tmp_path: Path) -> None:
     live, averaged, path = small_rlfn(0), small_rlfn(1), tmp_path / "last.pth"
     network = RLFN(channels=8, blocks=2, scale=2)
@@ -252,6 +253,7 @@ def test_files_that_are_no_weights_are_told_apart(tmp_path: Path, content: bytes
     assert expected in refused(path)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "w"
@@ -463,6 +465,7 @@ def test_five_misfits_are_named_and_the_rest_counted() -> None:
     assert f"and {len(gone) - 5} more" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["conv_1.weight", "upsampler.0.weight"])
 def test_a_file_that_lacks_what_tells_its_size_is_likened_to_the_nearest_network(key: str) -> None:
     message = refusal(_without(dict(RLFN(scale=2).state_dict()), key))

@@ -33,7 +33,16 @@ TOYS = {spec.name + ("" if spec.window is None else f"-{name}"): name for name i
 """Name for the test → registered network. Networks whose toys are built alike appear once."""
 
 PUBLISHED = pytest.mark.parametrize("name", MODELS)
-TOY = pytest.mark.parametrize("name", TOYS.values(), ids=list(TOYS))
+# A toy whose smallest frame has 32 pixels a side, which is VRT's, takes seconds.
+TOY = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, id=toy, marks=[pytest.mark.slow] * (toy_of(name).size.minimum >= 32 and toy_of(name).window is not None)
+        )
+        for toy, name in TOYS.items()
+    ],
+)
 
 NOT_AS_PUBLISHED = {SHIPPED_SIZE.name}
 """Networks of this project's own design. The reference forms have published ones alone."""

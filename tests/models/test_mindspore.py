@@ -202,6 +202,7 @@ def test_types_that_are_not_supported_are_named() -> None:
     assert "not supported" in message
 
 
+@pytest.mark.fuzz
 def test_a_checkpoint_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path, between = tmp_path / "net.ckpt", len(values("conv.weight", WEIGHT))
     # The format does not say how many parameters a file has: of a cut between two it is the network that notices.

@@ -231,6 +231,7 @@ def test_an_unknown_name_is_a_usage_error_with_three_suggestions(given: str, nea
 
 
 # Listing --------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_list_holds_every_model_and_where_its_weights_are(installed: Path, user_folder: Path) -> None:
     path = write(user_folder / "rlfn_x4.pth", "rlfn-x4")
     entries = {entry.name: entry for entry in list_models()}
@@ -243,6 +244,7 @@ def test_the_list_holds_every_model_and_where_its_weights_are(installed: Path, u
     assert "arxiv.org" in entries["vapsr-x2"].paper
 
 
+@pytest.mark.slow
 def test_missing_shipped_weights_are_listed_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "WEIGHTS_FOLDER", tmp_path)
     entries = {entry.name: entry for entry in list_models()}

@@ -41,9 +41,8 @@ SMALLER: Mapping[str, Mapping[str, int]] = {
         "feed_forward_blocks": 1,
     },
 }
-"""Family → arguments that make it small. VRT's width and groups are multiples of the frames aligned on each
-side, 1 to 3.
-VSR-Transformer keeps its depth, from which its number of frames is told."""
+"""Family → arguments that make it small. VRT's width and groups are multiples of the frames aligned on each side,
+1 to 3. VSR-Transformer keeps its depth, from which its number of frames is told."""
 
 
 def arguments_of(spec: ModelSpec) -> dict[str, Any]:

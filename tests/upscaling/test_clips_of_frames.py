@@ -65,6 +65,7 @@ def test_tiles_are_as_the_whole_clip_where_the_halo_covers_all_steps(tile: int |
     assert code_values(whole, tiled) <= 2 / 257  # rounding at 16 bits
 
 
+@pytest.mark.slow
 def test_tiles_of_the_real_network_are_close_to_the_whole(real: Model) -> None:
     clip = moving(4, (48, 80))
     whole = made(real, clip, WHOLE)
@@ -156,6 +157,7 @@ def test_memory_that_never_suffices_is_an_error_that_says_so(monkeypatch: pytest
         made(echo(), moving(3, (40, 40)))
 
 
+@pytest.mark.slow
 def test_real_errors_of_torch_are_taken_for_what_they_are(real: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only our own: what torch's allocator says, once, in the middle of the second pass."""
     clip = moving(4, (32, 48))

@@ -98,6 +98,7 @@ def test_a_halo_that_is_too_small_is_seen() -> None:
     assert np.abs(tiled - whole).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vapsr-s-x4", "rlfn-ntire-x2"])
 def test_tiled_equals_untiled_to_float32_rounding_at_the_exact_halo(name: str) -> None:
     model = untrained(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nearest import nearest_weights
 from peak import needs_proc, run_and_measure
@@ -12,6 +13,7 @@ from upframe.media.image.files import write_pixels
 from upframe.media.image.source import probe, read_pixels
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_108_megapixel_output_fits_into_two_gigabytes(tmp_path: Path) -> None:
     """3,000 × 2,250 to 12,000 × 9,000, PNG to PNG, with the default tiles (held whole in float it would be 1.3 GB alone)."""

@@ -50,6 +50,7 @@ def calibration() -> ModuleType:
 
 
 # Foretold and measured ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("model", "parameters", "shape", "precision", "keep"),
@@ -90,6 +91,7 @@ def vsrt() -> ModelSpec:
     return vsrt_spec_for(channels=64, frames=5, window_px=64, **blocks)
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(("make", "window"), [(basicvsr, 12), (vsrt, 5)])
 def test_peak_memory_of_a_film_is_foretold_within_15_percent(
@@ -108,6 +110,7 @@ def test_peak_memory_of_a_film_is_foretold_within_15_percent(
     assert f"; {window} frames at once\n" in upframe(*command, "-o", tmp_path / "other.mkv", "--dry-run").out
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_a_process_holds_counts_what_is_in_use() -> None:
     """In a process of its own: one that other tests have used may hold room that the allocator has not touched yet."""

@@ -80,6 +80,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 # Segments -------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_segments_of_any_length_make_the_same_film(tmp_path: Path, sharp: Model) -> None:
     """A frame-wise network sees frames alone, so where a film is divided shows nowhere."""
     source = make_film(tmp_path / "in.mkv", make_pictures(13, (24, 32)))
@@ -150,6 +151,7 @@ def test_black_in_is_black_out_and_a_gray_frame_stays_gray(tmp_path: Path, neare
 
 
 # Unchanged tiles ------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_unchanged_tiles_are_taken_over_without_any_difference(tmp_path: Path, sharp: Model) -> None:
     talk = make_talk(10, (96, 128))
     source = make_film(tmp_path / "in.mkv", talk)
@@ -261,6 +263,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(path)
 
 
+@pytest.mark.slow
 def test_realbasicvsr_goes_through_with_its_cleaning(tmp_path: Path, real: Model) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(films.VFR_PTS[:7], size=(17, 23), pix_fmt="yuv444p", sounds=[films.Sound()]))
     outputs = []
@@ -281,6 +284,7 @@ def test_realbasicvsr_goes_through_with_its_cleaning(tmp_path: Path, real: Model
     assert films.largest_difference(films.pictures_of(outputs[2]), films.pictures_of(outputs[3])) == 0
 
 
+@pytest.mark.slow
 def test_segments_of_a_network_for_clips_are_resumed_to_the_same_bytes(
     tmp_path: Path, real: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +302,7 @@ def test_segments_of_a_network_for_clips_are_resumed_to_the_same_bytes(
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "undisturbed.mkv").read_bytes()
 
 
+@pytest.mark.slow
 def test_length_of_segments_survives_a_change_of_memory(tmp_path: Path, real: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_film(tmp_path / "in.mkv", shot(4, 12, (24, 32)))
     options = lossless()
@@ -333,6 +338,7 @@ def test_notice_that_is_refused_stops_at_once(tmp_path: Path, nearest: Model) ->
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @needs_proc
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     """100 and 1,000 frames of 120×160 to 240×320: the longer film's output alone would be 415 MB at 16 bits."""

@@ -305,6 +305,7 @@ def test_folder_of_videos_changes_its_container(upframe: Upframe, tmp_path: Path
     assert everything(tmp_path / "in_upscaled") == {"a.mp4", "b.mp4"}
 
 
+@pytest.mark.slow
 def test_video_through_pipes(tmp_path: Path, weights: Path) -> None:
     """Neither pipe has a name that tells what goes through it."""
     source = make_film(tmp_path / "in.mkv", make_pictures(2, (16, 24)))
@@ -436,6 +437,7 @@ def test_film_that_ends_early_is_7_and_goes_on_if_that_is_accepted(upframe: Upfr
 
 
 # Existing outputs -----------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_existing_output_is_skipped_refused_redone_or_overwritten(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(sounds=[Sound(seconds=Fraction(3))]))
     output = tmp_path / "in_nearest_x2.mkv"
@@ -502,6 +504,7 @@ def make_job(folder: Path, weights: Path) -> tuple[Path, Path, list[object]]:
     return source, output, [source, "-m", weights, "-o", output, *flags]
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("fault", [name for name in films.FAULTS if not name.startswith("(")])
 def test_killed_at_any_point_the_next_run_makes_the_same_file(
@@ -717,6 +720,7 @@ def test_signal_stops_at_a_frame_and_the_next_run_goes_on(
     assert upframe(*command).of("video")["frames_resumed"] == resumed
 
 
+@pytest.mark.slow
 @needs_fork
 def test_full_disk_is_6_and_the_next_run_goes_on(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     """A limit on file sizes stands in for the full disk: the joined film is larger than any segment of it."""

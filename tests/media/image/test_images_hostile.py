@@ -91,6 +91,7 @@ def test_pipes_devices_sockets_folders_and_loops_are_refused_without_waiting(tmp
                 probe(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such permissions here")
 def test_unreadable_file_says_permission_denied(tmp_path: Path) -> None:
     path = put(tmp_path / "x.png", png(noise(2, 2, 3)))
@@ -130,6 +131,7 @@ def test_limit_can_be_raised_and_lowered(tmp_path: Path) -> None:
     assert probe(path, limits=Limits(max_pixels=100)).size == (10, 10)
 
 
+@pytest.mark.slow
 def test_decompression_of_png_stops_at_the_size_of_the_picture(tmp_path: Path) -> None:
     """A megapixel header over gigabytes of zeros: read as far as needed, never inflated into memory at once."""
     import tracemalloc
@@ -226,6 +228,7 @@ def test_other_truncated_formats_can_be_kept_in_part(tmp_path: Path, format: str
     assert frame.pixels.any()
 
 
+@pytest.mark.fuzz
 @pytest.mark.filterwarnings("error")
 def test_mutated_files_end_in_an_input_error_or_in_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A small fuzz of every decoder: flips, cuts and overwritten runs, seeded. Anything but InputError fails, and

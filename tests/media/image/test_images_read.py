@@ -446,6 +446,7 @@ def test_a_filter_row_at_a_time_equals_the_wavefront() -> None:
         np.testing.assert_array_equal(unfilter(coded, 3, zero), raw)
 
 
+@pytest.mark.slow
 def test_importing_media_does_not_import_torch() -> None:
     code = "import sys, upframe.media.image.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

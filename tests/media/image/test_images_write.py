@@ -130,6 +130,7 @@ def test_png_size_is_near_pillows(tmp_path: Path) -> None:
     assert path.stat().st_size < 1.2 * len(saved(Image.fromarray(photo), "PNG"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["png", "tiff"])
 def test_tall_picture_is_streamed(tmp_path: Path, format: str) -> None:
     """120 MB of pixels from a generator; what is held stays a fraction."""
@@ -412,6 +413,7 @@ def test_folders_that_cannot_take_the_file_are_output_errors(tmp_path: Path) -> 
     assert contents(tmp_path) == ["file", "folder.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("format", ["png", "tiff", "jpeg", "bmp", "webp", "avif", "gif"])
 def test_full_disk_is_an_output_error(tmp_path: Path, format: str) -> None:

@@ -97,6 +97,7 @@ def pixels(path: Path) -> Pixels:
         return np.asarray(image).reshape(*size, channels)
 
 
+@pytest.mark.slow
 def test_the_batch_ends_with_8_and_the_counts_are_those_of_the_table(run: Run) -> None:
     kinds = [type(entry.promise) for entry in ENTRIES]
     assert run.returncode == 8, run.stderr

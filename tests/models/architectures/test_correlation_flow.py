@@ -51,6 +51,7 @@ def test_matches_are_scalar_products_with_the_features_around_a_place() -> None:
     assert found[0, 0, 0, 0] == 0  # beyond the border
 
 
+@pytest.mark.slow
 def test_gradients_of_matches_are_those_of_their_definition() -> None:
     a, b = (torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda a, b: matches(a, b, 2), (a, b))

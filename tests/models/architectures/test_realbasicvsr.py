@@ -526,6 +526,7 @@ def moving(frames: int, height: int, width: int) -> Tensor:
     return torch.stack([picture[..., 2 * i : 2 * i + width] for i in range(frames)])[None]
 
 
+@pytest.mark.slow
 def test_a_tile_with_the_default_halo_is_within_a_code_value_of_the_whole() -> None:
     network, clip, core = narrow(), moving(3, 32, 224), 96
     with torch.inference_mode():
@@ -535,6 +536,7 @@ def test_a_tile_with_the_default_halo_is_within_a_code_value_of_the_whole() -> N
     assert 0 < float(difference.abs().max()) < 1 / 255  # not 0: tiling is approximate
 
 
+@pytest.mark.slow
 def test_a_segment_with_the_default_overlap_is_within_a_code_value_of_the_whole() -> None:
     window = MODELS["realbasicvsr-x4"].window
     assert window is not None and window.frames is None

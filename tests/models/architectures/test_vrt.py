@@ -250,6 +250,7 @@ def small(**arguments: Any) -> VRT:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "warped"), [(2, 2), (3, 2), (3, 4), (4, 6), (5, 2), (9, 6), (13, 2)])
 def test_any_number_of_frames_from_the_least_on(frames: int, warped: int) -> None:
     network = small(warped_frames=warped, deformable_groups=6)
@@ -259,6 +260,7 @@ def test_any_number_of_frames_from_the_least_on(frames: int, warped: int) -> Non
     assert torch.isfinite(made).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [3, 4, 7])
 def test_inference_and_training_compute_the_same(frames: int) -> None:
     network, clip = small(warped_frames=4), torch.rand(2, frames, 3, 32, 40)
@@ -268,6 +270,7 @@ def test_inference_and_training_compute_the_same(frames: int) -> None:
         torch.testing.assert_close(made, network(clip), atol=1e-4, rtol=0)  # sums in another order; values reach 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [50, 1000, 1 << 20])
 def test_work_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     network, clip = small(), torch.rand(1, 5, 3, 40, 32)
@@ -289,6 +292,7 @@ def test_bands_of_rows_reach_as_far_as_the_convolutions(monkeypatch: pytest.Monk
         torch.testing.assert_close(network(clip), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_clips_of_a_batch_do_not_mix() -> None:
     network, clips = small(), torch.rand(2, 5, 3, 32, 32)
     with torch.inference_mode():
@@ -372,6 +376,7 @@ def gradients(network: VRT, clip: Tensor, *, seed: int = 0) -> dict[str, Tensor 
     return {name: None if value.grad is None else value.grad.clone() for name, value in network.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_training_step_gives_every_parameter_a_finite_gradient(task: str) -> None:
     network = small(stochastic_depth=0, **TASKS[task]).train().requires_grad_(True)
@@ -380,6 +385,7 @@ def test_a_training_step_gives_every_parameter_a_finite_gradient(task: str) -> N
     assert wanting == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", ["attention", "all"])
 def test_computing_activations_twice_gives_the_same_gradients(kind: Checkpointing, training: bool) -> None:

@@ -259,6 +259,7 @@ def test_more_frames_than_trained_are_accepted() -> None:
         assert torch.isfinite(small()(torch.rand(1, 9, 3, 64, 64))).all()
 
 
+@pytest.mark.slow
 def test_clips_of_a_batch_do_not_mix() -> None:
     network, clips = small(), torch.rand(2, 2, 3, 66, 64)
     with torch.inference_mode():
@@ -439,6 +440,7 @@ def test_attention_never_sees_more_than_a_window(monkeypatch: pytest.MonkeyPatch
 
 
 # Training and precision -----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (64, 80)])
 def test_checkpointing_changes_no_gradient(size: tuple[int, int]) -> None:
     network, clip = small().requires_grad_(True).train(), torch.rand(1, 2, 3, *size)
@@ -453,6 +455,7 @@ def test_checkpointing_changes_no_gradient(size: tuple[int, int]) -> None:
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)  # rounding
 
 
+@pytest.mark.slow
 def test_a_training_step_lowers_the_loss() -> None:
     network, clip = small().requires_grad_(True).train(), torch.rand(1, 2, 3, 64, 64)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)

@@ -99,6 +99,7 @@ def pick(kind: type, of: Callable[[tuple[steps.Operation, ...]], tuple[steps.Ope
     return [o for operations in drawn("realbasicvsr") for o in of(operations) if type(o) is kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "blurs", "sigma", "modes", "gaussian", "poisson", "up", "down"),
     [
@@ -176,6 +177,7 @@ def test_codecs_and_the_shuffled_end_are_drawn_as_published() -> None:
     assert {o.frame_rate for o in codecs} == {1}
 
 
+@pytest.mark.slow
 def test_pictures_get_no_video_codec() -> None:
     kinds = {type(o) for operations in drawn("photo-real")[:500] for o in operations}
     assert DrawnVideoCompression not in kinds

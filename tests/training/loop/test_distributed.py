@@ -72,6 +72,7 @@ def _everything() -> Recipe:
     return recipe_of(stage, model="realbasicvsr-x4", model_options=CLEANER, cadence=Cadence(checkpoint_every=100, log_every=2))
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_doubled_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
     recipe = _everything()
     (tmp_path / "recipe.json").write_text(recipe.to_json())
@@ -105,6 +106,7 @@ def test_two_processes_equal_one_with_the_doubled_batch_and_resume_to_the_bit(tm
     assert log_of(tmp_path / "two") == log_of(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_muon_in_two_processes_equals_one(tmp_path: Path) -> None:
     """Every process makes the whole step from the averaged gradient, so their weights stay the same."""
     optimiser = Optimiser(method="muon", learning_rate=1e-3, eps=1e-2)
@@ -118,6 +120,7 @@ def test_muon_in_two_processes_equals_one(tmp_path: Path) -> None:
         torch.testing.assert_close(params[name], value, rtol=0, atol=3e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_what_stops_the_first_process_stops_the_others(tmp_path: Path) -> None:
     """A folder that holds another run: only the first process looks, and only it speaks."""
     (tmp_path / "run").mkdir()
@@ -129,6 +132,7 @@ def test_what_stops_the_first_process_stops_the_others(tmp_path: Path) -> None:
     assert second.returncode != 0 and "FirstProcessError" in errors[1]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_every_process_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(recipe_of(replace(STAGE, batch=3)).to_json())
     first, second = _by_hand(tmp_path / "recipe.json", tmp_path / "run")

@@ -58,6 +58,7 @@ def _adversarial() -> Recipe:
 
 
 # Killed ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_200_steps_are_100_a_kill_and_100_more(tmp_path: Path) -> None:
     """kill -9 after step 100, somewhere between two checkpoints; then the same command again."""
     group = ParameterGroup(("block_1",), learning_rate_multiplier=0.5, frozen_until=120)
@@ -113,6 +114,7 @@ def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_every_step_of_two_stages_with_a_discriminator_is_a_place_to_stop(tmp_path: Path) -> None:
     recipe = _adversarial()
 

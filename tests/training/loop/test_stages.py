@@ -186,6 +186,7 @@ class _Pairs:
         return Sample(views, torch.zeros(2, 32, 32))
 
 
+@pytest.mark.slow
 def test_a_flow_network_is_trained_and_goes_into_a_video_network(tmp_path: Path) -> None:
     state = train(_motion(4), data=lambda stage: _Pairs(), out=tmp_path / "flow")  # type: ignore[arg-type,return-value]
     assert isinstance(state.network, SPyNet) and state.ema is not None

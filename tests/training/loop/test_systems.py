@@ -71,6 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.recipe)
 def test_the_loss_falls_the_scores_rise_and_the_checkpoint_enlarges(
     upframe: Upframe, made: Path, tmp_path: Path, system: System

@@ -108,6 +108,7 @@ def test_smaller_pictures_are_refused() -> None:
         _toy()(_noise(1, 3, 7, 20))
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_and_its_scores_teach_the_generator() -> None:
     """Smooth pictures are true, noise is made: the discriminator's loss falls well below guessing, 2·ln 2, and following its
     gradient makes the made pictures pass."""

@@ -281,6 +281,7 @@ def test_pth_files_are_read_too_and_pictures_may_be_too_small(tmp_path: Path) ->
         features(_noise(1, 3, 16, 15))
 
 
+@pytest.mark.slow
 def test_weights_of_other_networks_are_refused(tmp_path: Path) -> None:
     state = vgg19_state()
     batch_normalised = {name.replace("features.2.", "features.3."): value for name, value in state.items()}
