@@ -1,38 +1,33 @@
 """Weights files, read safely: what lies in them, under the names they came with.
 
-Reading never executes what a file contains: safetensors hold no code, and PyTorch files go through torch's restricted
-unpickler. MindSpore's are a list of tensors, and stay one. Nothing is concluded from a file's name.
+Reading never executes what a file contains. safetensors hold no code; PyTorch files are interpreted as data (`torch_file`);
+MindSpore's are a list of tensors. Nothing is concluded from a file's name. Reading takes at most about three times the
+size of the file and 64 MB of memory, whatever its bytes are.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import hashlib
-import io
 import json
 import logging
 import os
-import pickle
 import re
 import stat
 import struct
-import threading
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO, Literal
 
-import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from upframe.errors import ModelError
 from upframe.models import mindspore
 from upframe.models.cards import Card, ValueRange, card_path
+from upframe.models.torch_file import MalformedError, Placeholder, StoredTensor, TorchFile, UnsafeError
 
 log = logging.getLogger(__name__)
 
@@ -56,31 +51,30 @@ def read(path: str | Path) -> WeightsFile:
     """Read a weights file without executing anything in it.
 
     Accepts safetensors, PyTorch's zip and legacy formats and MindSpore checkpoints, whose names become those of PyTorch.
-    Of several sets of weights in a file the averaged (EMA) one is taken. Our own training checkpoints are such files. The
-    whole file is held in memory while it is read.
+    Of several sets of weights in a file the averaged (EMA) one is taken, wherever it lies. Objects beside the weights are
+    skipped without being built. upframe's own training checkpoints are such files.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe or of another kind, holds no weights, or is not the one its
             card was written for.
     """
     path = Path(path)
-    data, kind = _bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    content: object
-    card: Card | None = None
-    stated: object = None
-    if kind == "safetensors":
-        content, metadata = _parse_safetensors(data, path)
-        card = _card(path, metadata, sha256)
-        stated = card.value_range if card else metadata.get("value_range")
-    elif kind == "mindspore":
-        content = mindspore.torch_names(mindspore.parse(data, path))
-    else:
-        content = _parse_torch(data, path)
-        stated = content.get("value_range") if isinstance(content, Mapping) else None  # upframe's training checkpoints state it
+    with _opened(path) as (file, size, kind):
+        sha256 = _digest(file)
+        if kind == "safetensors":
+            state, metadata = _read_safetensors(path, file, size)
+            card = _card(path, metadata, sha256)
+            stated: object = card.value_range if card else metadata.get("value_range")
+        elif kind == "mindspore":
+            file.seek(0)
+            names = mindspore.torch_names(mindspore.parse(file.read(), path))
+            state, card, stated = _clean(_named(names, path), lambda value: value, path), None, None
+        else:
+            state, stated = _read_torch(path, file, size)
+            card = None
     if stated not in (None, "0-1", "0-255"):
-        raise ModelError(path, f"states the unknown value range {stated!r}", 'known are "0-1" and "0-255"')
-    return WeightsFile(path, _clean(_unwrap(content, path), path), sha256, card, stated)
+        raise ModelError(path, f"states the unknown value range {_short(stated)}", 'known are "0-1" and "0-255"')
+    return WeightsFile(path, state, sha256, card, stated)
 
 
 def read_state(path: str | Path) -> State:
@@ -103,21 +97,27 @@ _NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (  # how files start that are
 )
 
 
-def _bytes(path: Path) -> tuple[bytes, _Kind]:
-    """The content of a file that starts like weights, and its format."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, _Kind]]:
+    """A file that starts like weights, its size and its format."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
             raise ModelError(path, "is not a file", "pass a weights file")
         with path.open("rb") as file:
-            start = file.read(64)
             size = os.fstat(file.fileno()).st_size
-            kind = _kind(start, size, path)
-            file.seek(0)
-            return file.read(), kind
+            yield file, size, _kind(file.read(64), size, path)
     except FileNotFoundError as error:
         raise ModelError(path, "no such file", "check the path; `upframe models list` shows the names") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ModelError(path, f"cannot be read ({error})", "check the path and its permissions") from error
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _kind(start: bytes, size: int, path: Path) -> _Kind:
@@ -140,61 +140,37 @@ def _kind(start: bytes, size: int, path: Path) -> _Kind:
     )
 
 
-def _parse_safetensors(data: bytes, path: Path) -> tuple[State, dict[str, str]]:
+_MOST_HEADER_BYTES = 16 << 20  # of safetensors: 100,000 tensors
+
+
+def _read_safetensors(path: Path, file: BinaryIO, size: int) -> tuple[State, dict[str, str]]:
+    file.seek(0)
+    if struct.unpack("<Q", file.read(8))[0] > min(_MOST_HEADER_BYTES, size - 8):
+        raise ModelError(path, "is damaged: its header is larger than that of any checkpoint", "download it again")
     try:
-        state = safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(path, f"is damaged or truncated ({error})", "download it again") from error
-    length = struct.unpack("<Q", data[:8])[0]
-    return state, json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+        with safe_open(path, framework="pt") as tensors:
+            metadata = tensors.metadata() or {}
+            entries: dict[str, object] = {name: name for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
+            return _clean(_named(entries, path, kind=str), tensors.get_tensor, path), metadata
+    except (SafetensorError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise ModelError(path, f"is damaged or truncated ({_short(error)})", "download it again") from error
 
 
-# Harmless classes that research checkpoints hold beside the tensors: the run's options and scores.
-_numpy_scalar: Any = np.float64(0).__reduce__()[0]  # the function that pickles of NumPy scalars call
-_SAFE_GLOBALS: list[Any] = [
-    argparse.Namespace,
-    _numpy_scalar,
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-]
-_TORCH_LOAD_LOCK = threading.Lock()  # the lists of safe globals and of warning filters belong to the process
-_CONVERT_ADVICE = "use a .safetensors version, or convert it where you trust it and pass that"
+_UNSAFE_ADVICE = "use a .safetensors version, or another publisher's file"
 
 
-def _parse_torch(data: bytes, path: Path) -> object:
-    if data.startswith(b"PK"):
-        _check_archive(data, path)
+def _read_torch(path: Path, file: BinaryIO, size: int) -> tuple[State, object]:
+    """The weights in a PyTorch file, and the value range that it states."""
     try:
-        with _TORCH_LOAD_LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
-            warnings.simplefilter("ignore")  # on old formats; what cannot be read is refused below
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it refers to {found[1]}, which could run code" if found else "it is a pickle that holds more than weights"
-        raise ModelError(path, f"is unsafe: {what}", _CONVERT_ADVICE) from error
-    except Exception as error:
-        # On bytes made by anyone the unpickler raises nearly anything (EOFError, struct.error, KeyError, IndexError,
-        # TypeError, RuntimeError, ...), and all of it means the same.
-        raise ModelError(path, "is damaged, truncated or no PyTorch checkpoint", "download it again") from error
-
-
-def _check_archive(data: bytes, path: Path) -> None:
-    """Refuse archives that hold programs, are not torch's, or would unpack to more than they are."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ModelError(path, "is damaged or truncated", "download it again") from error
-    names = [member.filename for member in members]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise ModelError(path, "is unsafe: a TorchScript archive, which holds a program", _CONVERT_ADVICE)
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise ModelError(path, "is a ZIP archive but no PyTorch checkpoint", "unpack it and pass the weights file in it")
-    if sum(member.file_size for member in members) > len(data):
-        raise ModelError(path, "is unsafe: its parts are compressed or overlap, as torch never writes them", _CONVERT_ADVICE)
+        found = TorchFile(file, size)
+        stated = found.content.get("value_range") if isinstance(found.content, dict) else None  # upframe's checkpoints
+        return _clean(_named(_weights(found.content, path), path, kind=StoredTensor), found.tensor, path), stated
+    except UnsafeError as error:
+        raise ModelError(path, f"is unsafe: {_short(error)}", _UNSAFE_ADVICE) from error
+    except MalformedError as error:
+        raise ModelError(
+            path, f"is damaged, truncated or no PyTorch checkpoint ({_short(error)})", "download it again"
+        ) from error
 
 
 def _card(path: Path, metadata: Mapping[str, str], sha256: str) -> Card | None:
@@ -215,41 +191,123 @@ def _card(path: Path, metadata: Mapping[str, str], sha256: str) -> Card | None:
     return Card.from_json(metadata["card"], subject=path) if "card" in metadata else None
 
 
-# Unwrapping -----------------------------------------------------------------------------------------------------------
-# Where training programs put the weights, averaged ones first.
-_WRAPPERS = (
-    *("params_ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema"),
-    *("params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network", "net", "weights"),
-)
+# Finding the weights --------------------------------------------------------------------------------------------------
+_MOST_DEPTH = 8
+_MOST_NODES = 200_000
+
+# Where training programs put the weights, in order of preference.
+_WRAPPERS = ("params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network", "net", "weights")
+_AVERAGED = re.compile(r"(^|[_\-.])ema($|[_\-.])|shadow|averaged", re.IGNORECASE)
+_BESIDE = re.compile(r"optim|scheduler|scaler|discriminator|(^|[_\-.])(net_?)?d($|[_\-.])|loss|vgg|rng", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A set of named tensors somewhere in a file."""
+
+    keys: tuple[str, ...]
+    """The keys that lead to it."""
+    tensors: dict[str, object]
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it belongs to something beside the network: an optimiser, a discriminator."""
+        return any(_BESIDE.search(key) for key in self.keys)
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, int]:
+        """The smallest is the one that is meant."""
+        known = [_WRAPPERS.index(key) for key in self.keys if key in _WRAPPERS]
+        averaged = any(_AVERAGED.search(key) for key in self.keys)
+        return self.is_beside, not averaged, min(known, default=len(_WRAPPERS)), -len(self.tensors)
+
+
+def _weights(content: object, path: Path) -> dict[str, object]:
+    """The one set of named tensors in a checkpoint that is the network's, averaged if there is such a set."""
+    found = list(_candidates(content))
+    if not found:
+        if isinstance(content, dict):
+            entries = ", ".join(_short(name) for name in list(content)[:5]) or "none"
+            raise ModelError(path, f"holds no weights (its entries: {entries})", "pass a checkpoint with a state dict")
+        kind = content.name if isinstance(content, Placeholder) else type(content).__name__
+        raise ModelError(path, f"holds a {_short(kind)}, not named weights", "pass a checkpoint with a state dict")
+    # A decay or a few statistics may be named like an average.
+    most = max((len(one.tensors) for one in found if not one.is_beside), default=0)
+    return min((one for one in found if 2 * len(one.tensors) > most), key=lambda one: one.rank).tensors
+
+
+def _candidates(content: object) -> Iterator[_Candidate]:
+    """Every set of named tensors, breadth first. Of a module that was pickled whole, its parameters and buffers."""
+    level: list[tuple[tuple[str, ...], object]] = [((), content)]
+    seen: set[int] = set()
+    for _ in range(_MOST_DEPTH):
+        below: list[tuple[tuple[str, ...], object]] = []
+        for keys, node in level:
+            if id(node) in seen or len(seen) >= _MOST_NODES:
+                continue
+            seen.add(id(node))
+            if isinstance(node, Placeholder):
+                if module := dict(_module_tensors(node)):
+                    yield _Candidate(keys, module)
+                    continue
+                parts = node.state if isinstance(node.state, tuple) else (node.state,)
+                below += [(keys, part) for part in (node.items, *parts) if isinstance(part, dict) and part]
+            elif isinstance(node, dict):
+                if tensors := {name: value for name, value in node.items() if _is_tensor(value)}:
+                    yield _Candidate(keys, tensors)
+                below += [((*keys, name), value) for name, value in node.items() if isinstance(value, _CONTAINERS)]
+            elif isinstance(node, list | tuple):
+                below += [(keys, value) for value in node if isinstance(value, _CONTAINERS)]
+        level = below
+
+
+_CONTAINERS = (dict, list, tuple, Placeholder)
+
+
+def _is_tensor(value: object) -> bool:
+    """Also one in a form that is not supported, which `_clean` names."""
+    return isinstance(value, StoredTensor) or (
+        isinstance(value, Placeholder) and value.name.startswith("torch._utils._rebuild")
+    )
+
+
+def _module_tensors(module: Placeholder, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+    """Names and values of the state dict of a pickled `nn.Module`."""
+    state = module.state
+    if not isinstance(state, dict) or not isinstance(state.get("_parameters"), dict) or depth > 40:
+        return
+    for part in ("_parameters", "_buffers"):
+        values = state.get(part)
+        if isinstance(values, dict):
+            yield from ((f"{prefix}{name}", value) for name, value in values.items() if _is_tensor(value))
+    children = state.get("_modules")
+    for name, child in children.items() if isinstance(children, dict) else ():
+        if isinstance(child, Placeholder):
+            yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
 # Of several networks in one state dict the first of these is meant, and the others (a discriminator, ...) are dropped.
 _CHOSEN_PREFIXES = ("generator_ema.", "net_g_ema.", "generator.", "net_g.", "netG.")
 # Added to every name by whatever held the network.
-_COMMON_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.", "network.", "net.")
+_COMMON_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.", "network.", "net.", "params_ema.", "params.")
+_CHECKED_VALUES = 1 << 18
 _NOT_PARAMETERS = ("num_batches_tracked", "n_averaged", "step_counter")
 
 
-def _unwrap(content: object, path: Path) -> State:
-    """Return the named tensors in the content of a file, without wrappers and prefixes."""
-    for _ in range(4):  # deeper nesting has not been seen
-        if not isinstance(content, Mapping):
-            break
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise ModelError(path, f"holds a {type(content).__name__}, not named weights", "pass a checkpoint with a state dict")
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+def _named(entries: Mapping[str, object], path: Path, *, kind: type = Tensor) -> dict[str, object]:
+    """The parameters among `entries`, without prefixes."""
+    state = {str(name): value for name, value in entries.items() if isinstance(value, kind | Placeholder)}
     state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in _NOT_PARAMETERS}
     if not state:
-        entries = ", ".join(str(name) for name in list(content)[:5]) or "none"
-        raise ModelError(path, f"holds no weights (its entries: {entries})", "pass a checkpoint with a state dict")
+        shown = ", ".join(_short(name) for name in list(entries)[:5]) or "none"
+        raise ModelError(path, f"holds no weights (its entries: {shown})", "pass a checkpoint with a state dict")
     while (stripped := _strip_prefix(state)) is not None:
         state = stripped
     return state
 
 
-def _strip_prefix(state: State) -> State | None:
+def _strip_prefix(state: dict[str, object]) -> dict[str, object] | None:
     for prefix in _CHOSEN_PREFIXES:
         if any(name.startswith(prefix) for name in state):
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -259,19 +317,40 @@ def _strip_prefix(state: State) -> State | None:
     return None
 
 
-def _clean(state: State, path: Path) -> State:
-    """`state` as dense, contiguous tensors, floating ones in float32; refuses what no network can compute with."""
+def _clean(state: dict[str, object], load: Callable[..., Tensor], path: Path) -> State:
+    """`state` as dense, contiguous tensors, floating ones in float32; refuses what no network can compute with.
+
+    Args:
+        load: Makes a tensor of a value of `state`.
+    """
     clean: State = {}
+    made: dict[object, Tensor] = {}  # weights that are tied share their memory
     for name, value in state.items():
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        if isinstance(value, Placeholder):
             raise ModelError(
-                path, f"holds {name} in a form that is not supported ({value.dtype}, {value.layout})", _CONVERT_ADVICE
+                path, f"holds {_short(name)} in a form that is not supported ({_short(value.name)})", _UNSAFE_ADVICE
             )
-        if value.is_floating_point():
-            value = value.detach().to(torch.float32)
-            if not bool(torch.isfinite(value).all()):
-                raise ModelError(path, f"is damaged: {name} has values that are not finite", "download it again")
-        if value.numel() == 0:
-            raise ModelError(path, f"is damaged: {name} is empty", "download it again")
-        clean[name] = value.contiguous()
+        if value not in made:
+            made[value] = _usable(load(value), name, path)
+        clean[name] = made[value]
     return clean
+
+
+def _usable(value: Tensor, name: str, path: Path) -> Tensor:
+    if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.dtype.itemsize < 2 < value.ndim:
+        raise ModelError(path, f"holds {_short(name)} in a form that is not supported ({value.dtype})", _UNSAFE_ADVICE)
+    if value.numel() == 0:
+        raise ModelError(path, f"is damaged: {_short(name)} is empty", "download it again")
+    if not value.is_floating_point():
+        return value.contiguous()
+    value = value.detach().to(torch.float32).contiguous()
+    # In parts: looking at all at once takes as much memory again.
+    if not all(bool(torch.isfinite(part).all()) for part in torch.split(value.view(-1), _CHECKED_VALUES)):
+        raise ModelError(path, f"is damaged: {_short(name)} has values that are not finite", "download it again")
+    return value
+
+
+def _short(text: object, length: int = 80) -> str:
+    """Text by a stranger, short enough for one line."""
+    plain = str(text)
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"

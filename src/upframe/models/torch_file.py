@@ -1,0 +1,606 @@
+"""PyTorch's files read as data: the tensors that a pickle records, without unpickling it.
+
+A PyTorch checkpoint is a pickle, a small program for a stack machine, with the bytes of its tensors beside it. Unpickling
+runs that program, and even a restricted unpickler calls what is on its list with arguments that a stranger chose. This
+module interprets the opcodes itself and calls nothing: dicts, lists, tuples, strings and numbers become themselves, the few
+calls by which torch records tensors become `StoredTensor`, and every other object becomes an inert `Placeholder`. The bytes
+of a tensor are read only when they are asked for.
+
+Two layouts are understood. Since torch 1.6 a file is a ZIP archive: `<root>/data.pkl` and uncompressed `<root>/data/<key>`
+for each storage. Before that it was a row of pickles (a magic number, the protocol, facts on the system, the object, the
+keys of its storages) followed by the length and the bytes of each storage.
+
+A file is taken for hostile. Its pickle may hold at most `MOST_OPCODES` opcodes, so that reading takes seconds and some tens
+of megabytes whatever the bytes are; a tensor never has more values than its storage holds.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol, cast
+
+import torch
+from torch import Tensor
+
+MOST_OPCODES = 1_000_000
+"""Most opcodes of a pickle. A checkpoint of the largest network here with the state of its optimiser has 200,000."""
+
+MOST_DIRECTORY_BYTES = 4 << 20
+"""Largest directory of a ZIP archive: some 40,000 tensors."""
+
+_MOST_DIMS = 8
+_SLACK_BYTES = 1 << 20
+_MOST_READS = 8  # times that as many bytes as the file has may be read for its tensors
+_PART_BYTES = 1 << 20  # read at once, so that the bytes of a storage are held once
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+_PROTOCOL_VERSION = 1001
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}
+"""Data types by the class that a file names for a storage."""
+
+_DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "float16", "bfloat16", "uint16", "uint32", "uint64")}
+"""Data types that a tensor of an untyped storage may state."""
+
+_DANGEROUS = frozenset(
+    (
+        *("os", "posix", "nt", "subprocess", "commands", "sys", "shutil", "socket"),
+        *("importlib", "runpy", "pty", "webbrowser", "ctypes", "code"),
+    )
+)
+"""Modules that nothing beside weights has a reason to name; refusing them warns, the interpreter would call nothing."""
+
+_DANGEROUS_BUILTINS = frozenset(("eval", "exec", "compile", "__import__", "getattr", "open", "apply", "execfile", "input"))
+
+
+class MalformedError(Exception):
+    """The bytes are not what torch writes."""
+
+
+class UnsafeError(Exception):
+    """The file names something that could only be meant to run code; the message is that name."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The flat values that tensors look into."""
+
+    key: str
+    dtype: torch.dtype
+    values: int
+    """Number of values that the file states."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as the pickle records it. Its values are read by `TorchFile.tensor`."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        """Number of its values."""
+        count = 1
+        for side in self.size:
+            count *= side
+        return count
+
+
+@dataclass(eq=False)
+class Placeholder:
+    """An object that was not built: a class, a function, or the result of a call."""
+
+    name: str
+    """Dotted name of the class or function."""
+    arguments: tuple[object, ...] = ()
+    items: dict[str, object] = field(default_factory=dict)
+    """Items with text keys that the pickle would have set on it."""
+    state: object = None
+    """State that the pickle would have handed to it."""
+
+
+class _Bytes(Protocol):
+    """Where the bytes of storages are."""
+
+    def size(self, key: str) -> int: ...
+    def read(self, key: str) -> bytearray: ...
+
+
+class TorchFile:
+    """The content of an open PyTorch file.
+
+    Args:
+        file: Open for reading in binary; has to stay open while tensors are read.
+        size: Its length in bytes.
+
+    Raises:
+        MalformedError: it is damaged, cut off, or no PyTorch file.
+        UnsafeError: it names something that could only be meant to run code.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        file.seek(0)
+        is_archive = file.read(2) == b"PK"
+        self._size = size
+        self._made_bytes = 0
+        self._last: tuple[str, Tensor] | None = None
+        self._read_bytes = 0
+        self._bytes: _Bytes
+        if is_archive:
+            archive = _Archive(file, size)
+            self.content: object = _interpret(io.BytesIO(archive.pickle()))
+            self._bytes = archive
+        else:
+            file.seek(0)
+            self.content, self._bytes = _read_row(file, size)
+
+    def tensor(self, stored: StoredTensor) -> Tensor:
+        """The values of a tensor, of the data type that the file has for it.
+
+        Tensors that look into one storage may share its memory.
+
+        Raises:
+            MalformedError: its storage is missing or too short, or its size and strides lead outside or repeat values.
+        """
+        itemsize = stored.dtype.itemsize
+        # Each view of shared values is written out, in float32. A small file must not fill the memory that way.
+        self._made_bytes += stored.values * max(itemsize, 4)
+        if self._made_bytes > 2 * self._size + _SLACK_BYTES:
+            raise MalformedError("its tensors hold far more values than the file")
+        available = self._bytes.size(stored.storage.key) // itemsize
+        last = stored.offset + sum((side - 1) * step for side, step in zip(stored.size, stored.stride, strict=True))
+        if stored.values and (stored.values > available or not 0 <= last < available):
+            raise MalformedError("a tensor reaches beyond its storage")
+        if stored.values == 0:
+            made = torch.empty(stored.size, dtype=stored.dtype)
+        else:
+            typed = self._storage(stored.storage.key)[: available * itemsize].view(stored.dtype)
+            made = typed.as_strided(stored.size, stored.stride, stored.offset)
+            if stored.values < available:
+                made = made.clone()  # a small view must not keep a large storage alive
+        return made
+
+    def _storage(self, key: str) -> Tensor:
+        """The bytes of a storage. The last one is kept, since tensors that share a storage lie beside each other."""
+        if self._last is None or self._last[0] != key:
+            self._last = None
+            length = self._bytes.size(key)
+            self._read_bytes += length
+            if self._read_bytes > _MOST_READS * self._size:
+                raise MalformedError("its tensors take turns in sharing storages, as torch never writes them")
+            values = self._bytes.read(key)
+            if len(values) < length:
+                raise MalformedError("a storage is cut off")
+            self._last = key, torch.frombuffer(values, dtype=torch.uint8)
+        return self._last[1]
+
+
+# The two layouts ------------------------------------------------------------------------------------------------------
+class _Archive:
+    """A ZIP archive as torch writes it."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        _check_directory(file, size)
+        try:
+            self._archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
+            raise MalformedError("its directory is damaged") from error
+        members = self._archive.infolist()
+        names = [member.filename for member in members]
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+            raise UnsafeError("a TorchScript archive, which holds a program")
+        found = next((name for name in names if name.endswith("/data.pkl")), None)
+        if found is None:
+            raise MalformedError("a ZIP archive but no PyTorch checkpoint")
+        if sum(member.file_size for member in members) > size:
+            raise UnsafeError("its parts are compressed or overlap, as torch never writes them")
+        self._root = found.removesuffix("data.pkl")
+        order = f"{self._root}byteorder"
+        if order in names and self._read(order) != b"little":
+            raise MalformedError("its values are big-endian")
+
+    def pickle(self) -> bytearray:
+        return self._read(f"{self._root}data.pkl")
+
+    def size(self, key: str) -> int:
+        return self._member(f"{self._root}data/{key}").file_size
+
+    def read(self, key: str) -> bytearray:
+        return self._read(f"{self._root}data/{key}")
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        try:
+            return self._archive.getinfo(name)
+        except KeyError:
+            raise MalformedError(f"{name} is missing") from None
+
+    def _read(self, name: str) -> bytearray:
+        member = self._member(name)
+        content = bytearray(member.file_size)  # checked against the file's size with all others
+        view, at = memoryview(content), 0
+        try:
+            with self._archive.open(member) as file:
+                while part := file.read(_PART_BYTES):
+                    view[at : at + len(part)] = part
+                    at += len(part)
+            if at < len(content):
+                raise EOFError
+            return content
+        except Exception as error:  # zipfile and zlib raise nearly anything on bytes made by anyone
+            raise MalformedError(f"{name} is damaged") from error
+
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Refuse a directory that would take much memory before `zipfile` reads it whole. ZIP's APPNOTE, 4.3.15 and 4.3.16."""
+    tail = min(size, 22 + 65_535 + 20)
+    file.seek(size - tail)
+    end = file.read(tail)
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0 or at + 22 > len(end):
+        raise MalformedError("it is cut off before its directory")
+    length = struct.unpack("<I", end[at + 12 : at + 16])[0]
+    locator = end[at - 20 : at]
+    if at >= 20 and locator.startswith(b"PK\x06\x07"):
+        start = struct.unpack("<Q", locator[8:16])[0]
+        file.seek(min(start, size))
+        record = file.read(56)
+        if len(record) < 56 or not record.startswith(b"PK\x06\x06"):
+            raise MalformedError("its directory is damaged")
+        length = struct.unpack("<Q", record[40:48])[0]
+    if length > MOST_DIRECTORY_BYTES:
+        raise MalformedError("its directory is larger than that of any checkpoint")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Storages one after the other behind the pickles of a file before torch 1.6."""
+
+    file: BinaryIO
+    places: Mapping[str, tuple[int, int]]
+    """Offset and length in bytes by key."""
+
+    def size(self, key: str) -> int:
+        return self._place(key)[1]
+
+    def read(self, key: str) -> bytearray:
+        offset, length = self._place(key)
+        self.file.seek(offset)
+        content = bytearray(length)  # no longer than the file, as checked when it was opened
+        view, at = memoryview(content), 0
+        while at < length and (part := self.file.read(min(_PART_BYTES, length - at))):
+            view[at : at + len(part)] = part
+            at += len(part)
+        if at < length:
+            raise MalformedError("a storage is cut off")
+        return content
+
+    def _place(self, key: str) -> tuple[int, int]:
+        if key not in self.places:
+            raise MalformedError(f"storage {key} is missing")
+        return self.places[key]
+
+
+def _read_row(file: BinaryIO, size: int) -> tuple[object, _Row]:
+    if _interpret(file) != _MAGIC_NUMBER or _interpret(file) != _PROTOCOL_VERSION:
+        raise MalformedError("a pickle but no PyTorch checkpoint")
+    system = _interpret(file)
+    if isinstance(system, Mapping) and system.get("little_endian") is False:
+        raise MalformedError("its values are big-endian")
+    storages: dict[str, Storage] = {}
+    content = _interpret(file, storages)
+    keys = _interpret(file)
+    if not isinstance(keys, list) or len(keys) > MOST_OPCODES:
+        raise MalformedError("the list of its storages is missing")
+    places: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        start = file.read(8)
+        if not isinstance(key, str) or key not in storages or len(start) < 8:
+            raise MalformedError("its storages are damaged or cut off")
+        values, offset = struct.unpack("<q", start)[0], file.tell()
+        length = values * storages[key].dtype.itemsize
+        if values < 0 or offset + length > size:
+            raise MalformedError("its storages are damaged or cut off")
+        places[key] = (offset, length)
+        file.seek(offset + length)
+    return content, _Row(file, places)
+
+
+# The stack machine ----------------------------------------------------------------------------------------------------
+_MARK = object()
+
+
+def _interpret(file: BinaryIO, storages: dict[str, Storage] | None = None) -> object:
+    """Return the value that the pickle at the file's place describes; read up to its end.
+
+    Args:
+        storages: Filled with the storages that it names.
+
+    Raises:
+        MalformedError, UnsafeError: as `TorchFile`.
+    """
+    machine = _Machine({} if storages is None else storages)
+    try:
+        return machine.run(pickletools.genops(file))
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, EOFError) as error:
+        raise MalformedError("it is damaged, cut off or no PyTorch checkpoint") from error
+
+
+class _Machine:
+    """Interprets opcodes. Only text may be a key of a dict: other keys are dropped with their values, since a stranger can
+    choose numbers that all hash alike, or tuples too deep to hash."""
+
+    def __init__(self, storages: dict[str, Storage]) -> None:
+        self._stack: list[object] = []
+        self._memo: dict[int, object] = {}
+        self._storages = storages
+
+    def run(self, opcodes: Iterator[tuple[pickletools.OpcodeInfo, object, int | None]]) -> object:
+        for count, (opcode, argument, _) in enumerate(opcodes):
+            if count >= MOST_OPCODES:
+                raise MalformedError("it holds far more than weights")
+            name = opcode.name
+            if name == "STOP":
+                return self._stack.pop()
+            self._step(name, argument)
+        raise MalformedError("it is cut off")
+
+    def _step(self, name: str, argument: object) -> None:
+        stack = self._stack
+        if name in _PUSHED:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _NOTHING:
+            pass
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self._memo[_index(argument)] = stack[-1]
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(self._memo[_index(argument)])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            self._marked()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            if len(stack) < count:
+                raise MalformedError("it is damaged")
+            stack[len(stack) - count :] = [tuple(stack[len(stack) - count :])]
+        else:
+            _STEPS[name](self, argument)
+
+    def _marked(self) -> list[object]:
+        """Everything above the last mark, taken off together with it."""
+        stack = self._stack
+        at = len(stack) - 1
+        while stack[at] is not _MARK:  # an IndexError below the bottom
+            at -= 1
+            if at < 0:
+                raise MalformedError("it is damaged")
+        items = stack[at + 1 :]
+        del stack[at:]
+        return items
+
+    def make_tuple(self, _: object) -> None:
+        self._stack.append(tuple(self._marked()))
+
+    def make_list(self, _: object) -> None:
+        self._stack.append(self._marked())
+
+    def make_empty_list(self, _: object) -> None:
+        self._stack.append([])
+
+    def make_empty_dict(self, _: object) -> None:
+        self._stack.append({})
+
+    def make_dict(self, _: object) -> None:
+        items = self._marked()
+        made: dict[str, object] = {}
+        _set_items(made, items)
+        self._stack.append(made)
+
+    def append(self, _: object) -> None:
+        value = self._stack.pop()
+        _extend(self._stack[-1], [value])
+
+    def appends(self, _: object) -> None:
+        items = self._marked()
+        _extend(self._stack[-1], items)
+
+    def set_item(self, _: object) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        _set_items(self._stack[-1], [key, value])
+
+    def set_items(self, _: object) -> None:
+        items = self._marked()
+        _set_items(self._stack[-1], items)
+
+    def global_by_text(self, argument: object) -> None:
+        module, _, name = str(argument).partition(" ")
+        self._stack.append(_named(module, name))
+
+    def global_by_stack(self, _: object) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        self._stack.append(_named(str(module), str(name)))
+
+    def call(self, _: object) -> None:
+        """REDUCE and NEWOBJ: a callable and a tuple of arguments."""
+        arguments, function = self._stack.pop(), self._stack.pop()
+        self._stack.append(_called(function, arguments))
+
+    def call_with_keywords(self, _: object) -> None:
+        self._stack.pop()  # the keywords
+        self.call(None)
+
+    def call_marked(self, _: object) -> None:
+        """OBJ: a class and its arguments, all above a mark."""
+        function, *arguments = self._marked()
+        self._stack.append(_called(function, tuple(arguments)))
+
+    def call_named(self, argument: object) -> None:
+        """INST: a class by its name, arguments above a mark."""
+        module, _, name = str(argument).partition(" ")
+        self._stack.append(_called(_named(module, name), tuple(self._marked())))
+
+    def build(self, _: object) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, Placeholder):
+            target.state = state
+
+    def extension(self, argument: object) -> None:
+        self._stack.append(Placeholder(f"extension {argument}"))
+
+    def persistent(self, _: object) -> None:
+        """BINPERSID: torch writes a storage as ("storage", class, key, location, number of values)."""
+        record = self._stack.pop()
+        if not (isinstance(record, tuple) and len(record) >= 5 and record[0] == "storage"):
+            raise MalformedError("it refers to something outside itself")
+        kind, key, values = record[1], record[2], record[4]
+        known = isinstance(kind, Placeholder) and _STORAGES.get(kind.name.rpartition(".")[2])
+        if not isinstance(key, str) or not isinstance(values, int) or isinstance(values, bool):
+            raise MalformedError("a storage is damaged")
+        if not isinstance(known, torch.dtype):
+            name = kind.name if isinstance(kind, Placeholder) else "unknown"
+            self._stack.append(Placeholder(name))
+            return
+        self._stack.append(self._storages.setdefault(key, Storage(key, known, values)))
+
+
+_PUSHED = frozenset(
+    (
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+        *("LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"),
+        *("BINBYTES8", "BYTEARRAY8"),
+    )
+)
+_CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_NOTHING = frozenset(("PROTO", "FRAME", "READONLY_BUFFER"))
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_STEPS = {
+    "TUPLE": _Machine.make_tuple,
+    "LIST": _Machine.make_list,
+    "EMPTY_LIST": _Machine.make_empty_list,
+    "EMPTY_SET": _Machine.make_empty_list,  # as lists: what is in a set may be too deep to hash
+    "FROZENSET": _Machine.make_list,
+    "EMPTY_DICT": _Machine.make_empty_dict,
+    "DICT": _Machine.make_dict,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "ADDITEMS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "GLOBAL": _Machine.global_by_text,
+    "STACK_GLOBAL": _Machine.global_by_stack,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "NEWOBJ_EX": _Machine.call_with_keywords,
+    "OBJ": _Machine.call_marked,
+    "INST": _Machine.call_named,
+    "BUILD": _Machine.build,
+    "EXT1": _Machine.extension,
+    "EXT2": _Machine.extension,
+    "EXT4": _Machine.extension,
+    "BINPERSID": _Machine.persistent,
+}
+
+
+def _index(argument: object) -> int:
+    index = int(argument)  # type: ignore[call-overload] # of an opcode whose argument is a number
+    if not 0 <= index < 1 << 32:
+        raise MalformedError("it is damaged")
+    return int(index)
+
+
+def _extend(target: object, items: list[object]) -> None:
+    if isinstance(target, list):
+        target.extend(items)
+    elif not isinstance(target, Placeholder):
+        raise MalformedError("it is damaged")
+
+
+def _set_items(target: object, items: list[object]) -> None:
+    into = target.items if isinstance(target, Placeholder) else target
+    if not isinstance(into, dict) or len(items) % 2:
+        raise MalformedError("it is damaged")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if isinstance(key, str):
+            into[key] = value
+
+
+def _named(module: str, name: str) -> Placeholder:
+    top = module.partition(".")[0]
+    if top in _DANGEROUS or (top in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS):
+        raise UnsafeError(f"it refers to {module}.{name}, which could run code")
+    return Placeholder(f"{module}.{name}")
+
+
+def _called(function: object, arguments: object) -> object:
+    """The result of a call, recorded instead of made."""
+    if not isinstance(function, Placeholder) or not isinstance(arguments, tuple):
+        raise MalformedError("it is damaged")
+    if function.name == "collections.OrderedDict":
+        made: dict[str, object] = {}
+        if arguments:  # Python 2 pickled the items as one list of pairs
+            pairs = arguments[0] if isinstance(arguments[0], list) else []
+            _set_items(made, [part for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2 for part in pair])
+        return made
+    module, _, name = function.name.rpartition(".")
+    if module == "torch._utils":
+        if name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return _tensor(name, arguments)
+        if name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
+            return arguments[0]
+    return Placeholder(function.name, arguments)
+
+
+def _tensor(function: str, arguments: tuple[object, ...]) -> object:
+    """`_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`; version 3 adds the data type."""
+    storage, offset, size, stride = arguments[:4]
+    if isinstance(storage, Placeholder):
+        return Placeholder(storage.name, arguments)
+    dtype = storage.dtype if isinstance(storage, Storage) else None
+    if function == "_rebuild_tensor_v3":
+        stated = arguments[6]
+        dtype = _DTYPES.get(stated.name.removeprefix("torch.")) if isinstance(stated, Placeholder) else None
+        if dtype is None:
+            return Placeholder(f"tensor of {stated.name if isinstance(stated, Placeholder) else stated}", arguments)
+    numbers = [offset, *_sides(size), *_sides(stride)]
+    if not isinstance(storage, Storage) or dtype is None or len(_sides(size)) != len(_sides(stride)):
+        raise MalformedError("a tensor is damaged")
+    if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+        raise MalformedError("a tensor is damaged")
+    return StoredTensor(storage, dtype, cast("int", offset), _sides(size), _sides(stride))
+
+
+def _sides(size: object) -> tuple[int, ...]:
+    if isinstance(size, Placeholder) and size.name == "torch.Size" and size.arguments:
+        size = size.arguments[0]
+    if not isinstance(size, tuple) or len(size) > _MOST_DIMS:
+        raise MalformedError("a tensor is damaged")
+    return cast("tuple[int, ...]", size)  # `_tensor` looks at each
