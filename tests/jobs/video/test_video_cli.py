@@ -802,9 +802,9 @@ def test_json_tells_stages_rates_and_the_film(upframe: Upframe, tmp_path: Path, 
         "start", "video", "done", "summary",
     ]  # fmt: skip
     progress = [line for line in result.lines if line["event"] == "progress" and line["stage"] == "upscaling"]
-    assert [line["frame"] for line in progress] == list(range(1, 21))
-    assert [line["done"] for line in progress] == pytest.approx([n / 20 for n in range(1, 21)])
-    assert all(line["frames"] == 20 and line["frames_per_s"] > 0 for line in progress)
+    assert [line["frame"] for line in progress] == list(range(21))  # 0 says that the stage began
+    assert [line["done"] for line in progress] == pytest.approx([n / 20 for n in range(21)])
+    assert all(line["frames"] == 20 and (line["frames_per_s"] > 0) == (line["frame"] > 0) for line in progress)
     assert {key: result.of("video")[key] for key in ("frames", "segments", "frames_resumed", "cleaning_passes")} == {
         "frames": 20, "segments": 4, "frames_resumed": 0, "cleaning_passes": [],
     }  # fmt: skip
@@ -813,6 +813,8 @@ def test_json_tells_stages_rates_and_the_film(upframe: Upframe, tmp_path: Path, 
 def test_rate_counts_only_frames_of_this_run(interrupted: list[object], upframe: Upframe) -> None:
     """Ten frames that were there already are not fast: the time left would be far too short."""
     lines = [line for line in upframe(*interrupted).lines if line["event"] == "progress" and line["stage"] == "upscaling"]
+    began, *lines = lines
+    assert (began["frame"], began["frames_per_s"]) == (10, 0)
     assert [line["frame"] for line in lines] == list(range(11, 21))
     # One frame after another: were the ten counted, the first rate would be elevenfold, and fall.
     times = [(line["frame"] - 10) / line["frames_per_s"] for line in lines]
@@ -934,7 +936,7 @@ def test_strict_stops_at_what_comes_up_on_the_way(
     strict = upframe(source, "-m", weights, "-o", tmp_path / "strict.mkv", "--window", "2", "--strict", "--json")
     assert (strict.code, strict.notices) == (7, ["tile-halved"])
     assert strict.lines[-2]["event"] == "failed"
-    assert [line["frame"] for line in strict.lines if line.get("stage") == "upscaling"] == [1]  # at once, not at the end
+    assert [line["frame"] for line in strict.lines if line.get("stage") == "upscaling"] == [0, 1]  # at once, not at the end
     result = upframe(source, "-m", weights, "-o", tmp_path / "out.mkv", "--window", "2", "--json")
     assert result.code == 0
     assert set(result.notices) == {"tile-halved"}

@@ -61,19 +61,21 @@ class Watch:
         cancel: threading.Event | None = None,
     ) -> None:
         self._video, self._tell, self._cancel = video, on_progress, cancel
+        self._stage: Stage | None = None
         self.start("reading", frames_estimate)
 
     def start(self, stage: Stage, frames: int, done: int = 0) -> None:
+        is_new = stage != self._stage
         self._stage, self._frames, self._skipped, self._done = stage, frames, done, done
         self._began = time.perf_counter()
-        if self._tell is not None:  # the first frame of a stage may be a minute away
+        if is_new and self._tell is not None:  # its first frame may be a minute away
             self._tell(VideoProgress(stage, done, max(frames, done), 0.0))
         self.check()
 
     def count(self) -> None:
         """One more frame is done."""
         self._done += 1
-        if self._tell is not None:
+        if self._tell is not None and self._stage is not None:
             rate = (self._done - self._skipped) / max(time.perf_counter() - self._began, 1e-6)
             self._tell(VideoProgress(self._stage, self._done, max(self._frames, self._done), rate))
         self.check()
