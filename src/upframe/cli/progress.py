@@ -64,7 +64,8 @@ class Now:
         if self.frame is None:
             return [self.stage, ""]
         of = f"frame {self.frame}/{self.frames}"
-        if self.stage in ("reading", "checking"):  # thousands of frames a second, for a moment
+        # Reading and checking go through thousands of frames a second, for a moment.
+        if self.stage in ("reading", "checking") or not self.frames_per_s:
             return [f"{self.stage}, {of}", of, self.stage, ""]
         rate = f"{self.frames_per_s:.3g} fps" if self.frames_per_s < 100 else f"{self.frames_per_s:.0f} fps"
         return [f"{self.stage}, {of}, {rate}", f"{of}, {rate}", f"{self.stage}, {of}", of, self.stage, ""]
