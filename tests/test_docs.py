@@ -376,6 +376,7 @@ def test_the_python_page_imports_no_inner_module_and_names_the_whole_door() -> N
     assert {name for cells in rows(table) for name in code(cells[0])} == set(upframe.__all__) - {"__version__"}
 
 
+@pytest.mark.slow
 def test_the_worked_example_of_a_new_model_passes_its_own_tests(tmp_path: Path) -> None:
     """The page is applied to a copy of the source as a newcomer would, and the tests that it shows are run there."""
     text = page("add-a-model.md")

@@ -35,6 +35,7 @@ def test_an_example_is_short_and_imports_no_inner_module(name: str) -> None:
     assert not re.findall(r"^\s*(?:from|import) upframe\.|^\s*from upframe import", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_photo(tmp_path: Path) -> None:
     out = run("photo", tmp_path)
     with Image.open(tmp_path / "astronaut_x2.png") as large, Image.open(EXAMPLES / "media" / "astronaut.png") as photo:
@@ -44,6 +45,7 @@ def test_photo(tmp_path: Path) -> None:
     assert "(128, 128, 3) -> (512, 512, 3)" in out and "(128, 128) -> (512, 512)" in out
 
 
+@pytest.mark.slow
 def test_video_in_memory(tmp_path: Path) -> None:
     run("video_in_memory", tmp_path)
     with av.open(str(EXAMPLES / "media" / "bunny.mp4")) as clip, av.open(str(tmp_path / "bunny_in_memory.mp4")) as made:
@@ -52,15 +54,18 @@ def test_video_in_memory(tmp_path: Path) -> None:
         assert sum(1 for _ in made.decode(video=0)) == 12
 
 
+@pytest.mark.slow
 def test_custom_network() -> None:
     assert run("custom_network").splitlines() == ["sharpened-x3 enlarges 3 times", "(1, 3, 93, 51)", "(500, 500)"]
 
 
+@pytest.mark.slow
 def test_progress_and_cancel() -> None:
     lines = run("progress_and_cancel").splitlines()
     assert lines[-2] == "100% done" and lines[-1].startswith("stopped: ")
 
 
+@pytest.mark.slow
 def test_folder_job(tmp_path: Path) -> None:
     out = run("folder_job", tmp_path)
     assert "2 written, 1 failed" in out and "broken.png" in out

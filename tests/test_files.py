@@ -109,6 +109,7 @@ def test_a_full_disk_is_an_output_error_with_advice(
     assert (tmp_path / "a").read_bytes() == b"old" and contents(tmp_path) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_what_a_library_makes_of_a_full_disk_is_the_error_of_the_disk(tmp_path: Path) -> None:
     """torch raises a RuntimeError of its own while it handles that of the system."""

@@ -60,11 +60,13 @@ def check(root: Path) -> list[str]:
 
 
 # Imports --------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_copy_keeps_all_contracts(copy: Path) -> None:
     code, told = lint(copy)
     assert code == 0 and "0 broken" in told, told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "statement", "library"),
     [
@@ -93,6 +95,7 @@ def test_a_library_outside_its_room_is_refused(copy: Path, module: str, statemen
     assert code == 1 and f"{importer} imports {library} " in told, told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "statement", "told"),
     [
@@ -213,6 +216,7 @@ def test_the_baseline_only_shrinks(copy: Path) -> None:
         baseline.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_house_rules_are_kept_here() -> None:
     assert check(ROOT) == []
 

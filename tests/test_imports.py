@@ -55,6 +55,7 @@ def video(measured: dict[str, Any], case: str) -> set[str]:
     return {module for module in measured["cases"][case]["modules"] if module.startswith(VIDEO)}
 
 
+@pytest.mark.slow
 def test_importing_upframe_imports_nothing_else(measured: dict[str, Any]) -> None:
     assert third_parties(measured, "import upframe") == set()
     assert rooms(measured, "import upframe") == {"version"}

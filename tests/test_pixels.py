@@ -109,6 +109,7 @@ def test_whole_number_upscaling_agrees_with_imresize() -> None:
     torch.testing.assert_close(pixels.resize(picture, (51, 69)), pixels.imresize(picture, 3))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 50), st.integers(1, 20)),

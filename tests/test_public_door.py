@@ -68,11 +68,13 @@ def test_importing_upframe_loads_neither_torch_nor_codecs() -> None:
     assert not loaded_after("import upframe", "torch", "numpy", "PIL", "av", "tifffile", "cyclopts", "rich")
 
 
+@pytest.mark.slow
 def test_enlarging_an_array_loads_no_codec(weights: Path) -> None:
     code = f"import numpy, upframe; upframe.upscale(numpy.zeros((8, 8, 3), 'uint8'), model={str(weights)!r})"
     assert not loaded_after(code, "PIL", "av", "tifffile", "cyclopts", "rich")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["Event", "Model", "TorchOptions", "Upscaler", "VideoUpscaler", "evaluate", "load", "run", "train"]
 )

@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from conftest import Upframe, make_photo
 from nearest import nearest_weights
 from upframe.media.image.files import write_pixels
@@ -26,6 +28,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_upscaling_opens_no_connection(tmp_path: Path, weights: Path) -> None:
     """In a process of its own: an audit hook sees what any library does, and cannot be removed."""
     write_pixels(tmp_path / "a.png", make_photo(16, 20))

@@ -213,6 +213,7 @@ def test_an_existing_output_is_returned_and_replaced_when_asked(up: upframe.Upsc
     assert Image.open(first).size == (21, 18)
 
 
+@pytest.mark.slow
 def test_upscale_chooses_the_model_by_the_size_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     x = make_photo(9, 8)
     for arguments, name in (({"scale": 2}, "photo-x2"), ({"width": 20}, "photo-x3"), ({}, "photo-x4")):

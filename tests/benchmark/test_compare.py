@@ -52,6 +52,7 @@ def test_what_is_otherwise_than_published_has_no_reference_form() -> None:
 
 
 # What is measured -----------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @needs_proc
 def test_a_peak_is_what_was_added_since_and_not_what_was_there_before() -> None:
     earlier = torch.ones(1 << 25)  # 128 MiB

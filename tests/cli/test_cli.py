@@ -56,6 +56,7 @@ def shell(*arguments: object, **options: Any) -> subprocess.CompletedProcess[byt
 
 
 # F8: start-up ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

@@ -139,6 +139,7 @@ def test_published_cutting_is_another_way_to_the_nearly_same_film(
     assert np.abs(made[0] - made[1]).mean() < 2  # code values; both cut off little of what the network sees
 
 
+@pytest.mark.slow
 def test_a_window_that_memory_cut_short_is_told_and_strict_makes_it_an_error(
     upframe: Upframe, tmp_path: Path, weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

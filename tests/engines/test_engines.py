@@ -196,6 +196,7 @@ def test_what_was_compiled_is_taken_again(model: Model, tmp_path: Path) -> None:
     assert kept.name.startswith(f"compile-{SPEC.name}-fp32-")
 
 
+@pytest.mark.slow
 def test_other_weights_are_compiled_anew(model: Model, tmp_path: Path) -> None:
     torch.manual_seed(4)
     other = Model(SPEC, SPEC.build().eval().requires_grad_(False), None, "", "")
@@ -228,6 +229,7 @@ def test_a_failed_compilation_leaves_nothing(model: Model, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,6 +106,7 @@ def test_bfloat16_costs_no_more_than_the_spec_says(weights: str, engine: str, sh
     assert scored[0] - scored[1] <= stated + 0.003
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_result_state_the_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, upframe: Upframe) -> None:
     if native.library() is not None:
         monkeypatch.setattr(native, "cpu_flags", lambda: native._FLAGS["bf16"] | native._FLAGS["fp32"])

@@ -507,6 +507,7 @@ def test_clip_scores_are_means_over_frames_then_clips(tmp_path: Path) -> None:
         assert result.mean("bicubic", dataset.name, metric) == pytest.approx(sum(clip_means) / 2, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "clips", "title"),
     [
@@ -592,6 +593,7 @@ def pristine(name: str, mean: float) -> NiqeModel:
     return NiqeModel(name, np.full(36, mean), np.eye(36), gaussian_window())
 
 
+@pytest.mark.slow
 def test_videolq_takes_three_frames_and_a_pristine_model(tmp_path: Path) -> None:
     put_clip(tmp_path / "000", 1, range(100), size=(96, 192), low=True)
     with pytest.raises(UsageError, match=r"no.* was given\. Add --niqe-params FILE"):
@@ -624,6 +626,7 @@ def test_lower_is_better_where_it_is(tmp_path: Path) -> None:
     assert gains["lr-psnr"] > 0
 
 
+@pytest.mark.slow
 def test_temporal_scores_follow_the_motion_of_the_truth(tmp_path: Path) -> None:
     put_clip(tmp_path / "GT" / "city", 1, range(4))
     put_clip(tmp_path / "BIx4" / "city", 1, range(4), low=True)

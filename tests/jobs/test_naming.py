@@ -189,6 +189,7 @@ def test_colliding_names_are_told_apart_by_rule() -> None:
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1), max_size=12))
 def test_no_two_outputs_are_ever_called_alike(stems: list[str]) -> None:
     """On a disk that ignores case, too, and no name is longer than a file system takes."""

@@ -163,6 +163,7 @@ def test_pictures_of_unlike_kind_do_not_leak_into_each_other(tmp_path: Path, opt
         assert (tmp_path / "together" / path.name).read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_three_hundred_files_leak_no_handle_and_load_the_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = JobOptions(model=nearest_weights(tmp_path / "fresh.safetensors", scale=2))
     pixels = picture(tmp_path / "in" / "0.png", 2, 3)

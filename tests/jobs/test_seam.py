@@ -114,6 +114,7 @@ def test_photo_that_fails_elsewhere_is_reported_with_its_error(tmp_path: Path, x
     assert type(report.outcomes[0].error) is InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder of frames", "file to frames"])
 def test_segments_rendered_in_another_process_make_the_same_bytes(tmp_path: Path, x2: Path, spawned: Runner, kind: str) -> None:
     """Damaged input included: what stands in for a frame must be the same everywhere."""
@@ -184,6 +185,7 @@ print(json.dumps([early, sorted(sys.modules)]))
 """
 
 
+@pytest.mark.slow
 def test_photo_needs_no_video_module_and_a_video_does(tmp_path: Path) -> None:
     photos(tmp_path / "in", 1)
     films.make_film(tmp_path / "in.mkv", films.make_pictures(2, (24, 32)))
@@ -207,6 +209,7 @@ def test_command_line_asks_jobs_and_nothing_below(module: str) -> None:
     assert below <= {"upframe.jobs", "upframe.errors", "upframe.files"}
 
 
+@pytest.mark.slow
 def test_door_of_jobs_has_the_names_it_says() -> None:
     for name in jobs.__all__:
         assert getattr(jobs, name) is not None

@@ -95,6 +95,7 @@ def written(photo: NDArray[np.generic], cuts: list[int]) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["isal", "zlib"])
 def test_a_picture_of_many_parts_comes_back(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if codec == "zlib":

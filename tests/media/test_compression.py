@@ -44,6 +44,7 @@ def test_every_frame_comes_back_in_its_place(encoder: str, frames: int, height: 
         assert nearest == list(range(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_fewer_bits_make_smaller_files_and_larger_errors(encoder: str) -> None:
     film = make_film(12, 160, 160)
@@ -69,6 +70,7 @@ def test_a_starved_film_shows_blocks() -> None:
     assert blockiness(starved, 16) > 1.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_same_film_gives_the_same_bits_every_time(encoder: str) -> None:
     """At this width x264's own defaults gave other bits about one time in ten."""

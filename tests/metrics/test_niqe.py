@@ -86,6 +86,7 @@ def test_window_is_the_published_one(official: NiqeModel) -> None:
     assert np.allclose(gaussian_window(), official.window, rtol=0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_depth_kind_and_colour_of_a_picture_do_not_matter(fitted: NiqeModel) -> None:
     picture = make_photo(200, 210, seed=9)
     score = niqe(picture, fitted)
@@ -119,6 +120,7 @@ def test_a_model_of_ones_own_prefers_what_it_was_made_of(fitted: NiqeModel) -> N
     assert niqe(like, fitted) < niqe(noisy, fitted) / 2
 
 
+@pytest.mark.slow
 def test_only_sharp_blocks_make_a_model() -> None:
     """One textured block and three nearly plain ones: only the first counts, in each of the thirty pictures."""
     pictures = []
@@ -130,6 +132,7 @@ def test_only_sharp_blocks_make_a_model() -> None:
         fit_niqe(pictures, name="few")
 
 
+@pytest.mark.slow
 def test_a_model_is_fitted_on_a_folder_and_kept_in_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

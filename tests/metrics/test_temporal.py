@@ -64,6 +64,7 @@ def with_jitter(clip: Clip, amplitude: int) -> Clip:
 
 
 # Clips whose answer is known ------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_static_clip_scores_zero_exactly() -> None:
     clip = [make_photo(64, 80)] * 4
     assert warping_error(clip) == 0
@@ -110,6 +111,7 @@ def test_noise_in_each_frame_costs_more_than_blur_and_blur_hides_it() -> None:
         assert scores[0] < scores[1] / 2 < scores[2] / 4, scores
 
 
+@pytest.mark.slow
 def test_scores_grow_with_jitter() -> None:
     clip = moving(5, (1, 0))
     jittered = [with_jitter(clip, amplitude) for amplitude in range(4)]

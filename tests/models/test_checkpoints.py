@@ -362,6 +362,7 @@ def official_realbasicvsr(live: State, averaged: State | None) -> dict[str, Any]
     return {"meta": {"iter": 150_000, "time": "today"}, "state_dict": both}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constants", [True, False], ids=["with constants", "without constants"])
 @pytest.mark.parametrize("layout", ["mm", "plain"])
 @pytest.mark.parametrize("has_average", [True, False], ids=["averaged", "live only"])
@@ -475,6 +476,7 @@ def test_a_file_that_lacks_what_tells_its_size_is_likened_to_the_nearest_network
     assert f"{key} is missing" in message
 
 
+@pytest.mark.slow
 def test_realbasicvsr_weights_that_are_not_whole_are_likened_to_it() -> None:
     state = dict(RealBasicVSR().state_dict())
     message = refusal(_without(state, "basicvsr.fusion.weight"))

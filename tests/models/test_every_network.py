@@ -111,6 +111,7 @@ def test_what_a_network_offers_is_what_its_spec_says(name: str) -> None:
     assert hasattr(network, "place_tensors") == (spec.takes_place and spec.exports)
 
 
+@pytest.mark.slow
 def test_every_family_has_a_small_form() -> None:
     assert {spec.family for spec in MODELS.values()} == SMALLER.keys()
     for name in MODELS:
@@ -149,6 +150,7 @@ def test_a_saved_network_comes_back_bit_by_bit(name: str, tmp_path: Path) -> Non
 
 
 # Reference form -------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @PUBLISHED
 def test_the_reference_form_takes_the_published_weights(name: str) -> None:
     """Names and shapes, one for one."""

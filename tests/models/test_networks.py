@@ -69,6 +69,7 @@ def test_names_are_given_once() -> None:
         family_of(ModelSpec("toy", "toy", torch.nn.Identity, 1, 0, 0, "exact", "", ""))
 
 
+@pytest.mark.slow
 def test_recognising_a_file_imports_the_network_it_is_of_and_no_other(tmp_path: Path) -> None:
     state = {name: torch.zeros(value.shape) for name, value in untrained_state(MODELS["vapsr-s-x4"]).items()}
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")

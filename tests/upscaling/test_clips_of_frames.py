@@ -75,6 +75,7 @@ def test_tiles_of_the_real_network_are_close_to_the_whole(real: Model) -> None:
     assert code_values(whole, made(real, clip, UpscaleOptions(tile=32, halo=96))) <= 2 / 257
 
 
+@pytest.mark.slow
 def test_whole_clip_is_what_the_network_makes_of_it(real: Model) -> None:
     clip = moving(3, (33, 47))
     tensor = torch.from_numpy(np.stack(clip).astype(np.float32) / 65535).permute(0, 3, 1, 2)[None]
@@ -83,6 +84,7 @@ def test_whole_clip_is_what_the_network_makes_of_it(real: Model) -> None:
     assert np.abs(made(real, clip, WHOLE) / 65535 - wanted).max() <= 1 / 65535
 
 
+@pytest.mark.slow
 def test_same_result_whether_features_are_kept_or_computed_again(real: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = moving(7, (32, 40))
     kept = made(real, clip, WHOLE)
@@ -242,6 +244,7 @@ def cleaned(model: Model, clip: Clip, cleaning: Cleaning) -> tuple[NDArray[np.ui
     return np.stack(list(up.frames(clip))), up.passes
 
 
+@pytest.mark.slow
 def test_cleaning_is_decided_once_for_the_segment_and_told(real: Model) -> None:
     clip = moving(3, (32, 40))
     one, passes = cleaned(real, clip, Cleaning())

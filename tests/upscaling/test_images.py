@@ -342,6 +342,7 @@ def test_a_precision_that_is_not_proven_is_refused() -> None:
         Upscaler(untrained("rlfn-x4"), UpscaleOptions(engine=TorchOptions(precision="fp16")))
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes() -> None:
     model = untrained("rlfn-ntire-x2")
     photo = make_photo(90, 90)
@@ -358,6 +359,7 @@ def test_input_pixels_are_never_changed() -> None:
 
 
 # Reuse ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_unchanged_tiles_are_taken_over_and_the_pixels_are_the_same() -> None:
     """A cursor moves over a still picture: only tiles it touches, by their core or their halo, are computed again."""
     model = untrained("rlfn-ntire-x2")

@@ -116,14 +116,14 @@ def test_what_a_process_holds_counts_what_is_in_use() -> None:
     """In a process of its own: one that other tests have used may hold room that the allocator has not touched yet."""
     code = """
 import torch
-from upframe import memory_plan
+from upframe import machine
 torch.ones(8)
-before = memory_plan.process_bytes()
+before = machine.process_bytes()
 block = torch.ones(1 << 23)
-held = memory_plan.process_bytes() - before
-assert memory_plan.peak_bytes() >= memory_plan.resident_bytes() >= memory_plan.process_bytes()
+held = machine.process_bytes() - before
+assert machine.peak_bytes() >= machine.resident_bytes() >= machine.process_bytes()
 del block
-print(held, memory_plan.process_bytes() - before)
+print(held, machine.process_bytes() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     held, left = map(int, done.stdout.split())

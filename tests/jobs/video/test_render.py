@@ -96,6 +96,7 @@ def test_segments_of_any_length_make_the_same_film(tmp_path: Path, sharp: Model)
     assert same(tmp_path / "folder.mkv", tmp_path / "1.mkv")
 
 
+@pytest.mark.slow
 def test_same_film_twice_gives_the_same_bytes(tmp_path: Path, sharp: Model) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(sounds=[films.Sound()]))
     for name in ("a.mkv", "b.mkv"):
@@ -213,6 +214,7 @@ def test_each_shot_comes_out_as_it_would_alone(tmp_path: Path, kind: str) -> Non
     assert np.abs(np.rint(mixed / 257) - both[6]).max() > 10
 
 
+@pytest.mark.slow
 def test_long_shots_are_divided_with_context(tmp_path: Path) -> None:
     """The echo of a frame k frames away weighs at most 0.4 ** k, so context brings a divided shot close to the whole."""
     source = make_film(tmp_path / "in.mkv", shot(3, 24))

@@ -49,6 +49,7 @@ def everything(folder: Path) -> set[str]:
 PHONE = [45000 + t for t in films.VFR_PTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "name"),
     [
@@ -97,6 +98,7 @@ def test_mp4_keeps_times_to_the_tick(upframe: Upframe, tmp_path: Path, weights: 
     assert abs(films.sound_starts(output)[0] - films.sound_starts(source)[0]) < Fraction(1, 40000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 def test_all_that_belongs_to_a_film_comes_along(upframe: Upframe, tmp_path: Path, weights: Path, container: str) -> None:
     clip = Clip(
@@ -200,6 +202,7 @@ def test_real_clips_with_sound_go_through(upframe: Upframe, shared: Path, tmp_pa
 
 
 # Folders and batches --------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_folder_of_frames_becomes_a_film_and_a_film_a_folder(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     pictures = make_pictures(11, (16, 24))
     folder = make_frames(tmp_path / "in", pictures)  # f9.png comes before f10.png
@@ -216,6 +219,7 @@ def test_folder_of_frames_becomes_a_film_and_a_film_a_folder(upframe: Upframe, t
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out.mkv", "out_nearest_x2"}
 
 
+@pytest.mark.slow
 def test_clip_keeps_a_folder_of_frames_a_folder(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     pictures = make_pictures(5, (16, 24))
     folder = make_frames(tmp_path / "take.v2", pictures)
@@ -232,6 +236,7 @@ def test_clip_keeps_a_folder_of_frames_a_folder(upframe: Upframe, tmp_path: Path
     assert content(output) == before
 
 
+@pytest.mark.slow
 def test_folder_that_holds_other_things_is_never_replaced(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     """Not even with -y: what lies there is the user's."""
     folder = make_frames(tmp_path / "in", make_pictures(2, (16, 24)))
@@ -260,6 +265,7 @@ def test_clip_called_dot_is_named_after_its_folder(
     assert (tmp_path / "take.v2_nearest_x2.mkv").is_file()
 
 
+@pytest.mark.slow
 def test_folder_tells_gaps_mixed_sizes_and_unreadable_frames(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     gaps = make_frames(tmp_path / "gaps", make_pictures(3, (16, 24)), names=["f1.png", "f2.png", "f5.png"])
     result = upframe(gaps, "-m", weights, "-o", tmp_path / "gaps.mkv", "--json")
@@ -407,6 +413,7 @@ def test_wrong_usage_is_2_before_any_frame(
     assert everything(tmp_path) == {"in.mkv"}
 
 
+@pytest.mark.slow
 def test_damage_on_the_way(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     clip = Clip([3600 * n for n in range(20)], options={"bf": "0", "g": "5"}, sounds=[Sound()])
     source = damage(make_clip(tmp_path / "in.mp4", clip), 7)
@@ -423,6 +430,7 @@ def test_damage_on_the_way(upframe: Upframe, tmp_path: Path, weights: Path) -> N
     assert everything(tmp_path) == {"in.mp4", "repeat.mkv", "skip.mkv"}
 
 
+@pytest.mark.slow
 def test_film_that_ends_early_is_7_and_goes_on_if_that_is_accepted(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip([3600 * n for n in range(40)], options={"bf": "0"}, size=(96, 96)))
     source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 5])
@@ -464,6 +472,7 @@ def test_existing_output_is_skipped_refused_redone_or_overwritten(upframe: Upfra
     assert upframe(source, "-m", weights, "-o", source, "-y").code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
 def test_other_containers_are_recognised_when_they_are_there_already(
     upframe: Upframe, tmp_path: Path, weights: Path, container: str
@@ -531,6 +540,7 @@ def test_killed_at_any_point_the_next_run_makes_the_same_file(
     assert result.of("video")["frames_resumed"] == kept.get(fault, 0)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_killed_at_random_times_and_again_the_result_is_the_same(tmp_path: Path, weights: Path) -> None:
     """Nothing but the whole film is ever at its name; what resumes after any number of kills makes the same bytes."""
@@ -580,6 +590,7 @@ def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: py
     return command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -604,6 +615,7 @@ def test_changed_option_refuses_to_go_on_and_says_which(
     assert upframe(*interrupted).of("video")["frames_resumed"] == 10  # and nothing was lost by the attempt
 
 
+@pytest.mark.slow
 def test_changed_input_weights_or_version_refuses_too(
     upframe: Upframe, interrupted: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -623,6 +635,7 @@ def test_changed_input_weights_or_version_refuses_too(
     source.write_bytes(before)
 
 
+@pytest.mark.slow
 def test_what_was_chosen_from_free_memory_is_kept_by_the_next_run(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -639,6 +652,7 @@ def test_what_was_chosen_from_free_memory_is_kept_by_the_next_run(
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "undisturbed.mkv").read_bytes()
 
 
+@pytest.mark.slow
 def test_damaged_segment_is_made_again(upframe: Upframe, interrupted: list[object], tmp_path: Path, weights: Path) -> None:
     output = tmp_path / "work" / "out.mp4"
     segment = work_path(output) / "000001.seg"
@@ -651,6 +665,7 @@ def test_damaged_segment_is_made_again(upframe: Upframe, interrupted: list[objec
     assert output.read_bytes() == made
 
 
+@pytest.mark.slow
 def test_interrupted_folder_of_frames_goes_on(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -681,6 +696,7 @@ def test_interrupted_folder_of_frames_goes_on(
     assert everything(tmp_path) - {f"in_nearest_x2/frame_{n:08}.png" for n in range(9)} == {"in.mkv", "in_nearest_x2"}
 
 
+@pytest.mark.slow
 @needs_fork
 def test_second_process_on_the_same_film_is_2(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     _, output, command = make_job(tmp_path, weights)
@@ -698,6 +714,7 @@ def test_second_process_on_the_same_film_is_2(upframe: Upframe, tmp_path: Path, 
     assert upframe(*command).of("video")["frames_resumed"] == 5
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("stage", ["reading", "upscaling", "checking"])
@@ -745,6 +762,7 @@ def test_full_disk_is_6_and_the_next_run_goes_on(upframe: Upframe, tmp_path: Pat
     assert len(films.rgb_of(output)) == 8
 
 
+@pytest.mark.slow
 def test_film_that_does_not_verify_is_7_and_not_there(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -795,6 +813,7 @@ def test_film_that_changes_after_it_was_planned_is_3(
 
 
 # What is said ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_json_tells_stages_rates_and_the_film(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     _, _, command = make_job(tmp_path, weights)
     result = upframe(*command)
@@ -810,6 +829,7 @@ def test_json_tells_stages_rates_and_the_film(upframe: Upframe, tmp_path: Path, 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rate_counts_only_frames_of_this_run(interrupted: list[object], upframe: Upframe) -> None:
     """Ten frames that were there already are not fast: the time left would be far too short."""
     lines = [line for line in upframe(*interrupted).lines if line["event"] == "progress" and line["stage"] == "upscaling"]
@@ -888,6 +908,7 @@ def test_every_notice_has_a_cause() -> None:
     assert {*CAUSES, *test_cli.CAUSES, *elsewhere} == set(NOTICES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", sorted(CAUSES))
 def test_notice_is_told_and_strict_makes_it_an_error(
     upframe: Upframe, tmp_path: Path, weights: Path, id: str, monkeypatch: pytest.MonkeyPatch
@@ -918,6 +939,7 @@ def test_notice_is_told_and_strict_makes_it_an_error(
     assert len(everything(tmp_path)) > len(inputs)
 
 
+@pytest.mark.slow
 def test_strict_stops_at_what_comes_up_on_the_way(
     upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,7 +270,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @WRITTEN
 def test_a_bomb_is_refused_before_allocation(answers: dict[str, str], name: str) -> None:
     assert "megapixels, more than the limit of 100" in answers[name]
-    assert "--max-pixels" in answers[name]
+    assert "Raise the limit" in answers[name]
 
 
 # Writing --------------------------------------------------------------------------------------------------------------

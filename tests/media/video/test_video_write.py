@@ -181,6 +181,7 @@ def test_film_that_starts_before_zero_is_moved_with_its_sound(tmp_path: Path) ->
     assert sound_starts(tmp_path / "out.mp4")[0] - shown_times(tmp_path / "out.mp4")[0] == pytest.approx(gap, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(sounds=[Sound()], chapters=[(0, 100, "x")], subtitles=[(0, 100, "x")]))
     for container in (".mkv", ".mp4"):
@@ -426,6 +427,7 @@ def test_join_refuses_segments_that_are_not_the_film(tmp_path: Path) -> None:
     verify_video(target, expected)
 
 
+@pytest.mark.slow
 def test_verify_names_the_first_difference(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(sounds=[Sound()]))
     other = make_clip(tmp_path / "other.mp4", Clip(sounds=[Sound(seed=9)]))

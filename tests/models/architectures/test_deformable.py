@@ -241,6 +241,7 @@ def test_corners_are_the_pixels_around_the_place_and_zero_outside() -> None:
     assert made[0, :, 0, 1].tolist() == [1] * 4
 
 
+@pytest.mark.slow
 def test_flow_of_few_pairs_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     spynet, clip = SPyNet(layout="plain"), torch.rand(2, 4, 3, 32, 40)

@@ -63,6 +63,7 @@ def test_vrt_tiles_equal_the_published_program(golden: ModuleType, name: str) ->
     assert torch.equal(clip, before)
 
 
+@pytest.mark.slow
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 30)),
     tile=st.tuples(st.integers(0, 5), st.integers(0, 12), st.integers(0, 12)),

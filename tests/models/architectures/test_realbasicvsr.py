@@ -178,6 +178,7 @@ def test_clips_of_a_batch_do_not_mix() -> None:
     torch.testing.assert_close(network(clips), alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_flow_of_few_pairs_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network, clip = small(), torch.rand(2, 5, 3, 12, 10)
     expected = network(clip)
@@ -277,6 +278,7 @@ def test_options_without_meaning_are_refused(wrong: dict[str, Any]) -> None:
 
 
 # Long clips -----------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", range(1, 12))
 def test_recomputed_features_give_the_very_same_result(frames: int) -> None:
     network, clip = small(), torch.rand(1, frames, 3, 9, 8)
@@ -296,6 +298,7 @@ def test_half_precision_features_are_rounded_once_and_do_not_accumulate(golden: 
     assert errors[40] < 1 / 2 / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "most"), [("full", 50), ("recompute", 17), ("half", 2)])
 def test_features_in_waiting_are_bounded(keep: Keep, most: int) -> None:
     """50 frames are 8 blocks of 7 or 8: 7 checkpoints, 8 of the block at hand, and one or two in the making."""
@@ -357,6 +360,7 @@ def reduced(network: nn.Module) -> Any:
     return copy.deepcopy(network).to(torch.bfloat16)
 
 
+@pytest.mark.slow
 def test_in_half_precision_pixels_and_flow_are_not_rounded() -> None:
     """A network that adds nothing makes the bilinear enlargement of the clip, to the last bit."""
     for network in (small(cleaning=0), small_with_own_flow(idle_cleaning=True).requires_grad_(False)):

@@ -215,6 +215,7 @@ def test_parameters_of_something_else_are_not_taken() -> None:
         vrt_family.configuration(shapes)
 
 
+@pytest.mark.slow
 def test_a_network_made_without_memory_runs_once_weights_are_put_in() -> None:
     network, clip = small(), torch.rand(1, 2, 3, 32, 32)
     with torch.device("meta"):
@@ -283,6 +284,7 @@ def test_work_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch, at_once:
         torch.testing.assert_close(network(clip), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_bands_of_rows_reach_as_far_as_the_convolutions(monkeypatch: pytest.MonkeyPatch, scale: int) -> None:
     network, clip = small(scale=scale), torch.rand(1, 2, 3, 40, 32)
@@ -309,6 +311,7 @@ def test_the_callers_clip_stays_as_it_is(arguments: dict[str, int]) -> None:
     assert torch.equal(clip, before)
 
 
+@pytest.mark.slow
 def test_the_noise_level_may_be_a_number_one_for_each_clip_or_a_map() -> None:
     network, clips = small(scale=1, takes_sigma=True), torch.rand(2, 2, 3, 32, 32)
     with torch.inference_mode():
@@ -343,6 +346,7 @@ def test_impossible_networks_are_refused(arguments: dict[str, int]) -> None:
         VRT(**SMALL | arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"scale": 1, "takes_sigma": True}, {"scale": 1, "warped_frames": 0}])
 def test_half_precision_stays_close_and_returns_float32(arguments: dict[str, Any]) -> None:
     network, clip = small(**arguments), torch.rand(1, 4, 3, 32, 32)

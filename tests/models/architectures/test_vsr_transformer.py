@@ -199,6 +199,7 @@ def test_position_code_of_the_paper_is_its_formula() -> None:
             assert float(code[frame, c, row, column]) == pytest.approx(wave(angle), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_variant_of_the_position_code_changes_the_result_but_no_parameter() -> None:
     torch.manual_seed(0)
     code = small(position="code")
@@ -246,6 +247,7 @@ def small(seed: int = 0, **arguments: Any) -> VSRTransformer:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "frames"), [((1, 1), 2), ((9, 2), 1), ((33, 65), 2), ((64, 64), 1), ((70, 113), 2)])
 def test_any_size_and_number_of_frames_is_accepted(size: tuple[int, int], frames: int) -> None:
     with torch.inference_mode():
@@ -254,6 +256,7 @@ def test_any_size_and_number_of_frames_is_accepted(size: tuple[int, int], frames
     assert torch.isfinite(result).all()
 
 
+@pytest.mark.slow
 def test_more_frames_than_trained_are_accepted() -> None:
     with torch.inference_mode():
         assert torch.isfinite(small()(torch.rand(1, 9, 3, 64, 64))).all()
@@ -267,6 +270,7 @@ def test_clips_of_a_batch_do_not_mix() -> None:
         torch.testing.assert_close(network(clips), alone, atol=1e-5, rtol=0)  # rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["FEATURE_PX", "FLOW_PX", "RECONSTRUCTION_PX"])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_parts_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch, limit: str, gradients: bool) -> None:
@@ -278,6 +282,7 @@ def test_parts_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch, limi
         torch.testing.assert_close(network(clip), expected, atol=1e-5, rtol=0)  # rounding
 
 
+@pytest.mark.slow
 def test_the_callers_clip_is_never_written_to() -> None:
     network, clip = small(), torch.rand(1, 2, 3, 64, 80)
     before = clip.clone()
@@ -286,6 +291,7 @@ def test_the_callers_clip_is_never_written_to() -> None:
     assert torch.equal(clip, before)
 
 
+@pytest.mark.slow
 def test_a_network_made_without_memory_gives_the_same() -> None:
     """Nothing is kept from construction but parameters and buffers."""
     network, clip = small(), torch.rand(1, 2, 3, 64, 64)
@@ -417,6 +423,7 @@ def test_what_windows_make_of_a_slope_has_no_seams() -> None:
     assert float(steps.abs().max()) < own + 1.01 * jump / OVERLAP
 
 
+@pytest.mark.slow
 def test_small_frames_are_those_of_a_mirrored_one() -> None:
     network, clip = small(), torch.rand(1, 2, 3, 40, 70)
     rows = [*range(40), *range(38, 14, -1)]
@@ -424,6 +431,7 @@ def test_small_frames_are_those_of_a_mirrored_one() -> None:
         assert torch.equal(network(clip), network(clip[..., rows, :])[..., :160, :])
 
 
+@pytest.mark.slow
 def test_attention_never_sees_more_than_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """So its memory does not grow with the square of the frame."""
     seen = set()
@@ -469,6 +477,7 @@ def test_a_training_step_lowers_the_loss() -> None:
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_flow_in_float32_and_stays_close() -> None:
     network = small()
     clip = to_unit(make_photo(64, 80)).unsqueeze(0).expand(1, 2, 3, 64, 80)
@@ -606,6 +615,7 @@ def test_arguments_are_found_in_the_shapes() -> None:
     assert found == arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", vsr_transformer_family.SPECS, ids=lambda spec: spec.name)
 def test_a_published_file_is_recognised_without_its_constants(spec: Any) -> None:
     with torch.device("meta"):

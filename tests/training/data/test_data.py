@@ -86,6 +86,7 @@ def test_a_patch_is_a_crop_of_the_whole_picture_s_low_resolution_version(tmp_pat
         assert torch.equal(hr[:, y * s : (y + 10) * s, x * s : (x + 10) * s], truths[pose])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("switches", "expected"), [({}, 8), ({"transpose": False}, 4), (PLAIN, 1)])
 def test_the_poses_that_are_asked_for_are_drawn(tmp_path: Path, switches: dict[str, bool], expected: int) -> None:
     ramp = np.zeros((60, 60, 3), np.uint8)
@@ -105,6 +106,7 @@ def test_the_poses_that_are_asked_for_are_drawn(tmp_path: Path, switches: dict[s
     assert all(abs(count - 400 / expected) < 34 for count in seen.values())
 
 
+@pytest.mark.slow
 def test_every_pixel_is_as_likely_whatever_the_size_of_its_picture(tmp_path: Path) -> None:
     write_pixels(tmp_path / "dark.png", np.zeros((60, 60, 3), np.uint8))
     write_pixels(tmp_path / "white.png", np.full((120, 90, 3), 255, np.uint8))
@@ -326,6 +328,7 @@ def test_reduced_photographs_are_taken_as_well(tmp_path: Path) -> None:
         DataRecipe(kind="clips", reductions=(2,))
 
 
+@pytest.mark.slow
 def test_of_several_draws_the_one_with_most_detail_is_taken(tmp_path: Path) -> None:
     flat = np.full((128, 512, 3), 90, np.uint8)
     flat[:, 256:] = np.random.default_rng(0).integers(0, 256, (128, 256, 3))

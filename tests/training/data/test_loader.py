@@ -133,6 +133,7 @@ def test_worker_processes_read_the_same_photos(tmp_path: Path, budget_bytes: int
     assert _equal(_take(Loader(source, batch=3, seed=1, workers=0), 0, 2), expected)  # from the shared file
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="files that are open cannot be removed there")
 def test_the_shared_file_of_a_killed_run_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -148,6 +148,7 @@ def test_each_order_is_drawn_as_published(
     assert len(quality) == CLIPS and min(quality) == 30 and max(quality) == 95
 
 
+@pytest.mark.slow
 def test_codecs_and_the_shuffled_end_are_drawn_as_published() -> None:
     ends, codecs, cutoffs, filters = [], [], [], []
     for operations in drawn("realbasicvsr"):
@@ -309,6 +310,7 @@ def test_the_result_is_8_bit_and_smaller_by_the_scale(name: str, frames: int, sc
         assert (lq.mean((0, 2, 3)) - clip.mean((0, 2, 3))).abs().max() < 0.15
 
 
+@pytest.mark.slow
 def test_milder_settings_are_milder() -> None:
     clip = torch.linspace(0.1, 0.9, 128).expand(1, 3, 128, 128).clone()
     clip[..., 32:96, 32:96] = 0.5  # large areas and a few edges, as photographs have; shrinking alone loses little of them

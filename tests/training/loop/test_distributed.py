@@ -148,6 +148,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
     assert Ranks(0, 4, torch.device("cpu")).share(16, accumulate=2) == 2
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_with_the_same_samples(tmp_path: Path) -> None:
     recipe = recipe_of(STAGE)
     train(recipe, data=lambda stage: Noise(), out=tmp_path, stop_after=5)

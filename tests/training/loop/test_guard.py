@@ -76,6 +76,7 @@ def test_a_bad_batch_is_undone_skipped_and_reported(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors(state).values())
 
 
+@pytest.mark.slow
 def test_after_a_roll_back_the_run_is_the_one_that_never_saw_the_bad_batches(tmp_path: Path) -> None:
     """The same from step 4 on as a run at half the rate from there whose data lack batches 4 to 6."""
     state = train(RECIPE, data=_poisoned(6, value=math.nan), out=tmp_path / "a")
@@ -89,6 +90,7 @@ def test_after_a_roll_back_the_run_is_the_one_that_never_saw_the_bad_batches(tmp
     assert_same(tensors(state), tensors(other))
 
 
+@pytest.mark.slow
 def test_in_float16_too_a_bad_batch_is_undone(tmp_path: Path) -> None:
     """The loss scaler has looked at the bad gradients when the run goes back; the next ones are not theirs."""
     half = recipe_of(replace(STAGE, precision="fp16"))
@@ -97,6 +99,7 @@ def test_in_float16_too_a_bad_batch_is_undone(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors(state).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [5, 6, 7, 9])
 def test_an_interruption_changes_nothing_about_a_roll_back(tmp_path: Path, stop: int) -> None:
     """Also right before it, when the state to go back to is older than the checkpoint."""
@@ -126,6 +129,7 @@ def test_without_rolling_back_a_loss_that_is_not_finite_ends_the_run(tmp_path: P
         train(recipe, data=_poisoned(6, value=math.nan), out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rate_far_too_high_is_brought_down_until_the_run_holds(tmp_path: Path) -> None:
     """No injected fault: after a quiet warm-up the rate is a thousand times what the network bears."""
     stage = replace(STAGE, steps=40, guard=SpikeGuard(factor=3, window=4, rate_multiplier=1e-3))

@@ -31,6 +31,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Learning -------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_loss_falls_and_is_logged(photos: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     train(RECIPE.override({"steps": "60", "log_every": "20"}), data=photos, out=tmp_path, on_progress=seen.append)
@@ -102,6 +103,7 @@ def test_patches_that_the_network_does_not_take_are_refused_before_anything_star
     assert not tmp_path.joinpath("recipe.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_learns_and_ends_in_float32(tmp_path: Path, precision: str) -> None:
     stage = replace(STAGE, steps=30, precision=precision, fp32_tail_steps=5)  # type: ignore[arg-type] # from the marks
@@ -179,6 +181,7 @@ def test_the_folder_says_what_was_run(tmp_path: Path) -> None:
     assert {"git", "started"} <= starts[0].keys()
 
 
+@pytest.mark.slow
 def test_validation_scores_the_checkpoint_at_its_step(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -196,6 +199,7 @@ def test_validation_scores_the_checkpoint_at_its_step(tmp_path: Path) -> None:
     assert_same(tensors(validated), tensors(plain))
 
 
+@pytest.mark.slow
 def test_a_run_stopped_before_its_validation_makes_up_for_it(tmp_path: Path) -> None:
     recipe = RECIPE.override({"validate_every": "5"})
 
@@ -216,6 +220,7 @@ def test_a_run_stopped_before_its_validation_makes_up_for_it(tmp_path: Path) -> 
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_whoever_stops_a_run_does_not_wait_for_a_validation_which_is_made_up_for(tmp_path: Path) -> None:
     recipe = RECIPE.override({"validate_every": "4", "log_every": "7"})
     cancel = threading.Event()
@@ -250,6 +255,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     train(RECIPE, data=_noise, out=tmp_path, stop_after=1)
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     cancel = threading.Event()
 
@@ -270,6 +276,7 @@ def test_a_test_picture_among_the_photographs_stops_the_run_before_it_starts(pho
     assert not (tmp_path / "last.pth").exists()
 
 
+@pytest.mark.slow
 def test_the_data_of_all_stages_are_looked_at_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
     """Photographs of 100 px hold patches of 16 input pixels at ×2, and none of 64."""
     (tmp_path / "empty").mkdir()
@@ -314,6 +321,7 @@ def test_a_warm_start_from_another_network_is_refused(tmp_path: Path) -> None:
 
 
 # Groups ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_group_is_frozen_until_its_step_and_then_trained_at_its_own_rate(tmp_path: Path) -> None:
     """VR-9 in small: the block frozen for 6 steps, then trained at an eighth of the rate; also over an interruption."""
     group = ParameterGroup(("block_1",), learning_rate_multiplier=0.125, frozen_until=6)
@@ -340,6 +348,7 @@ def test_a_group_that_names_no_parameter_is_refused_before_anything_starts(tmp_p
 
 
 # Clips ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_network_that_cleans_is_trained_on_its_cleaned_clip_too(tmp_path: Path) -> None:
     """With the loss on the cleaned clip alone, only the cleaning network is trained, and its flow network never is."""
     stage = replace(

@@ -91,6 +91,7 @@ def test_200_steps_are_100_a_kill_and_100_more(tmp_path: Path) -> None:
 
 
 # Stopped --------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(tmp_path: Path, precision: str) -> None:
     recipe = recipe_of(replace(STAGE, precision=precision, fp32_tail_steps=3))  # type: ignore[arg-type] # from the marks
@@ -101,6 +102,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(tmp_path:
     assert log_of(tmp_path / "parts") == log_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_muon_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """With weights in channels-last too, whose momenta lie as they do; and with a group that joins after the stop."""
     group = ParameterGroup(("block_1",), frozen_until=8)
@@ -165,6 +167,7 @@ def _entry(archive: bytes, number: int) -> int:
     return archive.rindex(b"PK\x01\x02", 0, archive.rindex(b"/data/%d" % number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "bit", "folder", "compressed", "empty", "gone"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -232,6 +235,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_last_one_and_says_so(tmp_pat
     assert sorted(p.name for p in tmp_path.glob(".*")) == []  # nothing half-written is left
 
 
+@pytest.mark.slow
 def test_a_log_that_broke_off_is_taken_back_to_the_checkpoint(tmp_path: Path) -> None:
     train(RECIPE, data=_noise, out=tmp_path / "a", stop_after=10)
     with (tmp_path / "a" / "log.jsonl").open("a") as file:

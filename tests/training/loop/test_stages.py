@@ -55,6 +55,7 @@ def test_a_warm_start_takes_the_averaged_weights_and_nothing_else(tmp_path: Path
     assert (state.step, state.stage_start, state.drawn) == (10, 6, 10)
 
 
+@pytest.mark.slow
 def test_keeping_the_optimiser_keeps_its_moments_its_count_and_the_weights_themselves(tmp_path: Path) -> None:
     """`clr` (RL-12): the schedule restarts, the optimiser does not. With a constant rate nothing shows of the border."""
     split = _trained(recipe_of(FIRST, replace(SECOND, keep_optimiser=True, ema_warmup=True)), tmp_path / "split")
@@ -109,6 +110,7 @@ def test_a_schedule_may_go_on_where_the_stage_before_stood(tmp_path: Path, reset
     assert log_of(tmp_path)[-1]["learning_rate"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_says_how_long_it_was_trained(tmp_path: Path) -> None:
     _trained(recipe_of(FIRST), tmp_path / "a")
     schedule = Schedule("halve_every", every=3, reset_periods=False)
@@ -120,6 +122,7 @@ def test_a_checkpoint_of_another_run_says_how_long_it_was_trained(tmp_path: Path
     assert all(int(slots["step"]) == 7 for slots in state.optimiser.state_dict()["state"].values())
 
 
+@pytest.mark.slow
 def test_each_stage_leaves_a_checkpoint_and_its_name_in_the_log(tmp_path: Path) -> None:
     _trained(recipe_of(FIRST, SECOND), tmp_path)
     assert [(row["stage"], row["step"]) for row in log_of(tmp_path)] == [
@@ -142,6 +145,7 @@ def test_the_guard_starts_again_with_each_stage(tmp_path: Path) -> None:
     assert [row["stage"] for row in log_of(tmp_path) if "notice" in row] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_only_the_first_stages_can_be_run_and_the_others_later(tmp_path: Path) -> None:
     recipe = recipe_of(FIRST, SECOND)
     state = train(recipe, data=_noise, out=tmp_path / "a", until="first")
@@ -201,6 +205,7 @@ def test_a_flow_network_is_trained_and_goes_into_a_video_network(tmp_path: Path)
     assert torch.equal(second.network.state_dict()[inner], video.network.state_dict()[inner])
 
 
+@pytest.mark.slow
 def test_our_own_flow_network_goes_into_a_video_network_that_was_built_with_one(tmp_path: Path) -> None:
     flow = train(_motion(2, "correlation-flow"), data=lambda stage: _Pairs(), out=tmp_path / "flow")  # type: ignore[arg-type,return-value]
     stage = replace(STAGE, steps=1, data=DataRecipe(kind="clips", clip_frames=2, patch_px=16))
@@ -229,6 +234,7 @@ def test_a_file_without_a_flow_network_is_refused(tmp_path: Path) -> None:
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_is_asked_of_networks_that_offer_it() -> None:
     asked = ActivationCheckpointing(attention=True)
     with pytest.raises(

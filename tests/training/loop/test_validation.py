@@ -36,6 +36,7 @@ def _clip(folder: Path, name: str, frames: int) -> list[Path]:
     return sorted((folder / "GT" / name).iterdir())
 
 
+@pytest.mark.slow
 def test_a_network_with_windows_in_time_is_scored_as_it_enlarges_films(tmp_path: Path) -> None:
     """Seven frames through a network that takes five at a time, and the mean of their PSNR by its formula."""
     truth = [read_pixels(path) for path in _clip(tmp_path / "set", "walk", 7)]
@@ -57,6 +58,7 @@ def test_a_network_with_windows_in_time_is_scored_as_it_enlarges_films(tmp_path:
     assert figures["psnr-y"] == pytest.approx(np.mean(scores), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_sheets_of_the_last_validations_are_kept(tmp_path: Path) -> None:
     (tmp_path / "sets" / "Toy" / "HR").mkdir(parents=True)
     write_pixels(tmp_path / "sets" / "Toy" / "HR" / "a.png", make_photo(32, 32))

@@ -86,6 +86,7 @@ def test_more_blur_makes_a_larger_difference(upframe: Upframe, photo: Path, tmp_
     assert means == sorted(means)
 
 
+@pytest.mark.slow
 def test_the_command_draws_five_maps_of_vgg(upframe: Upframe, photo: Path, tmp_path: Path) -> None:
     vgg = write_vgg19(tmp_path / "vgg19.safetensors")
     out = tmp_path / "map.png"

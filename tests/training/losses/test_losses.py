@@ -230,6 +230,7 @@ def vgg19(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_vgg19(tmp_path_factory.mktemp("vgg") / "vgg19.safetensors")
 
 
+@pytest.mark.slow
 def test_vgg_features_are_those_before_and_after_the_activations_of_configuration_e(vgg19: Path) -> None:
     state, pictures = vgg19_state(), _noise(1, 3, 20, 17)
     layers = (2, 6, 7, 16, 20, 25, 34)
@@ -239,6 +240,7 @@ def test_vgg_features_are_those_before_and_after_the_activations_of_configuratio
         assert (found.amin() < 0) == (layer not in (6, 20)), "layers 6 and 20 are activations"
 
 
+@pytest.mark.slow
 def test_perceptual_loss_is_the_weighted_sum_of_published_layers(vgg19: Path) -> None:
     """RB-10, with its defaults, for pictures and for the frames of a clip."""
     state, (prediction, target) = vgg19_state(), (_noise(2, 3, 16, 16, seed=s) for s in range(2))
@@ -260,6 +262,7 @@ def test_vgg_is_frozen_and_lets_gradients_through(vgg19: Path) -> None:
     assert torch.autograd.gradcheck(lambda x: loss(x, target), (prediction.requires_grad_(),))
 
 
+@pytest.mark.slow
 def test_contrastive_vgg_variant_takes_the_first_activations_of_the_five_blocks(vgg19: Path) -> None:
     """RL-15: layers 1, 3, 5, 9 and 13, counting convolutions; d in relu1_1 … relu5_1."""
     state, images = vgg19_state(), [_noise(1, 3, 16, 16, seed=s) for s in range(3)]
@@ -273,6 +276,7 @@ def test_contrastive_vgg_variant_takes_the_first_activations_of_the_five_blocks(
     assert loss(images[0], images[1], negative=images[2]).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_pth_files_are_read_too_and_pictures_may_be_too_small(tmp_path: Path) -> None:
     torch.save(vgg19_state(), tmp_path / "vgg19.pth")
     features = VGG19Features.read(tmp_path / "vgg19.pth", layers=VGG_LAYERS)

@@ -87,6 +87,7 @@ SMALL_VSRT = {
 SMALL_RBV = {"channels": 4, "propagation_blocks": 1, "cleaning_blocks": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

@@ -274,6 +274,7 @@ def test_model_options_change_the_network_and_its_scale() -> None:
     assert network(torch.rand(1, 3, 8, 10)).shape == (1, 3, 16, 20)
 
 
+@pytest.mark.slow
 def test_model_options_change_what_the_network_takes() -> None:
     """Windows of 8 px at an eighth of the size need 64 px, windows of 4 half as much; one block reaches less far than four."""
     small = model_spec(replace(ONE, model="vrt-reds6-x4", model_options={"window_px": 4, "stochastic_depth": 0.0}))
