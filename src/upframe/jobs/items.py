@@ -110,7 +110,7 @@ class Item(Protocol):
         """Whether the output already exists, so that the item is skipped. A damaged output does not count.
 
         Raises:
-            UsageError: when something else stands at that name, or the result of an older input.
+            UsageError: if a different file has that name, or the output was made before the input last changed.
         """
         ...
 
@@ -186,7 +186,7 @@ def is_done(output: Path, source: Path, look: Callable[[], bool], *, begins_like
         begins_like: Whether the first bytes of a file are those of the planned format.
 
     Raises:
-        UsageError: when something else stands at that name, or the result of an older input.
+        UsageError: if a different file has that name, or the output was made before the input last changed.
     """
     try:
         is_whole = look()
@@ -202,7 +202,7 @@ def is_done(output: Path, source: Path, look: Callable[[], bool], *, begins_like
 
 
 def something_else(output: Path, what: str) -> UsageError:
-    return UsageError(output, f"exists and is a different file ({what})", "use `overwrite` to replace it or choose another name")
+    return UsageError(output, f"exists and is a different file ({what})", "use `overwrite` or choose another name")
 
 
 def _is_wreck(output: Path, begins_like: Callable[[bytes], bool]) -> bool:

@@ -47,7 +47,7 @@ class _Networks:
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        key = (name, os.environ.get(USER_FOLDER_VARIABLE), os.getcwd())  # the facts that the meaning of a name depends on  # noqa: PTH109
+        key = (name, os.environ.get(USER_FOLDER_VARIABLE), os.getcwd())  # noqa: PTH109 (a name may depend on all three)
         with self._lock:
             if key in self._loaded:
                 model, stamp = self._loaded[key]

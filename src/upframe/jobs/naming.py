@@ -138,7 +138,7 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     if output is None:
         return
     if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
-        raise UsageError(output, "exists, and is neither a folder nor a file with an image or video extension", "choose another output")
+        raise UsageError(output, "exists and is neither a folder nor an image or video", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
     if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
         raise UsageError(output, "is a file, and there are several inputs", "give a folder")

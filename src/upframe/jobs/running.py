@@ -143,7 +143,7 @@ def upscale_file(
     chosen = options or JobOptions()
     for name, value in target.items():
         if name not in Target.__dataclass_fields__:
-            raise OptionError(name, value, "is not a way to state a size", f"use one of {', '.join(Target.__dataclass_fields__)}")
+            raise OptionError(name, value, "is no way to state a size", f"use one of {', '.join(Target.__dataclass_fields__)}")
     if target:
         chosen = replace(chosen, target=replace(chosen.target, **target))
     report = run(plan([source], output, chosen))

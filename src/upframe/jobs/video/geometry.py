@@ -124,8 +124,7 @@ def recorded_geometry(geometry: Geometry, upscale: UpscaleOptions, options: Vide
 
 
 def _stated(tile: TileSize, blend: int) -> TileSize:
-    """Raise sides of `core` below the least tile size that options accept. The tiles stay the same, since the picture is
-    smaller."""
+    """Raise sides of `tile` to the smallest that options accept. Tiles stay the same: such a side spans the picture."""
     if isinstance(tile, str):
         return tile
     least = least_tile_px(blend)
