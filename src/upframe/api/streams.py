@@ -156,7 +156,7 @@ class FrameStream:
 
     def _shot(self, small: list[NDArray[np.float32]], waiting: int, ended: bool) -> int | None:
         """Number of waiting frames in the shot of the first one; None if the shot does not end among them."""
-        known = waiting if ended else waiting - NEIGHBOURS  # for later frames, only future frames can tell whether they begin a shot
+        known = waiting if ended else waiting - NEIGHBOURS  # only future frames tell whether later ones begin a shot
         if self._cutting.find_cuts:
             remembered = len(small) - waiting
             found = [cut - remembered for cut in find_cuts(small) if 0 < cut - remembered < known]

@@ -257,8 +257,7 @@ class _Renderer:
         return f"{self._video.input} frame {frame.number}"
 
     def _checked(self, frame: VideoFrame, made: NDArray[Any]) -> _Made:
-        """Check and return a frame to write. A broken network makes flat frames. A flat output is an error if its input is not
-        flat; black stays black."""
+        """Check and return a frame to write: a broken network makes flat frames of inputs that are not flat."""
         if int(np.ptp(made)) <= FLAT and int(np.ptp(frame.pixels)) > NOT_FLAT:
-            raise VerifyError(self._at(frame), "has one flat colour although its input does not", "check the weights, or try `precision='fp32'`")
+            raise VerifyError(self._at(frame), "came out in one flat colour", "check the weights, or try `precision='fp32'`")
         return _Made(frame.pts, made)

@@ -184,7 +184,7 @@ class WorkFolder(SegmentStore):
         """Delete the folder of the finished job."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release(remove=True)
-        with contextlib.suppress(OSError):  # on Windows the lock file kept the folder until now; elsewhere the folder is already gone
+        with contextlib.suppress(OSError):  # the lock file kept the folder on Windows; elsewhere it is gone
             self.path.rmdir()
 
     def _begin(self) -> None:
