@@ -195,7 +195,7 @@ class FusedSpatialAttention(nn.Module):
 
     Args:
         original: With the weights.
-        place: The same part of the module that this one replaces.
+        place: The `SpatialAttention` of the module that this one replaces.
         block: That module, whose convolutions run first.
 
     Raises:
@@ -230,7 +230,7 @@ class FusedSpatialAttention(nn.Module):
         handle, threads = self._handle, torch.get_num_threads()
         _check(
             self._library.upframe_esa_first(
-                *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # into a tensor that nothing else holds
+                *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # a tensor of our own
             )
         )
         pooled = self._form.pooled(reduced).float()

@@ -336,7 +336,7 @@ class _TileInTime:
         self._parts = tiling.halves(
             tile, size, blend_px=up.options.blend, halo_px=up.halo_px, phase_px=up.model.spec.phase_px, floor_px=MIN_TILE_PX
         )
-        message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was computed again in smaller tiles"
+        message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was computed in smaller tiles"
         up.note("tile-halved", self._subject, message)
         parts = (part for row in self._parts for part in row)
         self._streams = {

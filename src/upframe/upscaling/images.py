@@ -26,7 +26,7 @@ from upframe.models.registry import Model
 from upframe.upscaling import flat_borders, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
-AUTO_TILE_PX = 384  # from 128 px on, a tile is as fast per pixel as a whole picture, but reads a halo that others also read
+AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as whole pictures, but halos are computed twice
 WHOLE_UP_TO_PX = 1 << 20  # "auto" does not tile pictures of up to this many pixels if they fit: halos cost time, a third more for 540p
 BAND_BYTES = 128 << 20  # bytes of float32 output of one row of tiles under "auto", so that wide pictures get flatter tiles
 INNER_HALOS = 2  # halos of a flat border that are kept next to the content
@@ -172,7 +172,7 @@ class Upscaler:
         spec = self.model.spec
         trim = flat_borders.whole(size)
         if self.options.tile != "off":
-            halo_px = max(self.halo_px, spec.halo_px)  # an error near a tile's edge is seen once, an error in a flat border is repeated all over it
+            halo_px = max(self.halo_px, spec.halo_px)  # a flat border repeats an error all over it
             trim = flat_borders.trim(planes, outer_px=halo_px, inner_px=INNER_HALOS * halo_px, phase_px=spec.phase_px)
             if self.options.tile != "auto" and min(trim.size) < 4 * self.options.blend:  # too small for the stated tiles
                 trim = flat_borders.whole(size)
@@ -281,7 +281,7 @@ class _Picture:
                 f"even a tile of {width}x{height} px (about {need:.0f} MiB) does not fit into memory ({free:.0f} MiB free)",
                 "close other programs, or choose a lighter model",
             ) from error
-        message = f"memory ran out for a tile of {width}x{height} px; it was computed again in smaller tiles"
+        message = f"memory ran out for a tile of {width}x{height} px; it was computed in smaller tiles"
         self._note("tile-halved", message)
         parts = tiling.halves(
             tile,

@@ -170,7 +170,7 @@ def choose(
 
     Args:
         size: (height, width) of the frames.
-        frames: Of the segment, context included.
+        frames: Frames of the segment, context included.
         tile: Core that the user states.
         window: Frames at once that the user states.
     """
@@ -223,7 +223,7 @@ def frames_bytes(spec: ModelSpec, size: tuple[int, int], frames: int, running: i
 
     Args:
         size: (height, width) of the frames.
-        frames: Of the segment, context included.
+        frames: Frames of the segment, context included.
         running: From `segment_bytes`.
         passes: Of cleaning, at most.
     """
