@@ -26,11 +26,11 @@ from upframe.models.registry import Model
 from upframe.upscaling import flat_borders, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
-AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as whole pictures, but halos are computed twice
+AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as pictures, but their halos overlap
 WHOLE_UP_TO_PX = 1 << 20  # "auto" does not tile pictures of up to this many pixels if they fit: halos cost time, a third more for 540p
 BAND_BYTES = 128 << 20  # bytes of float32 output of one row of tiles under "auto", so that wide pictures get flatter tiles
 INNER_HALOS = 2  # halos of a flat border that are kept next to the content
-MARGIN_CHANGES = 2  # times that flat borders shrink before a video gets none: each time, all tiles lose their reuse
+BORDER_CHANGES = 2  # times that flat borders shrink before a video gets none: each time, all tiles lose their reuse
 TILE_SHARE = 0.4  # share of free memory for one tile's activations under "auto"
 
 
@@ -195,7 +195,7 @@ class Upscaler:
                 narrowed = self._narrowed + 1
                 self.forget()
                 self._narrowed = narrowed
-                trim = trim if narrowed <= MARGIN_CHANGES else flat_borders.whole(trim.whole_size)
+                trim = trim if narrowed <= BORDER_CHANGES else flat_borders.whole(trim.whole_size)
         self._last_trim = trim
         return trim
 
@@ -209,8 +209,8 @@ class Upscaler:
         budget_px = TILE_SHARE * available_memory_bytes() / max(self.model.spec.activation_bytes_per_px, 1)
         if size[0] * size[1] <= min(WHOLE_UP_TO_PX, budget_px):
             return size
-        margin = 2 * (self.halo_px + self.options.blend)
-        side = int(budget_px**0.5) - margin
+        around = 2 * (self.halo_px + self.options.blend)
+        side = int(budget_px**0.5) - around
         least = max(MIN_TILE_PX, 4 * self.options.blend)
         side = max(min(side, AUTO_TILE_PX), least)
         rows = BAND_BYTES // (size[1] * self.model.spec.scale**2 * 3 * 4)

@@ -50,7 +50,7 @@ class UpscaleOptions:
         if self.halo is not None:
             check_whole("halo", self.halo, least=0)
         if not isinstance(self.engine, get_args(EngineOptions)):
-            raise OptionError("engine", self.engine, "is not the options of an engine", "use the result of `engines.engine_options`")
+            raise OptionError("engine", self.engine, "is not the options of an engine", "use `engines.engine_options`")
         if self.window is not None:
             check_whole("window", self.window, least=1)
         if self.sigma is not None:

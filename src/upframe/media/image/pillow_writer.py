@@ -52,7 +52,7 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
         limit = 65533 - 29  # see plan._JPEG_SEGMENT: the plan has already reported that longer ones are dropped
         exif, xmp = (block if block is not None and len(block) <= limit else None for block in (exif, xmp))
     elif kind == "webp":
-        options |= {"method": 4, "exact": True}  # exact: keep colours under alpha 0, which later processing may blend into edges
+        options |= {"method": 4, "exact": True}  # exact: keep colours under alpha 0, or edges change when blended later
     elif kind == "avif":
         options |= {"subsampling": "4:0:0" if plan.channels == 1 else "4:4:4", "speed": 6}
     options |= {"icc_profile": metadata.icc} if metadata.icc else {}
