@@ -1,9 +1,9 @@
-"""Typed errors with exit codes for whatever can go wrong, and coded notices for whatever is lost on the way.
+"""Typed errors with exit codes, and notices with ids for everything that an output loses.
 
     UpframeError                 exit 1  (a bug: nothing here raises it bare)
     ├── UsageError               exit 2  a request that cannot be carried out; raised before any work
     │   ├── OptionError                  an option with a value that it does not take; names the option
-    │   └── MissingError                 an extra, or a compiler, that is not here; where there is another way it is taken
+    │   └── MissingError                 an extra or a compiler is not installed; callers that have another way use it
     ├── InputError               exit 3  a file that is missing, unreadable, damaged or of an unsupported kind
     ├── ModelError               exit 4  weights or model files that are absent, unsafe or do not fit
     ├── ResourceError            exit 5  memory exhausted after every back-off
@@ -11,13 +11,13 @@
     ├── OutputError              exit 6  nothing could be written, or not encoded
     ├── VerifyError              exit 7  what was written is not what was promised
     ├── BatchError               exit 8  the batch finished, some items failed
-    └── Cancelled                exit 130 stopped by the user
+    └── Cancelled                exit 130 the user stopped the work
 
 A message is one line: *what file – what happened – what to do*. Library code raises these and logs; it never prints
 and never exits the process.
 
-Messages name options as a Python user writes them, in backticks: `restart`, `video.audio=False`. A door that calls options
-otherwise puts its own words in their place; the command line puts flags (`upframe.cli.flags`).
+Messages name options as a Python user writes them, in backticks: `restart`, `video.audio=False`. A door with other names for
+options replaces them in messages; the command line writes flags (`upframe.cli.flags`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class UpframeError(Exception):
     """Base of every error upframe raises on purpose.
 
     Args:
-        subject: What it is about, usually a path; control characters are escaped so that the message stays one line.
-        happened: What was found, without a full stop.
-        advice: What the user can do about it, without a full stop; empty when there is nothing to add.
+        subject: The thing that the error is about, usually a path; control characters are escaped so that the message stays one
+            line.
+        happened: The problem that upframe found, without a full stop.
+        advice: The step that the user can take, without a full stop; empty if there is none.
     """
 
     exit_code: ClassVar[int] = 1
@@ -62,7 +63,7 @@ class UsageError(UpframeError):
 
 
 class OptionError(UsageError):
-    """An option with a value that it does not take, alone or beside the others.
+    """An option has a value that is invalid, alone or together with other options.
 
     Args:
         option: Its name as a Python user writes it, with dots where options hold options: `tile`, `video.crf`.
@@ -79,7 +80,7 @@ class OptionError(UsageError):
 
 
 def option_text(value: object) -> str:
-    """A value as messages show it: text in quotes, all else as it prints."""
+    """Format a value for messages: text in quotes, everything else as `str` prints it."""
     return repr(str(value)) if isinstance(value, str | Path) else str(value)
 
 
@@ -100,7 +101,7 @@ class ResourceError(UpframeError):
 
 
 class OutOfMemoryError(ResourceError):
-    """One forward pass did not fit into memory. The only error an engine raises for lack of memory."""
+    """One forward pass did not fit into memory. Engines raise no other error for lack of memory."""
 
 
 class OutputError(UpframeError):
@@ -121,12 +122,12 @@ class Cancelled(UpframeError):  # noqa: N818 (no error: the user's own wish)
 
 @dataclass(frozen=True)
 class Notice:
-    """A loss or a substitution the user should know of; the option `strict` turns it into an error."""
+    """A loss or a substitution that the user should know about; the option `strict` turns it into an error."""
 
     id: str
     """Stable identifier, a key of `NOTICES`."""
     subject: str
-    """The file it is about."""
+    """The file that the notice is about."""
     message: str
     """One line, without the subject."""
 
@@ -138,7 +139,7 @@ class Notice:
         return f"{self.subject}: {self.message} [{self.id}]"
 
     def as_error(self) -> UpframeError:
-        """The error this notice becomes under `strict`: 2 if it is known while planning, 7 if found later."""
+        """The error that this notice becomes under `strict`: exit 2 if planning finds it, exit 7 if it arises later."""
         kind = UsageError if NOTICES[self.id].at_planning else VerifyError
         return kind(self.subject, f"{self.message} [{self.id}]", "run without `strict` to accept it")
 
@@ -147,48 +148,48 @@ class Notice:
 class NoticeKind:
     meaning: str
     at_planning: bool
-    """Whether it is known before any pixel is computed."""
+    """Whether planning finds it, before any pixel is computed."""
 
 
 NOTICES: dict[str, NoticeKind] = {
-    "alpha-dropped": NoticeKind("the video's transparency is not carried", True),
+    "alpha-dropped": NoticeKind("the transparency of the video is dropped", True),
     "alpha-needs-png": NoticeKind("the requested format cannot hold transparency, so PNG is written", True),
     "animation-needs-webp": NoticeKind("the requested format cannot hold an animation, so animated WebP is written", True),
-    "bad-frames": NoticeKind("damaged frames were replaced or skipped, by `video.on_bad_frame`", True),
+    "bad-frames": NoticeKind("damaged frames were repeated or skipped, see `video.on_bad_frame`", True),
     "bad-icc": NoticeKind("the colour profile is damaged and was ignored; pixels are unchanged", True),
-    "bad-orientation": NoticeKind("the EXIF orientation is not 1 to 8 and was taken as 1", True),
-    "beyond-model-scale": NoticeKind("the enlargement exceeds the network's scale; the rest is a plain resample", True),
-    "chroma-reduced": NoticeKind("the codec holds less colour resolution than the input", True),
-    "container-changed": NoticeKind("the input's container cannot be written, so another is", True),
+    "bad-orientation": NoticeKind("the EXIF orientation is not 1 to 8 and was treated as 1", True),
+    "beyond-model-scale": NoticeKind("the enlargement exceeds the network's scale; resampling does the rest", True),
+    "chroma-reduced": NoticeKind("the codec has less colour resolution than the input", True),
+    "container-changed": NoticeKind("upframe cannot write the input's container and writes another", True),
     "converted-from-cmyk": NoticeKind("CMYK, YCCK or Lab was converted to RGB", True),
-    "depth-reduced": NoticeKind("the output format holds fewer bits per sample than the input", True),
-    "dv-dropped": NoticeKind("the Dolby Vision layer is not carried; the picture keeps its base layer", True),
-    "ext-mismatch": NoticeKind("the content is of another format than the file name says", True),
-    "fp32-fallback": NoticeKind("a tile came out not finite in reduced precision and was redone in float32", False),
+    "depth-reduced": NoticeKind("fewer bits per sample than the input has", True),
+    "dv-dropped": NoticeKind("the Dolby Vision layer is dropped; the picture keeps its base layer", True),
+    "ext-mismatch": NoticeKind("the content has another format than the file name says", True),
+    "fp32-fallback": NoticeKind("a tile had non-finite values in reduced precision and was computed again in float32", False),
     "frames-missing": NoticeKind("a folder of numbered frames has gaps", True),
     "hdr-dropped": NoticeKind("the output cannot hold the input's HDR metadata", True),
     "interlaced": NoticeKind("the video is interlaced and is treated as whole frames", True),
     "metadata-dropped": NoticeKind("the output format cannot hold some of the input's metadata", True),
-    "name-collision": NoticeKind("two inputs map to one output name; the later keeps its extension in the name", True),
-    "name-shortened": NoticeKind("the derived output name was too long for the file system", True),
-    "no-pts": NoticeKind("frames without times got them from the nominal frame rate", True),
+    "name-collision": NoticeKind("two inputs have one output name; the later output keeps its input's extension", True),
+    "name-shortened": NoticeKind("the output name was too long for the file system", True),
+    "no-pts": NoticeKind("frames without timestamps got those of the nominal frame rate", True),
     "one-bit-to-gray": NoticeKind("a 1-bit image becomes 8-bit gray", True),
-    "packets-dropped": NoticeKind("damaged packets of sound or subtitles could not be copied", False),
+    "packets-dropped": NoticeKind("damaged audio or subtitle packets could not be copied", False),
     "pages-need-tiff": NoticeKind("the requested format holds one page, so TIFF is written", True),
-    "pts-repaired": NoticeKind("frames with repeated or backward times were moved apart", True),
+    "pts-repaired": NoticeKind("frames with repeated or backward timestamps were moved apart", True),
     "size-adjusted": NoticeKind("the codec needs even sizes; the picture was padded or cropped by a pixel", True),
     "start-shifted": NoticeKind("the container cannot start before zero, so all tracks were moved by the same time", True),
-    "subtitle-converted": NoticeKind("text subtitles were converted to the container's own kind; styles may be lost", True),
-    "tile-halved": NoticeKind("memory ran out and a tile was redone in smaller parts", False),
-    "window-halved": NoticeKind("memory ran out and a clip was redone with fewer frames at once", False),
+    "subtitle-converted": NoticeKind("text subtitles were converted to the container's own format; styles may be lost", True),
+    "tile-halved": NoticeKind("memory ran out and a tile was computed again in smaller tiles", False),
+    "window-halved": NoticeKind("memory ran out and a clip was computed again with fewer frames at once", False),
     "track-dropped": NoticeKind("the container cannot hold a track", True),
     "truncated": NoticeKind("the input ends early; the missing part was filled", False),
-    "values-clipped": NoticeKind("float values outside [0, 1] were clipped", False),
+    "values-clipped": NoticeKind("float values outside the range were clipped", False),
 }
 
 
 def one_line(text: str) -> str:
-    """`text` with control characters and line breaks escaped, so that a hostile file name cannot break a log."""
+    """Escape control characters and line breaks in `text`, so that a hostile file name cannot break a log."""
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
@@ -197,7 +198,7 @@ def check_whole(option: str, value: object, *, least: int, most: int | None = No
     """Refuse everything but a whole number of at least `least` and at most `most`.
 
     Raises:
-        OptionError: naming the option and the numbers it takes.
+        OptionError: for any other value; the message names the option and its range.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         raise OptionError(option, value, f"must be {least} or more" if most is None else f"must be {least} to {most}")
@@ -209,7 +210,7 @@ def check_number(
     """Refuse everything but a finite number of at least `least`, at most `most` and more than `above`.
 
     Raises:
-        OptionError: naming the option and the numbers it takes.
+        OptionError: for any other value; the message names the option and its range.
     """
     try:
         fits = not isinstance(value, bool | str) and math.isfinite(value) and least <= value <= most and value > above
@@ -225,17 +226,17 @@ def check_flag(option: str, value: object) -> None:
     """Refuse everything but True and False.
 
     Raises:
-        OptionError: naming the option.
+        OptionError: for any other value; the message names the option.
     """
     if not isinstance(value, bool):
         raise OptionError(option, value, "must be True or False")
 
 
 def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse everything but one of `choices`.
+    """Refuse everything that is not one of `choices`.
 
     Raises:
-        OptionError: naming the option and the choices.
+        OptionError: for any other value; the message names the option and the choices.
     """
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:

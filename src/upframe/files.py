@@ -1,17 +1,17 @@
-"""Files written whole or not at all: the one place that makes temporary names, renames, syncs, locks and looks at room.
+"""Write files whole or not at all: the only module that makes temporary names, renames, syncs, locks and checks disk room.
 
-    with atomic_file(path) as file:      write through a handle; the file gets its name at the end of the block
+    with atomic_file(path) as file:      write through a handle; the file gets its name when the block ends
     with atomic_path(path) as part:      the same for libraries that write by name
     with atomic_folder(path) as folder:  the same for a folder
     atomic_bytes(path, data), atomic_text(path, text)
-    put_in_place(made, path)             give a finished file or folder its name
-    with scratch_folder() as folder:     temporary files; those of killed processes are removed by the next one
-    with Lock(path): ...                 one process at a time; a killed process leaves no lock
-    check_room(path, needed_bytes)       refuse what the disk cannot hold
-    with writing(path): ...              errors of the system as `OutputError` with advice
+    put_in_place(made, path)             rename a finished file or folder to its final name
+    with scratch_folder() as folder:     temporary files; the next process removes those of killed processes
+    with Lock(path): ...                 one process at a time; the lock of a killed process is released
+    check_room(path, needed_bytes)       refuse to write more than the disk can hold
+    with writing(path): ...              turn system errors into `OutputError` with advice
 
-One order holds for everything that gets a name: its bytes are synced to the disk, checked, renamed, and the folder is
-synced. After an error nothing is left, and what was at `path` before is untouched.
+The order is always the same: sync the bytes to the disk, check them, rename the file, sync the folder. After an error no new
+file is left, and a file that was at `path` before is unchanged.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ NAME_BYTES = 255
 """Longest name of a file or folder on every file system in common use."""
 
 Check = Callable[[Path], None]
-"""Looks at a finished part file before it gets its name; what it raises keeps the file from getting it."""
+"""Checks a finished part file before it is renamed; if the check raises, the file is not renamed."""
 
-_SPARE = 1.2  # of the bytes that are needed: estimates are rough, and file systems want room for themselves
+_SPARE = 1.2  # factor on the bytes needed: estimates are rough, and file systems need room of their own
 _BUFFER_BYTES = 1 << 20
 _SCRATCH = ".upframe-tmp-"
 _LOCK = "lock"
@@ -56,7 +56,7 @@ _LOCK = "lock"
 _ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
-    errno.EFBIG: "write to a disk that holds larger files",
+    errno.EFBIG: "write to a disk that supports larger files",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
@@ -68,7 +68,7 @@ _ADVICE = {
 
 
 def output_error(path: Path, error: OSError, *, advice: str = "") -> OutputError:
-    """The error to raise when the system refuses to write `path`.
+    """Make the error to raise when the system refuses to write `path`.
 
     Args:
         advice: Replaces the advice that fits the system's error number.
@@ -81,7 +81,7 @@ def output_error(path: Path, error: OSError, *, advice: str = "") -> OutputError
 
 @contextlib.contextmanager
 def writing(path: Path, *, advice: str = "") -> Iterator[None]:
-    """Within the block an error of the system is an `OutputError` about `path`; see `output_error`."""
+    """Turn system errors of the block into an `OutputError` about `path`; see `output_error`."""
     try:
         yield
     except OSError as error:
@@ -90,12 +90,12 @@ def writing(path: Path, *, advice: str = "") -> Iterator[None]:
 
 # Files ----------------------------------------------------------------------------------------------------------------
 def part_path(path: Path) -> Path:
-    """Where the bytes for `path` are gathered: a hidden file in the same folder, so that the rename is atomic."""
+    """Path of the part file for `path`: hidden, and in the same folder so that the rename is atomic."""
     return hidden_beside(path, "part")
 
 
 def hidden_beside(path: Path, ending: str) -> Path:
-    """`.<name>.<ending>` beside `path`; a hash stands for a name that would become too long."""
+    """`.<name>.<ending>` beside `path`; a hash replaces a name that would be too long."""
     name = f".{path.name}.{ending}"
     if len(os.fsencode(name)) > NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}.{ending}"
@@ -103,16 +103,17 @@ def hidden_beside(path: Path, ending: str) -> Path:
 
 
 class PartFile(io.RawIOBase):
-    """The part file that `atomic_file` gives: buffered, readable, and remembering the first error of the system.
+    """The part file that `atomic_file` yields: buffered, readable, and it remembers the first system error.
 
-    It has no `fileno`: Pillow, tifffile and torch would write past it and turn a full disk into an error of their own.
+    It has no `fileno`: with one, Pillow, tifffile and torch would bypass this class and hide a full disk behind errors of their
+    own.
     """
 
     def __init__(self, file: io.BufferedRandom) -> None:
         super().__init__()
         self._file = file
         self.failure: OSError | None = None
-        """The first error of the system; whatever a library raises afterwards follows from it."""
+        """The first system error; errors that a library raises afterwards are its consequences."""
 
     def write(self, data: Buffer, /) -> int:
         return self._remembering(lambda: self._file.write(data))
@@ -143,7 +144,7 @@ class PartFile(io.RawIOBase):
         return True
 
     def sync(self) -> None:
-        """All bytes on the disk, so that a power cut after the rename cannot leave an empty file."""
+        """Write all bytes to the disk, so that a power cut after the rename cannot leave an empty file."""
         self.flush()
         self._remembering(lambda: os.fsync(self._file.fileno()))
 
@@ -155,7 +156,7 @@ class PartFile(io.RawIOBase):
                 self._file.close()
 
     def abandon(self) -> None:
-        """Close without caring whether the last bytes can be written."""
+        """Close the file; ignore errors in writing the last bytes."""
         try:
             self.close()
         except OSError as error:
@@ -171,25 +172,25 @@ class PartFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, check: Check | None = None, keep: Path | None = None, advice: str = "") -> Iterator[PartFile]:
-    """A handle to write and read; at the end of the block its bytes are the file `path`.
+    """Yield a handle to write and read; when the block ends, its bytes become the file `path`.
 
-    An error that the block raises removes the part file and passes unchanged, except that whatever follows from an error
-    of the system on the handle becomes that error.
+    If the block raises, the part file is removed and the error passes unchanged. But if the handle met a system error before,
+    that error is raised instead.
 
     Args:
-        check: Called with the part file, which is complete and synced then.
-        keep: A name for the file that was at `path`, which is replaced otherwise.
+        check: Called with the part file once it is complete and synced.
+        keep: New name for a file that is at `path` already; None replaces that file.
         advice: As for `output_error`.
 
     Raises:
-        OutputError: when the file cannot be written, or another process is writing it.
+        OutputError: if the file cannot be written, or another process is writing it.
     """
     part = part_path(path)
     with writing(path, advice=advice):
         handle = _open_part(path, part)
     file = PartFile(io.BufferedRandom(io.FileIO(handle, "r+b"), _BUFFER_BYTES))
-    # A second handle keeps the lock until after the rename, for which the file itself is closed. Windows renames no file
-    # that is open.
+    # A second handle keeps the lock until the rename is done. The file itself is closed before: Windows cannot rename open
+    # files.
     held = None if sys.platform == "win32" else os.dup(handle)
     try:
         yield file
@@ -212,17 +213,17 @@ def atomic_file(path: Path, *, check: Check | None = None, keep: Path | None = N
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, check: Check | None = None, advice: str = "") -> Iterator[Path]:
-    """The name of a part file, empty and ready to be written; at the end of the block it is the file `path`.
+    """Yield the name of an empty part file to write; when the block ends, it becomes the file `path`.
 
-    For libraries that write by name. What the block raises passes unchanged. On Windows the part file is not locked, since
-    a lock there shuts out everybody who opens the file by name.
+    For libraries that write by name. Errors of the block pass unchanged. On Windows the part file is not locked, since a lock
+    there would also shut out the library that opens the file by name.
 
     Args:
-        check: Called with the part file, which is complete and synced then.
+        check: Called with the part file once it is complete and synced.
         advice: As for `output_error`.
 
     Raises:
-        OutputError: when the file cannot be written, or another process is writing it.
+        OutputError: if the file cannot be written, or another process is writing it.
     """
     part = part_path(path)
     with writing(path, advice=advice):
@@ -244,10 +245,10 @@ def atomic_path(path: Path, *, check: Check | None = None, advice: str = "") -> 
 
 
 def atomic_bytes(path: Path, data: bytes, *, advice: str = "") -> None:
-    """Write `data` to `path`, whole or not at all. Devices, pipes and links are written through instead of replaced.
+    """Write `data` to `path`, whole or not at all. Devices, pipes and links are written to and not replaced.
 
     Raises:
-        OutputError: when it cannot be written.
+        OutputError: if the file cannot be written.
     """
     if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
         with writing(path, advice=advice):
@@ -264,12 +265,12 @@ def atomic_text(path: Path, text: str, *, advice: str = "") -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill; at the end of the block it is the folder `path`.
+    """Yield an empty folder to fill; when the block ends, it becomes the folder `path`.
 
-    Of two processes that make the same folder the first one wins, and the other's is removed.
+    If two processes make the same folder, the first one to finish wins, and the other's folder is removed.
 
     Raises:
-        OutputError: when the folder cannot be made.
+        OutputError: if the folder cannot be made.
     """
     with scratch_folder(path.parent) as scratch:
         made = scratch / path.name
@@ -284,12 +285,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(made: Path, path: Path) -> None:
-    """Give a finished file or folder its name: `made` is synced and renamed to `path`, on the same file system.
+    """Sync the finished file or folder `made` and rename it to `path`, on the same file system.
 
     A file at `path` is replaced; a folder there has to be empty.
 
     Raises:
-        OutputError: when it cannot be renamed.
+        OutputError: if it cannot be renamed.
     """
     with writing(path):
         for file in _files_within(made) if made.is_dir() else (made,):
@@ -307,7 +308,7 @@ def sync_file(path: Path) -> None:
 
 
 def remove_quietly(path: Path) -> None:
-    """Remove a file that is not wanted any more; an error is only logged, since another one matters more."""
+    """Remove a file that is no longer needed; log an error instead of raising it, since the caller has a more important one."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -315,12 +316,12 @@ def remove_quietly(path: Path) -> None:
 
 
 def link_file(source: Path, path: Path) -> None:
-    """Make `path` another name of `source`; copy the file where the file system has no such names.
+    """Make `path` a hard link to `source`; copy the file if the file system has no hard links.
 
     Raises:
         FileExistsError: if there is a file at `path`.
-        OSError: when the link cannot be made for another reason than that.
-        OutputError: when the copy cannot be written.
+        OSError: if the link cannot be made for another reason.
+        OutputError: if the copy cannot be written.
     """
     try:
         os.link(source, path)
@@ -332,7 +333,7 @@ def link_file(source: Path, path: Path) -> None:
 
 
 def _give_name(made: Path, path: Path, *, check: Check | None = None, keep: Path | None = None) -> None:
-    """Rename something that is synced already."""
+    """Rename a file or folder that is already synced."""
     if check is not None:
         check(made)
     if keep is not None and path.exists():
@@ -342,10 +343,10 @@ def _give_name(made: Path, path: Path, *, check: Check | None = None, keep: Path
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system can."""
+    """Make the rename itself durable, if the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open folders, and needs no such call
+    except OSError:  # Windows cannot open folders, and does not need this call
         return
     try:
         os.fsync(handle)
@@ -361,16 +362,16 @@ def _files_within(folder: Path) -> Iterator[Path]:
 
 # Locks ----------------------------------------------------------------------------------------------------------------
 class Lock:
-    """A context manager that one process, and one thread of it, is in at a time. A killed process gives its lock back.
+    """A context manager that one thread of one process can enter at a time. The system frees the lock of a killed process.
 
     Args:
-        path: The lock file, made if it is not there.
-        wait: Wait until others have left.
-        remove: Remove the lock file at the end.
+        path: The lock file, created if absent.
+        wait: Wait until the lock is free.
+        remove: Remove the lock file when the lock is released.
 
     Raises:
-        BlockingIOError: on entering, when another one holds it and `wait` is not set.
-        OSError: on entering, when the file cannot be opened.
+        BlockingIOError: on entering, if another thread or process holds the lock and `wait` is not set.
+        OSError: on entering, if the file cannot be opened.
     """
 
     def __init__(self, path: Path, *, wait: bool = False, remove: bool = False) -> None:
@@ -386,7 +387,7 @@ class Lock:
                 if _is_at(handle, self.path):
                     self._handle = handle
             finally:
-                if self._handle is None:  # refused, or whoever held it before has removed the file
+                if self._handle is None:  # refused, or the previous holder has removed the file
                     os.close(handle)
         return self
 
@@ -394,15 +395,15 @@ class Lock:
         self.release(remove=self._remove)
 
     def release(self, *, remove: bool = False) -> None:
-        """Let others in. Without effect when the lock is not held."""
+        """Release the lock. Does nothing if the lock is not held."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
         if sys.platform != "win32" and remove and _is_at(handle, self.path):
-            remove_quietly(self.path)  # while it is held: whoever waits for it sees that it bears the name no more
+            remove_quietly(self.path)  # remove it while locked: a waiting process then sees that its file has lost the name
         _unlock(handle)
         os.close(handle)
-        if sys.platform == "win32" and remove:  # which removes no open file; another process may hold it by now
+        if sys.platform == "win32" and remove:  # Windows removes no open file; another process may hold it by now
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
@@ -410,12 +411,12 @@ class Lock:
 def _lock(handle: int, path: Path, *, wait: bool = False) -> None:
     """Lock an open file until it is closed.
 
-    A file system that has no locks goes without.
+    Does nothing on a file system without locks.
 
     Raises:
-        BlockingIOError: when another one holds it.
+        BlockingIOError: if another process holds the lock.
     """
-    from filelock import lock_descriptor  # here: reading files takes no lock, and should not pay for it
+    from filelock import lock_descriptor  # imported here: reading files takes no lock and should not pay for this import
 
     try:
         held = lock_descriptor(handle, blocking=wait)
@@ -429,12 +430,12 @@ def _lock(handle: int, path: Path, *, wait: bool = False) -> None:
 def _unlock(handle: int) -> None:
     from filelock import unlock_descriptor
 
-    with contextlib.suppress(OSError):  # of a file system that has no locks
+    with contextlib.suppress(OSError):  # errors of a file system without locks
         unlock_descriptor(handle)
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is the one that bears the name now."""
+    """Whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -442,9 +443,9 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _open_part(path: Path, part: Path) -> int:
-    """Open a part file that no other process writes: two runs with one output would mix their bytes.
+    """Open a part file and lock it: two runs with one output would mix their bytes.
 
-    What a killed process left behind is taken over, since its lock died with it.
+    A part file of a killed process is used again, since its lock is released.
 
     Raises:
         BlockingIOError: if another process is writing it.
@@ -455,7 +456,7 @@ def _open_part(path: Path, part: Path) -> int:
     handle = os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
         _lock(handle, part)
-        if not _is_at(handle, part):  # the other one has renamed it to the output just before
+        if not _is_at(handle, part):  # the other process has just renamed it to the output
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(part))
         os.ftruncate(handle, 0)
     except BaseException:
@@ -468,13 +469,14 @@ def _open_part(path: Path, part: Path) -> int:
 class ScratchFolder:
     """A private folder for temporary files, until `remove` is called.
 
-    It is locked meanwhile, so that the folders of killed processes are told from it; those in `parent` are removed now.
+    The folder is locked while it is in use. Creating one removes the scratch folders in `parent` that nobody locks: those of
+    killed processes.
 
     Args:
-        parent: Where it lies; None for the system's folder for temporary files.
+        parent: The folder to create it in; None is the system's folder for temporary files.
 
     Raises:
-        OutputError: when it cannot be made.
+        OutputError: if the folder cannot be made.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -488,15 +490,15 @@ class ScratchFolder:
                 self._lock = Lock(self._root / _LOCK)
                 try:
                     self._lock.__enter__()
-                except (BlockingIOError, FileNotFoundError):  # not locked yet, another process took it for abandoned
+                except (BlockingIOError, FileNotFoundError):  # another process removed it before it was locked
                     continue
                 break
             self.path = self._root / "files"
-            """The folder, empty at first."""
+            """Path of the folder, which is empty at first."""
             self.path.mkdir(mode=0o700)
 
     def remove(self) -> None:
-        """Delete it with everything in it. A forked process leaves it to the one that made it."""
+        """Delete the folder with everything in it. Does nothing in a fork of the process that made the folder."""
         if os.getpid() != self._process:
             return
         shutil.rmtree(self.path, ignore_errors=True)
@@ -506,7 +508,7 @@ class ScratchFolder:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """An empty private folder for the time of the block; see `ScratchFolder`."""
+    """Yield an empty private folder that is removed when the block ends; see `ScratchFolder`."""
     scratch = ScratchFolder(parent)
     try:
         yield scratch.path
@@ -515,12 +517,12 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def unnamed_file() -> BinaryIO:
-    """A temporary file without a name, which is gone when it is closed."""
+    """Open a temporary file without a name; closing it deletes it."""
     return cast("BinaryIO", tempfile.TemporaryFile())
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the scratch folders of killed processes: those that nobody holds a lock on."""
+    """Remove the scratch folders of killed processes: those that no process locks."""
     for folder in parent.glob(f"{_SCRATCH}*"):
         if (folder / _LOCK).is_file():
             with contextlib.suppress(OSError), Lock(folder / _LOCK, remove=True):
@@ -531,13 +533,13 @@ def _remove_abandoned(parent: Path) -> None:
 
 # Room -----------------------------------------------------------------------------------------------------------------
 def check_room(path: Path, needed_bytes: int) -> None:
-    """Refuse to begin what the disk of `path` cannot hold; a fifth more than needed must be free.
+    """Refuse work that needs more room than the disk of `path` has; a fifth more than `needed_bytes` must be free.
 
     Args:
-        path: A file or folder that is to be written and need not be there yet, nor the folders above it.
+        path: A file or folder that will be written. Neither it nor its parent folders need to exist.
 
     Raises:
-        OutputError: naming what is needed and what is free.
+        OutputError: if too little is free; the message gives both amounts.
     """
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     wanted = needed_bytes * _SPARE

@@ -1,4 +1,4 @@
-"""The machine as engines see it: devices, CPU flags, memory that is free, and how freed memory is kept."""
+"""Facts about the machine: devices, CPU features, free memory, and how the allocator keeps freed memory."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ log = logging.getLogger(__name__)
 
 
 def check_device(name: object) -> None:
-    """Refuse what is not the name of a device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+    """Refuse everything that is not the name of a device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        OptionError: naming the option.
+        OptionError: for any other value; the message names the option.
     """
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise OptionError("device", name, "no such device", "use auto, cpu, cuda, cuda:N or mps")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device `name` means here.
+    """Find the device that `name` means on this machine.
 
     Raises:
-        UsageError: for a name that is no device.
-        ResourceError: when the device named is not there.
+        UsageError: if `name` is not the name of a device.
+        ResourceError: if this machine does not have the device.
     """
     import torch
 
@@ -58,7 +58,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def available_memory_bytes() -> int:
-    """Bytes this process may still take: the least of free memory, the control group's and the address-space limit."""
+    """Bytes that this process may still allocate: the least of free memory, the control group's limit and the address-space
+    limit."""
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -73,7 +74,7 @@ def available_memory_bytes() -> int:
 
 
 def _address_space_left() -> list[int]:
-    """Bytes left under RLIMIT_AS, if there is such a limit here."""
+    """Bytes left under RLIMIT_AS; None if the process has no such limit."""
     statm = Path("/proc/self/statm")
     if sys.platform == "win32" or not statm.exists():
         return []
@@ -88,19 +89,19 @@ def _address_space_left() -> list[int]:
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning each to the kernel and faulting its pages in again.
 
-    At 360×640 that costs plain torch two thirds of its time. It changes the whole process, so the command line calls it
-    and the library does not. Elsewhere than on glibc it does nothing.
+    At 360×640, returning them costs eager torch two thirds of its time. This setting changes the whole process, so the command
+    line makes it and the library does not. Without glibc this function does nothing.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")  # an OSError on systems without it
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
-        log.debug("no glibc here; the allocator is left as it is")
+        log.debug("no glibc on this system; the allocator is not changed")
 
 
 def has_fast_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself. Elsewhere that is imitated, 2.6 to 16 times slower than float32."""
+    """Whether the CPU multiplies bfloat16 in hardware. Emulation is 2.6 to 16 times slower than float32."""
     return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
@@ -116,22 +117,23 @@ def cpu_flags() -> frozenset[str]:
 
 
 def process_bytes() -> int:
-    """Measure the bytes that this process holds: resident memory, less what its allocator keeps for reuse; 0 if unknown."""
+    """Measure the bytes in use by this process: resident memory less the blocks that its allocator keeps for reuse; 0 if
+    unknown."""
     return max(resident_bytes() - _reusable_bytes(), 0)
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process, with what its allocator keeps for reuse; 0 where it cannot be told."""
+    """Resident bytes of this process, including blocks that its allocator keeps for reuse; 0 if unknown."""
     return _own_bytes("VmRSS")
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process had since it began or since `forget_peak`; 0 where it cannot be told."""
+    """Peak resident bytes of this process since its start or the last `forget_peak`; 0 if unknown."""
     return _own_bytes("VmHWM")
 
 
 def forget_peak() -> None:
-    """Count `peak_bytes` anew, where the system allows."""
+    """Reset `peak_bytes`, if the system allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -196,11 +198,11 @@ def environment(*, device: str = "cpu", precision: str = "fp32") -> dict[str, st
 
 
 def processor_name() -> str:
-    """The CPU as its maker calls it, where the system tells."""
+    """Name of the CPU model, if the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: platform knows instead
+        pass  # not Linux: ask `platform`
     return platform.processor() or platform.machine()

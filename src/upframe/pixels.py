@@ -22,12 +22,12 @@ from upframe.kernels import library
 Kernel = Literal["cubic", "lanczos3"]
 
 FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""Value of white for each depth a frame may have."""
+"""Value of white for each dtype that a frame may have."""
 
 
 # Depth ----------------------------------------------------------------------------------------------------------------
 def to_unit(pixels: NDArray[Any]) -> Tensor:
-    """(H, W, C) uint8, uint16 or float32 pixels as a float32 tensor (C, H, W) in [0, 1].
+    """Convert (H, W, C) uint8, uint16 or float32 pixels to a float32 tensor (C, H, W) in [0, 1].
 
     Raises:
         TypeError: for any other dtype; the range of, say, int32 data would have to be guessed.
@@ -43,7 +43,7 @@ def to_unit(pixels: NDArray[Any]) -> Tensor:
 
 
 def from_unit(unit: Tensor, dtype: np.dtype[Any] | type) -> NDArray[Any]:
-    """A tensor (C, H, W) in [0, 1] as (H, W, C) pixels of `dtype`, clipped and rounded to the nearest code value.
+    """Convert a tensor (C, H, W) in [0, 1] to (H, W, C) pixels of `dtype`, clipped and rounded to the nearest code value.
 
     float32 is neither clipped nor rounded.
     """
@@ -101,7 +101,7 @@ _SUPPORT: dict[str, float] = {"cubic": 4.0, "lanczos3": 6.0}  # kernel widths
 def resize_weights(
     n_in: int, n_out: int, scale: float, *, kernel: Kernel = "cubic", antialias: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Weights and source indices that resample one axis of `n_in` samples to `n_out`.
+    """Compute the weights and source indices that resample one axis of `n_in` samples to `n_out`.
 
     Args:
         scale: Output samples per input sample; centres are aligned as in MATLAB. It need not be exactly n_out / n_in.
@@ -126,7 +126,7 @@ def resize_weights(
 
 
 def _resize_axis(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tensor:
-    """Resample `axis` of `x`, one tap at a time so that memory stays at two outputs whatever the kernel width."""
+    """Resample `axis` of `x`, one tap at a time, so that memory is two outputs for any kernel width."""
     shape = [1] * x.ndim
     shape[axis] = -1
     out: Tensor | None = None
@@ -147,10 +147,10 @@ def target_size(
     short_side: int | None = None,
     megapixels: float | None = None,
 ) -> tuple[int, int]:
-    """Output (height, width) of a picture of `size`, each side rounded to the nearest pixel and at least 1.
+    """Compute the output (height, width) of a picture of `size`, each side rounded to the nearest pixel and at least 1.
 
     Args:
-        scale: Used where none of the others is given; of those at most one is, or width and height together.
+        scale: Used if no other argument is given. At most one of the others may be given, or `width` and `height` together.
     """
     h, w = size
     if width is not None or height is not None:
@@ -181,22 +181,22 @@ def imresize(x: Tensor, scale: float, *, antialias: bool = True) -> Tensor:
 
 
 def resize(x: Tensor, size: tuple[int, int], *, kernel: Kernel = "cubic") -> Tensor:
-    """(..., H, W) resampled to exactly `size` (height, width), antialiased when shrinking."""
+    """Resample (..., H, W) to exactly `size` (height, width), with antialiasing when shrinking."""
     h, w = x.shape[-2:]
     x = _resize_axis(x, x.ndim - 2, *resize_weights(h, size[0], size[0] / h, kernel=kernel))
     return _resize_axis(x, x.ndim - 1, *resize_weights(w, size[1], size[1] / w, kernel=kernel))
 
 
 def resize_bands(bands: Iterable[Tensor], size_in: tuple[int, int], size_out: tuple[int, int]) -> Iterator[Tensor]:
-    """`resize(..., kernel="lanczos3")` of a picture that arrives as row bands (C, rows, W), yielding row bands.
+    """Yield `resize(..., kernel="lanczos3")` of a picture that arrives as row bands (C, rows, W), in row bands too.
 
-    Holds only the rows that the kernel still needs: memory does not grow with the picture's height.
+    Only the rows that the kernel still needs are held: memory does not grow with the picture's height.
     """
     (h_in, w_in), (h_out, w_out) = size_in, size_out
     weights_x, indices_x = resize_weights(w_in, w_out, w_out / w_in, kernel="lanczos3")
     weights_y, indices_y = resize_weights(h_in, h_out, h_out / h_in, kernel="lanczos3")
     first, last = indices_y.amin(1).tolist(), indices_y.amax(1).tolist()
-    # Rows are emitted top to bottom, and no later row looks further up than the running minimum taken from the end.
+    # Rows are emitted top to bottom, and no later row reads above the running minimum, taken from the end.
     needed_from = list(first)
     for i in range(h_out - 2, -1, -1):
         needed_from[i] = min(needed_from[i], needed_from[i + 1])
@@ -237,22 +237,22 @@ def matlab_bicubic_8bit(pixels: Tensor, scale: int) -> Tensor:
 
 
 def _round_half_up(x: Tensor) -> Tensor:
-    # MATLAB rounds halves away from zero, torch.round to even. The small addend makes sums such as 127.49999999999999
-    # that are exact halves on paper round up whatever the order of summation. It is safe because the sums are
-    # multiples of 1/(2·(2s)³·s), which is 1/4096 at s = 4: no other value comes closer to a half than 2e-4.
+    # MATLAB rounds halves away from zero, torch.round to even. The small addend makes sums that are exact halves on paper, such
+    # as 127.49999999999999, round up for any order of summation. It is safe because the sums are multiples of 1/(2·(2s)³·s),
+    # which is 1/4096 at s = 4: no other value comes closer to a half than 2e-4.
     tie = 1e-9 if x.dtype == torch.float64 else 1e-4
     return torch.floor(x + (0.5 + tie)).clamp_(0, 255)
 
 
 def crop_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """The top-left part of (..., H, W) whose sides are multiples of `multiple`."""
+    """Crop (..., H, W) to its top-left part whose sides are multiples of `multiple`."""
     h, w = x.shape[-2:]
     return x[..., : h - h % multiple, : w - w % multiple]
 
 
 # Padding --------------------------------------------------------------------------------------------------------------
 def mirror_pad(x: Tensor, *, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0) -> Tensor:
-    """(..., H, W) extended by mirroring without repeating the edge (reflect-101), any amount, even for 1-pixel sides."""
+    """Extend (..., H, W) by any amount by mirroring without repeating the edge (reflect-101), even for 1-pixel sides."""
     return _mirror_axis(_mirror_axis(x, -2, top, bottom), -1, left, right)
 
 

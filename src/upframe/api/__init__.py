@@ -1,1 +1,1 @@
-"""The public door: what `import upframe` offers, with every argument checked before any work begins."""
+"""The public door: the functions of `import upframe`, which check every argument before any work begins."""

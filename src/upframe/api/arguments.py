@@ -1,4 +1,4 @@
-"""Arguments that several functions of the door share, checked where they are stated."""
+"""Arguments that several functions of the door share, and their checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from upframe.upscaling.options import UpscaleOptions
 
 @dataclass(frozen=True)
 class Size:
-    """How large an output is to be, in one of the ways that the door offers."""
+    """Size of an output, in one of the ways that the door offers."""
 
     scale: float | None = None
     size: tuple[int, int] | None = None
@@ -50,7 +50,7 @@ class Size:
             raise OptionError(second, getattr(self, second), happened, "give one of them")
 
     def of(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
-        """Output (height, width) for an input of `size`; `native` times it where nothing is asked for."""
+        """Compute the output (height, width) for an input of `size`; `native` times its size if no size is stated."""
         if self.size is not None:
             return self.size[0], self.size[1]
         return target_size(
@@ -65,7 +65,7 @@ class Size:
 
 
 def chosen_model(model: object, factor: float) -> Model:
-    """The model that an argument names; None is the shipped one that suits an enlargement by `factor`.
+    """Load the model that an argument names; None is the shipped one for an enlargement by `factor`.
 
     Raises:
         UsageError, ModelError: as `load`.
@@ -87,21 +87,21 @@ def checked_name(model: object) -> str | Path:
 
 
 def factor_of(size: Size) -> float:
-    """The enlargement by which a default model is chosen before the input is known."""
+    """Enlargement for choosing a default model before the input is known."""
     return size.scale if size.scale is not None else DEFAULT_SCALE
 
 
 def chosen_options(
     options: UpscaleOptions | None, device: str, precision: str, *, model: Model | None, near: str | None = None
 ) -> UpscaleOptions:
-    """How to compute: `options`, with `device` and `precision` set where they are stated or the model was moved.
+    """Return `options` with `device` and `precision` set, if they are stated or the model was moved.
 
     Args:
         near: Device of the input. An input on an accelerator is computed there, unless another device is stated.
 
     Raises:
-        UsageError: naming the argument that cannot be used.
-        ResourceError: for a device that is not there.
+        UsageError: if an argument cannot be used; the message names it.
+        ResourceError: if this machine does not have the device.
     """
     if options is not None and not isinstance(options, UpscaleOptions):
         raise OptionError("options", options, "must be an upframe.UpscaleOptions")
@@ -122,7 +122,7 @@ def chosen_options(
         return used
     if not isinstance(engine, TorchOptions):
         if device not in ("auto", "cpu"):
-            raise OptionError("device", device, f"the engine {engine.name} runs on the CPU", "leave it out")
+            raise OptionError("device", device, f"the engine {engine.name} runs on the CPU", "remove this argument")
         changes = {} if precision == "auto" else {"precision": precision}
         return replace(used, engine=replace(engine, **changes))
     changes = {} if device == "auto" else {"device": device}
@@ -131,7 +131,7 @@ def chosen_options(
 
 
 def check_callbacks(on_progress: object, cancel: object) -> None:
-    """Refuse what cannot be called, and what cannot ask for a stop.
+    """Refuse an `on_progress` that cannot be called and a `cancel` that is not an event.
 
     Raises:
         OptionError: naming the argument.
@@ -142,7 +142,7 @@ def check_callbacks(on_progress: object, cancel: object) -> None:
 
 
 def check_callable(name: str, function: object) -> None:
-    """Refuse what is neither None nor can be called.
+    """Refuse a value that is neither None nor callable.
 
     Raises:
         OptionError: naming the argument.
@@ -155,7 +155,7 @@ def checked_path(name: str, path: object) -> Path:
     """A path.
 
     Raises:
-        UsageError: for what is none, naming the argument.
+        UsageError: if it is not a path; the message names the argument.
     """
     if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
         raise UsageError(name, f"is {path!r}, expected a path (str or pathlib.Path)")
@@ -163,4 +163,4 @@ def checked_path(name: str, path: object) -> Path:
 
 
 Progress = Callable[[float], None]
-"""Called with the share that is done, 0 to 1."""
+"""Called with the finished share, 0 to 1."""

@@ -31,10 +31,10 @@ def upscale_path(
     on_progress: Progress | None,
     cancel: threading.Event | None,
 ) -> Path:
-    """Enlarge one picture or video file; the path of the result.
+    """Enlarge one picture or video file and return the path of the result.
 
     Raises:
-        UpframeError: of any kind; nothing is at the output's name then that was not there before.
+        UpframeError: if the output cannot be made; a file that had its name before is unchanged.
     """
     source = checked_path("x", x)
     target = None if output is None else checked_path("output", output)
@@ -63,7 +63,7 @@ def _target(size: Size) -> Target:
 
 
 def _name_of(model: object) -> str | Path:
-    """The name or path of a model for a job: jobs keep names, so that they can be resumed."""
+    """Name or path of a model for a job. Jobs keep names, so that they can be resumed."""
     if not isinstance(model, Model):
         return checked_name(model)
     if not model.source:
@@ -84,7 +84,7 @@ def _carried_out(
             return
         try:
             on_progress(float(event.data["done"]) if event.event == "progress" else 1.0)
-        except Exception as error:  # the caller's own: it ends the job and reaches the caller as it is
+        except Exception as error:  # an error of the caller's function ends the job and passes unchanged
             raised.append(error)
             raise Cancelled(source, "on_progress raised an error") from error
 

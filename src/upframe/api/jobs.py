@@ -16,19 +16,19 @@ from upframe.jobs import run as carry_out
 def plan(
     inputs: str | Path | Iterable[str | Path], output: str | Path | None = None, options: JobOptions | None = None
 ) -> Plan:
-    """Plan a job: output names, sizes, formats, models, and every loss that headers tell. Nothing is written.
+    """Plan a job: output names, sizes, formats, models, and every loss that headers show. Nothing is written.
 
     Args:
         inputs: Files, folders and patterns, one or several.
         output: A folder, or for one input a file; None puts results beside the inputs.
-        options: Everything else; None is the defaults.
+        options: All other options; None is the defaults.
 
     Returns:
-        The plan: `items`, each with `input`, `output` and `size`, and `failed`, inputs that cannot be done.
+        The plan: `items`, each with `input`, `output` and `size`, and `failed`, the inputs that cannot be processed.
 
     Raises:
         UsageError: naming the argument that does not fit.
-        InputError: nothing is there to be done, or the only input is unusable.
+        InputError: there is no input, or the only input is unusable.
         ModelError: the model cannot be loaded.
 
     Example:
@@ -53,11 +53,11 @@ def plan(
 
 
 def run(planned: Plan, *, on_event: Callable[[Event], None] | None = None, cancel: threading.Event | None = None) -> Report:
-    """Carry out a plan; whatever happens to a single item is in the report and stops no other.
+    """Carry out a plan. The report holds the result or error of each item; a failed item does not stop the others.
 
     Args:
         planned: From `plan`.
-        on_event: Called with everything that happens; docs/upscale.md lists the events.
+        on_event: Called with every event; docs/upscale.md lists them.
         cancel: A `threading.Event`; once it is set, `Cancelled` is raised. Finished outputs stay, and the same call resumes
             an unfinished video.
 

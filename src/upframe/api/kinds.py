@@ -1,7 +1,7 @@
-"""Kinds of pictures a program may hold: Pillow images, arrays and tensors. Each is given back as it came.
+"""Kinds of pictures in a program: Pillow images, arrays and tensors. The result has the kind of the input.
 
-A kind is told by its type, a layout by its axes, a range by its dtype. Nothing is guessed from values, and a layout that
-could be read in two ways is refused.
+The type decides the kind, the axes decide the layout, the dtype decides the range. Nothing is guessed from values, and a layout
+with two meanings is refused.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Held:
-    """Pictures taken out of what a program holds, and the way back."""
+    """Pictures taken from an input, and the function that turns results into the input's kind."""
 
     clips: list[list[Pixels]]
     """Frames (H, W, C) of uint8, uint16 or float32 in [0, 1]; one clip, unless the input has an axis for clips."""
     has_time: bool | None
-    """Whether frames of a clip follow each other in time; None where the axis may mean either."""
+    """Whether frames of a clip follow each other in time; None if the axis may mean either."""
     restore: Callable[[list[list[Pixels]]], Any]
-    """Makes the input's kind of enlarged `clips`."""
+    """Converts enlarged `clips` to the input's kind."""
     device: str = "cpu"
-    """Where the input lies."""
+    """Device of the input."""
     kind: str = ""
-    """Its name in messages: kind, dtype and layout, without sizes."""
+    """Description for messages: kind, dtype and layout, without sizes."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,7 +59,7 @@ def is_path(x: object) -> bool:
 
 
 def is_pillow(x: object) -> bool:
-    """Whether `x` is a Pillow image, told without importing Pillow."""
+    """Whether `x` is a Pillow image. Pillow is not imported."""
     return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(x).__mro__)
 
 
@@ -67,7 +67,7 @@ def held(x: object) -> Held:
     """The pictures in `x`.
 
     Raises:
-        UsageError: naming `x`, what was found, and what is expected.
+        UsageError: naming `x`, its kind, and the expected kinds.
     """
     if is_pillow(x):
         return _of_image(x)
@@ -90,7 +90,7 @@ def _advice(x: object) -> str:
 
 # Pillow ---------------------------------------------------------------------------------------------------------------
 def _of_image(x: Any) -> Held:
-    from upframe.media.image import in_memory  # here: Pillow is there already, since the caller holds one of its images
+    from upframe.media.image import in_memory  # imported here: the caller holds a Pillow image, so Pillow is loaded already
 
     if 0 in x.size:
         raise UsageError("x", f"is empty: an image of {x.size[0]}x{x.size[1]} pixels")
@@ -181,6 +181,6 @@ def as_rgb(frames: Sequence[Pixels]) -> list[Pixels]:
 
 
 def as_gray(frame: Pixels) -> Pixels:
-    """(H, W, 1) of a picture (H, W, 3) that a network made of a gray one, by the luma weights of BT.601."""
+    """Convert a picture (H, W, 3) that a network made from a gray one to (H, W, 1), by the luma weights of BT.601."""
     gray = frame.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32)
     return gray if frame.dtype.kind == "f" else np.rint(gray).astype(frame.dtype)

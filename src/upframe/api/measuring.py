@@ -90,19 +90,19 @@ def evaluate(
     options: UpscaleOptions | None = None,
     on_event: Callable[[EvaluationEvent], None] | None = None,
 ) -> Evaluation:
-    """Scores of models of one scale on test sets of images or clips, as the literature takes them.
+    """Score models of one scale on test sets of images or clips by the protocols of the literature.
 
     Args:
         models: Models, names or paths as `load` takes them, or "bicubic".
         data: Folder of the test sets.
-        protocol: How scores are taken: "sisr-y" for images; for clips see docs/measuring.md.
-        datasets: Sets wanted, in that order; None is all in `data`.
-        scale: Needed only where no model states it.
+        protocol: Protocol of the scores: "sisr-y" for images; for clips see docs/measuring.md.
+        datasets: Names of test sets, in order; None is all sets in `data`.
+        scale: Needed only if no model states it.
         save_images: Folder for the outputs.
-        contact_sheet: Whether pictures that show models side by side are written there.
+        contact_sheet: Whether to write pictures there that show the models side by side.
         limit: Use only the first so many images or clips of each set.
         overwrite: Whether `save_images` may be a folder with content.
-        options: How networks run; None is whole images. A precision that is left to "auto" is float32 here.
+        options: How networks run; None runs whole images. The precision "auto" means float32 here.
         on_event: Called after each image or clip and model.
 
     Returns:
@@ -110,7 +110,7 @@ def evaluate(
 
     Raises:
         UsageError: before any work, naming the argument that does not fit.
-        InputError: data are missing or do not fit together.
+        InputError: test data are missing or do not fit together.
 
     Example:
         >>> import tempfile, numpy as np, upframe
@@ -122,7 +122,7 @@ def evaluate(
         >>> upframe.evaluate(["bicubic"], data=folder.parent, scale=2).mean("bicubic", "Mini", "ssim-y")
         1.0
     """
-    from upframe.evaluation.evaluate import evaluate as run  # here: a metric alone needs no test sets
+    from upframe.evaluation.evaluate import evaluate as run  # imported here: a metric alone needs no test sets
 
     if isinstance(models, str | Path | Model):
         raise OptionError("models", getattr(models, "name", models), "must be a list", "write [model]")

@@ -11,16 +11,16 @@ from upframe.models.registry import Model, ModelEntry
 
 
 def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
-    """A model by name, or from a weights file: a function of tensors.
+    """Load a model by name or from a weights file. A model is a function of tensors.
 
     Args:
         name_or_path: A shipped model (`photo-x4`), a published network (`rlfn-x4`) whose weights lie in the folder that
             $UPFRAME_WEIGHTS names, or the path of a weights file. Case, `_` and `-` do not matter in names.
-        scale: Which one, where a name stands for several: `photo` with scale 2 is `photo-x2`. None takes 4 there.
+        scale: Which model, if a name stands for several: `photo` with scale 2 is `photo-x2`. None takes 4 there.
 
     Raises:
         UsageError: no model has that name; the nearest are suggested.
-        ModelError: the weights are absent, damaged, unsafe or of another network than the name says.
+        ModelError: the weights are absent, damaged or unsafe, or belong to another network than the name says.
 
     Example:
         >>> import upframe
@@ -36,10 +36,10 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
 
 
 def list_models(pattern: str = "*") -> list[ModelEntry]:
-    """Every model that upframe knows by name: those shipped, and published networks. Reads no weights.
+    """List every model that upframe knows by name: shipped models and published networks. Reads no weights.
 
     Args:
-        pattern: Which, as a file pattern: "vrt*", "*-x2". A model is listed if its name or another name of it matches.
+        pattern: A file pattern for names: "vrt*", "*-x2". A model is listed if its name or another name of it matches.
 
     Raises:
         UsageError: `pattern` is no text.

@@ -1,4 +1,4 @@
-"""`upscale` and `Upscaler`: pictures in any form a program holds them, given back in that form."""
+"""`upscale` and `Upscaler`: enlarge pictures of any kind; the result has the kind of the input."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ Picture = TypeVar("Picture")
 
 
 class Upscaler:
-    """One model, ready for picture after picture: nothing is loaded or prepared twice.
+    """One model for many pictures: nothing is loaded or prepared twice.
 
-    Takes and gives back what `upscale` does. Calls from several threads wait for each other. As a context manager it gives
-    back the device's memory at the end.
+    Accepts and returns the same kinds as `upscale`. Calls from several threads wait for each other. As a context manager it
+    releases the device's memory at the end.
 
     Args:
-        model: A name, the path of a weights file, or a `Model`; None is the shipped one that suits `scale`.
-        scale: Enlargement of calls that state no size; None is the model's own.
+        model: A name, the path of a weights file, or a `Model`; None is the shipped one for `scale`.
+        scale: Enlargement for calls that state no size; None is the model's scale.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        options: How pictures are cut and computed.
-        on_progress: Called with the share of the picture at hand that is done, 0 to 1.
+        options: How to cut and compute pictures.
+        on_progress: Called with the finished share of the current picture, 0 to 1.
         cancel: A `threading.Event`; once it is set, the next tile raises `Cancelled`.
 
     Raises:
         UsageError: naming the argument that does not fit.
-        ModelError: for weights that are absent, unsafe or do not fit.
-        ResourceError: for a device that is not there.
+        ModelError: if the weights are absent or unsafe, or do not fit the network.
+        ResourceError: if this machine does not have the device.
 
     Example:
         >>> import numpy as np, upframe
@@ -89,7 +89,7 @@ class Upscaler:
         self.close()
 
     def close(self) -> None:
-        """Give back the device's memory; later calls raise UsageError. A second call does nothing."""
+        """Release the device's memory; later calls raise UsageError. A second call does nothing."""
         for one in (self._pictures, self._stream):
             if one is not None:
                 one.close()
@@ -97,7 +97,7 @@ class Upscaler:
 
     @property
     def notices(self) -> list[Notice]:
-        """Everything that was done in a lesser way so far, for instance in smaller tiles because memory ran out."""
+        """All notices so far, for instance of smaller tiles because memory ran out."""
         return [notice for one in (self._pictures, self._stream) if one is not None for notice in one.notices]
 
     @overload
@@ -144,7 +144,7 @@ class Upscaler:
         short_side: int | None = None,
         megapixels: float | None = None,
     ) -> Any:
-        """`x` enlarged, in the form in which it came; arguments as of `upscale`.
+        """Enlarge `x`; the result has its kind. The arguments are those of `upscale`.
 
         Example:
             >>> import numpy as np, upframe
@@ -153,7 +153,7 @@ class Upscaler:
         """
         wanted = self._wanted(scale, size, width, height, long_side, short_side, megapixels)
         if kinds.is_path(x):
-            from upframe.api.files import upscale_path  # here: pixels alone need no codec
+            from upframe.api.files import upscale_path  # imported here: pixels alone need no codec
 
             with self._lock:
                 self._check_open()
@@ -177,7 +177,7 @@ class Upscaler:
             return held.restore(self._clips(held, wanted))
 
     def bands(self, x: Pixels, *, scale: float | None = None, size: tuple[int, int] | None = None) -> Iterator[Pixels]:
-        """The enlarged array (H, W, C) as bands of full-width rows, top to bottom, holding one row of tiles at a time.
+        """Yield the enlarged array (H, W, C) as bands of full-width rows, top to bottom, holding one row of tiles at a time.
 
         Args:
             x: An array (H, W) or (H, W, C).
@@ -249,7 +249,7 @@ def _tell_tiles(on_progress: Progress, before: int, count: int, done: int, total
 
 
 def check_layout(held: Held, model: Model) -> None:
-    """Refuse pictures for a video network, and what a network has no channels for.
+    """Refuse pictures for a video network, and channels that the network does not support.
 
     Raises:
         UsageError: naming `x`.
@@ -264,15 +264,15 @@ def check_layout(held: Held, model: Model) -> None:
 
 
 def check_only_for_paths(output: object, overwrite: object) -> None:
-    """Refuse arguments that only mean something where `x` is a path.
+    """Refuse arguments that apply only if `x` is a path.
 
     Raises:
         OptionError: naming the argument.
     """
     if output is not None:
-        raise OptionError("output", output, "is for paths alone; here the result is returned", "leave it out")
+        raise OptionError("output", output, "is for paths alone; here the result is returned", "remove this argument")
     if overwrite is not False:
-        raise OptionError("overwrite", overwrite, "is for paths alone; here the result is returned", "leave it out")
+        raise OptionError("overwrite", overwrite, "is for paths alone; here the result is returned", "remove this argument")
 
 
 @overload
@@ -336,7 +336,7 @@ def upscale(
     on_progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> Any:
-    """A picture, a stack of pictures, a clip or a file, enlarged, in the form in which it came.
+    """Enlarge a picture, a stack of pictures, a clip or a file; the result has the kind of the input.
 
     Args:
         x: One of
@@ -348,24 +348,24 @@ def upscale(
 
             C is 1 gray, 2 gray + alpha, 3 RGB or 4 RGB + alpha (straight). Integers span their range, floats lie in [0, 1].
             With a video network N of an array counts the frames of one clip, and tensors are (N, T, C, H, W).
-        scale: Output pixels per input pixel along each side; None, with no other size, is the model's own.
+        scale: Output pixels per input pixel along each side; None, with no other size, is the model's scale.
         size: (height, width) of the output, in pixels.
         width, height: One of them keeps the proportions; both set the size.
         long_side, short_side: Pixels of the longer or the shorter side.
         megapixels: Millions of pixels of the output.
-        model: A name, the path of a weights file, or a `Model`; None is the shipped one that suits the size.
-        output: For a path: the file to write; None names one beside the input. A file that is there already and is what
-            would be made is returned as it is.
-        overwrite: For a path: whether an existing output is replaced.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps". "auto" computes a tensor where it is, if that is not the CPU.
+        model: A name, the path of a weights file, or a `Model`; None is the shipped one for the size.
+        output: For a path: the file to write; None names one beside the input. If the file already exists and is the planned
+            output, it is kept and its path returned.
+        overwrite: For a path: whether to replace an existing output.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps". "auto" computes a tensor on its own device, if that is not the CPU.
         precision: "auto", "fp32", "bf16" or "fp16".
-        options: How pictures are cut and computed; for a path also a `JobOptions`.
-        on_progress: Called with the share that is done, 0 to 1.
+        options: How to cut and compute pictures; for a path also a `JobOptions`.
+        on_progress: Called with the finished share, 0 to 1.
         cancel: A `threading.Event`; once it is set, the next tile raises `Cancelled`.
 
     Raises:
         UsageError: naming the argument that does not fit.
-        UpframeError: of the kinds in `upframe.errors`, when the work could not be done.
+        UpframeError: of a class in `upframe.errors`, if the work failed.
 
     Example:
         >>> import numpy as np, upframe
@@ -375,7 +375,7 @@ def upscale(
     wanted = Size(scale, size, width, height, long_side, short_side, megapixels)
     check_callbacks(on_progress, cancel)
     if kinds.is_path(x):
-        from upframe.api.files import upscale_path  # here: pixels alone need no codec
+        from upframe.api.files import upscale_path  # imported here: pixels alone need no codec
 
         return upscale_path(
             x,
@@ -413,7 +413,7 @@ def upscale(
 
 
 def _factor(wanted: Size, held: Held) -> float:
-    """The enlargement for which a model is chosen."""
+    """Enlargement for choosing a model."""
     if wanted == Size():
         return factor_of(wanted)
     made = wanted.of(held.size, native=1)

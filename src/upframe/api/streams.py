@@ -1,4 +1,4 @@
-"""Frames in, enlarged frames out, as they come: one by one, or in segments where the network looks at several frames."""
+"""Enlarge a stream of frames: one by one, or in segments if the network looks at several frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
-REMEMBERED = 8  # thumbnails before a segment, for telling a cut from motion and flashes: shots.py looks back at 5
+REMEMBERED = 8  # thumbnails kept before a segment, to distinguish cuts from motion and flashes: shots.py looks back at 5
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Cutting:
     find_cuts: bool = True
     """Whether no segment reaches across a cut from one shot to the next."""
     segment_frames: int | None = None
-    """Longest segment; None is chosen from the memory there is."""
+    """Frames of the longest segment; None chooses from free memory."""
     context: int | None = None
-    """Frames that a segment sees of its neighbours in the same shot; None is the network's own."""
+    """Frames of context from neighbouring segments of the same shot; None is the network's default."""
     cleaning: Cleaning | None = None
-    """How a network that cleans its input does so; None is its default."""
+    """Cleaning options of a network that cleans its input; None is its default."""
 
 
 class FrameStream:
-    """One network for frames that arrive one after the other. Memory depends on their size and not on their number.
+    """One network for frames that arrive one after the other. Memory depends on the size of frames and not on their number.
 
     Raises:
         OptionError: for a network that makes frames between frames.
-        UsageError: for options that do not suit the network.
+        UsageError: for options that the network does not support.
     """
 
     def __init__(self, model: Model, options: UpscaleOptions, cutting: Cutting, cancel: threading.Event | None) -> None:
@@ -55,7 +55,7 @@ class FrameStream:
         if model.spec.window is not None and options.as_published:
             raise OptionError("as_published", True, "needs the whole video at once", "use upframe.evaluate")
         if model.spec.window is None and cutting.cleaning is not None:
-            raise OptionError("cleaning", cutting.cleaning, f"{model.name} does not clean", "leave it out")
+            raise OptionError("cleaning", cutting.cleaning, f"{model.name} does not clean", "remove this argument")
         self.model, self._cutting = model, cutting
         self._single: Upscaler | None = None
         self._clip: ClipUpscaler | None = None
@@ -65,31 +65,31 @@ class FrameStream:
             self._clip = ClipUpscaler(model, options, cleaning=cutting.cleaning, cancel=cancel)
 
     def close(self) -> None:
-        """Give back the device's memory."""
+        """Release the device's memory."""
         for upscaler in (self._single, self._clip):
             if upscaler is not None:
                 upscaler.close()
 
     @property
     def notices(self) -> list[Notice]:
-        """Everything that was done in a lesser way so far."""
+        """All notices so far."""
         return self._single.notices if self._single is not None else self._clip.notices if self._clip is not None else []
 
     def set_cancel(self, cancel: threading.Event | None) -> None:
-        """Ask `cancel` from now on."""
+        """Check `cancel` from now on."""
         for upscaler in (self._single, self._clip):
             if upscaler is not None:
                 upscaler.cancel = cancel
 
     def segment_frames(self, size: tuple[int, int]) -> int:
-        """Longest segment for frames of `size`; 1 where each frame is enlarged by itself."""
+        """Longest segment for frames of `size`; 1 if the network enlarges each frame alone."""
         if self._clip is None:
             return 1
         return self._cutting.segment_frames or self._clip.segment_frames(size)
 
     @property
     def context(self) -> int:
-        """Frames that a segment sees of its neighbours on each side."""
+        """Frames of context on each side of a segment."""
         window = self.model.spec.window
         if window is None:
             return 0
@@ -100,12 +100,12 @@ class FrameStream:
         return self.context + (NEIGHBOURS if self._cutting.find_cuts and self._clip is not None else 0)
 
     def frames(self, frames: Iterable[Pixels], size: Size) -> Iterator[Pixels]:
-        """The enlarged frames (H', W', C), one for each (H, W, C) of `frames`, all of one size, in order.
+        """Yield an enlarged frame (H', W', C) for each (H, W, C) of `frames`, all of one size, in order.
 
         Raises:
-            Cancelled: when asked to stop.
-            ResourceError: when even the smallest tile does not fit into memory.
-            VerifyError: when the network makes values that are not finite.
+            Cancelled: if a stop was requested.
+            ResourceError: if even the smallest tile does not fit into memory.
+            VerifyError: if the network makes values that are not finite.
         """
         if self._single is not None:
             self._single.forget()
@@ -125,21 +125,22 @@ class FrameStream:
             yield as_gray(made) if is_gray else made
 
     def _segments(self, frames: Iterator[Pixels]) -> Iterator[tuple[list[Pixels], int, int]]:
-        """Segments as (frames read, first and end of those to enlarge among them).
+        """Yield segments as (frames read, first and end of those to enlarge among them).
 
-        A shot whose end is known is divided evenly, as a file's is; of a longer one as much as a segment holds is taken.
+        If the end of a shot is known, the shot is divided evenly, as for a file. From a longer shot, a segment takes as many
+        frames as it can hold.
         """
         waiting = deque(islice(frames, 1))
         if not waiting:
             return
         longest = self.segment_frames((waiting[0].shape[0], waiting[0].shape[1]))
         context, beyond = self.context, self.lookahead()
-        small = deque([_small(waiting[0])])  # thumbnails of the frames remembered and of those waiting
+        small = deque([_small(waiting[0])])  # thumbnails of remembered and of waiting frames
         before: list[Pixels] = []
         while waiting:
             _read(frames, longest + beyond + 1 - len(waiting), waiting, small)
             ended = len(waiting) <= longest + beyond
-            shot = self._shot(list(small), len(waiting), ended)  # its frames that wait; None if it may go on
+            shot = self._shot(list(small), len(waiting), ended)  # number of its waiting frames; None if the shot may continue
             if shot is None:
                 take, after = longest, context
             else:
@@ -149,13 +150,13 @@ class FrameStream:
             seen = deque(before, maxlen=context)
             seen.extend(waiting.popleft() for _ in range(take))
             before = [] if take == shot else list(seen)
-            del seen  # or it would hold frames that are done
+            del seen  # otherwise it would hold finished frames
             while len(small) > len(waiting) + REMEMBERED:
                 small.popleft()
 
     def _shot(self, small: list[NDArray[np.float32]], waiting: int, ended: bool) -> int | None:
-        """How many of the waiting frames belong to the shot of the first of them; None if its end is not among them."""
-        known = waiting if ended else waiting - NEIGHBOURS  # whether later ones begin a shot, frames to come decide
+        """Number of waiting frames in the shot of the first one; None if the shot does not end among them."""
+        known = waiting if ended else waiting - NEIGHBOURS  # only future frames tell whether later ones begin a shot
         if self._cutting.find_cuts:
             remembered = len(small) - waiting
             found = [cut - remembered for cut in find_cuts(small) if 0 < cut - remembered < known]

@@ -1,4 +1,4 @@
-"""`train`: a recipe by name, carried out or resumed."""
+"""`train`: run or resume a recipe."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def train(
     on_event: Callable[[Mapping[str, Any]], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Path:
-    """A network trained by a recipe: its weights file. The same call resumes a run that was interrupted, exactly.
+    """Train a network by a recipe and return its weights file. The same call resumes an interrupted run exactly.
 
     Args:
         recipe: Name of a recipe; docs/training.md lists them.
         data: Folder of photographs, of clips or of videos.
         out: Folder of the run: checkpoints, log and resolved recipe.
         changes: Fields of the recipe to change: `{"steps": 500}`, with dots for inner ones.
-        data_lq: Folder of inputs, for recipes that are trained on pairs.
-        cache: Folder in which videos are kept decoded.
-        validate_on: Folder of test sets to score on while training, as `evaluate` takes it.
+        data_lq: Folder of inputs, for recipes that train on pairs.
+        cache: Folder for decoded videos.
+        validate_on: Folder of test sets for scores during training, as for `evaluate`.
         datasets: Only these sets of it; not for clips.
         until: Name of the stage to stop after.
         stop_after: Return after this step of the run, leaving a checkpoint.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         threads: CPU threads of torch.
         workers: Threads that make samples.
-        tensorboard: Whether curves for TensorBoard are written into `out`.
+        tensorboard: Whether to write curves for TensorBoard into `out`.
         on_progress: Called with every report: step, loss, learning rate, speed.
         on_event: Called with notices and validations.
         cancel: A `threading.Event`; once it is set, a checkpoint is written and `Cancelled` raised.
@@ -121,16 +121,16 @@ def _recipe(name: object, changes: object) -> Recipe:
 def _checks(
     recipe: Recipe, data: str | Path | None, datasets: Sequence[str] | None, *, device: str, out: Path
 ) -> dict[str, Any]:
-    """Arguments of the loop: how the run is scored, and which pictures must not be among its data."""
+    """Make the loop's arguments for scoring, and for the pictures that must not be in the training data."""
     if data is None:
         if datasets is not None:
-            raise OptionError("datasets", datasets, "are sets to validate on, of which none are given", "pass validate_on")
+            raise OptionError("datasets", datasets, "names sets of validate_on, which is not given", "pass validate_on")
         return {}
     folder = checked_path("validate_on", data)
     if isinstance(datasets, str):
         raise OptionError("datasets", datasets, "must be a list of names")
     if recipe.protocol is None:
-        raise OptionError("validate_on", folder, f"{recipe.name} has no protocol to score by", "leave it out")
+        raise OptionError("validate_on", folder, f"{recipe.name} has no protocol to score by", "remove this argument")
     sets = None if datasets is None else list(datasets)
     return {
         "validate": validator(folder, protocol=recipe.protocol, datasets=sets, device=device, sheets=out / "validation"),

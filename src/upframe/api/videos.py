@@ -25,23 +25,24 @@ Frame = TypeVar("Frame")
 
 
 class VideoUpscaler:
-    """Frames in, enlarged frames out, in order and one for one, in memory that does not grow with the video.
+    """Enlarge a stream of frames in order, one for one, in memory that does not grow with the video.
 
-    A frame-wise network (`photo-*`) enlarges each frame when it comes; what repeats the frame before is not computed again.
-    A video network (`video-*`) needs the frames around: it works on segments, none across a cut, and the first enlarged
-    frame comes once a segment and its context are read; `latency` says after how many frames at most.
+    A frame-wise network (`photo-*`) enlarges each frame when it arrives; tiles that repeat the previous frame are not computed
+    again. A video network (`video-*`) needs neighbouring frames: it works on segments that do not cross a cut, and the first
+    enlarged frame comes once a segment and its context are read. `latency` gives the largest number of frames that are read
+    before.
 
     Each call is a stream of its own. Use one stream at a time.
 
     Args:
-        model: A name, the path of a weights file, or a `Model`; None is the shipped one that suits `scale`.
-        scale, size, width, height: Size of the enlarged frames, as of `upscale`; `size` is (height, width).
-        device, precision, options: As of `Upscaler`.
-        find_cuts: Whether a video network stops at cuts from one shot to the next. False takes the stream as one shot.
-        segment_frames: Longest segment of a video network; None is chosen from the memory there is.
-        context: Frames that a segment sees of its neighbours in the same shot; None is the network's own.
-        cleaning: How a network that cleans its input does so.
-        on_progress: Called with the number of frames that are done, after each.
+        model: A name, the path of a weights file, or a `Model`; None is the shipped one for `scale`.
+        scale, size, width, height: Size of the enlarged frames, as for `upscale`; `size` is (height, width).
+        device, precision, options: As for `Upscaler`.
+        find_cuts: Whether a video network stops at cuts from one shot to the next. False treats the stream as one shot.
+        segment_frames: Frames of a video network's longest segment; None chooses from free memory.
+        context: Frames of context from neighbouring segments of the same shot; None is the network's default.
+        cleaning: Cleaning options of a network that cleans its input.
+        on_progress: Called after each frame with the number of finished frames.
         cancel: A `threading.Event`; once it is set, the next step of the network raises `Cancelled`.
 
     Raises:
@@ -95,20 +96,20 @@ class VideoUpscaler:
         self.close()
 
     def close(self) -> None:
-        """Give back the device's memory; later calls raise UsageError. A second call does nothing."""
+        """Release the device's memory; later calls raise UsageError. A second call does nothing."""
         if self._stream is not None:
             self._stream.close()
         self._stream = None
 
     @property
     def notices(self) -> list[Notice]:
-        """Everything that was done in a lesser way so far."""
+        """All notices so far."""
         return [] if self._stream is None else list(self._stream.notices)
 
     def latency(self, size: tuple[int, int]) -> int:
-        """How many frames of `size` (height, width) are read, at most, before the first enlarged one comes.
+        """Largest number of frames of `size` (height, width) that are read before the first enlarged one comes.
 
-        1 for a frame-wise network. Of a video network it follows from the memory there is, unless `segment_frames` is set.
+        1 for a frame-wise network. For a video network it depends on free memory, unless `segment_frames` is set.
 
         Example:
             >>> import upframe
@@ -122,14 +123,14 @@ class VideoUpscaler:
         return at_once if self.model.spec.window is None else at_once + stream.lookahead() + 1
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The enlarged frames, each in the form of its input.
+        """Yield the enlarged frames, each of the kind of its input.
 
         Args:
-            frames: Pictures of one size and kind, read as they are needed: a list, a generator, an array (N, H, W, C).
+            frames: Pictures of one size and kind, read when they are needed: a list, a generator, an array (N, H, W, C).
 
         Raises:
-            UsageError: when `frames` is nothing to iterate over, or, once it is its turn, naming a frame that does not fit.
-            Cancelled: when `cancel` was set.
+            UsageError: if `frames` cannot be iterated over, or, during iteration, if a frame does not fit.
+            Cancelled: if `cancel` was set.
 
         Example:
             >>> import numpy as np, upframe
@@ -172,7 +173,7 @@ class VideoUpscaler:
 
 
 def _picture(frame: object, number: int, first: Held | None) -> Held:
-    """One frame, which must be like the first.
+    """Take one frame, which must be of the kind and size of the first.
 
     Raises:
         UsageError: naming the frame.
@@ -189,7 +190,7 @@ def _picture(frame: object, number: int, first: Held | None) -> Held:
 
 
 def _renamed(number: int, check: Callable[[], Made]) -> Made:
-    """The result of `check`; an error about "x" becomes one about the frame."""
+    """Return the result of `check`; an error about "x" becomes an error about the frame."""
     try:
         return check()
     except UsageError as error:

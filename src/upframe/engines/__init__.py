@@ -1,4 +1,4 @@
-"""Engines run a network: clip in, clip out, with device, precision and memory faults hidden.
+"""Engines run a network on clips, and hide devices, precision and memory errors.
 
 Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N, T, C, s·H, s·W) float32 on the CPU.
 """
@@ -68,13 +68,13 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": O
 def engine_options(
     engine: str, *, device: str = "auto", precision: Precision | Literal["auto"] = "auto", threads: int | None = None
 ) -> EngineOptions:
-    """The options of the engine of that name.
+    """Make the options of the engine of that name.
 
-    "auto" is torch, which starts at once and runs everything everywhere, with upframe's own kernels for what they were
-    written for. "native" is the same, saying so where the kernels cannot be used; "torch" is torch alone.
+    "auto" is torch, which starts at once and runs every network on every device, with upframe's own kernels for the networks
+    that have them. "native" is the same, but logs a line if the kernels cannot be used; "torch" is torch alone.
 
     Raises:
-        UsageError: for a name that is no engine, or a device that it does not run on.
+        UsageError: if there is no such engine, or it does not run on the device.
     """
     if engine in _FUSED:
         return TorchOptions(device, precision, threads, fused=_FUSED[engine])
@@ -87,11 +87,11 @@ def engine_options(
 
 
 def make_engine(model: Model, options: EngineOptions) -> Engine:
-    """The engine that these options are for; torch, with a line that says so, where what they ask for is not here.
+    """Make the engine for these options; if it is not available, torch, with a line in the log.
 
     Raises:
-        UsageError: for a device, precision or engine that the model cannot be run with.
-        ResourceError: for a device that is not there.
+        UsageError: if the model cannot run with this device, precision or engine.
+        ResourceError: if this machine does not have the device.
     """
     if isinstance(options, TorchOptions):
         hindered = "was not asked for" if options.fused is False else obstacle(model, options)
@@ -106,11 +106,11 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
 
 
 def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
-    """`make_engine` for measuring: torch never runs under another engine's name.
+    """Like `make_engine`, for measuring: torch never runs under another engine's name.
 
     Raises:
-        UsageError: besides, where `options` ask for kernels that cannot be used.
-        MissingError: for an extra that is missing.
+        UsageError: also if `options` ask for kernels that cannot be used.
+        MissingError: if an extra is missing.
     """
     if isinstance(options, TorchOptions) and options.fused:
         hindered = obstacle(model, options)
@@ -126,19 +126,19 @@ def _graph_engine(model: Model, options: CompileOptions | OpenVinoOptions | Onnx
 
 
 def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
-    """`make_engine` for networks that take clips, which run in torch.
+    """Like `make_engine`, for video networks, which run in torch.
 
     Raises:
-        UsageError: besides, for any other engine.
+        UsageError: also for any other engine.
     """
     if not isinstance(options, TorchOptions):
-        raise OptionError("engine", options.name, f"{model.spec.name} is a network for clips", "use `engine='torch'`")
+        raise OptionError("engine", options.name, f"{model.spec.name} is a video network", "use `engine='torch'`")
     made = make_engine(model, options)
     assert isinstance(made, TorchEngine)
     return made
 
 
 def exact(options: EngineOptions) -> EngineOptions:
-    """`options` with float32 and torch in place of what is chosen by itself, for scores that others compare with."""
+    """Replace "auto" in `options` by float32 and torch, for scores that others compare with."""
     options = replace(options, precision="fp32") if options.precision == "auto" else options
     return replace(options, fused=False) if isinstance(options, TorchOptions) and options.fused is None else options

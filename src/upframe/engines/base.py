@@ -1,4 +1,4 @@
-"""The promise of every engine, and their shared decisions: which precision to use, which errors mean lack of memory."""
+"""The protocol of engines, and their common decisions: which precision to use, which errors mean lack of memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from upframe.models.calling import padded as padded
 from upframe.models.spec import ModelSpec, Place, Precision
 
 BF16_LOSS_DB = 0.015
-"""Most that bfloat16 may cost on Set5 to be chosen by "auto"."""
+"""Largest PSNR loss on Set5 with which "auto" chooses bfloat16."""
 
 
 def check_running(precision: object, threads: object) -> None:
-    """Check what the options of all engines have in common.
+    """Check the options that all engines have.
 
     Raises:
         OptionError: naming the option.
@@ -30,7 +30,7 @@ def check_running(precision: object, threads: object) -> None:
 
 
 class Engine(Protocol):
-    """Something that runs one network."""
+    """Runs one network."""
 
     name: str
     """A name of `engines.ENGINES`."""
@@ -42,41 +42,41 @@ class Engine(Protocol):
         """Run the network on (N, T, C, H, W) in [0, 1].
 
         Args:
-            place: Where the clip lies in a larger picture; None when it is the whole. Only networks whose spec says
-                `takes_place` look at it.
+            place: Position of the clip in a larger picture; None if it is the whole. Only networks with `takes_place` in their
+                spec use it.
 
         Raises:
-            OutOfMemoryError: when this clip does not fit; a smaller one may.
+            OutOfMemoryError: if this clip does not fit; a smaller one may.
         """
         ...
 
     def in_float32(self) -> Engine:
-        """An engine for the same network in float32; itself if it is one."""
+        """Return an engine for the same network in float32; itself if it already computes in float32."""
         ...
 
 
 def choose_precision(
     spec: ModelSpec, asked: Precision | Literal["auto"], device: torch.device, *, kernels: bool = False
 ) -> Precision:
-    """The precision a network runs in, in torch or by upframe's kernels.
+    """Choose the precision of a network, in torch or by upframe's kernels.
 
-    "auto" is bfloat16 where the CPU multiplies it by itself and the network is known to lose at most `BF16_LOSS_DB`, else
+    "auto" is bfloat16 if the CPU multiplies it in hardware and the network is known to lose at most `BF16_LOSS_DB`, else
     float32.
 
     Raises:
-        UsageError: for a precision in which the network was not proven.
+        UsageError: if the network was not tested in this precision.
     """
     if asked == "auto":
         loss_db = spec.kernels_bf16_loss_db if kernels else spec.bf16_loss_db
         is_cheap = loss_db is not None and loss_db <= BF16_LOSS_DB
         return "bf16" if is_cheap and device.type == "cpu" and has_fast_bf16() else "fp32"
     if asked not in spec.precisions:
-        raise OptionError("precision", asked, f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+        raise OptionError("precision", asked, f"not tested for {spec.name}", f"choose from {', '.join(spec.precisions)}")
     return asked
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for it."""
+    """Whether an exception means that memory ran out: torch's CPU allocator and oneDNN have no type of their own for this."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     signs = r"can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"

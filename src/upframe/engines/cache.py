@@ -1,4 +1,4 @@
-"""Compiled networks are kept in a folder of the user's, under a name made of everything they depend on."""
+"""Keep compiled networks in a folder of the user, each under a name made from everything that it depends on."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from upframe.version import __version__
 log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "UPFRAME_CACHE"
-"""Environment variable that names the folder for compiled networks."""
+"""Environment variable with the folder for compiled networks."""
 
 _MODELS = Path(__file__).parents[1] / "models"
 
 
 def default_folder() -> Path:
-    """Where compiled networks are kept: $UPFRAME_CACHE, or the place the system has for such things."""
+    """Folder for compiled networks: $UPFRAME_CACHE, or the system's folder for caches."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named)
@@ -40,7 +40,7 @@ def default_folder() -> Path:
 
 
 def key(network: nn.Module, facts: Mapping[str, object]) -> str:
-    """A digest of the network's code and weights, of upframe's version, of the CPU, and of `facts`."""
+    """Digest of the network's code and weights, upframe's version, the CPU, and `facts`."""
     digest = hashlib.sha256()
     machine = [__version__, processor_name(), sorted(cpu_flags())]
     digest.update(json.dumps([machine, sorted(facts.items())], default=str).encode())
@@ -55,11 +55,11 @@ def key(network: nn.Module, facts: Mapping[str, object]) -> str:
 
 
 def kept(folder: Path | None, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` within the cache, filled by `make` unless it is there.
+    """Return the folder `name` of the cache; if it does not exist, `make` fills it.
 
-    `make` gets an empty folder, which appears under its name only when it is whole; of two processes that make the same
-    one the first wins. Where the cache cannot be written the result lives as long as the process, and that is logged.
-    What is loaded from here is run, so the cache is a folder that only its owner can read and write.
+    `make` gets an empty folder, which gets its name only when it is complete; if two processes make the same folder, the first
+    to finish wins. If the cache cannot be written, the result lives as long as the process, and a line is logged. Files of the
+    cache are executed, so only its owner can read and write the folder.
     """
     root = folder or default_folder()
     place = root / name
@@ -74,7 +74,7 @@ def kept(folder: Path | None, name: str, make: Callable[[Path], None]) -> Path:
             happened = error.happened
         else:
             make(made)
-            stack.close()  # it gets its name
+            stack.close()  # it gets its name here
             return place
     log.warning("%s: %s; compiled networks cannot be kept there, set $%s", root, happened, FOLDER_VARIABLE)
     scratch = ScratchFolder()

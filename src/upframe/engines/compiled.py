@@ -1,6 +1,6 @@
-"""The engine `compile`: the network compiled ahead of time by torch's own compiler (AOTInductor), kept for the next run.
+"""The engine `compile`: torch's own compiler (AOTInductor) compiles the network ahead of time and keeps it for later runs.
 
-It needs g++ or another C++ compiler once, and no library besides torch.
+It needs g++ or another C++ compiler for the first run, and no library besides torch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _FILE = "network.pt2"
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """How a compiled network runs."""
+    """Options of a compiled network."""
 
     name: ClassVar[str] = "compile"
     device: ClassVar[str] = "cpu"
     precision: Precision | Literal["auto"] = "auto"
     """As in `TorchOptions`."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice. The artefact is made for their number."""
+    """CPU threads; None leaves the number to torch. The artefact is made for this number."""
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
@@ -56,7 +56,7 @@ class Compiled:
     def check(self) -> None:
         compiler = os.environ.get("CXX") or ("cl" if os.name == "nt" else "g++")
         if not any(shutil.which(name) for name in (compiler, "clang++")):
-            raise MissingError("`engine='compile'`", f"needs a C++ compiler, and {compiler} is not here", "install one")
+            raise MissingError("`engine='compile'`", f"needs a C++ compiler, but {compiler} is not installed", "install one")
 
     def make(self, network: nn.Module, spec: ModelSpec, precision: Precision, folder: Path) -> None:
         from torch._inductor import aoti_compile_and_package
@@ -65,7 +65,7 @@ class Compiled:
             network = reduced(copy.deepcopy(network), torch.bfloat16)
         program = trace(network, spec)
         with warnings.catch_warnings(), _quiet("torch._inductor", "torch._export"):
-            warnings.simplefilter("ignore")  # of the compiler, on its own internals
+            warnings.simplefilter("ignore")  # warnings of the compiler about its own internals
             # Freezing folds the weights into the layouts that the kernels want.
             aoti_compile_and_package(program, package_path=str(folder / _FILE), inductor_configs={"freezing": True})
 
@@ -81,7 +81,7 @@ class Compiled:
 
 
 class _quiet:  # noqa: N801 (used like a function)
-    """Keeps loggers of libraries from saying anything below an error."""
+    """Silences loggers of libraries below errors."""
 
     def __init__(self, *names: str) -> None:
         self._loggers = [logging.getLogger(name) for name in names]

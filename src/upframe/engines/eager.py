@@ -1,4 +1,4 @@
-"""TorchEngine: plain torch, operation by operation. It runs every network on every device, and starts at once."""
+"""TorchEngine: torch, operation by operation. It runs every network on every device, and starts at once."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from upframe.models.spec import Cleaning, Place, Precision
 
 log = logging.getLogger(__name__)
 
-MIN_PREPARE_PX = 1 << 14  # of a frame; preparing fewer at once frees no memory worth having
+MIN_PREPARE_PX = 1 << 14  # pixels of a frame; preparing fewer at once saves too little memory
 
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """How torch runs a network."""
+    """Options of torch."""
 
     name: ClassVar[str] = "torch"
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:N" or "mps"."""
     precision: Precision | Literal["auto"] = "auto"
-    """"auto" is bfloat16 on CPUs that have it, for networks that lose next to nothing by it, else float32."""
+    """"auto" is bfloat16 on CPUs that have it, for networks that lose almost nothing by it, else float32."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads; None leaves the number to torch."""
     fused: bool | None = None
-    """Whether `make_engine` lets upframe's own kernels run what they were written for (native.py): None where they are
-    there and fit, True as well, saying so where they do not, False never."""
+    """Whether `make_engine` uses upframe's own kernels (native.py): None if they are available and fit the network; True
+    likewise, but with a line in the log if they do not; False never."""
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -49,9 +49,9 @@ class TorchOptions:
 
 
 class TorchEngine:
-    """Plain torch: channels-last, `inference_mode`, optional bfloat16 or float16.
+    """Torch without a compiler: channels-last, `inference_mode`, optional bfloat16 or float16.
 
-    In half precision a network for clips is given float32 all the same, and reduces what bears it: flow and pixels do not.
+    In half precision a video network still takes float32, and reduces everything except flow and pixels.
     """
 
     name: str = TorchOptions.name
@@ -68,21 +68,21 @@ class TorchEngine:
             torch.set_num_threads(options.threads)
         self._model = model
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        # The caller's network stays as it was.
+        # The caller's network stays unchanged.
         network = copy.deepcopy(model.network) if dtype != torch.float32 or self.device.type != "cpu" else model.network
         network = network.to(self.device)
         self._network: nn.Module = network.float() if dtype == torch.float32 else reduced(network, dtype)
-        self._dtype = torch.float32 if takes_float32(network) else dtype  # of frames
+        self._dtype = torch.float32 if takes_float32(network) else dtype  # pixels of frames
         self._float32: Engine | None = None
         log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
 
     def __call__(
         self, clip: Tensor, place: Place | None = None, *, prepared: bool = False, sigma: float | None = None
     ) -> Tensor:
-        """As `Engine.__call__`; a network that interpolates makes one frame, (N, 1, C, H, W).
+        """Like `Engine.__call__`; a network that interpolates makes one frame, (N, 1, C, H, W).
 
         Args:
-            prepared: Whether `clip`, or the whole that it is a tile of, comes from `prepare`.
+            prepared: Whether `prepare` made `clip`, or the clip of which it is a tile.
             sigma: Standard deviation of the noise, for networks whose spec says `takes_sigma`; on the 0 to 1 scale.
         """
         n, t, _, h, w = clip.shape
@@ -103,9 +103,9 @@ class TorchEngine:
         return out[..., : h * s, : w * s].reshape(n, -1, out.shape[-3], h * s, w * s)
 
     def prepare(self, clip: Tensor, options: Cleaning | None = None) -> Cleaned:
-        """The first step of networks that have one, on whole frames of a whole segment; for others `clip` as it is.
+        """Run the preparation of networks that have one, on whole frames of a whole segment; others return `clip` unchanged.
 
-        Where memory runs out it works on smaller and smaller parts of a frame, which changes rounding at most.
+        If memory runs out, smaller and smaller parts of a frame are prepared at once, which changes rounding at most.
 
         Args:
             clip: (N, T, C, H, W) in [0, 1]; not modified.
@@ -115,7 +115,7 @@ class TorchEngine:
             The prepared clip, float32 on the CPU, to be cut into tiles and run with `prepared=True`.
 
         Raises:
-            OutOfMemoryError: when even small parts of a frame do not fit.
+            OutOfMemoryError: if even small parts of a frame do not fit.
         """
         if self.spec.preparation is None:
             return Cleaned(clip, 0, ())
@@ -134,14 +134,14 @@ class TorchEngine:
                 log.info("%s: memory ran out while preparing; %d px of a frame are tried at once", self.spec.name, max_px)
 
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
-        """The enlarged frames (N, C, s·H, s·W) of a prepared clip one after the other, float32 on the CPU.
+        """Yield the enlarged frames (N, C, s·H, s·W) of a prepared clip, float32 on the CPU.
 
         Args:
             clip: (N, T, C, H, W) in [0, 1], as `prepare` returns it.
-            keep: How a network with two passes through time stores the first; of no effect on others.
+            keep: How a network with two passes through time stores features of the first; others ignore it.
 
         Raises:
-            OutOfMemoryError: when the clip does not fit; the frames that came before it are right.
+            OutOfMemoryError: if the clip does not fit; frames that were yielded before are right.
         """
         t, (h, w), s = clip.shape[1], clip.shape[-2:], self.spec.scale
         if not self.spec.streams:
@@ -151,13 +151,13 @@ class TorchEngine:
         with self._running(h, w):
             frames = cast("Streams", self._network).stream(padded(clip, self.spec).to(self.device), keep=keep)
         for _ in range(t):
-            with self._running(h, w):  # not around the loop: the caller's code between two frames is not ours
+            with self._running(h, w):  # not around the loop: errors of the caller's code between two frames must pass
                 out = next(frames)[..., : h * s, : w * s].float().cpu()
             yield out
 
     @contextmanager
     def before_each_step(self, check: Callable[[], None]) -> Iterator[None]:
-        """Call `check` before each part of the network runs: what it raises stops even a long pass over a whole clip."""
+        """Call `check` before each part of the network runs: its exceptions stop even a long pass over a whole clip."""
         hooks = [part.register_forward_pre_hook(lambda *_: check()) for part in self._network.modules()]
         try:
             yield
@@ -167,7 +167,7 @@ class TorchEngine:
 
     @contextmanager
     def _running(self, h: int, w: int) -> Iterator[None]:
-        """Inference mode, with the many ways of saying that memory ran out turned into `OutOfMemoryError`."""
+        """Enter inference mode, and turn all errors that mean lack of memory into `OutOfMemoryError`."""
         try:
             with torch.inference_mode():
                 yield

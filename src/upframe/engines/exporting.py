@@ -1,7 +1,7 @@
-"""Networks as files that other programs run: ONNX, and OpenVINO's XML with its weights beside it.
+"""Export networks to files that other programs run: ONNX, and OpenVINO's XML with its weights beside it.
 
-A file takes float32 pixels (1, C, H, W) in [0, 1] of a whole picture and returns (1, C, s·H, s·W), before clipping. What
-else there is to know stands in its metadata. It is run and compared with torch before it gets its name.
+A file takes float32 pixels (1, C, H, W) in [0, 1] of a whole picture and returns (1, C, s·H, s·W), before clipping. Its
+metadata holds all other facts. The file is run and compared with torch before it gets its name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from upframe.version import __version__
 
 FORMATS = (".onnx", ".xml")
 TOLERANCE = 1e-4
-"""Most by which a file may differ from torch, on the 0 to 1 scale: a fortieth of an 8-bit code value. Sums of other orders
-make some 1e-6."""
+"""Largest allowed difference from torch, on the 0 to 1 scale: a fortieth of an 8-bit code value. Other orders of summation make
+some 1e-6."""
 _SIZES = ((LEAST_SIDE, LEAST_SIDE), (67, 90))
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files that were written, and how exact they are."""
+    """The written files and their largest difference from torch."""
 
     files: tuple[Path, ...]
     max_difference: float
@@ -40,14 +40,14 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
     """Write a network as `target`, which ends in .onnx or .xml (weights then in a .bin beside it).
 
     Raises:
-        UsageError: for another ending, a file that is there, a network that cannot be exported, or a missing extra.
-        VerifyError: when the file makes other pixels than torch; it is not left there.
-        OutputError: when it cannot be written.
+        UsageError: for another ending, an existing file, a network that cannot be exported, or a missing extra.
+        VerifyError: if the file makes other pixels than torch; it is removed.
+        OutputError: if it cannot be written.
     """
     if target.suffix not in FORMATS:
-        raise UsageError(target, "does not say the format", f"end the name in {' or '.join(FORMATS)}")
+        raise UsageError(target, "has no ending of a format", f"end the name in {' or '.join(FORMATS)}")
     if not model.spec.exports:
-        kind = "a network for clips" if model.spec.window is not None else "not proven to export"
+        kind = "a video network" if model.spec.window is not None else "not tested for export"
         raise UsageError(f"upframe export {model.name}", f"{model.spec.name} is {kind}", "export RLFN or VapSR")
     is_onnx = target.suffix == ".onnx"
     targets = (target,) if is_onnx else (target, target.with_suffix(".bin"))
@@ -63,7 +63,7 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
         if not difference <= TOLERANCE:
             happened = f"the exported network is off by {difference:.1e}, more than {TOLERANCE:.0e}"
             raise VerifyError(target, happened, "check the weights, and report it")
-        for path in reversed(targets):  # the file that is opened comes last
+        for path in reversed(targets):  # last, since programs open this file
             put_in_place(scratch.with_suffix(path.suffix), path)
     return Exported(targets, difference, about)
 
@@ -92,7 +92,7 @@ def metadata(model: Model) -> dict[str, str]:
 
 
 def _difference(model: Model, run: Run) -> float:
-    """The largest difference from torch over pictures of several sizes; infinite where values are not finite."""
+    """Measure the largest difference from torch over pictures of several sizes; infinite if values are not finite."""
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for size in _SIZES:

@@ -1,8 +1,8 @@
-"""Engines that run a network as one graph, made once ahead of time: what they share whatever executes the graph.
+"""The common part of engines that run a network as one graph, made once ahead of time.
 
-A graph takes one frame (1, C, H, W), channels-last, of any size from `LEAST_SIDE` up. For a network whose result depends
-on where a tile lies it takes the tensors of `TakesPlace.place_tensors` besides, so tiles are as exact as in torch.
-Smaller frames, which tracers treat as special cases, run in torch.
+A graph takes one frame (1, C, H, W), channels-last, of any size from `LEAST_SIDE` up. If a network's result depends on the
+position of a tile, the graph also takes the tensors of `TakesPlace.place_tensors`, so tiles are as exact as in torch. Smaller
+frames, which tracers treat as special cases, run in torch.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_SIDE = 32  # shorter sides meet special cases of tracers: RLFN pools fewer than 21 px to a single cell
+LEAST_SIDE = 32  # tracers treat shorter sides as special cases: RLFN pools fewer than 21 px to a single cell
 MOST_SIDE = 1 << 16
-_EXAMPLE = (64, 80)  # of no consequence, but for its sides being unlike
+_EXAMPLE = (64, 80)  # any size with two different sides
 
 Run = Callable[[Sequence[Tensor]], Tensor]
-"""One frame and, for some networks, its place: what `inputs` gives. Returns (1, C, s·H, s·W)."""
+"""Takes the result of `inputs`: one frame and, for some networks, its place. Returns (1, C, s·H, s·W)."""
 
 
 class Options(Protocol):
-    """Options that all of these engines have."""
+    """Options of all engines that run graphs."""
 
     name: ClassVar[str]
 
@@ -50,29 +50,29 @@ class Options(Protocol):
 
 
 class Backend(Protocol):
-    """Makes artefacts of networks, and executes them."""
+    """Makes artefacts from networks, and executes them."""
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those that it can compute in on this machine."""
+        """Precisions that it supports on this machine."""
         ...
 
     keeps_pixels: bool
-    """Whether what sees pixels stays float32 in half precision, as the losses suppose by which "auto" decides."""
+    """Whether layers that see pixels stay float32 in half precision, as in the measured losses from which "auto" decides."""
 
     def versions(self) -> dict[str, str]:
-        """Of what artefacts depend on.
+        """Return versions of everything that artefacts depend on.
 
         Raises:
-            MissingError: when a library is missing.
+            MissingError: if a library is missing.
         """
         ...
 
     def check(self) -> None:
-        """Look whether there is all that making takes.
+        """Check that everything for making artefacts is installed.
 
         Raises:
-            MissingError: when there is not.
+            MissingError: if something is missing.
         """
         ...
 
@@ -81,25 +81,25 @@ class Backend(Protocol):
         ...
 
     def load(self, folder: Path, precision: Precision, threads: int) -> Run:
-        """The artefact in `folder`, ready to run."""
+        """Load the artefact in `folder`."""
         ...
 
 
 class GraphEngine:
-    """Runs a network's graph on the CPU. The graph is made, or taken from the cache, when the first frame comes."""
+    """Runs a network's graph on the CPU. The graph is made, or loaded from the cache, for the first frame."""
 
     def __init__(self, model: Model, options: Options, backend: Backend) -> None:
-        """Nothing is compiled yet.
+        """Check the options; nothing is compiled yet.
 
         Raises:
-            UsageError: for what cannot be run this way.
-            MissingError: when a library is missing.
+            UsageError: if the network cannot run as a graph.
+            MissingError: if a library is missing.
         """
         self.name = options.name
         self.spec = model.spec
         self.device = torch.device("cpu")
         if not model.spec.exports:
-            kind = "a network for clips" if model.spec.window is not None else "not proven to export"
+            kind = "a video network" if model.spec.window is not None else "not tested for export"
             raise OptionError("engine", self.name, f"{model.spec.name} is {kind}", "use `engine='torch'`")
         self._versions = backend.versions()
         self.precision: Precision = choose_precision(model.spec, options.precision, self.device)
@@ -108,7 +108,7 @@ class GraphEngine:
         if self.precision not in backend.precisions:
             if options.precision != "auto":
                 able = ", ".join(backend.precisions)
-                raise OptionError("precision", self.precision, f"the engine {self.name} computes in {able} here")
+                raise OptionError("precision", self.precision, f"the engine {self.name} supports {able} on this machine")
             self.precision = "fp32"
         self._model, self._options, self._backend = model, options, backend
         self._torch = TorchEngine(model, TorchOptions("cpu", self.precision, options.threads))
@@ -146,10 +146,10 @@ class GraphEngine:
         return self if self.precision == "fp32" else self._torch.in_float32()
 
     def load(self) -> Run:
-        """The graph, compiled if it is not in the cache. The first frame does it otherwise.
+        """Load the graph, or compile it if it is not in the cache. Without this call, the first frame does so.
 
         Raises:
-            MissingError: when something that compiling takes is not on this machine; frames then run in torch.
+            MissingError: if something needed for compiling is not installed; frames then run in torch.
         """
         if self._run is None:
             self._run = self._loaded()
@@ -169,7 +169,7 @@ class GraphEngine:
 
 
 def inputs(network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None) -> tuple[Tensor, ...]:
-    """Return the inputs of a graph for one frame (1, C, H, W): float32, also where most of it is in half precision."""
+    """Return the inputs of a graph for one frame (1, C, H, W): float32, even if most of the graph is in half precision."""
     given = [channels_last(frame, torch.float32)]
     if spec.takes_place:
         h, w = frame.shape[-2:]
@@ -179,7 +179,7 @@ def inputs(network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | No
 
 
 class _Frame(nn.Module):
-    """The network with everything it takes as tensors."""
+    """A network whose arguments are all tensors."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class _Frame(nn.Module):
 
 
 def trace(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> ExportedProgram:
-    """The graph of a network for any height and width.
+    """Export a network as a graph for any height and width.
 
     Args:
         network: In float32, or as `nets._layers.reduced` makes it.
@@ -210,12 +210,12 @@ def trace(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> Ex
             _Frame(network).eval(),
             example,
             dynamic_shapes=shapes,
-            # How long the place's tensors are follows from the size by divisions that guards cannot express.
+            # The lengths of the place's tensors follow from the size by divisions that guards cannot express.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 
 
 def missing(engine: str, extra: str, error: Exception) -> MissingError:
-    """The one line for a library that is not there, or does not load."""
+    """Make the error for a library that is missing or does not load."""
     found = f"needs the extra {extra}" if isinstance(error, ImportError) else f"the extra {extra} does not load ({error})"
     return MissingError(engine, found, f'install it with: pip install "upframe[{extra}]"')

@@ -1,4 +1,4 @@
-"""Torch with upframe's own kernels (native_modules.py) in place of what networks declare a kernel form of."""
+"""Torch with upframe's own kernels (native_modules.py) for modules that declare a kernel form."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _FLAGS: dict[Precision, frozenset[str]] = {
 
 
 def obstacle(model: Model, options: TorchOptions) -> str | None:
-    """Why the kernels cannot run a model; None if they can.
+    """The reason why the kernels cannot run a model; None if they can.
 
     Raises:
-        UsageError: for a precision in which the network was not proven, or a device that is none.
-        ResourceError: for a device that is not there.
+        UsageError: if the network was not tested in this precision, or `device` is not the name of a device.
+        ResourceError: if this machine does not have the device.
     """
     device = pick_device(options.device)
     if device.type != "cpu":
@@ -43,7 +43,7 @@ def obstacle(model: Model, options: TorchOptions) -> str | None:
 
 
 class NativeEngine(TorchEngine):
-    """Torch with the parts that kernels were written for replaced by them."""
+    """Torch, with kernels in place of the modules that have them."""
 
     name = "native"
     by_kernels = True

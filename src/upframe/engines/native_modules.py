@@ -1,4 +1,4 @@
-"""Modules that call upframe's own kernels and take the place of a network's own modules; for inference."""
+"""Modules that replace modules of a network and call upframe's own kernels; for inference."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from upframe.models.spec import Place, Precision
 _CHANNELS = (32, 48)
 _ATTENTION_CHANNELS = 64
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_LEAST_INPUTS, _LEAST_OUTPUTS = 16, 8  # of a convolution that is worth its transforms
+_LEAST_INPUTS, _LEAST_OUTPUTS = 16, 8  # least channels of a convolution for which the transforms pay off
 _LANES = 16
 SHUFFLES = (2, 3, 4)
-"""Factors that there is a last shuffle for."""
+"""Factors of the last shuffle that have a kernel."""
 BAND_PX = 1 << 14
-"""Pixels whose last convolution is held at once."""
+"""Pixels of the last convolution that are held at once."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """`kernels.best()`, told to run on torch's threads; None where there are no kernels."""
+    """Load `kernels.best()` and let it run on torch's threads; None if there are no kernels."""
     return on_torchs_threads(kernels.best())
 
 
@@ -46,18 +46,18 @@ def on_torchs_threads(found: ctypes.CDLL | None) -> ctypes.CDLL | None:
 
 
 def _has(function: str) -> bool:
-    """Whether the kernels are there, and this one among them."""
+    """Whether the kernels are available and include this one."""
     found = library()
     return found is not None and hasattr(found, function)
 
 
 def in_bf16() -> bool:
-    """Whether there are kernels that know bfloat16."""
+    """Whether there are kernels for bfloat16."""
     return _has("upframe_esa_make")
 
 
 def _parallel() -> ctypes.c_void_p | None:
-    """GOMP_parallel of the OpenMP library that torch runs on; None where it has another."""
+    """Address of GOMP_parallel in the OpenMP library that torch runs on; None if torch uses another library."""
     near = Path(torch.__file__).parent
     for path in (*near.glob("lib/libgomp*.so*"), *near.parent.glob("torch.libs/libgomp*.so*")):
         try:
@@ -71,18 +71,18 @@ def _parallel() -> ctypes.c_void_p | None:
 class WinogradConv2d(OneStepConv2d):
     """A 3×3 convolution that keeps the size, by Winograd's minimal filtering (kernels/winograd.cpp).
 
-    Sums and products are float32 also where maps are bfloat16. In float32 it is within some 1e-6 of the largest value of
-    torch's. The same pixels come out whatever the number of threads.
+    Sums and products are float32 even if maps are bfloat16. In float32 the result differs from torch's by some 1e-6 of the
+    largest value. The pixels do not depend on the number of threads.
 
     Args:
         conv: With the weights.
-        place: What it replaces; its maps are of the type that this one's weights are of, but for what comes of pixels.
-        slope: Of a LeakyReLU after it.
+        place: The module to replace. Its maps have the dtype of its weights, except maps made from pixels.
+        slope: Slope of a LeakyReLU after it.
         enlarged: The factor of a pixel shuffle after it, each pixel of which has a multiple of 16 channels.
-        exact: Whether the result is float32 where maps are bfloat16.
+        exact: Whether the result is float32 if maps are bfloat16.
 
     Raises:
-        MemoryError: when its buffers do not fit.
+        MemoryError: if its buffers do not fit.
     """
 
     def __init__(self, conv: nn.Conv2d, place: nn.Conv2d, *, slope: float = 1, enlarged: int = 1, exact: bool = False) -> None:
@@ -158,7 +158,7 @@ class EnlargingConvolution(nn.Module):
 class LastConvolution(nn.Module):
     """The convolution and the pixel shuffle that end a network: (N, C, H, W) → (N, C', s·H, s·W) float32, plane by plane.
 
-    It works on bands of rows, and so never holds all that is to be shuffled.
+    It works on bands of rows, and so never holds the whole input of the shuffle.
     """
 
     def __init__(self, conv: nn.Conv2d, place: nn.Conv2d, scale: int) -> None:
@@ -172,7 +172,7 @@ class LastConvolution(nn.Module):
         s, (n, _, h, w) = self._scale, x.shape
         colours = self.convolution.out_channels // s**2
         out = x.new_empty((n, colours, s * h, s * w), dtype=torch.float32)
-        rows = max(1, BAND_PX // (4 * w)) * 4 - 2  # with the two around them whole tiles
+        rows = max(1, BAND_PX // (4 * w)) * 4 - 2  # with the rows above and below, these make whole tiles
         for frame, planes in zip(torch.split(x, 1), out, strict=True):
             for top in range(0, h, rows):
                 bottom, first = min(top + rows, h), max(top - 1, 0)
@@ -187,19 +187,19 @@ class LastConvolution(nn.Module):
 
 
 Spread = tuple[Tensor, Tensor]
-"""As `SpatialAttention.spread_in_place` makes it."""
+"""Result of `SpatialAttention.spread_in_place`."""
 
 
 class FusedSpatialAttention(nn.Module):
-    """A block with `SpatialAttention`: its convolutions as they are there, then fusion and attention by kernels/esa.cpp.
+    """A block with `SpatialAttention`: its own convolutions, then fusion and attention by kernels/esa.cpp.
 
     Args:
         original: With the weights.
-        place: The same of the module that this one replaces.
-        block: That module, which computes what comes first.
+        place: The `SpatialAttention` of the module that this one replaces.
+        block: That module, whose convolutions run first.
 
     Raises:
-        MemoryError: when its weights do not fit.
+        MemoryError: if its weights do not fit.
     """
 
     def __init__(self, original: SpatialAttention, place: SpatialAttention, block: nn.Module) -> None:
@@ -230,7 +230,7 @@ class FusedSpatialAttention(nn.Module):
         handle, threads = self._handle, torch.get_num_threads()
         _check(
             self._library.upframe_esa_first(
-                *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # into what only we hold
+                *(handle, y.data_ptr(), y.data_ptr(), reduced.data_ptr(), n * h * w, threads)  # a tensor of our own
             )
         )
         pooled = self._form.pooled(reduced).float()
@@ -254,7 +254,7 @@ Rows = tuple[Tensor, Tensor]
 
 
 def _rows_between(down: Tensor) -> Rows:
-    """From (H, cells), of which at most two in a row, side by side, are not zero."""
+    """Convert (H, cells) weights, of which at most two neighbours per row are not zero."""
     cell = (down > 0).int().argmax(1)
     share = F.pad(down, (0, 1)).gather(1, cell[:, None] + 1)[:, 0]
     return cell.int(), share.float()
@@ -268,10 +268,10 @@ def _spread_of_whole(spread_in_place: Callable[[Sequence[int], Place], Spread], 
 
 
 def _owned(owner: object, made: int | None, free: Callable[[int], None]) -> int:
-    """Tie the weights that a kernel has packed to their owner, with which they are freed.
+    """Tie the packed weights of a kernel to their owner, so that both are freed together.
 
     Raises:
-        MemoryError: when it has made nothing.
+        MemoryError: if the kernel could not allocate them.
     """
     if not made:
         raise MemoryError("the weights of a kernel do not fit")
@@ -297,12 +297,12 @@ def _rows_of_channels(x: Tensor) -> Tensor:
 
 
 def suits(network: nn.Module) -> bool:
-    """Whether anything of a network can be replaced."""
+    """Whether kernels can replace any part of a network."""
     return any(WinogradConv2d.suits(module) or FusedBlocks.suits(_form(module)) for module in network.modules())
 
 
 def replace_in(place: nn.Module, original: nn.Module, precision: Precision) -> None:
-    """Replace what can be in `place`, a copy of `original` in `precision`, by modules made of the weights of `original`."""
+    """Replace modules of `place`, a copy of `original` in `precision`, by kernels with the weights of `original`."""
     modules = list(original.named_modules())
     for name, module in modules:
         if FusedBlocks.suits(form := _form(module)):
@@ -326,7 +326,7 @@ def _form(module: nn.Module) -> KernelForm | None:
 
 
 def _found(network: nn.Module, name: str) -> nn.Module:
-    """The submodule of that name, or an empty one where what it was in has been replaced."""
+    """Return the submodule of that name, or an empty one if a module that contained it has been replaced."""
     try:
         return network.get_submodule(name)
     except AttributeError:
@@ -356,11 +356,11 @@ class FusedBlocks(nn.Module):
     """`PixelAttentionBlocks` in one call of kernels/vapsr.cpp: (N, C, H, W) → the same shape, channels-last, in float32 or
     bfloat16.
 
-    In bfloat16 factors of products are rounded, sums and the maps between blocks are not, so it is closer to float32 than
-    torch's. The same pixels come out whatever the number of threads.
+    In bfloat16, factors of products are rounded, but sums and the maps between blocks are not, so the result is closer to
+    float32 than torch's. The pixels do not depend on the number of threads.
 
     Raises:
-        MemoryError: when its buffers do not fit.
+        MemoryError: if its buffers do not fit.
     """
 
     def __init__(self, form: PixelAttentionBlocks, precision: Precision) -> None:
@@ -379,7 +379,7 @@ class FusedBlocks(nn.Module):
 
     @staticmethod
     def suits(form: KernelForm | None) -> TypeGuard[PixelAttentionBlocks]:
-        """Whether every block is of a size that is compiled."""
+        """Whether every block has a size for which a kernel was compiled."""
         return (
             _has("upframe_vapsr_make")
             and isinstance(form, PixelAttentionBlocks)

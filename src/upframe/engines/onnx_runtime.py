@@ -22,14 +22,14 @@ _FILE = "network.onnx"
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """How ONNX Runtime runs a network."""
+    """Options of ONNX Runtime."""
 
     name: ClassVar[str] = "onnx"
     device: ClassVar[str] = "cpu"
     precision: Precision | Literal["auto"] = "auto"
     """"auto" is float32: ONNX Runtime has no bfloat16 convolutions for CPUs."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads; None leaves the number to torch."""
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
@@ -41,27 +41,27 @@ def library(asked_by: str = "`engine='onnx'`") -> Any:
     """ONNX Runtime.
 
     Raises:
-        MissingError: when it, or what writes its files, is missing or does not load.
+        MissingError: if it, or the library that writes its files, is missing or does not load.
     """
     try:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401 (torch needs it to write ONNX)
-    except Exception as error:  # a library for another system raises what it likes
+    except Exception as error:  # a library for another system may raise anything
         raise missing(asked_by, "onnx", error) from error
     del onnx
     return onnxruntime
 
 
 def converted(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> Any:
-    """The network, float32, as an `onnx.ModelProto`."""
+    """Convert the network, float32, to an `onnx.ModelProto`."""
     library()
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
-    quiet.setLevel(logging.ERROR)  # it speaks of torchvision, which is not needed
+    quiet.setLevel(logging.ERROR)  # it mentions torchvision, which is not needed
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, on its own internals
+            warnings.simplefilter("ignore")  # warnings of the exporter about its own internals
             program = torch.onnx.export(trace(network, spec, with_place=with_place), dynamo=True, verbose=False)
     finally:
         quiet.setLevel(level)
@@ -70,7 +70,7 @@ def converted(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -
 
 
 def runner(model: str | bytes, threads: int) -> Run:
-    """A file, or the bytes of one, ready to run."""
+    """Load a file, or the bytes of one, to run it."""
     onnxruntime = library()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -23,14 +23,14 @@ _FILE = "network.xml"
 
 @dataclass(frozen=True)
 class OpenVinoOptions:
-    """How OpenVINO runs a network."""
+    """Options of OpenVINO."""
 
     name: ClassVar[str] = "openvino"
     device: ClassVar[str] = "cpu"
     precision: Precision | Literal["auto"] = "auto"
     """"auto" is float32: OpenVINO's bfloat16 rounds pixels as well, which costs more than others' (docs/speed.md)."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads; None leaves the number to torch."""
     cache: Path | None = None
     """Folder for artefacts; None is the user's (`cache.default_folder`)."""
 
@@ -42,28 +42,28 @@ def library(asked_by: str = "`engine='openvino'`") -> Any:
     """The library.
 
     Raises:
-        MissingError: when it is missing or does not load.
+        MissingError: if it is missing or does not load.
     """
-    # On import OpenVINO tells its makers so, over the network; without this package it has a silent stand-in.
+    # On import, OpenVINO reports to its makers over the network; without this package it does not.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None is how to say "not to be found"
     try:
         import openvino
-    except Exception as error:  # a library for another system raises what it likes
+    except Exception as error:  # a library for another system may raise anything
         raise missing(asked_by, "openvino", error) from error
     return openvino
 
 
 def converted(network: nn.Module, spec: ModelSpec, *, with_place: bool = True) -> Any:
-    """The network, float32, as OpenVINO's own kind of model."""
+    """Convert the network, float32, to OpenVINO's own model."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter, on torch's internals
+        warnings.simplefilter("ignore")  # warnings of the converter about torch's internals
         return library().convert_model(trace(network, spec, with_place=with_place))
 
 
 def runner(model: Any, precision: Precision, threads: int) -> Run:
-    """A model, or the path of one, ready to run."""
+    """Load a model, or the path of one, to run it."""
     hints = {
-        # Without it OpenVINO takes bfloat16 wherever the CPU has it, at an error of 3e-3.
+        # Without this hint OpenVINO uses bfloat16 on every CPU that has it, with an error of 3e-3.
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
@@ -71,7 +71,7 @@ def runner(model: Any, precision: Precision, threads: int) -> Run:
     compiled = library().Core().compile_model(model, "CPU", hints)
 
     def run(given: Sequence[Tensor]) -> Tensor:
-        # Graphs take float32; what is computed within is the hint's business.
+        # Graphs take float32; the hint decides the precision inside.
         return torch.from_numpy(compiled([tensor.float().contiguous().numpy() for tensor in given])[0].copy())
 
     return run
@@ -84,7 +84,7 @@ class OpenVino:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        return ("fp32", "bf16") if has_fast_bf16() else ("fp32",)  # elsewhere it would compute in float32 without a word
+        return ("fp32", "bf16") if has_fast_bf16() else ("fp32",)  # other CPUs would silently compute in float32
 
     def versions(self) -> dict[str, str]:
         library()

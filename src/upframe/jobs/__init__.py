@@ -1,9 +1,9 @@
-"""Plan and carry out jobs: all that a door (command line, Python, server, cluster) calls. A door imports this package alone.
+"""Plan and carry out jobs. A door (command line, Python, server, cluster) imports this package and nothing below it.
 
     planned = jobs.plan(["holiday/"], "large/", JobOptions(target=Target(scale=2)))
     report = jobs.run(planned, on_event=print)
 
-The names below are loaded on first use, so that a door that only shows its help loads nothing.
+Each name below is loaded on first use, so that a door that only shows its help loads nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events while a job runs, and its report."""
+"""Events of a running job, and the report at its end."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from upframe.models.spec import Precision
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened, for progress bars and JSON lines."""
+    """One event of a job, for progress bars and JSON lines."""
 
     event: Literal["start", "progress", "notice", "video", "done", "skipped", "failed"]
     input: Path
     data: dict[str, Any] = field(default_factory=dict)
     """JSON-ready."""
     error: UpframeError | None = None
-    """Of "failed": what `data` says in words."""
+    """For "failed": the error that `data` describes."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one input ended."""
+    """Result of one input."""
 
     input: Path
     status: Literal["written", "skipped", "failed"]
@@ -36,13 +36,13 @@ class Outcome:
     """(height, width) of the output."""
     model: str | None = None
     engine: str | None = None
-    """The engine that ran the network, a name of `engines.ENGINES`; None where nothing ran."""
+    """The engine that ran the network, a name of `engines.ENGINES`; None if no network ran."""
     precision: Precision | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """How all inputs of a job ended, in order."""
+    """Results of all inputs of a job, in order."""
 
     outcomes: tuple[Outcome, ...]
     seconds: float
@@ -52,7 +52,8 @@ class Report:
 
     @property
     def error(self) -> UpframeError | None:
-        """Why the whole job failed: an only input's own error, or BatchError naming how many failed."""
+        """Error of the whole job: the input's own error if there is only one input, else a BatchError with the number of
+        failures."""
         failed = self.of("failed")
         if not failed:
             return None
@@ -63,7 +64,7 @@ class Report:
 
 
 def error_data(error: UpframeError | None) -> dict[str, Any]:
-    """The data of the event "failed"."""
+    """Data of the event "failed"."""
     if error is None:
         return {}
     return {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}

@@ -1,4 +1,4 @@
-"""One picture of a job: an animation or a document with pages counts as one."""
+"""One picture of a job. An animation, and a document with pages, is one picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOSSY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class ImageItem:
-    """One picture and the plan for it, an `Item`."""
+    """An `Item`: one picture and its plan."""
 
     input: Path
     output: Path
@@ -48,10 +48,10 @@ class ImageItem:
     """Name or path of the model."""
     model_sha256: str
     native: int
-    """The enlargement where the target asks for none."""
+    """Enlargement if the target states none."""
     notices: tuple[Notice, ...]
     skip: bool = False
-    """The output is there already, and verified."""
+    """Whether the output already exists and is verified."""
     is_unit = True
 
     @property
@@ -106,7 +106,7 @@ class ImageItem:
         return Made(up.engine.name, up.engine.precision, late)
 
     def tidy(self) -> None:
-        """A picture is written in one go: nothing is left beside it."""
+        """Do nothing: a picture is written in one step and leaves no other files."""
 
     def _tell_progress(self, work: Work, frame: int, done: int, total: int) -> None:
         work.tell(Event("progress", self.input, {"done": round((frame + done / total) / self.frames, 4)}))
@@ -116,7 +116,7 @@ class ImageItem:
         return Upscaler(model, options, engine=model_choice.engine(model, options.engine))
 
     def _look(self) -> bool:
-        """Compare what is at the output with the plan."""
+        """Compare the existing output with the plan."""
         if not self.output.is_file():
             raise UsageError(self.output, "exists and is not a file", "choose another output")
         there = probe(self.output, limits=_NO_LIMIT)
@@ -130,12 +130,12 @@ class ImageItem:
 
 
 def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOptions) -> ImageItem:
-    """Decide how a picture is made, from its header.
+    """Plan a picture from its header.
 
     Raises:
-        InputError: when it cannot be read.
-        UsageError: for an output that cannot be made, or is something else.
-        ModelError: when the model cannot be loaded.
+        InputError: if the picture cannot be read.
+        UsageError: if the output cannot be made, or a different file has its name.
+        ModelError: if the model cannot be loaded.
     """
     with open_image(found.path, options) as source:
         info, metadata, notices = source.info, source.metadata, source.notices
@@ -163,13 +163,13 @@ def open_image(path: Path, options: JobOptions) -> ImageSource:
 
 
 def estimated_file_bytes(item: ImageItem) -> int:
-    """Rough size of the output file, on the high side for photographs."""
+    """Estimate the bytes of the output file, rather too many for photographs."""
     raw = item.size[0] * item.size[1] * item.plan.channels * item.plan.dtype.itemsize * item.frames
     return int(raw * _FILE_SHARE.get(item.plan.format, _LOSSY_SHARE)) + 65_536
 
 
 def estimated_memory_bytes(item: ImageItem, up: Upscaler) -> int:
-    """Rough peak memory the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
+    """Estimate the peak memory that the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
     height, width = item.info.size
     core_h, core_w = up.tile_px((height, width))
     around = 2 * (up.halo_px + up.options.blend)

@@ -1,4 +1,4 @@
-"""The items of a plan: the protocol that pictures and videos share, and the rules about their outputs, kept once."""
+"""The items of a plan: the protocol that pictures and videos share, and the common rules about existing outputs."""
 
 from __future__ import annotations
 
@@ -39,43 +39,43 @@ class VideoFacts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How one item is going to be made, with rough figures of memory and disk."""
+    """How one item will be made, with estimates of memory and disk room."""
 
     input_size: tuple[int, int]
     """(height, width)."""
     format: str
-    """Of the output; for a video its container, codec and pixel format."""
+    """Format of the output; for a video its container, codec and pixel format."""
     frames: int
-    """Frames or pages that are read."""
+    """Number of frames or pages that are read."""
     engine: str
     """The engine that runs the network, a name of `engines.ENGINES`."""
     precision: Precision
     tile: tuple[int, int]
-    """Core (height, width) of the tiles that frames are cut into."""
+    """Core (height, width) of the tiles of a frame."""
     window: int | None
-    """Frames that the network sees at once; None for one that takes single frames."""
+    """Number of frames that the network sees at once; None for a network that takes single frames."""
     memory_bytes: int
-    """Peak memory: of a network for clips of the whole process, else what rendering roughly adds."""
+    """Estimated peak memory: of the whole process for a video network, else the part that rendering adds."""
     file_bytes: int
-    """Size of the output, on the high side."""
+    """Estimated bytes of the output, rather too many."""
     video: VideoFacts | None = None
     """None for a picture."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """How an output came about."""
+    """Facts about a rendered output."""
 
     engine: str
     """A name of `engines.ENGINES`."""
     precision: Precision
     notices: tuple[Notice, ...]
-    """Those that only came up on the way."""
+    """Notices that arose during rendering."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """With what an item is rendered."""
+    """Options and callbacks for rendering an item."""
 
     runner: Runner
     tell: Callable[[Event], None]
@@ -83,7 +83,7 @@ class Work:
 
 
 class Item(Protocol):
-    """One input and the plan for it: facts that can be pickled, and all that a job asks of it."""
+    """One input and its plan: facts that can be pickled, and the methods that a job calls."""
 
     @property
     def input(self) -> Path: ...
@@ -106,33 +106,33 @@ class Item(Protocol):
 
     @property
     def model_sha256(self) -> str:
-        """Which file the model was when this was planned."""
+        """SHA-256 of the model's weights file at planning."""
         ...
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """Losses that are known before anything is computed."""
+        """Losses known before anything is computed."""
         ...
 
     @property
     def skip(self) -> bool:
-        """Whether the output is there already, and verified."""
+        """Whether the output already exists and is verified."""
         ...
 
     @property
     def is_unit(self) -> bool:
-        """Whether it is one unit of work for a runner; else it divides itself into units."""
+        """Whether the item is one unit of work for a runner; otherwise the item divides itself into units."""
         ...
 
     def estimate(self, options: JobOptions) -> Estimate:
-        """How it is going to be made."""
+        """Describe how the item will be made."""
         ...
 
     def is_done(self, options: JobOptions) -> bool:
-        """Whether the output is there already: then the item is skipped. A damaged one is made again.
+        """Whether the output already exists, so that the item is skipped. A damaged output does not count.
 
         Raises:
-            UsageError: when something else stands at that name, or the result of an older input.
+            UsageError: if a different file has that name, or the output was made before the input last changed.
         """
         ...
 
@@ -140,7 +140,7 @@ class Item(Protocol):
         """Make the output.
 
         Raises:
-            UpframeError: when it cannot be made; nothing is at its name then that was not there before.
+            UpframeError: if the output cannot be made; a file that had its name before is unchanged.
         """
         ...
 
@@ -150,11 +150,11 @@ class Item(Protocol):
 
 
 def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
-    """Render an item; whatever goes wrong with it is in the outcome.
+    """Render an item; the outcome holds any error.
 
     Raises:
-        Cancelled: when that was asked for.
-        BrokenPipeError: when nobody listens to events any more.
+        Cancelled: if the job was cancelled.
+        BrokenPipeError: if the reader of events has gone.
     """
     start = time.perf_counter()
     try:
@@ -182,11 +182,11 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
 
 # Outputs that are there already ---------------------------------------------------------------------------------------
 def is_taken(output: Path, source: Path) -> bool:
-    """Whether something is at `output` already.
+    """Whether `output` already exists.
 
     Raises:
-        UsageError: if it is the input itself, by this or another name.
-        OutputError: if the system cannot even look.
+        UsageError: if `output` is the input itself, under this or another name.
+        OutputError: if the system cannot tell.
     """
     try:
         if not output.exists():
@@ -200,15 +200,15 @@ def is_taken(output: Path, source: Path) -> bool:
 
 
 def is_done(output: Path, source: Path, look: Callable[[], bool], *, begins_like: Callable[[bytes], bool]) -> bool:
-    """Whether an output that is there is the one planned, and whole: the rule of all items.
+    """Whether the existing output is the planned one and complete. One rule for all items.
 
     Args:
-        look: Compares it with the plan: raises UsageError for something else and InputError for what cannot be read; says
-            whether it is whole.
+        look: Compares the existing output with the plan and returns whether it is complete. Raises UsageError for a different
+            file and InputError for an unreadable one.
         begins_like: Whether the first bytes of a file are those of the planned format.
 
     Raises:
-        UsageError: when something else stands at that name, or the result of an older input.
+        UsageError: if a different file has that name, or the output was made before the input last changed.
     """
     try:
         is_whole = look()
@@ -216,7 +216,7 @@ def is_done(output: Path, source: Path, look: Callable[[], bool], *, begins_like
         if _is_wreck(output, begins_like):
             return False
         raise something_else(output, error.happened) from error
-    # A camera with a wrong clock makes inputs of the future; they are no newer than what was made of them.
+    # A camera with a wrong clock writes times in the future; inputs with such times do not count as newer than their outputs.
     if is_whole and output.stat().st_mtime < source.stat().st_mtime <= time.time():
         advice = "use `overwrite` to make it again or choose another name"
         raise UsageError(output, "exists and is older than the input", advice)
@@ -224,11 +224,11 @@ def is_done(output: Path, source: Path, look: Callable[[], bool], *, begins_like
 
 
 def something_else(output: Path, what: str) -> UsageError:
-    return UsageError(output, f"exists and is something else ({what})", "use `overwrite` to replace it or choose another name")
+    return UsageError(output, f"exists and is a different file ({what})", "use `overwrite` or choose another name")
 
 
 def _is_wreck(output: Path, begins_like: Callable[[bytes], bool]) -> bool:
-    """Whether an unreadable file is what an interrupted attempt of some tool left: empty, zeros, or a part."""
+    """Whether an unreadable file is the rest of an interrupted attempt of some tool: empty, zeros, or a part."""
     try:
         with output.open("rb") as file:
             head = file.read(SNIFF_BYTES)
@@ -240,10 +240,10 @@ def _is_wreck(output: Path, begins_like: Callable[[bytes], bool]) -> bool:
 # Folders --------------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """`folder`, made with its parents; those that were made are removed again if nothing comes of it.
+    """Make `folder` and its parents; if the block raises, remove those that were made.
 
     Raises:
-        OutputError: if it cannot be made.
+        OutputError: if the folder cannot be made.
     """
     made: list[Path] = []
     try:
@@ -256,7 +256,7 @@ def made_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # another item's output is in it by now
+        with contextlib.suppress(OSError):  # another item has written its output there
             for one in reversed(made):
                 one.rmdir()
         raise

@@ -1,7 +1,8 @@
-"""Which model serves which enlargement, and the networks that this process holds.
+"""Choose the model for an enlargement, and keep the networks that this process has loaded.
 
-Plans and tasks name models; whoever renders asks here for the network. Each is loaded once per process and the latest few
-are kept. Engines, which may hold a device's memory, belong to the thread that asked for them until it releases them.
+Plans and tasks name models; rendering code gets the network here. Each network is loaded once per process, and the last few
+used are kept. Engines may hold device memory. An engine belongs to the thread that asked for it until that thread calls
+`release`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _Key = tuple[str, str | None, str]
 
 
 class _Networks:
-    """Models by name, each loaded once; the ones used last are kept."""
+    """Models by name, each loaded once; the last few used are kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,7 +47,7 @@ class _Networks:
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        key = (name, os.environ.get(USER_FOLDER_VARIABLE), os.getcwd())  # what a name may depend on  # noqa: PTH109
+        key = (name, os.environ.get(USER_FOLDER_VARIABLE), os.getcwd())  # noqa: PTH109 (a name may depend on all three)
         with self._lock:
             if key in self._loaded:
                 model, stamp = self._loaded[key]
@@ -62,7 +63,7 @@ class _Networks:
 
 
 def _stamp(source: str | None) -> _Stamp | None:
-    """Size and time of a weights file, which show whether it is still the one that was read; None where they are not known."""
+    """Size and modification time of a weights file, which show whether it has changed since it was read; None if unknown."""
     try:
         status = os.stat(source or "")  # noqa: PTH116 (the source is text)
     except OSError:
@@ -74,14 +75,14 @@ _NETWORKS = _Networks()
 
 
 def network(name: str, *, sha256: str | None = None) -> Model:
-    """The model of that name, loaded once per process.
+    """Load the model of that name, once per process.
 
     Args:
-        sha256: Of its weights file, if it has to be a certain one.
+        sha256: Required hash of its weights file; None accepts any.
 
     Raises:
         UsageError, ModelError: as `models.registry.load`.
-        ModelError: when the file is another one than `sha256` says.
+        ModelError: if the file has another hash than `sha256`.
     """
     model = _NETWORKS.get(name)
     if sha256 is not None and model.sha256 != sha256:
@@ -90,7 +91,8 @@ def network(name: str, *, sha256: str | None = None) -> Model:
 
 
 def keep(model: Model) -> str:
-    """A name for a model that was built in this process, for as long as the caller holds it. No other process knows it."""
+    """Name a model that was built in this process. The name is valid while the caller holds the model, and in this process
+    alone."""
     return _NETWORKS.keep(model)
 
 
@@ -104,17 +106,17 @@ _ENGINES = _Engines()
 
 
 def engine(model: Model, options: EngineOptions) -> Engine:
-    """The engine for single pictures, made once for this thread until `release`.
+    """Return the engine for single pictures; each thread makes it once until `release`.
 
     Raises:
-        UsageError: for a device, precision or engine that the model cannot be run with.
-        ResourceError: for a device that is not there.
+        UsageError: if the model cannot run with this device, precision or engine.
+        ResourceError: if this machine does not have the device.
     """
     return _kept_engine(model, options, make_engine)
 
 
 def clip_engine(model: Model, options: EngineOptions) -> TorchEngine:
-    """`engine` for networks that take clips.
+    """Like `engine`, for networks that take clips.
 
     Raises:
         UsageError, ResourceError: as `engine`.
@@ -135,7 +137,7 @@ def _kept_engine(model: Model, options: EngineOptions, make: Callable[[Model, En
 
 
 def release() -> None:
-    """Give back what the engines of this thread hold."""
+    """Release the memory that the engines of this thread hold."""
     _ENGINES.made.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -144,7 +146,7 @@ def release() -> None:
 # Choice ---------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Enlargement:
-    """The size of one output, and the model that reaches it."""
+    """The size of one output, and the model that makes it."""
 
     size: tuple[int, int]
     """(height, width) of the output."""
@@ -152,21 +154,21 @@ class Enlargement:
     """Name or path."""
     model_sha256: str
     model_label: str
-    """The name of the model in names of outputs."""
+    """Name of the model in output names."""
     scale_label: str
-    """The enlargement in names of outputs."""
+    """Enlargement in output names."""
     native: int
-    """The enlargement where the target asks for none."""
+    """Enlargement if the target states none."""
     notices: tuple[Notice, ...]
-    """Whether a part of the enlargement is done by resampling."""
+    """Whether resampling does a part of the enlargement."""
 
 
 class ModelChoice:
-    """Which model serves which enlargement in one job.
+    """Choose the model for each enlargement of a job.
 
     Raises:
-        UsageError: when no model is named for a task that no shipped model does, or the named one is for another task.
-        ModelError: when it cannot be loaded.
+        UsageError: if no model is named and upframe ships none for the task, or if the named model is for another task.
+        ModelError: if the model cannot be loaded.
     """
 
     def __init__(self, options: JobOptions) -> None:
@@ -174,12 +176,12 @@ class ModelChoice:
         self._given = None if str(options.model).lower() == "photo" else options.model
         if self._given is None and self._task != "upscale":
             advice = "pass weights for it: `model='PATH'`; `upframe models list` names the networks"
-            raise OptionError("task", self._task, "no model for it is shipped", advice)
+            raise OptionError("task", self._task, "upframe ships no model for this task", advice)
         self.native = DEFAULT_SCALE if self._given is None else self._get(str(self._given)).spec.scale
-        """The enlargement when none is asked for: that of the model the user chose, or of the default one."""
+        """Enlargement if the target states none: that of the model that the user chose, or of the default model."""
 
     def enlarge(self, size: tuple[int, int], subject: Path) -> Enlargement:
-        """The output of a picture of `size` (height, width)."""
+        """Choose the output of a picture of `size` (height, width)."""
         made = self._target.size_for(size, native=self.native)
         factor = max(made[0] / size[0], made[1] / size[1])
         name = self._name_for(factor)
@@ -192,7 +194,7 @@ class ModelChoice:
         return Enlargement(made, name, model.sha256, _label(model), self._target.label(scale), self.native, notices)
 
     def usual_labels(self) -> tuple[str, str]:
-        """Model and enlargement in names of outputs where no size is asked for."""
+        """Model and enlargement in output names if the target states no size."""
         return _label(self._get(self._name_for(self.native))), self._target.label(self.native)
 
     def _name_for(self, factor: float) -> str:
@@ -206,8 +208,8 @@ class ModelChoice:
 
 
 def _label(model: Model) -> str:
-    """How a model is called in output names; the scale is omitted, since the name says the real one.
+    """Name of a model in output names, without its scale: output names give the actual enlargement.
 
-    The name of a weights file's card is the work of a stranger: nothing in it may lead to another folder.
+    The name in the card of a weights file is untrusted: it must not lead to another folder.
     """
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"-x\d+$", "", model.name)).strip(".-") or "model"

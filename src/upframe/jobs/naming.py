@@ -1,8 +1,8 @@
-"""Which files a job takes and what its outputs are called and measure: rules without pixels.
+"""Rules for the input files of a job and the names of its outputs. No pixels are read.
 
-Names: beside the input an output is `{stem}_{model}_x{scale}{ext}`; in another folder, and for the files of a folder, it
-keeps its name. Two inputs that would make one output (`a.png` and `a.jpg` as PNG, or `A.png` and `a.png` on a disk that
-ignores case) never overwrite each other: the later one keeps its extension in the name, `a.jpg.png`.
+Names: beside the input an output is `{stem}_{model}_x{scale}{ext}`; in another folder, or if the input is a folder, it keeps
+the input's name. Two inputs with one output name (`a.png` and `a.jpg` as PNG, or `A.png` and `a.png` on a disk that ignores
+case) never overwrite each other: the later output keeps its input's extension, `a.jpg.png`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from upframe.media.image.files import is_image_name, iter_files, natural_key
 from upframe.media.image.formats import FORMATS, UNSUPPORTED, format_of_name
 from upframe.media.names import is_video_name
 
-NAME_BYTES = 255  # of one path component, on every common file system
+NAME_BYTES = 255  # bytes of one path component, on every common file system
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Found:
 
     path: Path
     relative: Path
-    """Below the folder it was found in; the bare name for a file that was named."""
+    """Path below the folder that the user named; the bare name for a file that the user named."""
     from_folder: Path | None
-    """The folder the user named, if the file was found in one."""
+    """The folder that the user named, if the file was found in one."""
     error: InputError | None = None
-    """An error that is known already: an empty folder, a pattern that matches nothing."""
+    """An error found while listing: an empty folder, a pattern that matches nothing."""
 
 
 def find_inputs(
@@ -48,17 +48,17 @@ def find_inputs(
     exclude: Sequence[str] = (),
     is_clip: Callable[[Path], bool] = lambda folder: False,
 ) -> list[Found]:
-    """The files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
+    """List the files that `inputs` (files, folders, glob patterns) mean, each once, in natural order within a folder.
 
-    Files in `output` are left out where it lies inside an input folder: they are results, not inputs. A folder or
-    pattern without images is an input with an error, so that it does not stop the others.
+    If `output` lies inside an input folder, its files are skipped: they are results, not inputs. A folder or pattern without
+    images becomes an input with an error, so that it does not stop the others.
 
     Args:
         include, exclude: Globs on names, or on paths below a folder.
         is_clip: Whether a folder is one input: a clip, whose frames lie in it.
 
     Raises:
-        InputError: if there is nothing at all, or the only input is a folder or pattern without images.
+        InputError: if `inputs` is empty, or the only input is a folder or pattern without images.
         UsageError: if the output is an input folder.
     """
     found: list[Found] = []
@@ -77,7 +77,7 @@ def find_inputs(
         raise found[0].error
     once: dict[Path, Found] = {}
     for one in found:
-        # By name and not by inode: a hard or symbolic link is asked for under its own name.
+        # By name and not by inode: the user asks for a hard or symbolic link under its own name.
         once.setdefault(Path(os.path.abspath(one.path)), one)  # noqa: PTH100 (resolve would follow the link)
     return list(once.values())
 
@@ -99,7 +99,7 @@ def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequen
             found.append(Found(path, Path(path.name), None))
     if not found:
         raise InputError(
-            str(given), "no images are left of it", "check `include` and `exclude`, or use `recursive` for folders"
+            str(given), "the filters leave no images", "check `include` and `exclude`, or use `recursive` for folders"
         )
     return found
 
@@ -133,19 +133,19 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     """Refuse an output that cannot take these inputs.
 
     Raises:
-        UsageError: for several inputs into one file, or a file where a folder is needed.
+        UsageError: if several inputs have one output file, or a file has the name of a folder that is needed.
     """
     if output is None:
         return
     if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
-        raise UsageError(output, "exists and is neither a folder nor called like an image or a video", "choose another output")
+        raise UsageError(output, "exists and is neither a folder nor an image or video", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
     if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
         raise UsageError(output, "is a file, and there are several inputs", "give a folder")
 
 
 def names_a_file(output: Path) -> bool:
-    """Whether an output that is not there yet means a file: it ends like an image or a video, if only of a foreign format."""
+    """Whether an output that does not exist yet means a file: its extension is that of an image or a video, writable or not."""
     if not output.suffix:
         return False
     known = format_of_name(output.suffix) is not None or is_video_name(output)
@@ -153,7 +153,7 @@ def names_a_file(output: Path) -> bool:
 
 
 def _kind(extension: str) -> str | None:
-    """One word for all spellings of a format or container."""
+    """Return one word for all spellings of a format or container."""
     return format_of_name(extension) or extension.lower().lstrip(".")
 
 
@@ -161,9 +161,9 @@ class Namer:
     """Chooses output paths, no two alike.
 
     Args:
-        template: For names; None leaves it to where the output goes.
-        made: What is done to the inputs, as in `FOLDER_upscaled`.
-        with_scale: Whether the scale is told in names: not where nothing is enlarged.
+        template: Template of names; None chooses names by the place of the output.
+        made: Ending of new folders, as in `FOLDER_upscaled`.
+        with_scale: Whether names contain the scale; False if nothing is enlarged.
     """
 
     def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
@@ -177,21 +177,21 @@ class Namer:
         if template is not None:
             check_template(template)
             if self.is_file:
-                raise OptionError("name", template, f"contradicts the output file {output}", "drop one of them")
+                raise OptionError("name", template, f"contradicts the output file {output}", "remove one of them")
 
     def wanted_format(self, asked: str | None) -> str | None:
-        """The format asked for, as an option or by the name of the output file, which must not contradict each other."""
+        """The format that the option or the name of the output file states; the two must not contradict each other."""
         if not self.is_file or self.output is None:
             return asked
         if asked is not None and _kind(asked) != _kind(self.output.suffix):
-            raise OptionError("format", asked, f"contradicts the output name {self.output.name}", "drop one of them")
+            raise OptionError("format", asked, f"contradicts the output name {self.output.name}", "remove one of them")
         return self.output.suffix
 
     def choose(self, found: Found, extension: str, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
-        """Where this input's output goes, and what had to be changed about its name.
+        """Choose the output path of this input, and report changes to its name as notices.
 
         Args:
-            extension: With its dot, of the format that will really be written, spelt as the user spelt it.
+            extension: Extension of the format that will be written, with its dot and in the user's spelling.
         """
         folder, stem = self._place(found, model, scale)
         wanted, longer = stem + extension, stem + found.path.suffix
@@ -210,7 +210,7 @@ class Namer:
         return path, notices
 
     def choose_folder(self, found: Found, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
-        """Where the frames of this clip go: the output itself if one is named, else a folder beside the input."""
+        """Choose the folder for the frames of this clip: the output if the user names one, else a folder beside the input."""
         if self.output is not None and found.path.is_dir():
             return self.output, []
         if self.output is None and found.path.is_dir():
@@ -219,14 +219,14 @@ class Namer:
         return self.choose(found, "", model=model, scale=scale)
 
     def reserve(self, found: Found, asked: str | None, *, model: str, scale: str) -> None:
-        """Keep the name that this input, which cannot be read now, would most likely have had."""
+        """Reserve the most likely output name of an input that cannot be read now."""
         wanted, named = self.wanted_format(asked), format_of_name(found.path.suffix) if found.path.suffix else None
         is_kept = is_video_name(found.path) or (named is not None and FORMATS[named].writable)
         own = found.path.suffix if is_kept else ".png"
         self.choose(found, own if wanted is None else f".{wanted.lstrip('.')}", model=model, scale=scale)
 
     def _place(self, found: Found, model: str, scale: str) -> tuple[Path, str]:
-        """Folder and stem of the output, before its extension."""
+        """Folder and stem of the output, without its extension."""
         if self.is_file and self.output is not None:
             return self.output.parent, self.output.stem
         template = self._template
@@ -238,7 +238,7 @@ class Namer:
             folder = top.with_name(f"{top.name}_{self._made}") / found.relative.parent
             template = template or "{stem}"
         else:
-            # A clip may be given as `.` or end in one: its folder has the name.
+            # A clip may be `.` or end in it: its resolved folder has the name.
             folder = found.path.resolve().parent if found.path.is_dir() else found.path.parent
             template = template or self._beside
         stem = found.path.resolve().name if found.path.is_dir() else found.path.stem
@@ -246,12 +246,12 @@ class Namer:
 
 
 def _key(path: Path) -> str:
-    """Equal for two paths that some file system takes for one: Unicode normal form and case do not count."""
+    """A key that is equal for two paths that some file system treats as one: it ignores case and Unicode normal form."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _fitting(name: str, extension: str) -> str:
-    """`name`, or if it is too long for a file system its beginning, made unique by a hash of the whole."""
+    """`name`, or, if that is too long for a file system, its beginning and a hash of the whole name."""
     if len(os.fsencode(name)) <= NAME_BYTES:
         return name
     tail = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{extension}"

@@ -1,4 +1,4 @@
-"""Everything a job can be told. Options check themselves: a bad value raises `OptionError`, which names the field."""
+"""All options of a job. They check themselves: a bad value raises `OptionError`, which names the field."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from upframe.upscaling.options import UpscaleOptions
 
 @dataclass(frozen=True)
 class Target:
-    """How large an output is to be; at most one of the ways may be given, `width` and `height` together being one."""
+    """Size of an output, stated in at most one way; `width` and `height` together are one way."""
 
     scale: float | None = None
     width: int | None = None
@@ -59,10 +59,10 @@ class Target:
             raise OptionError(given[1], getattr(self, given[1]), happened, "give one of them")
 
     def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
-        """Output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
+        """Compute the output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
 
         Args:
-            native: Enlargement where none is asked for: that of the network.
+            native: The network's enlargement, used if no size is stated.
         """
         return target_size(
             size,
@@ -75,7 +75,7 @@ class Target:
         )
 
     def label(self, native: int) -> str:
-        """The scale in an output's name: `4`, `2.5`, or the size that was asked for."""
+        """The scale in an output's name: `4`, `2.5`, or the stated size."""
         if self.width is not None and self.height is not None:
             return f"{self.width}x{self.height}"
         if self.width is not None:
@@ -93,51 +93,51 @@ class Target:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Everything the user decides about a video besides its size and model."""
+    """All options of a video besides its size and model."""
 
     codec: str | None = None
-    """Codec of the output by any common name; None keeps the input's where it can be written, else H.264."""
+    """Codec of the output by any common name; None keeps the input's codec if upframe can write it, else takes H.264."""
     crf: int | None = None
-    """Constant quality, lower is better; None is the codec's good default."""
+    """Constant quality, lower is better; None is the codec's default."""
     preset: str | None = None
-    """Speed against size, in the encoder's words; None is the codec's good default."""
+    """The encoder's preset, which trades speed for size; None is the codec's default."""
     pix_fmt: str | None = None
-    """Pixel format in FFmpeg's words; None is the nearest to the input's."""
+    """FFmpeg's name of the pixel format; None is the format nearest to the input's."""
     encoder: tuple[tuple[str, str], ...] = ()
-    """Further options of the encoder, key and value."""
+    """Further options of the encoder, as pairs of key and value."""
     odd: Odd = "pad"
-    """How odd frame sizes are handled where the pixel format needs even ones."""
+    """How to handle odd frame sizes if the pixel format needs even ones."""
     audio: bool = True
     """Whether audio tracks are copied."""
     subtitles: bool = True
     """Whether subtitles are copied."""
     start: Fraction | None = None
-    """Seconds after the first frame at which to begin."""
+    """Start time in seconds after the first frame."""
     end: Fraction | None = None
-    """Seconds after the first frame at which to stop."""
+    """End time in seconds after the first frame."""
     stream: int | None = None
-    """Index in the file of the video track; None is the one that players choose."""
+    """Index of the video track in the file; None is the track that players choose."""
     deinterlace: Deinterlace = "off"
-    """Whether whole frames are made of interlaced ones: "auto" only where they are marked."""
+    """Whether to deinterlace; "auto" deinterlaces only frames that are marked as interlaced."""
     on_bad_frame: OnBadFrame = "repeat"
-    """How damaged frames are handled."""
+    """How to handle damaged frames."""
     allow_truncated: bool = False
     """Whether a video that ends early is accepted."""
     rate: Fraction = DEFAULT_RATE
     """Frames per second of a folder of frames."""
     segment_frames: int | None = None
-    """Longest segment; None is chosen from the memory there is."""
+    """Frames of the longest segment; None chooses from free memory."""
     context: int | None = None
-    """Frames of context where a shot is divided; None is the network's."""
+    """Frames of context on each side where a shot is divided; None is the network's default."""
     cleaning: Cleaning | None = None
-    """How a network that cleans videos does so; None is the network's default."""
+    """Cleaning options of a network that cleans videos; None is the network's default."""
     restart: bool = False
     """Whether unfinished work is discarded instead of resumed."""
 
     def __post_init__(self) -> None:
         if self.codec is not None and codec_name(str(self.codec)) is None:
             raise OptionError(
-                "video.codec", self.codec, "is not a codec that can be written", f"use one of {', '.join(CODEC_NAMES)}"
+                "video.codec", self.codec, "is not a codec that upframe can write", f"use one of {', '.join(CODEC_NAMES)}"
             )
         if self.crf is not None:
             check_whole("video.crf", self.crf, least=0, most=MAX_CRF)
@@ -176,20 +176,20 @@ def _is_encoder_option(pair: object) -> bool:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Everything the user decides about a job besides its inputs and output."""
+    """All options of a job besides its inputs and output."""
 
     model: str | Path | None = None
-    """Name or weights file; None takes the shipped model that suits the enlargement."""
+    """Name or weights file; None chooses the shipped model for the enlargement."""
     task: Task = "upscale"
-    """The kind of work; the model has to be for it."""
+    """The kind of work; the model must be made for it."""
     target: Target = Target()
-    """How large the output is to be."""
+    """Size of the output."""
     upscale: UpscaleOptions = UpscaleOptions()
-    """How pictures and clips are cut and computed."""
+    """How to cut and compute pictures and clips."""
     format: str | None = None
     """Output format or extension; None keeps the input's."""
     quality: int | None = None
-    """1–100 for lossy formats; None is the format's own good default."""
+    """1–100 for lossy formats; None is the format's default."""
     name: str | None = None
     """Template of output names with {stem}, {model} and {scale}."""
     overwrite: bool = False
@@ -197,21 +197,21 @@ class JobOptions:
     strict: bool = False
     """Make every notice an error."""
     recursive: bool = False
-    """Whether sub-folders are looked into."""
+    """Whether sub-folders are searched."""
     include: tuple[str, ...] = ()
-    """Patterns: only files that match one are read."""
+    """Patterns: upframe reads only files that match one of them."""
     exclude: tuple[str, ...] = ()
-    """Patterns: files that match one are skipped."""
+    """Patterns: upframe skips files that match one of them."""
     allow_truncated: bool = False
-    """Whether damaged inputs are read as far as they go."""
+    """Whether upframe accepts inputs that end early."""
     first_frame: bool = False
-    """Take the first frame of an animation or the first page of a document instead of all."""
+    """Read only the first frame of an animation or the first page of a document."""
     limits: Limits = Limits()
-    """How large an input may be."""
+    """Limits on the size of an input."""
     video: VideoOptions = VideoOptions()
-    """How videos are read and written."""
+    """Options of videos."""
     as_clip: bool = False
-    """Take a folder as one clip whose frames lie in it. A video file as output implies it."""
+    """Treat a folder as one clip whose frames are its files. A video file as output implies this."""
 
     def __post_init__(self) -> None:
         if self.model is not None and not (isinstance(self.model, str | Path) and str(self.model)):
@@ -240,24 +240,24 @@ def _check_format(name: object) -> None:
         return
     if not isinstance(name, str) or container_name(name) is None:
         known = f"{writable_names()}, {', '.join(CONTAINER_NAMES)}"
-        raise OptionError("format", name, "is not a format that can be written", f"use one of {known}")
+        raise OptionError("format", name, "is not a format that upframe can write", f"use one of {known}")
 
 
 def check_template(template: object) -> None:
     """Refuse a template that makes no file name.
 
     Raises:
-        OptionError: naming what is wrong with it.
+        OptionError: if the template is invalid; the message gives the reason.
     """
     advice = "use {stem}, {model} and {scale}"
     if not isinstance(template, str):
-        raise OptionError("name", template, "is no template", advice)
+        raise OptionError("name", template, "is not a valid template", advice)
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
         if unknown := fields - {"stem", "model", "scale"}:
             raise OptionError("name", template, f"unknown field {{{min(unknown)}}}", advice)
         name = template.format(stem="stem", model="model", scale="4")
     except (ValueError, LookupError, AttributeError) as error:
-        raise OptionError("name", template, f"is no template ({error})", advice) from error
+        raise OptionError("name", template, f"is not a valid template ({error})", advice) from error
     if not name or "/" in name or os.sep in name:
-        raise OptionError("name", template, "has a path separator in it" if name else "is empty", advice)
+        raise OptionError("name", template, "contains a path separator" if name else "is empty", advice)

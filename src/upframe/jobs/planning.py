@@ -1,9 +1,9 @@
-"""From inputs to a plan: names, sizes, formats, models, and every loss that headers tell.
+"""Plan a job: names, sizes, formats, models, and every loss that headers show.
 
 Planning reads headers only, so that a bad option or a name clash stops a job before any pixel is computed.
 
-This module and `running` are not called after the functions they hold: the package exports these as `jobs.plan` and
-`jobs.run`, and a module of the same name would take their place once it is imported.
+This module and `running` do not have the names of their functions: the package exports those as `jobs.plan` and `jobs.run`, and
+importing a module of the same name would replace them.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ MADE: Mapping[Task, str] = {
     "denoise": "denoised",
     "interpolate": "interpolated",
 }
-"""The end of the names of output folders."""
+"""Ending of the names of output folders, by task."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a job is going to make. It can be pickled: models are named, not held."""
+    """The items of a job. A plan can be pickled: it names models and does not hold them."""
 
     items: tuple[Item, ...]
     failed: tuple[Outcome, ...]
-    """Inputs that cannot be done, known from their headers."""
+    """Inputs that cannot be processed, as their headers show."""
     options: JobOptions
-    """The options that the items were planned with, and are rendered with."""
+    """The options for planning and rendering the items."""
 
     def estimate(self, item: Item) -> Estimate:
-        """How one of the items is going to be made, with rough figures of memory and disk."""
+        """Describe how one of the items will be made, with estimates of memory and disk room."""
         return item.estimate(self.options)
 
 
 def plan(inputs: Iterable[str | Path], output: str | Path | None = None, options: JobOptions | None = None) -> Plan:
-    """Decide what will be made of `inputs`: files, folders and glob patterns.
+    """Plan the outputs of `inputs`: files, folders and glob patterns.
 
     Args:
         output: File or folder to write; None derives names beside the inputs.
 
     Raises:
-        InputError: when nothing is there to be done, or the only input is unusable.
-        UsageError: for options that contradict each other or the inputs, and under `strict` for any foreseen loss.
-        ModelError: when the model cannot be loaded.
+        InputError: if there is no input, or the only input is unusable.
+        UsageError: if options contradict each other or the inputs; under `strict` also for any predicted loss.
+        ModelError: if the model cannot be loaded.
     """
     options = options or JobOptions()
     place = None if output is None else Path(output)
@@ -81,7 +81,7 @@ def plan(inputs: Iterable[str | Path], output: str | Path | None = None, options
         except (InputError, OutputError) as error:
             failed.append(Outcome(one.path, "failed", error=error))
             if isinstance(error, InputError) and one.error is None:
-                # Its name is kept free: once the file is mended, a rerun must not find another input's output there.
+                # Its name is reserved: after the user repairs the file, a rerun must not find another input's output there.
                 model, scale = models.usual_labels()
                 names.reserve(one, options.format, model=model, scale=scale)
         except UsageError as error:
@@ -102,7 +102,7 @@ def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: J
     if found.error is not None:
         raise found.error
     if _may_be_video(found.path):
-        # Imported for videos only: a picture needs no video codec.
+        # imported for videos only: a picture needs no video codec
         from upframe.jobs.video.item import is_video, plan_video
 
         if is_video(found.path, options.video):
@@ -111,7 +111,7 @@ def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: J
 
 
 def _may_be_video(path: Path) -> bool:
-    """Whether an input may be a video: by its name, or if that says nothing, as with a pipe, by its first bytes."""
+    """Whether an input may be a video, by its extension; without one, as with a pipe, by its first bytes."""
     if path.is_dir() or is_video_name(path):
         return True
     if format_of_name(path.suffix) is not None or not path.is_file():
@@ -121,28 +121,28 @@ def _may_be_video(path: Path) -> bool:
 
 
 def _is_clip(folder: Path, output: Path | None, options: JobOptions) -> bool:
-    """Whether a folder is one clip: if the user says so, or a video is to be made and no video lies in it."""
+    """Whether a folder is one clip: the user asks for it, or the output is a video and no video lies in the folder."""
     if options.as_clip:
         return True
-    with contextlib.suppress(OSError):  # what cannot be listed is refused when it is read
+    with contextlib.suppress(OSError):  # a folder that cannot be listed is refused when it is read
         return _means_video(output, options.format) and not any(is_video_name(p) for p in folder.iterdir())
     return True
 
 
 def _means_video(output: Path | None, format: str | None) -> bool:
-    """Whether the output is to be a video, so that a folder given as input is its frames."""
+    """Whether the output is a video, so that an input folder holds its frames."""
     if format is not None:
         return container_name(format) is not None
     return output is not None and not output.is_dir() and is_video_name(output)
 
 
 def _refuse_changed_inputs(items: Iterable[Item], found: Iterable[Found]) -> None:
-    """Refuse a job that would overwrite one input with the result of another.
+    """Refuse a job that would overwrite one of its inputs with the output of another.
 
-    They meet when a job that overwrites is run again on all pictures of a folder, earlier results among them.
+    This happens if a job with `overwrite` runs again on all pictures of a folder that also holds earlier results.
     """
     inputs = {one.path.resolve() for one in found}
     for item in items:
         if not item.skip and item.output.resolve() in inputs:
-            advice = "leave it out or choose another output; inputs are never changed"
+            advice = "remove that input or choose another output; inputs are never changed"
             raise UsageError(item.output, f"is an input, and the output of {item.input}", advice)

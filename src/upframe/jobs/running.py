@@ -1,4 +1,4 @@
-"""Carry out a plan: each item becomes a verified file or a named failure; one bad item never stops the others."""
+"""Carry out a plan: each item becomes a verified file or a reported failure; a bad item never stops the others."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def run(
     cancel: threading.Event | None = None,
     runner: Runner | None = None,
 ) -> Report:
-    """Carry out a plan. Whatever happens to a single item is in the report.
+    """Carry out a plan. The report holds the result or error of each item.
 
     Args:
-        on_event: Called in this thread with all that happens.
-        runner: Who carries out pictures and segments of videos; None is this process.
+        on_event: Called in this thread with every event.
+        runner: Carries out pictures and segments of videos; None runs them in this process.
 
     Raises:
-        Cancelled: when `cancel` was set; finished outputs stay, the one at hand leaves nothing.
-        UsageError, ResourceError: for a device or precision that cannot be used; nothing was done then.
+        Cancelled: if `cancel` was set; finished outputs stay, an unfinished picture leaves no file.
+        UsageError, ResourceError: if the device or precision cannot be used; no item has been started then.
     """
     began = time.perf_counter()
     work = Work(runner or LocalRunner(), on_event or (lambda event: None), cancel)
@@ -55,14 +55,14 @@ def run(
 
 
 def _try_engines(plan: Plan) -> None:
-    """Make what runs pictures, so that a device or precision that cannot be used is known before anything is done."""
+    """Make the engine for pictures, so that a device or precision that cannot be used is refused before any item starts."""
     for item in plan.items:
         if item.is_unit and not item.skip:
             model_choice.engine(model_choice.network(item.model, sha256=item.model_sha256), plan.options.upscale.engine)
 
 
 def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
-    """The outcomes of all items in order, told as they come; neighbours that are units go to the runner together."""
+    """Yield the outcomes of all items in order and report each; consecutive items that are units go to the runner together."""
     for is_unit, group in itertools.groupby(plan.items, key=lambda item: item.is_unit and not item.skip):
         if is_unit:
             tasks = _told_of(group, plan.options, work)
@@ -81,7 +81,7 @@ def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
 
 @dataclass(frozen=True)
 class UnitTask:
-    """One unit of work: an item with all that it needs. It can be pickled."""
+    """One unit of work: an item and the options that it needs. It can be pickled."""
 
     item: Item
     options: JobOptions
@@ -90,10 +90,10 @@ class UnitTask:
 def render_unit(
     task: UnitTask, *, on_frame: Callable[[Event], None] | None = None, cancel: threading.Event | None = None
 ) -> Outcome:
-    """Render one item that is a unit of work, in whichever process; whatever goes wrong with it is in the outcome.
+    """Render one item that is a unit of work, in any process; the outcome holds any error.
 
     Args:
-        on_frame: Called with what happens meanwhile.
+        on_frame: Called with the events of the item.
 
     Raises:
         Cancelled: when `cancel` was set.
@@ -102,7 +102,7 @@ def render_unit(
 
 
 def _told_of(items: Iterable[Item], options: JobOptions, work: Work) -> Iterator[UnitTask]:
-    """Tasks for a runner, each told of as it is taken."""
+    """Yield tasks for a runner, and report each as it is taken."""
     for item in items:
         _tell_start(item, work)
         yield UnitTask(item, options)
@@ -127,14 +127,14 @@ def _told(done: Outcome, work: Work) -> Outcome:
 def upscale_file(
     source: str | Path, output: str | Path | None = None, *, options: JobOptions | None = None, **target: Any
 ) -> Outcome:
-    """Enlarge one file; the Python form of `upframe upscale`.
+    """Enlarge one file, as `upframe upscale` does.
 
     Args:
         output: File to write; None derives a name beside the input.
         target: Fields of `Target`, for instance `scale=2`.
 
     Raises:
-        UpframeError: when the output could not be made.
+        UpframeError: if the output cannot be made.
 
     Example:
         >>> upscale_file("photo.jpg", scale=2).output  # doctest: +SKIP

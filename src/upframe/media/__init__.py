@@ -1,4 +1,4 @@
-"""Files in and out: the only floor that touches the image codecs. `images` is its door; the rest is how.
+"""Read and write media files: the only layer that uses codecs.
 
 images      probe, ImageSource, read_pixels, and the names of the modules below that callers need
 formats     what each format can hold, and telling formats apart by content

@@ -1,4 +1,4 @@
-"""Lossy compression in memory and back: what JPEG files and low-bit-rate videos do to pictures, for training on it."""
+"""Compress and decompress pictures in memory: the damage of JPEG files and low-bit-rate videos, for training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RGB8 = NDArray[np.uint8]
 
 
 def jpeg_compressed(pixels: RGB8, *, quality: int) -> RGB8:
-    """`pixels` after a journey through a JPEG file, with colour at half resolution as nearly all JPEG files have it.
+    """Encode and decode `pixels` as JPEG, with chroma at half resolution, as in nearly all JPEG files.
 
     Args:
         pixels: (H, W, 3) RGB.
@@ -36,10 +36,10 @@ def jpeg_compressed(pixels: RGB8, *, quality: int) -> RGB8:
 
 
 def video_compressed(frames: RGB8, *, encoder: str, bit_rate: int, frame_rate: int = 1) -> RGB8:
-    """`frames` after a journey through a video file: real motion compensation, block edges and ringing.
+    """Encode and decode `frames` as a video: real motion compensation, block edges and ringing.
 
     Args:
-        frames: (T, H, W, 3) RGB, any size; odd sides are extended by a pixel for the codec and cut again.
+        frames: (T, H, W, 3) RGB, any size; odd sides are extended by a pixel for the codec and cropped afterwards.
         encoder: FFmpeg's name of an encoder or a format that MP4 holds: "libx264", "mpeg4", or "h264" for FFmpeg's first
             choice of H.264 encoders.
         bit_rate: Target of the video, in bits per second.
@@ -50,14 +50,14 @@ def video_compressed(frames: RGB8, *, encoder: str, bit_rate: int, frame_rate: i
 
     Raises:
         UsageError: if this build of FFmpeg has no such encoder.
-        VerifyError: if the decoder did not give every frame back.
+        VerifyError: if the decoder did not return every frame.
     """
     coded = encoded_mp4(frames, encoder=encoder, bit_rate=bit_rate, frame_rate=frame_rate)
     with av.open(io.BytesIO(coded), "r", format="mp4") as file:
         file.streams.video[0].codec_context.thread_count = 1
         decoded = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in file.decode(video=0)]
     if len(decoded) != len(frames):
-        raise VerifyError(f"{encoder} at {bit_rate} bit/s", f"gave {len(decoded)} of {len(frames)} frames back")
+        raise VerifyError(f"{encoder} at {bit_rate} bit/s", f"returned {len(decoded)} of {len(frames)} frames")
     height, width = frames.shape[1:3]
     return np.stack(decoded)[:, :height, :width]
 
@@ -91,8 +91,8 @@ def _add_stream(container: av.container.OutputContainer, encoder: str, frame_rat
         raise UsageError(
             f"encoder {encoder}", "this build of FFmpeg has no such encoder", "install PyAV's own wheel"
         ) from error
-    # x264's AVX-512 code gives other bits from run to run, even on one thread (measured with PyAV 18.1: one run in three to
-    # one in a hundred, by size; with the older instructions never, at the same speed). A training sample must replay.
+    # x264's AVX-512 code gives different bits from run to run, even on one thread (measured with PyAV 18.1: one run in three to
+    # one in a hundred, by size; with the older instructions never, at the same speed). Training samples must be reproducible.
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     options = {"x264-params": "asm=SSE4.2"} if library == "libx264" and is_x86 else {}
     stream = container.add_stream(encoder, rate=frame_rate, options=options)

@@ -1,8 +1,7 @@
-"""Frames, and where they come from and go to. No I/O here: `media` implements these protocols.
+"""Frames, and the protocols of their sources and sinks, which `media` implements. No I/O here.
 
 A photo is a source of one frame. A frame's pixels keep the depth of the file; `pixels` converts them to the network's
-[0, 1] floats. An output frame is handed to a sink as *row bands*, top to bottom, so that nobody has to hold a
-108-megapixel result whole.
+[0, 1] floats. A sink takes an output frame as *row bands*, top to bottom, so that a 108-megapixel result is never held whole.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ Alpha is straight (not premultiplied)."""
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture at its exact time."""
+    """One picture with its exact time."""
 
     pixels: Pixels
     time: Fraction = Fraction(0)
     """Seconds from the start of the source."""
     duration: Fraction | None = None
-    """Seconds it stays, where the file says so."""
+    """Duration in seconds, if the file states it."""
 
     @property
     def has_alpha(self) -> bool:
@@ -49,15 +48,15 @@ class MediaInfo:
     size: tuple[int, int]
     """(height, width) of the first frame after orientation is applied."""
     channels: int
-    """1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha: what frames will carry."""
+    """Channels of the frames: 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha."""
     dtype: np.dtype[Any]
-    """Depth that frames will carry: uint8, uint16 or float32."""
+    """Dtype of the frames: uint8, uint16 or float32."""
     frames: int = 1
     """Number of frames or pages."""
     animated: bool = False
     """Whether frames follow each other in time (GIF, APNG, animated WebP or AVIF), as opposed to pages."""
     notices: tuple[Notice, ...] = ()
-    """Losses already known from the header."""
+    """Losses known from the header."""
 
     @property
     def has_alpha(self) -> bool:
@@ -65,7 +64,7 @@ class MediaInfo:
 
 
 class Source(Protocol):
-    """Frames of one file. A context manager, iterated once."""
+    """Frames of one file: a context manager that can be iterated once."""
 
     info: MediaInfo
 
@@ -75,7 +74,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Takes frames and makes a file of them: whole after a clean exit, not there after an error."""
+    """Writes frames to a file: complete after a clean exit, absent after an error."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...

@@ -1,4 +1,4 @@
-"""Names and words of videos, as plain data: a door can check options with them before any codec is loaded."""
+"""Names for video options, as data: a door can check options before any codec is loaded."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Deinterlace = Literal["off", "auto", "bwdif", "yadif"]
 OnBadFrame = Literal["repeat", "skip", "fail"]
 
 ODD_POLICIES: tuple[Odd, ...] = ("pad", "crop", "444")
-"""How odd frame sizes are handled where the pixel format needs even ones."""
+"""How to handle odd frame sizes if the pixel format needs even ones."""
 DEINTERLACERS: tuple[Deinterlace, ...] = ("off", "auto", "bwdif", "yadif")
 BAD_FRAME_POLICIES: tuple[OnBadFrame, ...] = ("repeat", "skip", "fail")
-"""How damaged frames are handled."""
+"""How to handle damaged frames."""
 
 CODEC_NAMES = ("h264", "h265", "av1", "ffv1", "prores")
-"""Codecs that are written: the keys of `media.video.codecs.CODECS`."""
+"""Codecs that upframe writes: the keys of `media.video.codecs.CODECS`."""
 CONTAINER_NAMES = ("mp4", "mov", "mkv", "webm")
-"""Containers that are written: the keys of `media.video.codecs.CONTAINERS`."""
+"""Containers that upframe writes: the keys of `media.video.codecs.CONTAINERS`."""
 MAX_CRF = 63
 """The largest constant quality that any codec takes."""
 DEFAULT_RATE = Fraction(25)
-"""Frames per second of a folder of frames for which none is stated."""
+"""Default frames per second of a folder of frames."""
 MAX_RATE = 1000
 
 _VIDEO_SUFFIXES = frozenset((
@@ -42,19 +42,19 @@ _CONTAINER_ALIASES = {"m4v": "mp4", "qt": "mov", "matroska": "mkv", "mk3d": "mkv
 
 
 def is_video_name(path: str | Path) -> bool:
-    """Whether the name's extension belongs to a video format."""
+    """Whether the name has the extension of a video format."""
     return Path(path).suffix.lower() in _VIDEO_SUFFIXES
 
 
 def codec_name(name: str) -> str | None:
-    """The codec that is written, by any of its common names, including FFmpeg's names of decoders; None for others."""
+    """Find a codec that upframe writes by any of its common names, including FFmpeg's names of decoders; None for others."""
     lower = name.lower()
     found = _CODEC_ALIASES.get(lower, lower)
     return found if found in CODEC_NAMES else None
 
 
 def container_name(name: str) -> str | None:
-    """The container that is written, by its name or extension, with or without a dot; None for others."""
+    """Find a container that upframe writes by its name or extension, with or without a dot; None for others."""
     lower = name.lower().removeprefix(".")
     found = _CONTAINER_ALIASES.get(lower, lower)
     return found if found in CONTAINER_NAMES else None

@@ -1,1 +1,1 @@
-"""Pixels in, pixels out: tiles, flat borders, memory, images and clips."""
+"""Enlarge pixels: tiles, flat borders, memory, images and clips."""

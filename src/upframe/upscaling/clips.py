@@ -1,7 +1,7 @@
-"""ClipUpscaler: the frames of one shot in, larger frames out, for networks that look at many frames at once.
+"""ClipUpscaler: enlarge the frames of one shot with a network that looks at many frames at once.
 
-The whole segment is prepared once on whole frames (RealBasicVSR cleans it), then cut into tiles in space. All tiles go
-through time in step, so that a finished frame is blended and handed on while the others wait; no enlarged clip is held.
+The whole segment is prepared once on whole frames (RealBasicVSR cleans it), then cut into tiles in space. All tiles advance
+through time together: each finished frame is blended and yielded at once, so no enlarged clip is held.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from upframe.models.spec import Cleaning, ModelSpec
 from upframe.upscaling import memory, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
-CLIP_SHARE = 0.4  # of the memory available that the network may take; frames on their way and other programs need some
-WINDOWS = 4  # of a segment of a network with windows in time: what is lost in a crash, against context computed twice
-LEAST_FRAMES = 8  # a segment shorter than this gains nothing from a network that looks at many frames
-MOST_FRAMES = 100  # of a segment, whatever the memory: what is lost in a crash is at most that
+CLIP_SHARE = 0.4  # share of free memory that the network may use; frames in transit and other programs need the rest
+WINDOWS = 4  # frames of a segment with temporal windows: longer loses more in a crash, shorter computes more context twice
+LEAST_FRAMES = 8  # in a shorter segment, looking at many frames gains nothing
+MOST_FRAMES = 100  # most frames of a segment, for any memory: a crash loses at most these
 
 
 class ClipUpscaler:
-    """Runs one network for clips. Call it from one thread at a time.
+    """Runs one video network. Call it from one thread at a time.
 
     Args:
-        cleaning: How the segment is prepared; None is the network's default.
-        on_frame: Called after each frame with (frames done, frames in all) of the segment at hand.
-        cancel: When set, the next step of the network raises `Cancelled`.
+        cleaning: Cleaning options of the segment; None is the network's default.
+        on_frame: Called after each frame with (finished frames, all frames) of the current segment.
+        cancel: Once it is set, the next step of the network raises `Cancelled`.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class ClipUpscaler:
         cancel: threading.Event | None = None,
     ) -> None:
         if model.spec.window is None:
-            raise UsageError(model.spec.name, "a network for single pictures, not for clips", "use Upscaler")
+            raise UsageError(model.spec.name, "a network for single pictures, not for videos", "use Upscaler")
         if cleaning is not None and model.spec.preparation is None:
-            raise OptionError("video.cleaning", cleaning, f"{model.spec.name} does not clean", "leave it out")
+            raise OptionError("video.cleaning", cleaning, f"{model.spec.name} does not clean", "remove this option")
         self.model = model
         self.options = options or UpscaleOptions()
         _check_options(model.spec, self.options)
@@ -66,7 +66,7 @@ class ClipUpscaler:
         self.cancel = cancel
 
     def close(self) -> None:
-        """Give back the device's memory."""
+        """Release the device's memory."""
         del self.engine
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -84,10 +84,10 @@ class ClipUpscaler:
         size: tuple[int, int] | None = None,
         subject: str = "clip",
     ) -> Iterator[Pixels]:
-        """Enlarged frames `first` to `end` - 1 of a clip; the others are context.
+        """Yield the enlarged frames `first` to `end` - 1 of a clip; the others are context.
 
-        Of a network that interpolates: the frames between `first` and the one after it, and so on to the one between
-        `end` - 1 and the one after that. The frame after the last is taken to be the last again.
+        A network that interpolates yields the frame between `first` and its next frame, and so on, up to the frame between
+        `end` - 1 and its next frame. The last frame of the clip is its own next frame.
 
         Args:
             clip: (H, W, 3) uint8 or uint16 pixels, all of one size, of one shot.
@@ -97,8 +97,8 @@ class ClipUpscaler:
             (H', W', 3) pixels of the input's depth, in order.
 
         Raises:
-            ResourceError: when even the smallest tile does not fit into memory.
-            VerifyError: when the network makes values that are not finite.
+            ResourceError: if even the smallest tile does not fit into memory.
+            VerifyError: if the network makes values that are not finite.
         """
 
         def stop() -> None:
@@ -107,7 +107,7 @@ class ClipUpscaler:
 
         with contextlib.closing(self._frames(clip, first, len(clip) if end is None else end, size, subject)) as frames:
             while True:
-                with self.engine.before_each_step(stop):  # not around `yield`: the caller may use the network, too
+                with self.engine.before_each_step(stop):  # not around `yield`: the caller may use the network meanwhile
                     frame = next(frames, None)
                 if frame is None:
                     return
@@ -129,7 +129,7 @@ class ClipUpscaler:
             halo_px=self.halo_px,
             phase_px=self.model.spec.phase_px,
         )
-        begin = first if self.model.spec.task == "interpolate" else 0  # nothing else can be left out of what is context
+        begin = first if self.model.spec.task == "interpolate" else 0  # other networks need all of the context
         if self.options.as_published and self.model.spec.score_scheme is not None:
             whole = tiling.grid((height, width), core_px=(height, width), blend_px=0, halo_px=0)
             made_frames = self._as_published(prepared, subject)
@@ -142,7 +142,7 @@ class ClipUpscaler:
             frames = (tiling.blend(grid, scale, lambda tile: streams[tile].next()) for _ in range(begin, end))
         for number, bands in enumerate(frames, begin):
             if number < first:
-                for _ in bands:  # context: computed, since later frames rest on it, and dropped
+                for _ in bands:  # a frame of context: later frames depend on it; its result is dropped
                     pass
                 continue
             shown = bands if size is None or size == made else px.resize_bands(bands, made, size)
@@ -152,16 +152,16 @@ class ClipUpscaler:
                 self.on_frame(number - first + 1, end - first)
 
     def note(self, kind: str, subject: str, message: str) -> None:
-        """Say once for each subject that something was done in a lesser way."""
+        """Add a notice, once for each subject."""
         if not any(n.id == kind and n.subject == subject for n in self.notices):
             self.notices.append(Notice(kind, subject, message))
 
     def in_time(self, region: Tensor, *, keep: Keep, begin: int, longest: int | None = None) -> Iterator[Tensor]:
-        """Run the network on a region (1, T, C, h, w) of a prepared clip: frames (1, C, s·h, s·w), one by one.
+        """Run the network on a region (1, T, C, h, w) of a prepared clip and yield frames (1, C, s·h, s·w).
 
         Args:
-            begin: The first frame to make, of a network that interpolates.
-            longest: Most frames at once; None as the options say.
+            begin: First frame to make, for a network that interpolates.
+            longest: Most frames at once; None takes the number from the options.
         """
         spec, t = self.model.spec, region.shape[1]
         if spec.task == "interpolate":
@@ -180,7 +180,7 @@ class ClipUpscaler:
         return self.engine(clip, prepared=True, sigma=sigma)
 
     def _as_published(self, clip: Tensor, subject: str) -> Iterator[Tensor]:
-        """Frames (C, s·H, s·W) of a whole prepared clip, cut as the network's authors did."""
+        """Yield frames (C, s·H, s·W) of a whole prepared clip, cut as by the network's authors."""
         assert self.model.spec.score_scheme is not None
         try:
             for frame in self.model.spec.score_scheme(clip, self._run):
@@ -189,7 +189,7 @@ class ClipUpscaler:
             raise _no_memory(subject, "a tile of the published size", error) from error
 
     def windows(self, frames: int, *, longest: int | None = None) -> list[range]:
-        """The windows in time that a clip of `frames` frames is cut into."""
+        """Cut a clip of `frames` frames into temporal windows."""
         window = self.model.spec.window
         assert window is not None
         longest = longest or self.options.window or window.frames or frames
@@ -209,10 +209,10 @@ class ClipUpscaler:
 
     # What is cut into what ------------------------------------------------------------------------------------------------
     def choice(self, size: tuple[int, int], frames: int) -> memory.Choice:
-        """Choose how frames of `size` (height, width), in a segment of `frames`, are cut for the memory there is now.
+        """Choose tiles and windows for frames of `size` (height, width), in a segment of `frames`, that fit into the memory
+        free now.
 
-        The rule is that of `memory_plan.choose`, for `CLIP_SHARE` of the memory available on the device. What the user states
-        is taken.
+        The rule is that of `memory.choose`, for `CLIP_SHARE` of the free memory of the device. Choices of the user are kept.
         """
         tile = self.options.tile
         return memory.choose(
@@ -227,7 +227,7 @@ class ClipUpscaler:
         )
 
     def _budget(self) -> float:
-        """Bytes that the network may take."""
+        """Bytes that the network may use."""
         device = self.engine.device
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
         return CLIP_SHARE * free
@@ -237,17 +237,17 @@ class ClipUpscaler:
         return memory.Cutting(halo_px=self.halo_px, blend_px=self.options.blend, least_px=MIN_TILE_PX)
 
     def window_frames(self, size: tuple[int, int]) -> int | None:
-        """Frames that the network sees at once, in frames of `size`; None for one that takes the whole segment."""
+        """Number of frames of `size` that the network sees at once; None if it takes the whole segment."""
         window = self.model.spec.window
         assert window is not None
         return self.choice(size, WINDOWS * window.frames).window if window.frames is not None else None
 
     def segment_frames(self, size: tuple[int, int]) -> int:
-        """Longest segment for frames of `size` in the memory there is.
+        """Longest segment for frames of `size` that fits into free memory.
 
-        Of a network with windows in time it is some windows long, and its frames are held, not its features. Of one that
-        takes a whole segment it is as long as some choice of tile and kept features allows, within `LEAST_FRAMES` and
-        `MOST_FRAMES`. What is cut as published is not cut into segments.
+        For a network with temporal windows it is a few windows long: frames are held, not features. For a network that takes
+        whole segments it is the longest that some choice of tile and kept features allows, from `LEAST_FRAMES` to
+        `MOST_FRAMES`. A clip that is cut as published is not divided into segments.
         """
         window = self.model.spec.window
         assert window is not None
@@ -257,7 +257,7 @@ class ClipUpscaler:
         if at_once is not None:
             return WINDOWS * max(at_once - window.overlap, 1)
         budget = self._budget()
-        short, long = LEAST_FRAMES, MOST_FRAMES + 1  # `short` is taken, `long` is too long
+        short, long = LEAST_FRAMES, MOST_FRAMES + 1  # `short` fits, `long` does not
         while long - short > 1:
             middle = (short + long) // 2
             fits = self.choice(size, middle).memory_bytes <= budget
@@ -266,8 +266,8 @@ class ClipUpscaler:
 
 
 class _TileInTime:
-    """One tile of a clip, frame after frame. Where memory runs out it becomes its own halves and catches up; where it
-    cannot become smaller, its windows in time do."""
+    """One tile of a clip, frame by frame. If memory runs out, the tile is replaced by its halves, which recompute its earlier
+    frames. If it cannot become smaller, its temporal windows are halved."""
 
     def __init__(
         self, up: ClipUpscaler, clip: Tensor, tile: tiling.Tile, keep: Keep, window: int | None, begin: int, subject: str
@@ -307,16 +307,16 @@ class _TileInTime:
         return self._clip[..., rows.read_start : rows.read_end, columns.read_start : columns.read_end]
 
     def _is_smallest(self) -> bool:
-        """Whether halves of the tile would take no less: the network pads what it reads to its own least size."""
+        """Whether halving the tile would save nothing, because the network pads its input to a least size."""
         least = self._up.model.spec.size.minimum
         sides = zip((self._tile.rows.length, self._tile.columns.length), self._tile.read_size, strict=True)
         return all(length <= MIN_TILE_PX or read <= least for length, read in sides)
 
     def _shorten(self, error: OutOfMemoryError) -> None:
-        """Halve the windows in time.
+        """Halve the temporal windows.
 
         Raises:
-            ResourceError: when they are as short as the network takes, or it has none.
+            ResourceError: if they are already the shortest that the network takes, or it has none.
         """
         tile, up, window = self._tile, self._up, self._up.model.spec.window
         what = f"a tile of {tile.columns.length}x{tile.rows.length} px"
@@ -327,7 +327,7 @@ class _TileInTime:
         if shorter >= longest:
             raise _no_memory(self._subject, f"{what} and {longest} frames", error) from error
         self._window = shorter
-        message = f"memory ran out for {longest} frames at once; they were redone {shorter} at a time"
+        message = f"memory ran out for {longest} frames at once; they were computed again, {shorter} at a time"
         up.note("window-halved", self._subject, message)
 
     def _halve(self) -> None:
@@ -336,7 +336,7 @@ class _TileInTime:
         self._parts = tiling.halves(
             tile, size, blend_px=up.options.blend, halo_px=up.halo_px, phase_px=up.model.spec.phase_px, floor_px=MIN_TILE_PX
         )
-        message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was redone in parts"
+        message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was computed in smaller tiles"
         up.note("tile-halved", self._subject, message)
         parts = (part for row in self._parts for part in row)
         self._streams = {
@@ -352,10 +352,10 @@ class _TileInTime:
 
 
 def _finite(out: Tensor, subject: str) -> Tensor:
-    """`out`, unless the network lost its way.
+    """Return `out` if all values are finite.
 
     Raises:
-        VerifyError: when some of it is not finite.
+        VerifyError: if some values are not finite.
     """
     if not torch.isfinite(out).all():
         bad = int((~torch.isfinite(out)).sum())
@@ -365,13 +365,13 @@ def _finite(out: Tensor, subject: str) -> Tensor:
 
 def _check_options(spec: ModelSpec, options: UpscaleOptions) -> None:
     if spec.takes_sigma and options.sigma is None:
-        raise UsageError(spec.name, "has to be told how noisy the input is", "add `sigma`, 0 to 255; 10 to 50 is usual")
+        raise UsageError(spec.name, "needs the noise level of the input", "add `sigma`, 0 to 255; 10 to 50 is usual")
     if not spec.takes_sigma and options.sigma is not None:
-        raise OptionError("sigma", options.sigma, f"is not taken by {spec.name}", "leave it out")
+        raise OptionError("sigma", options.sigma, f"is not an option of {spec.name}", "remove this option")
     if spec.task == "interpolate" and options.window is not None:
-        raise OptionError("window", options.window, f"{spec.name} always looks at the frames around one gap", "leave it out")
+        raise OptionError("window", options.window, f"{spec.name} always uses the frames around one gap", "remove this option")
     if options.as_published and spec.score_scheme is None:
-        raise OptionError("as_published", True, f"{spec.name} was measured on whole clips", "leave it out")
+        raise OptionError("as_published", True, f"{spec.name} was measured on whole clips", "remove this option")
 
 
 def _no_memory(subject: str, what: str, error: OutOfMemoryError) -> ResourceError:

@@ -1,13 +1,14 @@
-"""Flat margins: bars around a film, paper around a drawing, the ground behind a product. Enlarged once, then repeated.
+"""Flat borders: bars around a video, paper around a drawing, the background of a product. Enlarged once, then repeated.
 
-Rows of one colour at a border look alike to a network as soon as neither the border nor the content is within its sight: what
-it makes of one of them it makes of each. So all but a few are left out of what it is given, and what it made of the middle one
-stands for them. The same holds for columns.
+In a flat border, all rows that are far enough from the picture's edge and from the content look alike to a network, so it makes
+the same output from each. Therefore all of them but one are skipped, and its output is repeated for them. The same holds for
+columns.
 
-            border | outer | 1 | inner | content …            what the network is given
-            border | outer | 1 1 1 1 1 1 1 | inner | content …  what is made of it
+            edge | outer | 1 | inner | content …               input of the network
+            edge | outer | 1 1 1 1 1 1 1 | inner | content …   output
 
-Where the network sees no farther than that this is exact to rounding; else it differs as tiles do (docs/tiling.md).
+If the network sees no farther than `outer` and `inner`, this is exact up to rounding; otherwise it differs as tiles do
+(docs/tiling.md).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from upframe.media.frames import Pixels
 from upframe.models.spec import Place
 from upframe.upscaling.tiling import Tile
 
-LEAST_SHARE = 1 / 16  # of an axis that must be left out: putting less back costs what it saves
-AT_ONCE_ROWS = 16  # input rows whose output is copied at once: margins must not make large bands of narrow ones
+LEAST_SHARE = 1 / 16  # least share of an axis to skip: restoring less costs as much as it saves
+AT_ONCE_ROWS = 16  # input rows whose output is copied at once, so that flat borders do not make bands large
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,25 @@ class Axis:
 
     length: int
     before: int = 0
-    """Pixels left out of the margin at its beginning."""
+    """Pixels skipped in the flat border at the beginning of the axis."""
     after: int = 0
-    """Pixels left out of the margin at its end."""
+    """Pixels skipped in the flat border at the end of the axis."""
     outer: int = 0
-    """Pixels of a margin that stay between a border and the pixel that is repeated."""
+    """Pixels of a flat border that are kept between the picture's edge and the repeated pixel."""
 
     def common(self, other: Axis) -> Axis:
-        """Return the rows that both skip, of one length and with the same `outer`; nothing if that is not worth it."""
+        """Return the pixels that both axes skip, which have one length and the same `outer`; none if it is not worth it."""
         axis = replace(self, before=min(self.before, other.before), after=min(self.after, other.after))
         return axis if axis.before + axis.after >= LEAST_SHARE * axis.length else Axis(axis.length)
 
     @property
     def kept(self) -> int:
-        """Length of what the network is given."""
+        """Length of the network's input."""
         return self.length - self.before - self.after
 
     @property
     def repeats(self) -> list[tuple[int, int]]:
-        """(index in what is kept, further times) of the pixels that stand for those left out."""
+        """Repeated pixels as (index among the kept pixels, number of repetitions)."""
         marks = [(self.outer, self.before), (self.kept - 1 - self.outer, self.after)]
         return [(index, count) for index, count in marks if count]
 
@@ -65,7 +66,7 @@ class Trim:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of what the network is given."""
+        """(height, width) of the network's input."""
         return self.rows.kept, self.columns.kept
 
     @property
@@ -74,26 +75,27 @@ class Trim:
         return self.rows.length, self.columns.length
 
     def common(self, other: Trim) -> Trim:
-        """Return the part that both skip, of pictures of one size."""
+        """Return the skipped pixels that two pictures of one size share."""
         return Trim(self.rows.common(other.rows), self.columns.common(other.columns))
 
     def cut(self, plane: Pixels) -> Pixels:
-        """Return the part of (H, W, C) pixels for the network, without the outermost pixels of flat borders, all alike."""
+        """Remove the skipped pixels of flat borders from (H, W, C) pixels."""
         rows, columns = self.rows, self.columns
         return plane[rows.before : rows.length - rows.after, columns.before : columns.length - columns.after]
 
     def place(self, tile: Tile) -> Place | None:
-        """Where a tile of what is given lies in the picture; None when it reads the whole picture.
+        """Position in the picture of a tile of the network's input; None if the tile reads the whole picture.
 
-        The content's place is right, that of a margin's outer part is off by what was left out; there all places are alike.
+        The position is right for the content. In the outer part of a flat border it is off by the skipped pixels, but there all
+        positions look alike.
         """
         if tile.read_size == self.whole_size:
             return None
         return Place((self.rows.before + tile.rows.read_start, self.columns.before + tile.columns.read_start), self.whole_size)
 
     def restored(self, bands: Iterator[Tensor], scale: int) -> Iterator[Tensor]:
-        """Bands of what the network made, (C, rows, s·kept width) and whole input rows each, with what was left out."""
-        start = 0  # input rows of the bands before
+        """Restore skipped pixels in bands (C, rows, s·kept width) of the network's output, each of whole input rows."""
+        start = 0  # input rows of earlier bands
         for band in bands:
             rows = band.shape[1] // scale
             done = 0
@@ -110,7 +112,7 @@ class Trim:
             start += rows
 
     def _wide_parts(self, band: Tensor, scale: int) -> Iterator[Tensor]:
-        """A band with what was left out of its columns; in parts, since they are copies."""
+        """Yield a band with its skipped columns restored, in parts, since the parts are copies."""
         if band.shape[1] and not self.columns.repeats:
             yield band
         elif band.shape[1]:
@@ -127,7 +129,7 @@ class Trim:
 
 
 def whole(size: tuple[int, int]) -> Trim:
-    """Nothing left out of a picture of `size` (height, width)."""
+    """Skip nothing of a picture of `size` (height, width)."""
     return Trim(Axis(size[0]), Axis(size[1]))
 
 
@@ -135,9 +137,9 @@ def trim(planes: Sequence[Pixels], *, outer_px: int, inner_px: int, phase_px: in
     """Find the flat borders of a picture that can be skipped, given as planes (H, W, C) of one size.
 
     Args:
-        outer_px: Pixels of a margin from where on the network is taken to see nothing of the border.
-        inner_px: The same of the content.
-        phase_px: What is left out before the content is a multiple of this (ModelSpec.phase_px).
+        outer_px: Distance from the picture's edge at which the network is assumed not to see the edge.
+        inner_px: The same distance from the content.
+        phase_px: The number of pixels skipped before the content is a multiple of this (`ModelSpec.phase_px`).
     """
     rows = _axis(planes, outer_px, inner_px, phase_px)
     columns = _axis([plane.swapaxes(0, 1) for plane in planes], outer_px, inner_px, phase_px)
@@ -156,7 +158,7 @@ def _axis(planes: Sequence[Pixels], outer_px: int, inner_px: int, phase_px: int)
 
 
 def _of_one_colour(plane: Pixels) -> int:
-    """How many rows at the beginning are of the colour of their first pixel."""
+    """Number of rows at the beginning that have the colour of their first pixel."""
     start, step = 0, 1
     while start < len(plane):
         block = plane[start : start + step]

@@ -1,4 +1,4 @@
-"""Upscaler: pixels in, larger pixels out. Tiles, alpha, gray, other output sizes, and what to do when memory runs out.
+"""Upscaler: enlarge pictures. Handles tiles, alpha, gray, other output sizes, and lack of memory.
 
 up = Upscaler(load("photo", scale=4))
 big = up(pixels)                     # (H, W, C) any depth -> (4H, 4W, C) of the same depth
@@ -26,24 +26,26 @@ from upframe.models.registry import Model
 from upframe.upscaling import flat_borders, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
-AUTO_TILE_PX = 384  # a tile is as fast per pixel as a whole picture from 128 px on, but reads a halo that others read, too
-WHOLE_UP_TO_PX = 1 << 20  # pictures up to this many pixels are not tiled by "auto" if they fit: halos cost, 540p a third more
-BAND_BYTES = 128 << 20  # of float32 output that one row of tiles may hold under "auto": flatter tiles in wide pictures
-INNER_HALOS = 2  # halos of a flat margin that stay next to the content
-MARGIN_CHANGES = 2  # times that margins become narrower before a film has none: each costs all tiles that could be taken over
-TILE_SHARE = 0.4  # of the memory available that one tile's activations may take under "auto"
+AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as pictures, but their halos overlap
+WHOLE_UP_TO_PX = (
+    1 << 20
+)  # "auto" does not tile pictures of up to this many pixels if they fit: halos cost time, a third more for 540p
+BAND_BYTES = 128 << 20  # bytes of float32 output of one row of tiles under "auto", so that wide pictures get flatter tiles
+INNER_HALOS = 2  # halos of a flat border that are kept next to the content
+BORDER_CHANGES = 2  # times that flat borders shrink before a video gets none: each time, all tiles lose their reuse
+TILE_SHARE = 0.4  # share of free memory for one tile's activations under "auto"
 
 
 @dataclass
 class Saved:
-    """How much need not be computed, of how much."""
+    """A saved amount of work and the whole amount."""
 
     part: int = 0
     total: int = 0
 
     @property
     def share(self) -> float:
-        """From 0 to 1; 0 of nothing."""
+        """From 0 to 1; 0 if the whole is 0."""
         return self.part / self.total if self.total else 0.0
 
 
@@ -53,10 +55,10 @@ class Upscaler:
     Args:
         model: From `models.load`.
         engine: Replaces the engine made from `options`.
-        on_tile: Called after each tile with (tiles done, tiles in all) of the picture at hand.
-        cancel: When set, the next tile raises `Cancelled`.
-        reuse: Whether a tile whose input, halo included, is that of the same tile of the last picture is taken over
-            from there: exact, since the same input gives the same output. Costs the memory of one enlarged picture.
+        on_tile: Called after each tile with (finished tiles, all tiles) of the current picture.
+        cancel: Once it is set, the next tile raises `Cancelled`.
+        reuse: Whether to copy a tile from the previous picture if its input, halo included, has not changed. This is exact,
+            since the same input gives the same output. It costs the memory of one enlarged picture.
     """
 
     def __init__(
@@ -76,15 +78,15 @@ class Upscaler:
         self.on_tile = on_tile
         self.cancel = cancel
         self.reused = Saved()
-        """Tiles that were taken over from the last picture."""
+        """Tiles that were copied from the previous picture."""
         self.flat = Saved()
-        """Input pixels that repeat a flat margin."""
+        """Input pixels in flat borders that were repeated instead of computed."""
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: flat_borders.Trim | None = None
         self._narrowed = 0
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with `as_clip`"
-            raise UsageError(model.spec.name, "a network for clips, not for single pictures", advice)
+            raise UsageError(model.spec.name, "a video network, not one for single pictures", advice)
 
     def __enter__(self) -> Self:
         return self
@@ -93,20 +95,20 @@ class Upscaler:
         self.close()
 
     def close(self) -> None:
-        """Give back the device's memory."""
+        """Release the device's memory."""
         del self.engine
         self._last = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def forget(self) -> None:
-        """Take nothing over from earlier pictures."""
+        """Forget earlier pictures, so that no tile is copied from them."""
         if self._last is not None:
             self._last.clear()
             self._last_trim, self._narrowed = None, 0
 
     def __call__(self, pixels: Pixels, *, size: tuple[int, int] | None = None) -> Pixels:
-        """(H, W, C) pixels enlarged by the model's scale, or to `size` (height, width); same depth, same channels."""
+        """Enlarge (H, W, C) pixels by the model's scale, or to `size` (height, width); depth and channels stay the same."""
         return np.concatenate(list(self.bands(pixels, size=size)))
 
     def bands(
@@ -117,17 +119,17 @@ class Upscaler:
         dtype: np.dtype[Any] | None = None,
         subject: str = "picture",
     ) -> Iterator[Pixels]:
-        """The enlarged picture as bands of full-width rows, top to bottom, holding one row of tiles at a time.
+        """Yield the enlarged picture as bands of full-width rows, top to bottom, holding one row of tiles at a time.
 
         Args:
             pixels: (H, W, C) uint8, uint16 or float32; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha (straight).
-            size: (height, width) wanted; None is `scale` times the input. Other sizes are resampled from that (Lanczos 3).
+            size: (height, width) of the output; None is `scale` times the input. Other sizes are resampled from it (Lanczos 3).
             dtype: uint8, uint16 or float32 of the result; None is that of the input.
-            subject: What notices and errors name.
+            subject: Name of the picture in notices and errors.
 
         Raises:
-            ResourceError: when even the smallest tile does not fit into memory.
-            VerifyError: when the network makes values that are not finite.
+            ResourceError: if even the smallest tile does not fit into memory.
+            VerifyError: if the network makes values that are not finite.
         """
         dtype = dtype or pixels.dtype
         pixels, peak = self._in_range(pixels, dtype, subject)
@@ -143,17 +145,17 @@ class Upscaler:
         if alpha.shape[2]:
             layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
         for parts in zip(*layers, strict=True):
-            # In thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it.
+            # in thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it
             for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
                 shown = _to_gray(rows[0]) if colours == 1 else rows[0]
-                if dtype == np.float32:  # whole numbers are clipped when they are made
+                if dtype == np.float32:  # conversion to integers clips anyway
                     shown = shown.clamp(0, 1) * peak
                 alphas = [a[:1].clamp(0, 1) for a in rows[1:]]
                 yield px.from_unit(torch.cat([shown, *alphas]) if alphas else shown, dtype)
 
     def _in_range(self, pixels: Pixels, dtype: np.dtype[Any], subject: str) -> tuple[Pixels, float]:
-        """Float pixels brought into [0, 1]: brighter ones are divided by the brightest colour, and that factor is
-        returned; negative ones are clipped, and everything above 1 is where the output holds no floats."""
+        """Scale float pixels to [0, 1]. If values exceed 1 and the output holds floats, all are divided by the largest, and
+        that factor is returned; for integer outputs they are clipped. Negative values are clipped."""
         if pixels.dtype != np.float32:
             return pixels, 1.0
         colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
@@ -166,15 +168,15 @@ class Upscaler:
         return scaled.clip(0, 1), peak
 
     def _trim(self, colour: Pixels, alpha: Pixels) -> flat_borders.Trim:
-        """The flat margins to leave out; none where the picture is asked for whole."""
+        """Find the flat borders to skip; none if the picture is computed whole."""
         planes = [plane for plane in (colour, alpha) if plane.shape[2]]
         size = colour.shape[0], colour.shape[1]
         spec = self.model.spec
         trim = flat_borders.whole(size)
         if self.options.tile != "off":
-            halo_px = max(self.halo_px, spec.halo_px)  # an error next to a tile is seen once, one in a margin all over it
+            halo_px = max(self.halo_px, spec.halo_px)  # a flat border repeats an error all over it
             trim = flat_borders.trim(planes, outer_px=halo_px, inner_px=INNER_HALOS * halo_px, phase_px=spec.phase_px)
-            if self.options.tile != "auto" and min(trim.size) < 4 * self.options.blend:  # may not carry the stated tiles
+            if self.options.tile != "auto" and min(trim.size) < 4 * self.options.blend:  # too small for the stated tiles
                 trim = flat_borders.whole(size)
         if self._last is not None:
             trim = self._steady(trim)
@@ -183,9 +185,9 @@ class Upscaler:
         return trim
 
     def _steady(self, trim: flat_borders.Trim) -> flat_borders.Trim:
-        """Return the flat borders to skip where tiles are reused. Tiles are known by their place in the rest of the picture,
-        and a cursor in a border must not move them all with every frame. So borders only become narrower, a few times, then
-        there are none, until `forget`."""
+        """Return the flat borders to skip if tiles are reused. A tile is identified by its place in the remaining picture, and
+        a cursor in a border must not move all tiles in every frame. So borders only shrink, a few times, then none is skipped
+        until `forget`."""
         last = self._last_trim
         if last is None or last.whole_size != trim.whole_size:
             self.forget()
@@ -195,7 +197,7 @@ class Upscaler:
                 narrowed = self._narrowed + 1
                 self.forget()
                 self._narrowed = narrowed
-                trim = trim if narrowed <= MARGIN_CHANGES else flat_borders.whole(trim.whole_size)
+                trim = trim if narrowed <= BORDER_CHANGES else flat_borders.whole(trim.whole_size)
         self._last_trim = trim
         return trim
 
@@ -209,8 +211,8 @@ class Upscaler:
         budget_px = TILE_SHARE * available_memory_bytes() / max(self.model.spec.activation_bytes_per_px, 1)
         if size[0] * size[1] <= min(WHOLE_UP_TO_PX, budget_px):
             return size
-        margin = 2 * (self.halo_px + self.options.blend)
-        side = int(budget_px**0.5) - margin
+        around = 2 * (self.halo_px + self.options.blend)
+        side = int(budget_px**0.5) - around
         least = max(MIN_TILE_PX, 4 * self.options.blend)
         side = max(min(side, AUTO_TILE_PX), least)
         rows = BAND_BYTES // (size[1] * self.model.spec.scale**2 * 3 * 4)
@@ -222,11 +224,11 @@ class Upscaler:
 
 
 class _Picture:
-    """One picture being rendered: its tiles, its progress, its back-off."""
+    """The state of rendering one picture: tiles, progress, halved tiles."""
 
     def __init__(self, up: Upscaler, trim: flat_borders.Trim, subject: str, *, layers: int) -> None:
         self.up, self.trim, self.subject = up, trim, subject
-        self.size = size = trim.size  # of what is tiled
+        self.size = size = trim.size  # (height, width) of the tiled picture
         self.scale = up.model.spec.scale
         self.phase_px = up.model.spec.phase_px
         self.grid = tiling.grid(
@@ -235,7 +237,7 @@ class _Picture:
         self._done, self._total = 0, len(self.grid) * len(self.grid[0]) * layers
 
     def bands(self, run: _Run, plane: Pixels) -> Iterator[Tensor]:
-        """Blended output rows (C, rows, s·W) of all tiles of a plane (H, W, C); `run` makes what a tile reads."""
+        """Yield blended output rows (C, rows, s·W) of all tiles of a plane (H, W, C); `run` computes a tile."""
         plane = self.trim.cut(plane)
 
         def tile_output(tile: tiling.Tile) -> Tensor:
@@ -248,7 +250,7 @@ class _Picture:
         yield from self.trim.restored(tiling.blend(self.grid, self.scale, tile_output), self.scale)
 
     def _reused(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
-        """`_tile`, or what it made of the very same input the last time."""
+        """Return the tile's earlier result if its input has not changed, else the result of `_tile`."""
         last = self.up._last
         if last is None:
             return self._tile(run, plane, tile)
@@ -263,7 +265,7 @@ class _Picture:
         return out
 
     def _tile(self, run: _Run, plane: Pixels, tile: tiling.Tile) -> Tensor:
-        """Return the result of one tile, halved as often as memory demands. Its neighbours never notice."""
+        """Return the result of one tile, halved as often as memory demands; its neighbours are not affected."""
         if self.up.cancel is not None and self.up.cancel.is_set():
             raise Cancelled(self.subject, "stopped on request")
         try:
@@ -281,7 +283,7 @@ class _Picture:
                 f"even a tile of {width}x{height} px (about {need:.0f} MiB) does not fit into memory ({free:.0f} MiB free)",
                 "close other programs, or choose a lighter model",
             ) from error
-        message = f"memory ran out for a tile of {width}x{height} px; it was redone in parts"
+        message = f"memory ran out for a tile of {width}x{height} px; it was computed in smaller tiles"
         self._note("tile-halved", message)
         parts = tiling.halves(
             tile,
@@ -294,20 +296,20 @@ class _Picture:
         return torch.cat(list(tiling.blend(parts, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
 
     def _note(self, id: str, message: str) -> None:
-        """Add a notice, once a picture however many tiles it concerns."""
+        """Add a notice, once per picture for any number of tiles."""
         if not any(n.id == id and n.subject == self.subject for n in self.up.notices):
             self.up.notices.append(Notice(id, self.subject, message))
 
     def network(self, region: Tensor, tile: tiling.Tile) -> Tensor:
-        """Run (C, h, w) through the network; redo in float32 what comes out not finite."""
-        # A network for one channel (gray or luma) takes the three as three frames.
+        """Run (C, h, w) through the network; if values are not finite, run it again in float32."""
+        # A network for one channel (gray or luma) takes the three channels as three frames.
         clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
         place = self.trim.place(tile)
         out = self.up.engine(clip, place).flatten(0, 2)
-        if torch.isfinite(out.sum()):  # what is not finite makes the sum so; sums of values around 1 do not overflow
+        if torch.isfinite(out.sum()):  # a non-finite value makes the sum non-finite; sums of values around 1 do not overflow
             return out
         if self.up.engine.precision != "fp32":
-            message = f"values were not finite in {self.up.engine.precision}; the tile was redone in float32"
+            message = f"values were not finite in {self.up.engine.precision}; the tile was computed again in float32"
             self._note("fp32-fallback", message)
             out = self.up.engine.in_float32()(clip, place).flatten(0, 2)
         if not torch.isfinite(out).all():
@@ -317,7 +319,7 @@ class _Picture:
 
 
 _Run = Callable[[_Picture, Pixels, tiling.Tile], Tensor]
-"""Makes the read region (C, s·h, s·w) of a tile of a plane (H, W, C)."""
+"""Computes the read region (C, s·h, s·w) of a tile of a plane (H, W, C)."""
 
 
 def _cut(plane: Pixels, tile: tiling.Tile) -> Pixels:
@@ -335,10 +337,10 @@ def _run_colour(job: _Picture, colour: Pixels, tile: tiling.Tile) -> Tensor:
 
 
 def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
-    """Alpha through the network as a gray picture, held within the range of the input pixels around each place.
+    """Enlarge alpha by the network as a gray picture, limited to the range of the surrounding input pixels.
 
-    The network sharpens the outline as it sharpens the picture; the bounds forbid overshoot and keep areas of constant
-    alpha exactly constant, so they need no network at all.
+    The network sharpens the outline as it sharpens the picture; the limits prevent overshoot and keep areas of constant alpha
+    exactly constant, so these need no network.
     """
     region = _region(alpha, tile)
     plane = region[:1]
@@ -356,15 +358,15 @@ def _enlarge(x: Tensor, scale: int) -> Tensor:
 
 
 def _to_gray(rgb: Tensor) -> Tensor:
-    """(3, H, W) → (1, H, W) by the luma weights of BT.601; equal channels stay as they are up to rounding."""
+    """(3, H, W) → (1, H, W) by the luma weights of BT.601; equal channels keep their value up to rounding."""
     return (rgb * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)
 
 
 def spread_colour(colour: Pixels, alpha: Pixels) -> Pixels:
-    """Colour with fully transparent pixels replaced by that of the nearest visible ones, (H, W, C) and (H, W).
+    """Replace the colour of fully transparent pixels by that of the nearest visible ones; (H, W, C) and (H, W).
 
-    What stands under zero alpha is arbitrary (often black); a network would draw it into the edge as a halo. Filled from
-    a pyramid of averages of visible colour, coarse to fine, so the cost is linear in the number of pixels.
+    The colour under zero alpha is arbitrary (often black); a network would draw it into the edge as a halo. The new colour
+    comes from a pyramid of averages of visible colour, coarse to fine, so the cost is linear in the number of pixels.
     """
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
@@ -376,14 +378,14 @@ def spread_colour(colour: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _fill(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Colour (C, H, W) where `weight` is not zero, and the pyramid's average of what is nearby elsewhere."""
+    """Keep the colour (C, H, W) where `weight` is not zero, and take the pyramid's average of nearby colours elsewhere."""
     if weight.min() > 0 or max(weight.shape[1:]) == 1:
         return weighted / weight.clamp_min(1e-9)
     h, w = weight.shape[1:]
     pad = (0, w % 2, 0, h % 2)
     coarse_weight = F.avg_pool2d(F.pad(weight, pad)[None], 2)[0]
     coarse = F.avg_pool2d(F.pad(weighted, pad)[None], 2)[0]
-    # Weights above 0 become 1: otherwise one visible pixel would count ever less as the pyramid narrows.
+    # Weights above 0 become 1: otherwise one visible pixel would count less at each level of the pyramid.
     seen = (coarse_weight > 0).float()
     below = _enlarge(_fill(coarse / coarse_weight.clamp_min(1e-9) * seen, seen), 2)[:, :h, :w]
     return torch.where(weight > 0, weighted / weight.clamp_min(1e-9), below)

@@ -1,12 +1,11 @@
-"""How much memory networks for clips take, foretold before anything is computed, and what to choose for the memory there is.
+"""Predict the memory of video networks, and choose tiles and windows that fit into free memory.
 
-A network's `spec.memory` states measured laws (`scripts/calibrate_memory.py`). From them follow what one call of the engine
-adds, what a segment cut into tiles holds, and the choice of tile, window and kept features that fits.
+A network's `spec.memory` states measured laws (`scripts/calibrate_memory.py`). From them this module predicts the memory that
+one call of the engine adds and that a segment cut into tiles holds, and it chooses the tile, window and kept features that fit.
 
-The laws are of resident memory on a CPU under the allocator's settings of the command line: weights, interpreter and
-libraries are not in them, since the process can be asked what it holds already (`process_bytes`); scratch space of kernels
-and the holes that the allocator leaves are. Where holes fall is chance: what a call adds differs by some 10 % between runs,
-and by more where it is small against the process.
+The laws describe resident memory on a CPU under the command line's allocator settings. They include scratch space of kernels
+and holes that the allocator leaves. They exclude weights, interpreter and libraries, which `process_bytes` measures. Holes fall
+by chance: the memory that a call adds differs by some 10 % between runs, and by more if it is small compared with the process.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from upframe.upscaling import tiling
 FRAME_BYTES = 12  # of a pixel with three float32 channels
 CLEANING_BYTES = 1000  # a pixel that is cleaned at once
 CLEANING_PX = 1 << 20  # cleaned at once at most
-# Memory that a frame that waits takes for its own size, measured: it stays between what a call frees, which is left in holes.
+# Measured memory of a waiting frame in multiples of its own size: it lies between blocks that a call frees, which leaves holes.
 WAITING = 2.5
-TILE_STEP_PX = 32  # between the sides of tiles that are looked at
+TILE_STEP_PX = 32  # step between the tile sides that are tried
 
 
 # What a network takes -------------------------------------------------------------------------------------------------
 def laws(spec: ModelSpec, precision: Precision) -> tuple[Memory, ...]:
-    """The network's laws for a precision; those of float32, which takes no less, where none are stated for it."""
+    """The network's laws for a precision; without any, those of float32, which takes no less."""
     chosen = tuple(law for law in spec.memory if law.precision == precision)
     chosen = chosen or tuple(law for law in spec.memory if law.precision == "fp32")
     return chosen or (Memory(per_px=spec.activation_bytes_per_px),)
@@ -39,9 +38,9 @@ def laws(spec: ModelSpec, precision: Precision) -> tuple[Memory, ...]:
 def call_bytes(
     spec: ModelSpec, size: tuple[int, int], frames: int, *, precision: Precision = "fp32", keep: Keep = "full"
 ) -> int:
-    """Predict the bytes that one call of the engine adds to a process at its peak; input and output included.
+    """Predict the peak bytes that one call of the engine adds to a process, including input and output.
 
-    Of a network that streams: at the peak of a stream whose frames are dropped one by one.
+    For a network that streams: the peak of a stream whose frames are dropped one by one.
 
     Args:
         size: (height, width) of the frames.
@@ -55,16 +54,16 @@ def call_bytes(
 
 
 def held_frames(frames: int, keep: Keep) -> int:
-    """Frames whose features a streaming network holds, of a clip of `frames`; half precision is not foretold."""
+    """Number of frames whose features a streaming network holds for a clip of `frames`; half precision is not predicted."""
     return frames if keep == "full" else min(frames, 2 * math.ceil(math.sqrt(frames)))
 
 
 def _peak(of: tuple[Memory, ...], worked_px: int, held_px: int, frames: int, keep: Keep) -> int:
-    """The largest of some laws.
+    """Evaluate laws and return the largest result.
 
     Args:
-        worked_px: Pixels of the frames at hand.
-        held_px: Pixels of all frames at one time whose features are held.
+        worked_px: Pixels of the frames being computed.
+        held_px: Pixels of all frames whose features are held at one time.
     """
     held = held_frames(frames, keep)
     return math.ceil(
@@ -86,14 +85,14 @@ class Layout:
     core: tuple[int, int]
     """(height, width) in input pixels."""
     largest_px: int
-    """Pixels of the largest tile as the network gets it: with halo, padded to a size it takes."""
+    """Pixels of the largest tile as the network gets it: with halo, padded to an accepted size."""
     all_px: int
-    """The same of all tiles together."""
+    """The same for all tiles together."""
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How tiles are cut: as in `tiling.grid`, and no core smaller than `least_px`."""
+    """Rules of tiles: as in `tiling.grid`, and no core smaller than `least_px`."""
 
     halo_px: int
     blend_px: int
@@ -102,20 +101,20 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way in which a segment is cut."""
+    """A way to cut a segment."""
 
     tile: tuple[int, int]
     """Core (height, width) of the tiles."""
     window: int
-    """Frames at once; of a network that takes the whole segment, its frames."""
+    """Number of frames at once; all frames if the network takes the whole segment."""
     keep: Keep
-    """How a streaming network keeps its features."""
+    """How a streaming network stores its features."""
     memory_bytes: int
-    """Bytes that it takes, besides the segment's frames and the finished ones."""
+    """Bytes needed, besides the segment's frames and the finished ones."""
 
 
 def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cutting: Cutting) -> Layout:
-    """How tiles with a core of `core` lie on frames of `size`."""
+    """Lay tiles with a core of `core` over frames of `size`."""
     reads = []
     for length, core_px in zip(size, core, strict=True):
         spans = tiling.spans(
@@ -128,14 +127,13 @@ def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cuttin
 def segment_bytes(
     spec: ModelSpec, tiles: Layout, frames: int, *, window: int, precision: Precision = "fp32", keep: Keep = "full"
 ) -> int:
-    """Predict the bytes that running a segment takes at its peak, besides its own frames and the finished ones.
+    """Predict the peak bytes for running a segment, besides its own frames and the finished ones.
 
-    All tiles go through time in step. So while one is worked on, the others hold their features (streams) or the enlarged
-    frames of a window that are not finished (windows).
+    All tiles advance through time together. So while one is computed, the others hold their features (streams) or the
+    unfinished enlarged frames of a window (windows).
 
     Args:
-        frames: Of the segment.
-        window: Frames at once.
+        frames: Frames of the segment. window: Frames at once.
     """
     of = laws(spec, precision)
     assert spec.window is not None
@@ -146,7 +144,7 @@ def segment_bytes(
     call = _peak(of, tiles.largest_px, tiles.largest_px, padded, keep)
     if spec.task == "interpolate":
         return call
-    # The frames of a clip that is one window are the call's own output; those of several are blended into copies.
+    # If the clip is one window, its frames are the call's own output; frames of several windows are blended into copies.
     waiting_px = tiles.all_px - (tiles.largest_px if frames <= window else 0)
     return call + math.ceil(WAITING * waiting_px * spec.scale**2 * FRAME_BYTES * seen)
 
@@ -162,17 +160,17 @@ def choose(
     tile: tuple[int, int] | None = None,
     window: int | None = None,
 ) -> Choice:
-    """The best way of running a segment within `budget` bytes; where nothing fits, what takes least.
+    """Choose the best way to run a segment within `budget` bytes; if none fits, the one that needs least.
 
-    Best is, in this order: a window as long as the network's own, whole frames, features kept. So whole frames are tried
-    first, with features kept and then computed twice, then smaller and smaller tiles likewise; and all that with shorter and
-    shorter windows. For seeing more frames is what these networks are good at, and a tile's halo replaces most of what lies
-    outside it. More memory never makes the choice a worse one. A window is never longer than the network's own: it was
-    trained on that.
+    Preferred are, in this order: a window as long as the network's own, whole frames, kept features. So whole frames are tried
+    first, with features kept and then computed twice, then smaller and smaller tiles in the same way, and then all of this with
+    shorter and shorter windows. The reason: these networks gain most from more frames, while a tile's halo replaces most of its
+    surroundings. More memory never leads to a worse choice. A window is never longer than the network's own, on which it was
+    trained.
 
     Args:
         size: (height, width) of the frames.
-        frames: Of the segment, context included.
+        frames: Frames of the segment, context included.
         tile: Core that the user states.
         window: Frames at once that the user states.
     """
@@ -191,8 +189,8 @@ def choose(
 
 
 def _layouts(spec: ModelSpec, size: tuple[int, int], cutting: Cutting) -> list[Layout]:
-    """Whole frames, then square cores of falling size. None is so small that the network would pad what it reads, none
-    narrower than its two halos, which would be most of the work, and none that cannot carry two blend margins."""
+    """Yield whole frames, then square cores of decreasing size. No core is so small that the network would pad its input, none
+    is narrower than two halos, which would then be most of the work, and none is too narrow for two blend widths."""
     padded = spec.size.minimum - 2 * (cutting.halo_px + cutting.blend_px)
     least = max(cutting.least_px, 4 * cutting.blend_px, 2 * cutting.halo_px, padded)
     found = [layout(spec, size, size, cutting)]
@@ -200,14 +198,14 @@ def _layouts(spec: ModelSpec, size: tuple[int, int], cutting: Cutting) -> list[L
     longest = -(-max(size) // TILE_STEP_PX) * TILE_STEP_PX
     for side in itertools.chain(range(longest - TILE_STEP_PX, least, -TILE_STEP_PX), (least,)):
         count = (-(-size[0] // side), -(-size[1] // side))
-        if count not in counts:  # cores are made equal, so the same number of them is the same cutting
+        if count not in counts:  # cores are made equal, so equal numbers of cores are the same tiles
             counts.add(count)
             found.append(layout(spec, size, (min(side, size[0]), min(side, size[1])), cutting))
     return found
 
 
 def _windows(spec: ModelSpec, frames: int, stated: int | None) -> Iterator[int]:
-    """Windows to try, the longest first: the network's own, and what it takes without padding below that."""
+    """Window lengths to try, longest first: the network's own, and shorter ones that it takes without padding."""
     assert spec.window is not None
     own = spec.window.frames
     if own is None:
@@ -219,33 +217,34 @@ def _windows(spec: ModelSpec, frames: int, stated: int | None) -> Iterator[int]:
         yield from (n for n in range(own - 1, least - 1, -1) if n % spec.window.multiple == 0)
 
 
-# What a film takes ----------------------------------------------------------------------------------------------------
+# Memory of a whole video ----------------------------------------------------------------------------------------------------
 def frames_bytes(spec: ModelSpec, size: tuple[int, int], frames: int, running: int, *, passes: int = 1) -> int:
-    """Predict the bytes that a segment takes with its own frames: as read, as the network gets them, and its work on them.
+    """Predict the bytes of a segment: its frames as read, as the network's input, and the network's work.
 
     Args:
         size: (height, width) of the frames.
-        frames: Of the segment, context included.
+        frames: Frames of the segment, context included.
         running: From `segment_bytes`.
         passes: Of cleaning, at most.
     """
     px = size[0] * size[1]
     read, prepared = 6 * px * frames, FRAME_BYTES * px * frames
-    preparing = 2 * prepared  # single frames, and these as one tensor
+    preparing = 2 * prepared  # single frames, and one tensor of them all
     if spec.preparation is not None and passes:
-        # The clip, what cleaning adds to each frame, that as one tensor, and, from the second pass on, the clip before it.
+        # The clip, the change of each frame by cleaning, one tensor of these changes, and from the second pass on the previous
+        # clip.
         preparing = prepared * (3 if passes == 1 else 4) + CLEANING_BYTES * min(px, CLEANING_PX)
     return read + max(preparing, prepared + running)
 
 
 def finishing_bytes(made: tuple[int, int], size: tuple[int, int], *, queued: int, encoder_frames: int) -> int:
-    """Predict the bytes that finished frames take on their way from the network to the file.
+    """Predict the bytes of finished frames between the network and the file.
 
     Args:
-        made: (height, width) as the network makes them: blended, and in slices turned into pixels.
-        size: (height, width) as they are written.
+        made: (height, width) of the network's output: blended, and converted to pixels in slices.
+        size: (height, width) of the written frames.
         queued: Frames that may wait for the encoder.
-        encoder_frames: Frames that the encoder holds, of 8 bits with half of the colours.
+        encoder_frames: Frames that the encoder holds, in 8 bits with halved chroma.
     """
     out_px = size[0] * size[1]
     return 2 * FRAME_BYTES * made[0] * made[1] + (queued + 2) * 6 * out_px + encoder_frames * out_px * 3 // 2

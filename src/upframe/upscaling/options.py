@@ -1,4 +1,4 @@
-"""How a picture or clip is cut and computed."""
+"""Options for cutting and computing a picture or clip."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal, get_args
 from upframe.engines import EngineOptions, TorchOptions
 from upframe.errors import OptionError, check_flag, check_number, check_whole
 
-MIN_TILE_PX = 16  # below this a tile is all halo
+MIN_TILE_PX = 16  # a smaller tile would be nearly all halo
 
 BLEND_PX = 8
 
-SLICE_ROWS = 64  # rows converted and handed to the encoder at once
+SLICE_ROWS = 64  # rows that are converted and passed to the encoder at once
 
 MAX_SIGMA = 255
 
@@ -24,25 +24,25 @@ class UpscaleOptions:
     """How a picture is cut into tiles.
 
     Raises:
-        OptionError: for a value that cannot be used, naming the field.
+        OptionError: if a value is invalid; the message names the field.
     """
 
     tile: TileSize = "auto"
-    """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from the memory available; "off"
-    runs the picture whole, its flat borders (flat_borders.py) included."""
+    """Core of a tile in input pixels, as one side or (height, width); "auto" chooses from free memory; "off" runs the picture
+    whole, including its flat borders (flat_borders.py)."""
     halo: int | None = None
     """Input pixels of context around a tile; None takes the model's measured default."""
     blend: int = BLEND_PX
     """Input pixels over which neighbouring tiles are blended, on each side of their border."""
     engine: EngineOptions = TorchOptions()
-    """The engine that runs the network, and how."""
+    """The engine that runs the network, and its options."""
     window: int | None = None
-    """Frames that a network with windows in time takes at once; None chooses from the memory available."""
+    """Number of frames that a network with temporal windows takes at once; None chooses from free memory."""
     sigma: float | None = None
-    """Standard deviation of the noise in the input, on the 0 to 255 scale, for networks that are told it."""
+    """Standard deviation of the noise in the input, on the 0 to 255 scale, for networks that take it."""
     as_published: bool = False
-    """Whether clips are cut as the authors cut them when they measured their scores, instead of into upframe's blended tiles
-    and windows."""
+    """Whether to cut clips as the authors did for their published scores, instead of into upframe's blended tiles and
+    windows."""
 
     def __post_init__(self) -> None:
         check_whole("blend", self.blend, least=0)
@@ -50,7 +50,7 @@ class UpscaleOptions:
         if self.halo is not None:
             check_whole("halo", self.halo, least=0)
         if not isinstance(self.engine, get_args(EngineOptions)):
-            raise OptionError("engine", self.engine, "is not what an engine is told", "use what `engines.engine_options` makes")
+            raise OptionError("engine", self.engine, "is not the options of an engine", "use `engines.engine_options`")
         if self.window is not None:
             check_whole("window", self.window, least=1)
         if self.sigma is not None:
@@ -59,10 +59,10 @@ class UpscaleOptions:
 
 
 def check_tile(tile: object, *, blend: int) -> None:
-    """Refuse what is not the size of a tile, or leaves a tile no pixel of its own beside the blend with its neighbours.
+    """Refuse a value that is not the size of a tile, or that leaves a tile no pixel outside the blend with its neighbours.
 
     Raises:
-        OptionError: with the smallest size that works.
+        OptionError: for such a value; the message gives the smallest size that works.
     """
     if tile in ("auto", "off"):
         return
@@ -75,7 +75,7 @@ def check_tile(tile: object, *, blend: int) -> None:
 
 
 def least_tile_px(blend: int) -> int:
-    """The smallest side that a stated tile may have."""
+    """Smallest side of a stated tile."""
     return max(MIN_TILE_PX, 4 * blend)
 
 

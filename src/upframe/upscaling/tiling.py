@@ -1,11 +1,11 @@
-"""Tiles in space and windows in time: what each reads, what it makes, and how neighbours are blended.
+"""Tiles in space and windows in time: the input and output of each, and the blending of neighbours.
 
 Pure geometry, in input pixels unless a name says otherwise. Three widths matter:
 
 * the *core* of a tile: cores cover the picture without overlap;
-* the *blend* margin: a tile also makes this many pixels beyond its core, and inside the resulting overlap its weight
+* the *blend* width: a tile also computes this many pixels beyond its core, and inside the resulting overlap its weight
   falls linearly from 1 to 0 while its neighbour's rises, so the two always sum to 1;
-* the *halo*: further input pixels that are read as context and whose output is thrown away.
+* the *halo*: further input pixels that are read as context, and whose output is discarded.
 
 Nothing is read beyond the picture's border: there the network pads as it would for the untiled picture.
 """
@@ -26,7 +26,7 @@ class Span:
     """A tile along one axis. All positions are half-open [start, end)."""
 
     start: int
-    """First pixel made, blend margin included."""
+    """First computed pixel, including the blend width."""
     end: int
     core_start: int
     core_end: int
@@ -39,14 +39,14 @@ class Span:
 
 
 def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1) -> list[Span]:
-    """`length` pixels cut into the fewest cores of at most `core_px`, all within one pixel of the same size.
+    """Cut `length` pixels into the fewest cores of at most `core_px`, whose sizes differ by at most one pixel.
 
     Raises:
-        ValueError: when cores are too narrow for the blend margin (three tiles would overlap).
+        ValueError: if cores are too narrow for the blend width (three tiles would overlap).
     """
     count = -(-length // max(core_px, 1))
     if count > 1 and length // count < 2 * blend_px:
-        raise ValueError(f"cores of {length // count} px cannot carry a blend margin of {blend_px} px on both sides")
+        raise ValueError(f"cores of {length // count} px are too narrow to blend {blend_px} px on both sides")
     edges = [length * i // count for i in range(count + 1)]
     result = []
     for i in range(count):
@@ -58,7 +58,7 @@ def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: i
 
 
 def read_range(start: int, end: int, length: int, halo_px: int, phase_px: int) -> tuple[int, int]:
-    """[start, end) widened by the halo within the picture; it begins at a multiple of `phase_px`."""
+    """Widen [start, end) by the halo within the picture, beginning at a multiple of `phase_px`."""
     return max(start - halo_px, 0) // phase_px * phase_px, min(end + halo_px, length)
 
 
@@ -71,23 +71,23 @@ class Tile:
 
     @property
     def read_size(self) -> tuple[int, int]:
-        """(height, width) of what is read."""
+        """(height, width) of the input region."""
         return self.rows.read_end - self.rows.read_start, self.columns.read_end - self.columns.read_start
 
 
 def grid(
     size: tuple[int, int], *, core_px: tuple[int, int], blend_px: int, halo_px: int, phase_px: int = 1
 ) -> list[list[Tile]]:
-    """Rows of tiles that cover a picture of `size` (height, width)."""
+    """Cover a picture of `size` (height, width) with rows of tiles."""
     rows = spans(size[0], core_px=core_px[0], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
     columns = spans(size[1], core_px=core_px[1], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
     return [[Tile(row, column) for column in columns] for row in rows]
 
 
 def ramp(span: Span, scale: int) -> Tensor:
-    """Weight of a tile for each output pixel it makes along one axis, float32 (length · scale)."""
+    """Weight of a tile for each of its output pixels along one axis, float32 (length · scale)."""
     weight = torch.ones(span.length * scale)
-    before = 2 * (span.core_start - span.start) * scale  # the overlap is the margin on both sides of the core's edge
+    before = 2 * (span.core_start - span.start) * scale  # the overlap is the blend width on both sides of the core's edge
     after = 2 * (span.end - span.core_end) * scale
     if before:
         weight[:before] = _rise(before)
@@ -101,14 +101,14 @@ def _rise(count: int) -> Tensor:
 
 
 def cut_halo(output: Tensor, tile: Tile, scale: int) -> Tensor:
-    """The part of a tile's network output (..., H, W) that it is to make."""
+    """Crop a tile's network output (..., H, W) to the part that the tile contributes."""
     top, left = (tile.rows.start - tile.rows.read_start) * scale, (tile.columns.start - tile.columns.read_start) * scale
     return output[..., top : top + tile.rows.length * scale, left : left + tile.columns.length * scale]
 
 
 def halves(tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, phase_px: int, floor_px: int) -> list[list[Tile]]:
-    """A tile of a picture of `size` cut into halves along each side longer than `floor_px`: what they make, blended, is what
-    it makes, and each reads its halo from the whole picture."""
+    """Halve a tile of a picture of `size` along each side longer than `floor_px`. The parts, blended, replace the tile, and
+    each reads its halo from the whole picture."""
     height, width = tile.rows.length, tile.columns.length
     parts = grid(
         (height, width),
@@ -130,7 +130,7 @@ def _half(side_px: int, floor_px: int) -> int:
 
 
 def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> Iterator[Tensor]:
-    """Blend what `run` makes of each tile (C, s·h, s·w) into full-width row bands, top to bottom.
+    """Blend the result of `run` for each tile (C, s·h, s·w) into full-width row bands, top to bottom.
 
     Only one row of tiles and its overlap are held.
     """
@@ -138,7 +138,7 @@ def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> 
         yield run(grid[0][0])
         return
     left, right = grid[0][0].columns.start, grid[0][-1].columns.end
-    carry: Tensor | None = None  # the weighted rows that the next row of tiles also contributes to
+    carry: Tensor | None = None  # weighted rows to which the next row of tiles also contributes
     for i, row in enumerate(grid):
         rows = row[0].rows
         band: Tensor | None = None
@@ -159,14 +159,14 @@ def blend(grid: list[list[Tile]], scale: int, run: Callable[[Tile], Tensor]) -> 
 
 # Time -----------------------------------------------------------------------------------------------------------------
 def windows(frames: int, *, longest: int, overlap: int, multiple: int = 1) -> list[range]:
-    """The fewest windows of at most `longest` frames that cover `frames` frames, all of one length, spread evenly.
+    """Cover `frames` frames with the fewest windows of at most `longest` frames, of equal length and spread evenly.
 
     Args:
-        overlap: Frames that neighbours share at least.
-        multiple: Windows are made this long or a multiple of it where the clip and `longest` allow.
+        overlap: Least number of frames that neighbours share.
+        multiple: The length of windows is a multiple of this if the clip and `longest` allow it.
 
     Raises:
-        ValueError: when `overlap` leaves a window no frame of its own.
+        ValueError: if `overlap` leaves a window no frame of its own.
     """
     if frames <= longest:
         return [range(frames)]
@@ -180,13 +180,13 @@ def windows(frames: int, *, longest: int, overlap: int, multiple: int = 1) -> li
 
 
 def blend_windows(windows: list[range], run: Callable[[range], Tensor]) -> Iterator[Tensor]:
-    """Blend what `run` makes of each window (N, T, ...) into single frames (N, ...), in order.
+    """Blend the result of `run` for each window (N, T, ...) into single frames (N, ...), in order.
 
-    Where two windows share frames, the weight of the one falls linearly while that of the other rises. Only the frames of
-    one window and what it shares with the next are held.
+    In shared frames the weight of one window falls linearly while that of the other rises. Only the frames of one window,
+    including those it shares with the next, are held.
     """
     edges = [0, *(a.stop - b.start for a, b in pairwise(windows)), 0]
-    waiting: deque[tuple[Tensor, float]] = deque()  # weighted sums and weights of the frames from `done` on
+    waiting: deque[tuple[Tensor, float]] = deque()  # weighted sums and weights of frames from `done` on
     done = 0
     for number, window in enumerate(windows):
         made = run(window)

@@ -1,1 +1,1 @@
-"""Who carries out units of work: in this process, or elsewhere."""
+"""Runners carry out units of work, in this process or elsewhere."""

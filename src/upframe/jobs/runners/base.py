@@ -17,7 +17,7 @@ R = TypeVar("R")
 class Function(Protocol[TaskType, StepType, ResultType]):
     """Work that any process can do: a function of a module, whose task and result can be pickled.
 
-    Its result and what it writes follow from the task alone.
+    The result and the files that it writes depend on the task alone.
     """
 
     def __call__(
@@ -30,8 +30,8 @@ class Function(Protocol[TaskType, StepType, ResultType]):
         """Do one task.
 
         Args:
-            on_frame: Called as frames are finished; what it raises ends the task.
-            cancel: When set, the task ends soon with `Cancelled`.
+            on_frame: Called as frames are finished; an exception from it ends the task.
+            cancel: Once it is set, the task soon raises `Cancelled`.
         """
         ...
 
@@ -40,7 +40,7 @@ class Runner(Protocol):
     """Carries out tasks."""
 
     in_process: bool
-    """Whether functions run in this process, so that devices and caches here are those that they use."""
+    """Whether functions run in this process and use its devices and caches."""
 
     def map(
         self,
@@ -50,17 +50,17 @@ class Runner(Protocol):
         on_frame: Callable[[S], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[R, None, None]:
-        """The results of `function` for `tasks`, in order, each as soon as it and those before it are there.
+        """Yield the results of `function` for `tasks`, in order, each as soon as it and all earlier ones are ready.
 
-        Tasks are taken from the iterable as there is room to run them. Closing the generator gives up what is not done.
+        A task is taken from the iterable when a worker is free. Closing the generator abandons unfinished tasks.
 
         Args:
-            on_frame: Called in this process with what the function says as frames are finished, by runners that can tell;
-                others say nothing before a result.
-            cancel: When set, tasks end soon.
+            on_frame: Called in this process with the function's reports as frames are finished, if the runner can forward them.
+                Other runners report nothing before a result.
+            cancel: Once it is set, tasks soon end.
 
         Raises:
-            Cancelled: when `cancel` was set.
-            Exception: what the function raised for a task, once the results before it were given.
+            Cancelled: if `cancel` was set.
+            Exception: the exception that the function raised for a task, after all earlier results were yielded.
         """
         ...

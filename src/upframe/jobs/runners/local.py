@@ -1,4 +1,4 @@
-"""The runner of one process: one task after the other, here."""
+"""The local runner: one task after the other, in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from upframe.jobs.runners.base import Function, R, S, T
 
 
 class LocalRunner:
-    """A `Runner`. Decoding, computing and encoding overlap within a task, so one at a time keeps the machine busy."""
+    """A `Runner`. Decoding, computing and encoding overlap within a task, so one task at a time keeps the machine busy."""
 
     in_process = True
 

@@ -1,4 +1,4 @@
-"""Everything that decides the output's bytes, in words: an interrupted run must agree with this one in it."""
+"""The facts that decide the output's bytes, in words. A run can resume an interrupted one only if these facts agree."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from upframe.upscaling.options import TileSize, UpscaleOptions
 from upframe.version import __version__
 
 _PIXELS_UNCHANGED = ("restart", "segment_frames", "context", "allow_truncated", "cleaning")
-"""Video options that change no pixel by themselves, or are told of otherwise."""
+"""Video options that change no pixel, or that other facts cover."""
 
 
 def job_facts(video: Video, task: VideoTask, chosen: range) -> Facts:
-    """Everything that decides the output's bytes, causes before what follows from them."""
+    """List the facts that decide the output's bytes, causes before effects."""
     geometry = task.geometry
     return {
         "source": {"input": Fact(task.index, str(task.input.name))},
@@ -64,7 +64,7 @@ def _option_facts(upscale: UpscaleOptions, options: VideoOptions) -> dict[str, F
 
 
 def _plan_facts(plan: VideoPlan | None) -> dict[str, Fact]:
-    """How frames are encoded and joined. Most follow from options; the rest from the input."""
+    """List how frames are encoded and joined. Most of these facts follow from options, the rest from the input."""
     if plan is None:
         return {"output": Fact("a folder of frames")}
     facts = {
@@ -102,7 +102,7 @@ def _number(value: float | None) -> str:
 
 
 def _size_text(size: tuple[int, int]) -> str:
-    """WIDTHxHEIGHT, as people say it."""
+    """Format (height, width) as WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
 
 

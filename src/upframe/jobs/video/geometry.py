@@ -1,4 +1,4 @@
-"""How a video is cut and computed in the memory there is: predicted for a plan, and fixed for all segments of a job."""
+"""Choose tiles and segments of a video for the free memory: predicted for a plan, fixed for all segments of a job."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import TileSize, UpscaleOptions, least_tile_px
 
-SEGMENT_FRAMES = 240  # of a frame-wise network: what is lost in a crash is at most that
-ENCODER_FRAMES = 16  # that an encoder holds: references, frames that wait to be ordered, its threads' own
-FRAMES_AHEAD = 3  # decoded before, and waiting to be encoded after, the network
+SEGMENT_FRAMES = 240  # frames of a segment of a frame-wise network: a crash loses at most these
+ENCODER_FRAMES = 16  # frames that an encoder holds: references, frames waiting to be reordered, frames of its threads
+FRAMES_AHEAD = 3  # frames that are decoded and wait for the network, or wait for the encoder
 
 
 def single_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions) -> Upscaler:
-    """The upscaler of a network that takes single frames; unchanged tiles are copied from the frame before.
+    """Make the upscaler of a network that takes single frames; it copies unchanged tiles from the previous frame.
 
     Raises:
-        OptionError: for options that only networks for clips take.
+        OptionError: for options that only video networks take.
     """
     if options.cleaning is not None:
-        raise OptionError("video.cleaning", options.cleaning, f"{model.spec.name} does not clean", "leave it out")
+        raise OptionError("video.cleaning", options.cleaning, f"{model.spec.name} does not clean", "remove this option")
     return Upscaler(model, upscale, engine=model_choice.engine(model, upscale.engine), reuse=True)
 
 
 def clip_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions) -> ClipUpscaler:
-    """The upscaler of a network for clips."""
+    """Make the upscaler of a video network."""
     engine = model_choice.clip_engine(model, upscale.engine)
     return ClipUpscaler(model, upscale, cleaning=options.cleaning, engine=engine)
 
@@ -45,16 +45,16 @@ def clip_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions) 
 # Fixed for a job ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Geometry:
-    """All that is the same for every segment of a video, in whichever run and process it is rendered."""
+    """Choices that are the same for every segment of a video, in every run and process."""
 
     tile: TileSize
     """Core of the tiles: "off" or (height, width)."""
     window: int | None
-    """Frames that a network with windows in time takes at once."""
+    """Number of frames that a network with temporal windows takes at once."""
     longest: int
-    """Frames of the longest segment."""
+    """Number of frames of the longest segment."""
     context: int
-    """Frames of context where a shot is divided."""
+    """Frames of context on each side where a shot is divided."""
     halo_px: int
     engine: str
     """The engine that runs the network, a name of `engines.ENGINES`."""
@@ -71,12 +71,12 @@ def fix_geometry(
     """Choose tiles and segments, once for all runs.
 
     Args:
-        earlier: `recorded_geometry` of an interrupted run, or empty. What follows from the memory of the moment is taken
-            from it, or its segments and those of this run would not fit together.
+        earlier: `recorded_geometry` of an interrupted run, or empty. Choices that depend on free memory are copied from it;
+            otherwise its segments and those of this run would not fit together.
 
     Raises:
-        UsageError: for options that the model does not take.
-        ResourceError: for a device that is not there.
+        UsageError: for options that the model does not support.
+        ResourceError: if this machine does not have the device.
     """
     asked = earlier.get("asked", {})
     tile = tuple(earlier["tile"]) if upscale.tile == "auto" and asked.get("tile") == "auto" else None
@@ -95,7 +95,7 @@ def fix_geometry(
             window = earlier["window"]
         window = window or clip.window_frames(size)
         clip.options = replace(upscale, window=window)
-        # A network with windows in time takes as many frames at once as it is told, whatever the segments.
+        # A network with temporal windows takes a fixed number of frames at once, for segments of any length.
         longest = clip.segment_frames(size) if model.spec.window.frames else longest or clip.segment_frames(size)
         context = model.spec.window.overlap if options.context is None else options.context
         core = tile or clip.choice(size, longest + 2 * context).tile
@@ -113,7 +113,7 @@ def fix_geometry(
 
 
 def recorded_geometry(geometry: Geometry, upscale: UpscaleOptions, options: VideoOptions) -> dict[str, Any]:
-    """A geometry for `fix_geometry` of a later run, JSON-ready, with what the user asked for."""
+    """Record a geometry and the user's options for `fix_geometry` of a later run, JSON-ready."""
     asked = {
         "tile": upscale.tile if isinstance(upscale.tile, str) else "stated",
         "longest": options.segment_frames,
@@ -124,7 +124,7 @@ def recorded_geometry(geometry: Geometry, upscale: UpscaleOptions, options: Vide
 
 
 def _stated(tile: TileSize, blend: int) -> TileSize:
-    """A core as options take it: a side of a picture smaller than the least tile becomes that, which cuts no differently."""
+    """Raise sides of `tile` to the smallest that options accept. Tiles stay the same: such a side spans the picture."""
     if isinstance(tile, str):
         return tile
     least = least_tile_px(blend)
@@ -134,7 +134,7 @@ def _stated(tile: TileSize, blend: int) -> TileSize:
 
 # Predicted for a plan -------------------------------------------------------------------------------------------------
 def estimate(video: Video, model: Model, upscale: UpscaleOptions, options: VideoOptions) -> Estimate:
-    """How a video is going to be rendered in the memory there is now."""
+    """Predict how a video will be rendered with the memory that is free now."""
     if model.spec.window is not None:
         return _estimate_clips(video, model, upscale, options)
     height, width = video.info.size
@@ -149,14 +149,14 @@ def estimate(video: Video, model: Model, upscale: UpscaleOptions, options: Video
 
 
 def _estimate_clips(video: Video, model: Model, upscale: UpscaleOptions, options: VideoOptions) -> Estimate:
-    """Of a network for clips: what the process holds, with the network, and what a full segment and its frames add."""
+    """Predict the memory of a video network: the process, the network, a full segment and its frames."""
     spec, size = model.spec, video.info.size
     assert spec.window is not None
     clip = clip_upscaler(model, upscale, options)
     clip.options = replace(upscale, window=upscale.window or clip.window_frames(size))
     longest = options.segment_frames if options.segment_frames and not spec.window.frames else clip.segment_frames(size)
     context = spec.window.overlap if options.context is None else options.context
-    frames = min(longest + 2 * context, frames_taken(video, options) or sys.maxsize)  # where no header says, the worst
+    frames = min(longest + 2 * context, frames_taken(video, options) or sys.maxsize)  # if no header states it, the worst case
     choice = clip.choice(size, frames)
     cleaning = options.cleaning or spec.preparation
     peak = process_bytes()
@@ -209,5 +209,5 @@ def _facts(video: Video, options: VideoOptions) -> VideoFacts:
 
 
 def _passes(cleaning: Cleaning) -> int:
-    """Most passes that are likely: above the largest change that pixels can make, the first is the last."""
+    """Likely maximum of cleaning passes: with a threshold above the largest possible change of pixels, one pass."""
     return min(cleaning.max_passes, 1) if cleaning.threshold >= 255 else cleaning.max_passes

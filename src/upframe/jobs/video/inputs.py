@@ -1,4 +1,4 @@
-"""The frames of a video's input, a file or a folder: indexed once, opened again wherever a segment is rendered."""
+"""The frames of a video's input, a file or a folder: indexed once, and opened again in each process that renders segments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from upframe.media.video.index_file import load_index, save_index
 
 
 class Input(Protocol):
-    """An input whose frames are counted and timed."""
+    """An input whose frames have been counted and timed."""
 
     @property
     def source(self) -> VideoSource | FrameFolder: ...
@@ -40,23 +40,23 @@ class Input(Protocol):
         ...
 
     def cuts(self) -> list[int]:
-        """Frames that begin a new shot, by number in the whole input; none where they were not asked for."""
+        """Numbers, in the whole input, of the frames that begin a new shot; empty if they were not asked for."""
         ...
 
     def digest(self) -> str:
-        """The same for two inputs only if they show the same."""
+        """Equal for two inputs only if they show the same frames at the same times."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Keep in `folder` what `reopen` needs to open the input in another process without reading it all."""
+        """Save to `folder` the data with which `reopen` opens the input in another process without reading all of it."""
         ...
 
 
 def probe_input(path: Path, options: VideoOptions) -> VideoInfo:
-    """The facts that a video file or a folder of frames states about itself.
+    """Read the facts that the headers of a video file or of a folder of frames state.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the input cannot be read.
     """
     return open_folder(path, options).info if path.is_dir() else probe_video(path, stream=options.stream)
 
@@ -70,10 +70,10 @@ def open_input(path: Path, info: VideoInfo, options: VideoOptions, watch: Watch,
     """Count and time all frames of an input.
 
     Args:
-        with_cuts: Whether `cuts` is going to be asked for.
+        with_cuts: Whether to find `cuts`.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the input cannot be read.
         UsageError: if no frame lies between start and end.
     """
     if path.is_dir():
@@ -83,7 +83,7 @@ def open_input(path: Path, info: VideoInfo, options: VideoOptions, watch: Watch,
 
     def observe(number: int, luma: NDArray[Any]) -> None:
         nonlocal finder
-        if number == 0:  # the first time, or anew after damage was met
+        if number == 0:  # the first pass, or a new one after damage
             watch.start("reading", max(info.frames_estimate or 1, 1))
             finder = CutFinder()
         watch.count()
@@ -95,11 +95,11 @@ def open_input(path: Path, info: VideoInfo, options: VideoOptions, watch: Watch,
 
 
 def reopen(path: Path, digest: str, options: VideoOptions, folder: Path) -> Input:
-    """The frames of an input that another process has indexed.
+    """Open the frames of an input that another process has indexed.
 
     Args:
         digest: Of that process's `Input`.
-        folder: In which it may have kept the index; else the input is indexed anew.
+        folder: Folder to which that process may have saved the index; without it the input is indexed again.
 
     Raises:
         InputError: if the input changed since then, or cannot be read.
@@ -122,7 +122,7 @@ def _index_file(folder: Path) -> Path:
 
 
 class FileInput:
-    """The frames of a video file, an `Input`."""
+    """An `Input`: the frames of a video file."""
 
     def __init__(
         self, path: Path, info: VideoInfo, index: FrameIndex, options: VideoOptions, finder: CutFinder | None = None
@@ -143,8 +143,8 @@ class FileInput:
     def cuts(self) -> list[int]:
         if self._finder is None:
             return []
-        # They are numbered by decoded picture; a damaged frame shows the picture before it, so a shot begins with the
-        # first frame that shows the picture or a later one.
+        # Cuts are numbers of decoded pictures. A damaged frame shows the previous picture, so a shot begins with the first
+        # frame that shows the cut's picture or a later one.
         frames = np.searchsorted(self.timing.decoded, self._finder.cuts())
         return sorted({int(f) for f in frames if 0 < f < len(self.timing)})
 
@@ -156,10 +156,10 @@ class FileInput:
 
 
 class FolderInput:
-    """The frames of a folder, an `Input`.
+    """An `Input`: the frames of a folder.
 
     Args:
-        on_frame: Called for each picture that is read to find cuts, which only a network for clips asks for; None finds none.
+        on_frame: Called for each picture that is read to find cuts, which only video networks need; None finds no cuts.
     """
 
     def __init__(self, source: FrameFolder, options: VideoOptions, on_frame: Callable[[], None] | None) -> None:
@@ -181,7 +181,7 @@ class FolderInput:
             on_frame()
 
     def digest(self) -> str:
-        """Of names, sizes and times of change: reading every picture again would double the work of a short job."""
+        """Digest of names, sizes and modification times: reading every picture again would double the work of a short job."""
         state = hashlib.sha256()
         for path in self.source.frames:
             stat = path.stat()
@@ -189,4 +189,4 @@ class FolderInput:
         return state.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """The folder itself is all that is needed."""
+        """Do nothing: the folder itself suffices."""

@@ -22,12 +22,12 @@ from upframe.jobs.video.render import render
 from upframe.jobs.video.workspace import remove_leftover
 from upframe.media.names import is_video_name
 
-STAGE_PROGRESS_S = 1.0  # how often a video that is read or checked says so
+STAGE_PROGRESS_S = 1.0  # least time between two progress events while a video is read or checked
 
 
 @dataclass(frozen=True)
 class VideoItem:
-    """One video and the plan for it, an `Item`."""
+    """An `Item`: one video and its plan."""
 
     video: Video
     model: str
@@ -110,7 +110,7 @@ class VideoItem:
 
 
 def is_video(path: Path, options: VideoOptions) -> bool:
-    """Whether an input is a video: by its name, or if that says nothing, as with a pipe, by its content."""
+    """Whether an input is a video, by its extension; without one, as with a pipe, by its content."""
     if path.is_dir() or is_video_name(path):
         return True
     try:
@@ -121,18 +121,18 @@ def is_video(path: Path, options: VideoOptions) -> bool:
 
 
 def plan_video(found: Found, names: Namer, models: ModelChoice, options: JobOptions) -> VideoItem:
-    """Decide how a video is made, from its headers; the encoder and the container are tried.
+    """Plan a video from its headers, and try the encoder and the container.
 
     Raises:
-        InputError: when it cannot be read.
-        UsageError: for an output that cannot be made, or is something else.
-        ModelError: when the model cannot be loaded.
+        InputError: if the video cannot be read.
+        UsageError: if the output cannot be made, or a different file has its name.
+        ModelError: if the model cannot be loaded.
     """
     info = probe_input(found.path, options.video)
     larger = models.enlarge(info.size, found.path)
     wanted = names.wanted_format(options.format)
     if wanted is None and found.path.is_dir():
-        wanted = ".png"  # a folder of frames becomes one
+        wanted = ".png"  # a folder of frames becomes a folder of frames
     is_doubled = options.task == "interpolate"
     plan, notices = plan_video_output(info, larger.size, options.video, container=wanted, is_doubled=is_doubled)
     if plan is None and names.is_file:

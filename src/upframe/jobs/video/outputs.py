@@ -1,4 +1,4 @@
-"""How a video's output is written: segments first, then the whole, which gets its name when it is verified."""
+"""Write a video's output: first its segments, then the joined file, which is verified before it is renamed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from upframe.media.video.files import FrameFolderSink, VideoInfo, VideoPlan, Vid
 
 
 class Segments(Protocol):
-    """Where the segments of a video are written, in whichever process."""
+    """Writes the segments of a video, in any process."""
 
     def sink(self, segment: Segment) -> VideoSink | FrameFolderSink:
-        """Takes the frames of a segment, in order."""
+        """Open a sink for the frames of a segment, in order."""
         ...
 
     def keep(self, segment: Segment) -> None:
-        """Keep what the sink has written as a finished segment, whole or not at all.
+        """Turn the file that the sink has written into a finished segment, whole or not at all.
 
         Raises:
-            OutputError: when it cannot be written.
+            OutputError: if it cannot be written.
         """
         ...
 
     def is_done(self, segment: Segment) -> bool:
-        """Whether a segment is kept, and whole."""
+        """Whether a segment is finished and undamaged."""
         ...
 
 
@@ -60,7 +60,7 @@ class FileSegments:
 
 
 class FolderSegments:
-    """Segments as numbered pictures in a folder of the work folder; the checksums of its pictures stand for a segment."""
+    """Segments as numbered pictures in a folder of the work folder. A segment's file holds the checksums of its pictures."""
 
     def __init__(self, store: SegmentStore, bits: int, *, is_doubled: bool) -> None:
         self._store, self._bits, self._is_doubled = store, bits, is_doubled
@@ -90,10 +90,10 @@ class FolderSegments:
 
 
 def segments_of(store: SegmentStore, plan: VideoPlan | None, bits: int, *, is_doubled: bool) -> Segments:
-    """Where the segments of a video with this plan are written; None is a folder of frames.
+    """Choose the store for the segments of a video with this plan; None means a folder of frames.
 
     Args:
-        bits: Of the input's samples.
+        bits: Bits of the input's samples.
     """
     if plan is None:
         return FolderSegments(store, bits, is_doubled=is_doubled)
@@ -103,11 +103,11 @@ def segments_of(store: SegmentStore, plan: VideoPlan | None, bits: int, *, is_do
 def finish(
     video: Video, store: SegmentStore, segments: Sequence[Segment], source: Input, watch: Watch, notices: Notices
 ) -> None:
-    """Make the output of its finished segments, verify it and give it its name.
+    """Make the output from its finished segments, verify it and rename it.
 
     Raises:
-        VerifyError: when what was written is not what was promised.
-        OutputError: when it cannot be written.
+        VerifyError: if the written file differs from the plan.
+        OutputError: if it cannot be written.
     """
     if video.plan is None:
         _name_folder(video, store.path / "frames", len(source.chosen), watch)
@@ -128,7 +128,7 @@ def _join(video: Video, plan: VideoPlan, files: list[Path], source: Input, watch
 
 
 def _name_folder(video: Video, folder: Path, frames: int, watch: Watch) -> None:
-    """Count the pictures, each of which was read back when it was written, then give the folder its name."""
+    """Count the pictures, each of which was verified when it was written, then rename the folder."""
     output = video.output
     expected = [frame_name(n) for n in video.made(0, frames)]
     found = sorted(p.name for p in folder.iterdir())
@@ -144,6 +144,6 @@ def _name_folder(video: Video, folder: Path, frames: int, watch: Watch) -> None:
     with writing(output):
         if output.exists():
             check_place(video)
-            shutil.rmtree(output)  # the caller allowed it, and it holds such frames only
-        os.utime(folder)  # made after all its segments: so a leftover of it is known (`remove_leftover`)
+            shutil.rmtree(output)  # the caller allowed it, and the folder holds only numbered frames
+        os.utime(folder)  # newer than all its segments: `remove_leftover` recognises a leftover by this
         put_in_place(folder, output)

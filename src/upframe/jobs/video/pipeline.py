@@ -1,4 +1,4 @@
-"""Threads around a computation: read ahead before it, write behind it, with bounded memory and no lost errors.
+"""Threads around a computation: one reads ahead, one writes behind, with bounded memory and no lost errors.
 
 Decoding, the network and encoding overlap because torch, FFmpeg and zlib release the interpreter while they work.
 """
@@ -13,18 +13,18 @@ from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-_POLL_S = 0.1  # how soon a blocked thread notices that the other side is gone
+_POLL_S = 0.1  # how soon a blocked thread notices that the other side has ended
 
 
 class _End:
-    """Put last into a queue: there is no more, or there was this error."""
+    """The last entry of a queue: the end, or the error that ended it."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 def read_ahead(items: Iterable[T], *, depth: int) -> Generator[T, None, None]:
-    """The items of `items`, made in a thread that stays at most `depth` items ahead.
+    """Yield the items of `items`, which a thread makes at most `depth` items ahead.
 
     An error of the iterable is raised here, after the items before it. Closing the iterator early stops the thread.
     """
@@ -95,7 +95,7 @@ class WriteBehind(Generic[T]):
             raise self._error
 
     def put(self, item: T) -> None:
-        """Hand over one item; waits while `depth` items are unwritten."""
+        """Queue one item; wait while `depth` items are unwritten."""
         self._put(item)
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""A video before it is read: how it is going to be written, the disk space that takes, and what is there already."""
+"""Plan a video from its headers: how its output is written, the disk room it takes, and whether it exists already."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from upframe.media.video.files import (
     probe_video,
 )
 
-LENGTH_SLACK_S = 1  # how far the lengths that two headers state for the same video may differ
+LENGTH_SLACK_S = 1  # seconds by which two headers of the same video may differ in its length
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video and how its output is written: all that is known before it is read."""
+    """A video and how its output is written: the facts known before the video is read."""
 
     input: Path
     """A video file, or a folder of frames."""
@@ -42,20 +42,20 @@ class Video:
     notices: tuple[Notice, ...] = ()
     """Losses that are known before the video is read."""
     is_doubled: bool = False
-    """Whether a new frame is made between every two."""
+    """Whether the network makes a new frame between every two."""
 
     @property
     def frames_estimate(self) -> int:
-        """Frames of the input, as its header has them."""
+        """Number of input frames according to the header."""
         return max(self.info.frames_estimate or 1, 1)
 
     def made(self, first: int, end: int) -> range:
-        """Which frames of the output stand for frames `first` to `end` - 1 of the input, counted from the first chosen."""
+        """Range of output frames for input frames `first` to `end` - 1, counted from the first chosen frame."""
         return made_frames(first, end, is_doubled=self.is_doubled)
 
 
 def made_frames(first: int, end: int, *, is_doubled: bool) -> range:
-    """Which frames of an output stand for frames `first` to `end` - 1 of its input, counted from the first chosen."""
+    """Range of output frames for input frames `first` to `end` - 1, counted from the first chosen frame."""
     return range(2 * first, 2 * end) if is_doubled else range(first, end)
 
 
@@ -66,21 +66,21 @@ def plan_video_output(
 
     Args:
         info: From `probe_input`.
-        container: Name or extension; an image format means a folder of numbered PNGs, for which there is no plan; None
-            keeps that of the input.
+        container: Name or extension; an image format means a folder of numbered PNGs, which has no plan; None keeps the input's
+            container.
         is_doubled: Whether the output has twice the rate.
 
     Returns:
-        The plan, and what is known to be lost.
+        The plan, and notices of known losses.
 
     Raises:
-        UsageError: for what cannot be carried out.
+        UsageError: if the video cannot be made as asked.
     """
     if container is not None and format_of_name(container) is not None:
         if format_of_name(container) != "png":
             raise OptionError("format", container, "frames are written as PNG", "use png, or a video format")
         lost = [s for s in info.streams if s.kind in ("audio", "subtitle")]
-        message = f"a folder of frames holds no sound and no subtitles ({len(lost)} tracks)"
+        message = f"a folder of frames holds no audio and no subtitles ({len(lost)} tracks)"
         return None, (*info.notices, *((Notice("track-dropped", str(info.path), message),) if lost else ()))
     plan = plan_video(
         replace(info, time_base=info.time_base / 2, rate=2 * info.rate) if is_doubled else info,
@@ -105,7 +105,7 @@ def frame_name(number: int) -> str:
 
 # Estimates ------------------------------------------------------------------------------------------------------------
 def frames_taken(video: Video, options: VideoOptions) -> int | None:
-    """Frames of the input between start and end, as far as headers tell; None where they do not."""
+    """Number of input frames between start and end according to headers; None if unknown."""
     whole, length = video.info.frames_estimate, _chosen_length(video.info, options)
     if options.start is None and options.end is None:
         return whole
@@ -116,7 +116,7 @@ def frames_taken(video: Video, options: VideoOptions) -> int | None:
 
 
 def estimated_file_bytes(video: Video, options: VideoOptions) -> int:
-    """Rough size of the output, on the high side: 0.25 bits a pixel for delivery codecs, 12 for intermediate ones."""
+    """Estimate the bytes of the output, rather too many: 0.25 bits per pixel for delivery codecs, 12 for intermediate ones."""
     codec = "png" if video.plan is None else video.plan.codec
     bits = {"png": 14.0, "ffv1": 12.0, "prores": 4.0}.get(codec, 0.25)
     frames = (frames_taken(video, options) or 1) * (2 if video.is_doubled else 1)
@@ -124,17 +124,17 @@ def estimated_file_bytes(video: Video, options: VideoOptions) -> int:
 
 
 def estimated_room_bytes(video: Video, options: VideoOptions) -> int:
-    """Disk space that is still needed: for the segments and what they are joined to, less what is there already."""
+    """Disk room still needed: for the segments and the joined file, less the segments that exist already."""
     return max((1 if video.plan is None else 2) * estimated_file_bytes(video, options) - kept_bytes(video.output), 0)
 
 
 # Outputs that are there already ---------------------------------------------------------------------------------------
 def check_place(video: Video) -> None:
-    """Refuse an existing output that is not even to be overwritten: a folder in place of a file, a file in place of a
-    folder, or a folder with anything but frames in it.
+    """Refuse an existing output that `overwrite` must not replace: a folder instead of a file, a file instead of a folder, or a
+    folder that holds anything but frames.
 
     Raises:
-        UsageError: naming it.
+        UsageError: naming the output.
     """
     output = video.output
     if video.plan is not None:
@@ -142,17 +142,17 @@ def check_place(video: Video) -> None:
             raise UsageError(output, "is a folder", "choose another name")
         return
     if not output.is_dir():
-        raise UsageError(output, "is a file, and a folder of frames is to be made", "choose another name")
+        raise UsageError(output, "is a file, but the output is a folder of frames", "choose another name")
     foreign = next((p.name for p in output.iterdir() if not re.fullmatch(r"frame_\d{8}\.png", p.name)), None)
     if foreign is not None:
-        raise UsageError(output, f"holds other things than frames ({foreign})", "choose a new folder")
+        raise UsageError(output, f"holds files that are not frames ({foreign})", "choose a new folder")
 
 
 def is_video_done(video: Video, options: VideoOptions) -> bool:
-    """Whether the output is there already, as far as headers show: same size, codec and length, and not cut short.
+    """Whether the output already exists according to its headers: same size, codec and length, and not cut short.
 
     Raises:
-        UsageError: when something else stands at that name, or the result of an older input.
+        UsageError: if a different file has that name, or the output was made before the input last changed.
     """
     plan = video.plan
     look = partial(_look_at_frames, video, options) if plan is None else partial(_look_at_file, video, plan, options)
@@ -171,7 +171,7 @@ def _look_at_file(video: Video, plan: VideoPlan, options: VideoOptions) -> bool:
 
 
 def _same_codec(decoder: str, codec: str) -> bool:
-    """Whether a decoder's name, of which one codec may have several (libdav1d for AV1), means this codec."""
+    """Whether the name of a decoder means this codec. One codec may have several decoders (libdav1d for AV1)."""
     known = codec_named(decoder.removeprefix("lib").replace("dav1d", "av1"))
     return known is not None and known.name == codec
 
@@ -191,7 +191,7 @@ def _look_at_frames(video: Video, options: VideoOptions) -> bool:
 
 
 def _begins_like_video(head: bytes) -> bool:
-    """Whether a file begins like one of the containers that are written: Matroska, WebM, MP4 or MOV."""
+    """Whether a file begins like a container that upframe writes: Matroska, WebM, MP4 or MOV."""
     return head.startswith(b"\x1aE\xdf\xa3") or head[4:8] == b"ftyp"
 
 

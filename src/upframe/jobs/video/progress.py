@@ -1,4 +1,4 @@
-"""How far a video is, and what is known to be lost, told as it comes."""
+"""Progress and notices of a video, reported as they arise."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Stage = Literal["reading", "upscaling", "checking"]
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """How far a video is."""
+    """Progress of a video."""
 
     stage: Stage
     """Reading counts, times and checks its frames; checking reads the joined output back."""
     frame: int
     """Frames done in this stage."""
     frames: int
-    """Frames in all; of the header, so not exact, while reading."""
+    """Number of all frames; while reading, an inexact number from the header."""
     frames_per_s: float
-    """In this stage and this run: frames that an interrupted run left count as done, but not as fast."""
+    """Speed of this stage in this run; frames of an interrupted run do not count."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class VideoReport:
 
     frames: int
     resumed: int
-    """Frames that an interrupted run had left."""
+    """Frames that an interrupted run had finished."""
     segments: int
     seconds: float
     engine: str
@@ -43,15 +43,15 @@ class VideoReport:
     precision: Precision
     notices: tuple[Notice, ...]
     cleaning_passes: tuple[int, ...]
-    """Of each segment rendered in this run."""
+    """Cleaning passes of each segment rendered in this run."""
     tiles_reused: float
-    """Share of tiles that did not change from one frame to the next and were copied."""
+    """Share of tiles that were copied because they did not change from one frame to the next."""
     borders_repeated: float
-    """Share of pixels that lie in flat borders and were not computed one by one (upscaling/flat_borders.py)."""
+    """Share of pixels in flat borders, which are repeated instead of computed (upscaling/flat_borders.py)."""
 
 
 class Watch:
-    """Tells how far a video is, and stops it when that is asked for."""
+    """Reports the progress of a video, and stops it on request."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Watch:
         self.check()
 
     def count(self) -> None:
-        """One more frame is done."""
+        """Count one more finished frame."""
         self._done += 1
         if self._tell is not None and self._stage is not None:
             rate = (self._done - self._skipped) / max(time.perf_counter() - self._began, 1e-6)
@@ -81,18 +81,18 @@ class Watch:
         self.check()
 
     def reach(self, done: int) -> None:
-        """So many frames of this stage are done, however few of them were counted."""
+        """Set the number of finished frames of this stage."""
         while self._done < done:
             self.count()
 
     def check(self) -> None:
-        """Raise Cancelled if the video is to stop."""
+        """Raise `Cancelled` if a stop was requested."""
         if self._cancel is not None and self._cancel.is_set():
-            raise Cancelled(self._video, "stopped on request", "the same command goes on from here")
+            raise Cancelled(self._video, "stopped on request", "the same command resumes here")
 
 
 class Notices:
-    """Hands on each notice once."""
+    """Passes on each notice once."""
 
     def __init__(self, on_notice: Callable[[Notice], None] | None) -> None:
         self._tell = on_notice

@@ -1,9 +1,9 @@
-"""One video end to end: index, segments, render, join, verify.
+"""Make one video from start to end: index, segments, render, join, verify.
 
-A video is never held whole. It is read once to count, time and checksum its frames (and to find its cuts, where the
-network looks at several frames); then rendered segment by segment into work files that survive any interruption; then
-their packets are joined with the untouched sound, subtitles and chapters of the source, the result is read back in full
-and compared, and only then does it get its name.
+A video is never held whole. One pass counts, times and checksums its frames, and finds its cuts if the network looks at several
+frames. Then each segment is rendered into a work file that survives any interruption. Then the packets of the work files are
+joined with the unchanged audio, subtitles and chapters of the source. The result is read back in full and compared, and only
+then renamed to the output.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ def render(
     on_notice: Callable[[Notice], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> VideoReport:
-    """Make the output of a video, going on where an interrupted run stopped.
+    """Make the output of a video, or resume an interrupted run.
 
     Args:
         model: Name or path of the model.
-        options: Of which those for videos and for computing count.
-        model_sha256: Of its weights file, if it has to be a certain one.
-        runner: Who renders the segments; None is this process.
+        options: Options of the job; only those for videos and for computing are used.
+        model_sha256: Required hash of its weights file; None accepts any.
+        runner: Renders the segments; None renders them in this process.
         on_progress: Called after each frame of each stage.
-        on_notice: Called as soon as something is known to be lost; raising stops the job.
+        on_notice: Called as soon as a loss is known; an exception from it stops the job.
 
     Raises:
-        Cancelled: when `cancel` was set; finished segments stay for the next run.
-        UsageError: when another process makes this output, or an interrupted run differs from this one.
-        UpframeError: of any other kind; nothing is at the output's name that was not there before.
+        Cancelled: if `cancel` was set; finished segments stay for the next run.
+        UsageError: if another process is making this output, or an interrupted run used other options.
+        UpframeError: if the video cannot be made; a file that had the output's name before is unchanged.
     """
     began, runner = time.perf_counter(), runner or LocalRunner()
     watch = Watch(video.input, video.frames_estimate, on_progress, cancel)
@@ -113,7 +113,8 @@ def render(
 
 
 def _moved_start(video: Video, source: Input) -> list[Notice]:
-    """The notice of a video that starts before zero, of which all tracks are moved; a part of a video starts at zero anyway."""
+    """Make the notice for a video that starts before zero, whose tracks are all moved; a part of a video starts at zero
+    anyway."""
     starts_s = int(source.timing.pts[0]) * source.timing.time_base
     if source.chosen.start or starts_s >= 0 or video.plan is None:
         return []
@@ -131,7 +132,7 @@ def _video_task(video: Video, model: str, sha256: str, options: JobOptions, geom
         upscale=options.upscale,
         options=replace(options.video, restart=False),
         geometry=geometry,
-        # What only the joined file holds stays here: a task is small.
+        # Facts that only joining needs are not in the task, so that it stays small.
         plan=None if video.plan is None else replace(video.plan, tracks=(), tags=(), video_tags=(), notices=()),
         size=video.size,
         bits=video.info.bits,
@@ -149,7 +150,7 @@ def _render_segments(
     resumed: int,
     cancel: threading.Event | None,
 ) -> list[SegmentResult]:
-    """Have the runner render `segments`, and tell how far it is, in whichever steps the runner says."""
+    """Let the runner render `segments`, and report progress in the steps that the runner reports."""
     done, results = resumed, []
     frames_each = 2 if video.is_doubled else 1
 

@@ -1,4 +1,4 @@
-"""The times of a video that gets a new frame in the middle between every two of its frames."""
+"""Timestamps of a video that gets a new frame midway between every two of its frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Timing(Protocol):
-    """Times of frames, as an index of a video has them."""
+    """Timestamps of frames, as in the index of a video."""
 
     @property
     def time_base(self) -> Fraction: ...
@@ -23,7 +23,7 @@ class Timing(Protocol):
 
 @dataclass(frozen=True)
 class Doubled:
-    """Times of the old and the new frames in turn, in ticks of half the old length, so that every middle is exact."""
+    """Timestamps of old and new frames alternately, in ticks of half the old length, so that every midpoint is exact."""
 
     time_base: Fraction
     pts: NDArray[np.int64]
@@ -31,10 +31,10 @@ class Doubled:
 
 
 def doubled(timing: Timing, chosen: range) -> tuple[Doubled, range]:
-    """The times of a video's old and new frames, and which of them stand for the `chosen` old ones.
+    """Compute the timestamps of a video's old and new frames, and the range that stands for the `chosen` old ones.
 
-    The new frame after the last one, which has nothing to lead to, comes where half of its time is over: a video of a
-    constant rate keeps one, and ends when it did.
+    The new frame after the last old frame has no next frame. It comes when half of the old frame's duration is over: a video of
+    constant rate keeps a constant rate, and its end does not move.
     """
     pts = np.empty(2 * len(timing.pts), np.int64)
     pts[0::2] = 2 * timing.pts

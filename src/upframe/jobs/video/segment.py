@@ -1,7 +1,6 @@
 """Render one segment: a pure function of a small task, for this process or any other.
 
-What a process needs again and again (the index of the input, the network and what runs it) it makes once and keeps for the
-segments that follow.
+Each process makes the index of the input, the network and its engine once, and keeps them for further segments.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Saved, Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
-FLAT = 1  # spread of a frame's code values (of 65,535) up to which it counts as flat
-NOT_FLAT = 64 * 257  # and from which it certainly is not: a quarter of the range
-MOST_VIDEOS = 2  # whose inputs and upscalers a process keeps
+FLAT = 1  # a frame whose code values (of 65,535) spread no more than this is flat
+NOT_FLAT = 64 * 257  # a frame whose code values spread at least this much, a quarter of the range, is not flat
+MOST_VIDEOS = 2  # number of videos whose inputs and upscalers a process keeps
 
 FrameNotices = tuple[Notice, ...]
 
 
 @dataclass(frozen=True)
 class VideoTask:
-    """All that the segments of one video share. It can be pickled, and compared."""
+    """The facts that all segments of one video share. They can be pickled and compared."""
 
     input: Path
     """A video file, or a folder of frames."""
@@ -52,7 +51,7 @@ class VideoTask:
     """Name or path of the model."""
     model_sha256: str
     upscale: UpscaleOptions
-    """As the user asked; `geometry` has what was chosen."""
+    """The user's options; `geometry` holds the choices made from them."""
     options: VideoOptions
     geometry: Geometry
     plan: VideoPlan | None
@@ -60,16 +59,16 @@ class VideoTask:
     size: tuple[int, int]
     """(height, width) of the output's frames."""
     bits: int
-    """Of the input's samples."""
+    """Bits of the input's samples."""
     offset: int
     """Number of the first frame between start and end."""
     is_doubled: bool
-    """Whether a new frame is made between every two."""
+    """Whether the network makes a new frame between every two."""
 
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """One segment of a video, to be rendered by whichever process."""
+    """One segment of a video, which any process can render."""
 
     video: VideoTask
     segment: Segment
@@ -81,13 +80,13 @@ class SegmentResult:
 
     segment: Segment
     notices: FrameNotices
-    """Losses in making it."""
+    """Notices that arose while rendering it."""
     passes: tuple[int, ...]
-    """Cleaning passes, of a network that cleans."""
+    """Number of cleaning passes, for a network that cleans."""
     reused: Saved
-    """Tiles that were copied from the frame before."""
+    """Tiles that were copied from the previous frame."""
     flat: Saved
-    """Input pixels that repeat a flat border."""
+    """Input pixels in flat borders that were repeated instead of computed."""
 
 
 def render_segment(
@@ -96,15 +95,15 @@ def render_segment(
     on_frame: Callable[[FrameNotices], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> SegmentResult:
-    """Make the file of one segment in the work folder. Its bytes follow from the task and the input alone.
+    """Make the file of one segment in the work folder. Its bytes depend on the task and the input alone.
 
     Args:
-        on_frame: Called for each frame, once it is on its way to the file, with what was lost in making it; raising stops.
+        on_frame: Called for each frame when it is handed to the encoder, with its notices; an exception from it stops the work.
 
     Raises:
-        Cancelled: when `cancel` was set.
-        InputError: when the input is no longer the one that was indexed.
-        UpframeError: of any other kind; no file of the segment is kept then.
+        Cancelled: if `cancel` was set.
+        InputError: if the input has changed since it was indexed.
+        UpframeError: if the segment cannot be rendered; then no file of it is kept.
     """
     video = task.video
     renderer = _renderer(video)
@@ -125,7 +124,7 @@ def render_segment(
 
 # Kept for the segments that follow ------------------------------------------------------------------------------------
 class _Kept(threading.local):
-    """Upscalers are for one thread at a time, so each thread has its own."""
+    """Caches of one thread: an upscaler serves one thread at a time, so each thread has its own."""
 
     def __init__(self) -> None:
         self.renderers: OrderedDict[VideoTask, _Renderer] = OrderedDict()
@@ -136,12 +135,12 @@ _KEPT = _Kept()
 
 
 def keep_input(video: VideoTask, source: Input) -> None:
-    """Let segments of `video` that this thread renders read this input, which need not be opened again."""
+    """Use this open input for the segments of `video` that this thread renders."""
     _KEPT.inputs[video.input, video.index] = source
 
 
 def forget(video: VideoTask) -> None:
-    """Give back what this thread keeps for a video."""
+    """Release everything that this thread keeps for a video."""
     _KEPT.inputs.pop((video.input, video.index), None)
     _KEPT.renderers.pop(video, None)
 
@@ -161,7 +160,7 @@ def _renderer(video: VideoTask) -> _Renderer:
 
 @dataclass(frozen=True)
 class _Made:
-    """An enlarged frame at its time."""
+    """An enlarged frame and its timestamp."""
 
     pts: int
     pixels: NDArray[Any]
@@ -190,7 +189,7 @@ class _Renderer:
         return up
 
     def begin(self, cancel: threading.Event | None) -> None:
-        """Forget all earlier segments: the next one must not depend on which came before."""
+        """Forget all earlier segments: the next segment must not depend on them."""
         self._up.cancel = cancel
         self._up.notices.clear()
         if self._single is not None:
@@ -200,7 +199,7 @@ class _Renderer:
             self._clip.passes.clear()
 
     def taken_notices(self) -> FrameNotices:
-        """Losses since the last call."""
+        """Notices since the last call."""
         taken = tuple(self._up.notices)
         self._up.notices.clear()
         return taken
@@ -242,11 +241,11 @@ class _Renderer:
     def _in_turn(
         self, own: list[VideoFrame], made_frames: Iterator[NDArray[Any]], durations: NDArray[np.int64]
     ) -> Iterator[_Made]:
-        """A segment's frames as they were, each followed by what was made between it and the next; one that nothing was
-        made after, since a new shot begins or the video ends, is shown again.
+        """Yield a segment's original frames, each followed by the new frame between it and the next. At the end of a shot or of
+        the video no new frame exists, so the original frame is repeated.
 
         Args:
-            durations: Ticks that the segment's frames stay.
+            durations: Durations of the segment's frames in ticks.
         """
         for frame, duration in zip(own, durations, strict=False):
             yield _Made(2 * frame.pts, frame.pixels)
@@ -258,8 +257,7 @@ class _Renderer:
         return f"{self._video.input} frame {frame.number}"
 
     def _checked(self, frame: VideoFrame, made: NDArray[Any]) -> _Made:
-        """A frame to be written. A network that has lost its way makes flat frames; of a frame that is not flat itself that
-        is an error. Black stays black."""
+        """Check and return a frame to write: a broken network makes flat frames of inputs that are not flat."""
         if int(np.ptp(made)) <= FLAT and int(np.ptp(frame.pixels)) > NOT_FLAT:
-            raise VerifyError(self._at(frame), "came out flat", "check the weights, or try `precision='fp32'`")
+            raise VerifyError(self._at(frame), "came out in one flat colour", "check the weights, or try `precision='fp32'`")
         return _Made(frame.pts, made)

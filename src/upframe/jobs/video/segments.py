@@ -1,8 +1,8 @@
-"""Cutting a video into segments: the units that are rendered, kept and resumed.
+"""Divide a video into segments: the units that are rendered, kept and resumed.
 
-Pure planning. A segment ends where a shot ends, or where it would become too long; a segment that begins or ends inside
-a shot is rendered with some frames of context that are discarded. The plan follows from the frame count, the cuts and
-three numbers alone, so a resumed job finds the same segments.
+Pure planning. A segment ends at the end of a shot, or at its longest length. If it begins or ends inside a shot, frames of
+context are rendered with it and discarded. The plan depends on the frame count, the cuts and three numbers alone, so a resumed
+job finds the same segments.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Segment:
 
 
 def plan_segments(frames: int, cuts: Sequence[int], *, longest: int, context: int) -> list[Segment]:
-    """Cover `frames` frames with segments, none across a cut and none longer than `longest`.
+    """Divide `frames` frames into segments that do not cross a cut and are not longer than `longest`.
 
     A shot that is too long is divided evenly. Context never reaches across a cut.
 
     Args:
         cuts: Frames that begin a new shot, ascending.
-        context: Frames read beyond a segment's end inside a shot, on each side.
+        context: Frames read beyond each end of a segment that lies inside a shot.
 
     Raises:
         ValueError: for cuts that are not ascending within the video.

@@ -1,4 +1,4 @@
-"""Scene cuts: where one shot ends and the next begins, so that no network mixes pictures of two shots.
+"""Find scene cuts, where one shot ends and the next begins, so that no network mixes pictures of two shots.
 
 A cut is a jump between two neighbouring frames that stands out from the motion around it. Fades, flashes and fast pans
 are not cuts: a fade has no jump, a pan jumps at every frame, and a flash is followed by the picture that preceded it.
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 THUMBNAIL = (36, 64)  # (height, width): coarse enough for noise to average out, fine enough for a face to count
 CUT_JUMP = 0.08  # mean absolute luma difference, of 1, that a cut has at least
-CUT_RATIO = 3.0  # how far a cut stands out from the median jump of the frames around it
-NEIGHBOURS = 4  # frames on each side that make the surroundings
-FLASH_FRAMES = 3  # a picture that is back within so many frames was only interrupted
+CUT_RATIO = 3.0  # least ratio of a cut's jump to the median jump of the frames around it
+NEIGHBOURS = 4  # number of frames around a cut, on each side
+FLASH_FRAMES = 3  # if the picture before a jump returns within so many frames, the jump is a flash
 
 
 def thumbnail(luma: NDArray[Any], white: float) -> NDArray[np.float32]:
-    """(H, W) luma, of which `white` is the largest value, as a small picture in [0, 1] averaged over equal areas."""
+    """Reduce (H, W) luma with largest value `white` to a small picture in [0, 1], averaged over equal areas."""
     height, width = THUMBNAIL
     rows = np.linspace(0, luma.shape[0], height + 1).astype(int)
     columns = np.linspace(0, luma.shape[1], width + 1).astype(int)
@@ -34,7 +34,7 @@ def thumbnail(luma: NDArray[Any], white: float) -> NDArray[np.float32]:
 
 
 def find_cuts(thumbnails: Iterable[NDArray[np.float32]]) -> list[int]:
-    """Indices of the frames that begin a new shot, ascending, without 0, given `thumbnail`s of all frames in order."""
+    """Find the frames that begin a new shot from `thumbnail`s of all frames in order: ascending indices, without 0."""
     finder = CutFinder()
     for small in thumbnails:
         finder.add(small)
@@ -42,12 +42,12 @@ def find_cuts(thumbnails: Iterable[NDArray[np.float32]]) -> list[int]:
 
 
 class CutFinder:
-    """Finds cuts as frames come by: keeps a few thumbnails and two numbers a frame."""
+    """Finds cuts while frames arrive; holds a few thumbnails and two numbers per frame."""
 
     def __init__(self) -> None:
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=FLASH_FRAMES + 2)
         self._jumps: list[float] = []  # [i]: between frames i and i + 1
-        self._back: list[float] = []  # [i]: how near the frames after i + 1 come to frame i again
+        self._back: list[float] = []  # [i]: the least difference from frame i of the frames after i + 1
         self.count = 0
 
     def add(self, small: NDArray[np.float32]) -> None:
@@ -56,7 +56,7 @@ class CutFinder:
             self._jumps.append(_difference(self._recent[-1], small))
             self._back.append(np.inf)
             for behind in range(2, len(self._recent) + 1):
-                before = self.count - behind  # the frame before the one that may have been a flash
+                before = self.count - behind  # the frame before a possible flash
                 self._back[before] = min(self._back[before], _difference(self._recent[-behind], small))
         self._recent.append(small)
         self.count += 1
@@ -75,7 +75,7 @@ class CutFinder:
         return not any(self._only_interrupts(first) for first in range(max(index - FLASH_FRAMES, 1), index))
 
     def _only_interrupts(self, index: int) -> bool:
-        """Whether a jump leads into a flash: soon after it, the picture before it is back."""
+        """Whether a jump leads into a flash: the picture before the jump soon returns."""
         jump = self._jumps[index - 1]
         return jump >= CUT_JUMP and self._back[index - 1] < jump / 2
 

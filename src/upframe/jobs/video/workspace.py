@@ -1,8 +1,8 @@
-"""The folder in which a long job keeps what is finished, so that it can go on after any interruption.
+"""The work folder: a long job keeps its finished segments there, so that it can resume after any interruption.
 
-It lies beside the output, as `.<output name>.upframe`, and holds `job.json` (what is being made, of what, with what) and
-one file for each finished segment with its SHA-256. A segment file appears whole or not at all. A job that differs in
-anything that could change a pixel is refused, in words that say what differs.
+It lies beside the output, as `.<output name>.upframe`, and holds `job.json` (output, input and options) and one file for each
+finished segment with its SHA-256. A segment file appears whole or not at all. A job that differs in a fact that could change a
+pixel is refused with a message that names the difference.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from upframe.errors import OutputError, UsageError
 from upframe.files import Lock, atomic_text, hidden_beside, put_in_place, writing
 
 FORMAT = 2
-"""Number of the form of work folders; those of upframe 0.1.0 have none."""
+"""Format number of work folders; those of upframe 0.1.0 have none."""
 
 _CHUNK = 1 << 20
-_MOST_TOLD = 3  # differences in one message
+_MOST_TOLD = 3  # most differences in one message
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that decides the output's bytes."""
+    """A fact that decides the output's bytes."""
 
     identity: str
-    """Equal for two jobs only if they agree in this."""
+    """Value to compare: two jobs agree in this fact if it is equal."""
     shown: str = ""
-    """The same for people; empty where `identity` can be read."""
+    """The value in words; empty if `identity` is readable."""
 
     @property
     def text(self) -> str:
@@ -42,19 +42,19 @@ class Fact:
 
 
 Facts = Mapping[str, Mapping[str, Fact]]
-"""Facts by name, in groups: causes come before what follows from them."""
+"""Facts by name, in groups: causes before effects."""
 
 OPTIONS = "options"
-"""The group whose names are those of options."""
+"""The group whose names are names of options."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A job as its work folder records it."""
+    """A job, as recorded in its work folder."""
 
     facts: Facts
     geometry: Mapping[str, Any]
-    """The choices for all segments, made when the job began, JSON-ready."""
+    """The choices for all segments, made at the start of the job, JSON-ready."""
 
 
 def work_path(output: Path) -> Path:
@@ -63,10 +63,10 @@ def work_path(output: Path) -> Path:
 
 
 def recorded(output: Path) -> Record | None:
-    """The interrupted job that was to make `output`; None where there is none that could be read.
+    """Read the interrupted job of `output`; None if there is none that can be read.
 
     Raises:
-        UsageError: when another version of upframe left it in another form.
+        UsageError: if another version of upframe left it in another format.
     """
     try:
         job = json.loads((work_path(output) / "job.json").read_text())
@@ -81,15 +81,16 @@ def recorded(output: Path) -> Record | None:
 
 
 def kept_bytes(output: Path) -> int:
-    """Size of what an interrupted job has made of `output` so far."""
+    """Bytes that an interrupted job of `output` has written so far."""
     folder = work_path(output)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
 
 
 def remove_leftover(output: Path) -> None:
-    """Delete the work folder of a finished `output`, which a kill between its renaming and the tidying left behind.
+    """Delete the work folder of a finished `output`. It is left if the process was killed between renaming the output and
+    removing the folder.
 
-    One that was written to after the output is of a later, interrupted job and stays.
+    A work folder that is newer than the output belongs to a later, interrupted job and stays.
     """
     folder = work_path(output)
     if not folder.is_dir():
@@ -97,30 +98,31 @@ def remove_leftover(output: Path) -> None:
     with contextlib.suppress(OSError, UsageError, OutputError):
         made = output.stat().st_mtime
         if all(f.stat().st_mtime <= made for f in folder.rglob("*") if f.is_file() and f.name != "lock"):
-            with WorkFolder(output, recorded(output) or Record({}, {})) as work:  # not while somebody works in it
+            with WorkFolder(output, recorded(output) or Record({}, {})) as work:  # not while another process works in it
                 work.remove()
 
 
 class SegmentStore:
-    """The files of segments in a work folder. Any process may write those that it renders; one at a time owns the folder."""
+    """The segment files of a work folder. Any process may write the segments that it renders; one process at a time owns the
+    folder."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.path = work_path(output)
 
     def segment(self, index: int) -> Path:
-        """Where segment `index` is kept once it is finished."""
+        """Path of the finished segment `index`."""
         return self.path / f"{index:06d}.seg"
 
     def scratch(self, index: int) -> Path:
-        """Where segment `index` is written until then."""
+        """Path of segment `index` while it is being written."""
         return self.path / f"{index:06d}.new"
 
     def commit(self, index: int) -> None:
-        """Keep the scratch file as the finished segment.
+        """Turn the scratch file into the finished segment.
 
         Raises:
-            OutputError: when that fails, for instance on a full disk.
+            OutputError: if that fails, for instance on a full disk.
         """
         scratch, kept = self.scratch(index), self.segment(index)
         with writing(kept):
@@ -129,7 +131,7 @@ class SegmentStore:
         put_in_place(scratch, kept)
 
     def is_done(self, index: int) -> bool:
-        """Whether segment `index` is there and whole; a damaged one is removed."""
+        """Whether segment `index` is finished and undamaged; a damaged file is removed."""
         kept = self.segment(index)
         known = kept.with_suffix(".sha256")
         if not kept.exists():
@@ -141,16 +143,16 @@ class SegmentStore:
 
 
 class WorkFolder(SegmentStore):
-    """The work folder itself, a context manager: opened by one process at a time.
+    """The work folder as a context manager that one process at a time can enter.
 
     Args:
         output: The file the job makes.
-        record: The job; its facts are compared with those of an earlier, interrupted run.
-        restart: Discard what an earlier run left.
+        record: The job; its facts are compared with those of an interrupted run.
+        restart: Discard the work of an interrupted run.
 
     Raises:
-        UsageError: on entering, when another process works there, or an earlier run differs.
-        OutputError: when the folder cannot be made.
+        UsageError: on entering, if another process works there, or the interrupted run differs.
+        OutputError: if the folder cannot be made.
     """
 
     def __init__(self, output: Path, record: Record, *, restart: bool = False) -> None:
@@ -179,10 +181,10 @@ class WorkFolder(SegmentStore):
         self._lock.release()
 
     def remove(self) -> None:
-        """Delete the folder: the job is finished."""
+        """Delete the folder of the finished job."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release(remove=True)
-        with contextlib.suppress(OSError):  # on Windows it holds the lock file till now; elsewhere it is gone
+        with contextlib.suppress(OSError):  # the lock file kept the folder on Windows; elsewhere it is gone
             self.path.rmdir()
 
     def _begin(self) -> None:
@@ -192,9 +194,9 @@ class WorkFolder(SegmentStore):
         if job.exists():
             earlier = recorded(self.output)
             if earlier is None:
-                self._empty()  # cut short by a power failure before anything else could be kept
+                self._empty()  # a power failure cut it short, before any segment was finished
             elif happened := difference(earlier.facts, self._record.facts):
-                raise UsageError(self.output, happened, "use `video.restart` to discard its work, or its options to go on")
+                raise UsageError(self.output, happened, "use `video.restart` to discard its work, or its options to resume it")
         facts = {
             group: {name: [fact.identity, fact.shown] for name, fact in held.items()}
             for group, held in self._record.facts.items()
@@ -210,9 +212,9 @@ class WorkFolder(SegmentStore):
 
 
 def difference(earlier: Facts, now: Facts) -> str:
-    """In which facts an interrupted run differs from this one, for people; empty where it does not.
+    """Describe the facts in which an interrupted run differs from this one; empty if it does not.
 
-    Only the first group that differs is told of: the others follow from it.
+    Only the first group that differs is described: later groups follow from it.
     """
     for group in dict.fromkeys((*now, *earlier)):
         old, new = earlier.get(group, {}), now.get(group, {})

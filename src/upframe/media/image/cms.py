@@ -1,4 +1,4 @@
-"""CMYK and Lab to sRGB: through the embedded profile where there is one, else by the standard formula."""
+"""Convert CMYK and Lab to sRGB: by the embedded profile if there is one, else by the standard formula."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LOG = logging.getLogger(__name__)
 
 
 def cmyk_profile(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    """`icc` as a usable CMYK profile, or None."""
+    """Parse `icc` as a CMYK profile; None if it is unusable."""
     if icc is None or not icc_is_sound(icc) or icc[16:20] != b"CMYK":  # data colour space, ICC.1:2022, 7.2.6
         return None
     return ImageCms.ImageCmsProfile(io.BytesIO(icc))
 
 
 def cmyk_to_rgb(ink: Pixels, profile: ImageCms.ImageCmsProfile | None) -> Pixels:
-    """(H, W, 4) ink amounts, 0 none and full scale all, as sRGB (H, W, 3) of the same dtype.
+    """Convert (H, W, 4) ink amounts (0 is no ink, full scale is all) to sRGB (H, W, 3) of the same dtype.
 
     Args:
-        profile: The CMYK profile; it needs uint8 data. None: RGB = (1 - CMY)(1 - K).
+        profile: The CMYK profile, which needs uint8 data. None means RGB = (1 - CMY)(1 - K).
     """
     if profile is not None:
         image = Image.frombuffer("CMYK", (ink.shape[1], ink.shape[0]), np.ascontiguousarray(ink).tobytes(), "raw", "CMYK", 0, 1)
@@ -57,7 +57,7 @@ _WHITE_D50 = np.array([0.96422, 1.0, 0.82521])
 
 
 def lab_to_rgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CIE L*a*b* under D50, (..., 3) with L in [0, 100], as sRGB in [0, 1], clipped to its gamut."""
+    """Convert CIE L*a*b* under D50, (..., 3) with L in [0, 100], to sRGB in [0, 1], clipped to its gamut."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _WHITE_D50

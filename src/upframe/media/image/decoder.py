@@ -1,4 +1,4 @@
-"""The protocol of decoders and their input: one interface for PNG, TIFF and everything that Pillow reads."""
+"""The protocol of decoders, and their input: one interface for PNG, TIFF and everything that Pillow reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from upframe.media.image.metadata import Metadata, clean_exif, clean_xmp, icc_is
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an input may ask for; checked against its header before anything is allocated."""
+    """Limits on the size of an input; its header is checked before anything is allocated."""
 
     max_pixels: int = 500_000_000
     """Pixels of one frame (the option `limits.max_pixels`)."""
@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass
 class Reading:
-    """One file being read: its handle, what the caller allows, and the notices so far."""
+    """A file while it is read: its handle, the caller's options, and the notices so far."""
 
     path: Path
     file: BinaryIO
@@ -40,7 +40,7 @@ class Reading:
     notices: list[Notice] = field(default_factory=list)
 
     def notice(self, kind: str, message: str) -> None:
-        """Add a notice, once per kind."""
+        """Add a notice, once per id."""
         if all(notice.id != kind for notice in self.notices):
             self.notices.append(Notice(kind, str(self.path), message))
 
@@ -54,7 +54,7 @@ class Reading:
         """Refuse a picture that is empty or larger than the limit.
 
         Raises:
-            InputError: naming the size and the option.
+            InputError: for such a picture; the message gives the size and the option.
         """
         if height < 1 or width < 1:
             raise self.error(f"has no pixels ({width}x{height})", "get the file again")
@@ -66,10 +66,10 @@ class Reading:
             )
 
     def truncated(self, percent: float | None, why: str = "") -> None:
-        """Report that the data ends early or is damaged part-way.
+        """Report that the data ends early or is damaged in the middle.
 
         Args:
-            percent: Share of the picture, or of its bytes, that could be decoded; None where that cannot be known.
+            percent: Share of the picture, or of its bytes, that could be decoded; None if unknown.
 
         Raises:
             InputError: unless the caller allows truncated input; then it becomes a notice.
@@ -77,14 +77,14 @@ class Reading:
         share = "" if percent is None else f", {min(max(int(percent), 0), 100)} % decoded"
         text = f"truncated{share}" + (f" ({why})" if why else "")
         if not self.allow_truncated:
-            raise self.error(text, "get the file again, or keep what is there with `allow_truncated`")
+            raise self.error(text, "get the file again, or accept the rest with `allow_truncated`")
         self.notice("truncated", text)
 
     def carry(self, metadata: Metadata) -> tuple[Metadata, int]:
-        """`metadata` checked and cleaned, and the orientation (1 to 8) that the pixels must be turned by."""
+        """Check and clean `metadata`; return it with the orientation (1 to 8) by which to turn the pixels."""
         exif = clean_exif(metadata.exif)
         if exif.stated is not None:
-            self.notice("bad-orientation", f"EXIF orientation is {exif.stated}, taken as 1")
+            self.notice("bad-orientation", f"EXIF orientation is {exif.stated}, treated as 1")
         icc = metadata.icc
         if icc is not None and not icc_is_sound(icc):
             self.notice("bad-icc", "the colour profile is damaged and was ignored")
@@ -103,28 +103,28 @@ class Reading:
 
 
 class Decoder(Protocol):
-    """Reads one format. Made from a `Reading` with the file at its start; the header is read in the constructor.
+    """Decodes one format. The constructor takes a `Reading` with its file at the start, and reads the header.
 
-    Constructors raise InputError for what cannot be decoded, and check the pixel limit before they allocate.
+    Constructors raise InputError for a file that cannot be decoded, and check the pixel limit before they allocate.
     """
 
     info: MediaInfo
-    """As stored: before orientation, without notices."""
+    """Facts of the stored picture: before orientation, without notices."""
     metadata: Metadata
-    """As found; `Reading.carry` cleans it."""
+    """Metadata as stored; `Reading.carry` cleans it."""
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in order, as stored (orientation not applied)."""
+        """Yield the frames in order, as stored (orientation not applied)."""
         ...
 
 
 @contextmanager
 def codec(reading: Reading, what: str) -> Iterator[None]:
-    """Turn whatever a foreign codec raises on damaged data into our errors.
+    """Turn all exceptions of other libraries on damaged data into upframe's errors.
 
-    The breadth is on purpose: on hostile files tifffile and Pillow raise nearly anything (struct.error, IndexError,
-    TypeError, ZeroDivisionError, SyntaxError...), and each of these means the same here. Their warnings and log lines
-    are silenced: what the user should know is said once, as an error or a notice.
+    All exceptions are caught on purpose: on hostile files tifffile and Pillow raise nearly anything (struct.error, IndexError,
+    TypeError, ZeroDivisionError, SyntaxError...), and each of these means the same here. Their warnings and log lines are
+    silenced: the user gets one error or notice.
     """
     log = logging.getLogger("tifffile")
     level = log.level
@@ -145,7 +145,7 @@ def codec(reading: Reading, what: str) -> Iterator[None]:
         log.setLevel(level)
 
 
-_UPRIGHT = {  # how stored pixels become upright, by EXIF orientation (CIPA DC-008, 4.6.4): transposed first, then flipped
+_UPRIGHT = {  # steps that turn stored pixels upright, by EXIF orientation (CIPA DC-008, 4.6.4): transpose first, then flip
     1: (False, False, False),
     2: (False, False, True),
     3: (False, True, True),
@@ -158,7 +158,7 @@ _UPRIGHT = {  # how stored pixels become upright, by EXIF orientation (CIPA DC-0
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Stored pixels (H, W, C) turned upright; contiguous."""
+    """Turn stored pixels (H, W, C) upright; the result is contiguous."""
     transposed, flip_rows, flip_columns = _UPRIGHT[orientation]
     if transposed:
         pixels = pixels.transpose(1, 0, 2)
@@ -170,7 +170,7 @@ def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def turn_back(pixels: Pixels, orientation: int) -> Pixels:
-    """The inverse of `turn_upright`."""
+    """Invert `turn_upright`."""
     return turn_upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 

@@ -1,4 +1,4 @@
-"""One writer per format. Each takes frames as row bands and puts bytes to a file that somebody else makes atomic.
+"""One writer per format. Each takes frames as row bands and writes bytes to a file that the caller makes atomic.
 
 PNG, APNG and TIFF are streamed; Pillow needs a whole frame for the others. A format's writer and its libraries are imported
 when a file of that format is written.
@@ -19,18 +19,18 @@ class Encoder(Protocol):
     """Writes one file of one format."""
 
     def frame(self, bands: Iterator[Pixels], size: tuple[int, int], duration: Fraction) -> None:
-        """Write one frame of `size` (height, width); `bands` are right in type and in sum."""
+        """Write one frame of `size` (height, width); the caller has checked the dtype and the rows of `bands`."""
         ...
 
     def finish(self) -> None:
-        """Write what comes after the last frame."""
+        """Write the end of the file, after the last frame."""
         ...
 
 
 def make_encoder(
     out: BinaryIO, plan: OutputPlan, metadata: Metadata, *, frames: int, animated: bool, quality: int | None
 ) -> Encoder:
-    """The encoder for `plan.format`."""
+    """Make the encoder for `plan.format`."""
     if plan.format == "png":
         return _Png(out, plan, metadata, frames, animated)
     if plan.format == "tiff":

@@ -1,4 +1,4 @@
-"""Images in and out: the door of this floor for photos.
+"""Read and write images: the entry point of this layer for pictures.
 
 info = probe(path)                                what the header says
 with ImageSource(path) as source:                 frames, upright, at the file's own depth
@@ -50,7 +50,7 @@ def write_pixels(path: str | Path, pixels: Pixels, *, quality: int | None = None
         quality: See `ImageSink`.
 
     Raises:
-        UsageError: if the format is unknown or cannot hold such pixels as they are.
+        UsageError: if the format is unknown or cannot hold these pixels without loss.
         OutputError: if the file cannot be written.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""The abilities of each image format; formats are told apart by content, never by name."""
+"""The abilities of each image format. The content decides the format, never the name."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Format:
-    """Facts about one format, as upframe reads and writes it."""
+    """Facts about one format, as read and written by upframe."""
 
     name: str
     label: str
-    """How to call it in a message."""
+    """Name in messages."""
     extensions: tuple[str, ...]
     """Lower case, with the dot; the first is the usual one."""
     writable: bool = False
     dtypes: tuple[str, ...] = ("uint8",)
-    """Sample types it can hold when written, best last."""
+    """Dtypes that it can hold when written, best last."""
     holds_alpha: bool = False
     holds_animation: bool = False
     holds_pages: bool = False
     max_side_px: int = 2**31 - 1
-    """Longest side that the format, or its encoder, allows."""
+    """Largest side that the format, or its encoder, allows."""
     max_pixels: int | None = None
     """Most pixels that the encoder allows."""
     max_bytes: int | None = None
@@ -86,7 +86,7 @@ UNSUPPORTED: dict[str, str] = {
     "text": "text",
     "unknown": "unknown data",
 }
-"""Kinds that are recognised only to say what they are."""
+"""Formats that upframe recognises only to name them in errors."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "png"),
@@ -120,11 +120,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 SNIFF_BYTES = 512
-"""How much of a file `sniff` wants to see."""
+"""Bytes of a file that `sniff` needs."""
 
 
 def sniff(head: bytes) -> str:
-    """The format of a file that starts with `head`: a key of `FORMATS` or of `UNSUPPORTED`."""
+    """Recognise the format of a file that starts with `head`: a key of `FORMATS` or of `UNSUPPORTED`."""
     if head[:4] == b"RIFF":
         return "webp" if head[8:12] == b"WEBP" else "video" if head[8:12] == b"AVI " else "unknown"
     if head[4:8] == b"ftyp":
@@ -143,7 +143,7 @@ def sniff(head: bytes) -> str:
 
 
 def _sniff_brands(head: bytes) -> str:
-    """Which member of the ISO base media family: the major brand, then the compatible ones, ISO/IEC 14496-12, 4.3."""
+    """Recognise a format of the ISO base media family by its major brand, then its compatible ones (ISO/IEC 14496-12, 4.3)."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[i : i + 4] for i in range(16, end - 3, 4))]
     if brands[0] == b"crx ":
@@ -162,7 +162,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def format_of_name(name: str | Path) -> str | None:
-    """The format that a file name or extension claims ("photo.JPG", ".jpg", "jpg"), or None if it names none."""
+    """The format that a file name or extension means ("photo.JPG", ".jpg", "jpg"); None if it means none."""
     text = str(name).lower()
     suffix = Path(text).suffix or (text if text.startswith(".") else f".{text}")
     if text in FORMATS:

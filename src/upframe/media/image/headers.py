@@ -1,4 +1,4 @@
-"""Headers read by hand where the codec would allocate or round before we have seen the size: WebP, AVIF/HEIC, GIF."""
+"""Read headers of WebP, AVIF/HEIC and GIF before their codecs do, which would allocate memory or round first."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class WebpHeader:
     """(height, width) of the canvas."""
     has_alpha: bool
     missing_bytes: int
-    """How many bytes of what the RIFF header promises are not there."""
+    """Number of missing bytes, according to the RIFF header."""
     stated_bytes: int
     """File size as the RIFF header states it."""
 
 
 def webp_header(file: BinaryIO) -> WebpHeader | None:
-    """Size and length of a WebP file, or None if its header is cut or foreign. Source: RFC 9649, 2.5 to 2.7."""
+    """Read size and length of a WebP file; None if its header is incomplete or invalid. Source: RFC 9649, 2.5 to 2.7."""
     file.seek(0)
     head = file.read(40)
     present = file.seek(0, 2)
@@ -50,12 +50,12 @@ class IsoHeader:
     depth: int
     """Most bits per sample of any item."""
     missing_bytes: int
-    """How many bytes the top-level boxes promise beyond the end of the file."""
+    """Number of bytes that the top-level boxes state beyond the end of the file."""
     stated_bytes: int
 
 
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
-"""Boxes to look into, with the bytes of version and flags that come before their children."""
+"""Boxes to enter, and the bytes of version and flags before their children."""
 
 
 def iso_header(file: BinaryIO) -> IsoHeader:
@@ -89,9 +89,9 @@ def iso_header(file: BinaryIO) -> IsoHeader:
 
 
 def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, content start, box end) of all boxes from `at`, depth first; a last box may end beyond the file."""
+    """Yield (name, content start, box end) of all boxes from `at`, depth first; the last box may end beyond the file."""
     count = 0
-    while at + 8 <= end and count < 4096 and level < 8:  # a hostile file cannot make this long
+    while at + 8 <= end and count < 4096 and level < 8:  # bounded, so that a hostile file cannot make this long
         count += 1
         file.seek(at)
         size, name = struct.unpack(">I4s", file.read(8))
@@ -113,17 +113,17 @@ class GifHeader:
 
     size: tuple[int, int]
     delays_cs: tuple[int, ...]
-    """Hundredths of a second each frame stays."""
+    """Duration of each frame in hundredths of a second."""
     has_alpha: bool
     """Whether any frame has a transparent colour; without one, uncovered areas show the background colour."""
     plays: int
-    """How often it plays in all; 0 is forever."""
+    """Number of plays; 0 is forever."""
     is_complete: bool
-    """Whether the closing byte is there."""
+    """Whether the file has its closing byte."""
 
 
 def gif_header(file: BinaryIO) -> GifHeader | None:
-    """The blocks of a GIF file, or None if even its screen descriptor is cut."""
+    """Read the blocks of a GIF file; None if its screen descriptor is incomplete."""
     file.seek(0)
     head = file.read(13)
     if len(head) < 13:
@@ -165,7 +165,7 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
 
 
 def _sub_blocks(file: BinaryIO) -> list[bytes] | None:
-    """The first sub-blocks of a run, read to its end; None if the file ends within it."""
+    """Read a run of sub-blocks to its end and return the first ones; None if the file ends within it."""
     blocks: list[bytes] = []
     while True:
         size = file.read(1)

@@ -1,4 +1,4 @@
-"""Pictures that a program holds as Pillow images: to pixels, and pixels to an image of the same mode with its metadata."""
+"""Convert Pillow images to pixels, and pixels to an image of the same mode with its metadata."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from upframe.media.frames import Pixels
 from upframe.media.image.metadata import EXIF_PREFIX, exif_for_size, without_thumbnail, xmp_for_size
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
-"""Modes that are enlarged as they are."""
+"""Modes that need no conversion."""
 CARRIED = ("icc_profile", "dpi", "gamma", "srgb", "chromaticity", "comment", "jfif_unit", "jfif_density", "photoshop")
-"""Keys of `Image.info` that stay true of the enlarged picture."""
+"""Keys of `Image.info` that stay true for the enlarged picture."""
 
 
 def pixels_of(image: Image.Image) -> Pixels:
-    """(H, W, C) pixels of an image in one of `KEPT_MODES`: uint8, of "I;16" uint16, of "F" float32.
+    """Return the (H, W, C) pixels of an image in one of `KEPT_MODES`: uint8; uint16 for "I;16"; float32 for "F".
 
-    Palettes and 1-bit pictures become RGB and gray, and a colour that stands for transparency becomes an alpha channel:
-    colours that an enlargement makes up have no place in a palette.
+    Palettes and 1-bit pictures become RGB and gray, and a transparent colour becomes an alpha channel: an enlargement has new
+    colours, which a palette does not hold.
 
     Raises:
         UsageError: for a mode whose range or colours upframe does not know.
-        InputError: when the image's file is damaged.
+        InputError: if the image's file is damaged.
     """
     mode = working_mode(image)
     try:
@@ -40,7 +40,7 @@ def pixels_of(image: Image.Image) -> Pixels:
 
 
 def working_mode(image: Image.Image) -> str:
-    """The mode of `KEPT_MODES` in which an image is enlarged.
+    """Choose the mode of `KEPT_MODES` for enlarging an image.
 
     Raises:
         UsageError: there is none.
@@ -62,7 +62,7 @@ def working_mode(image: Image.Image) -> str:
 
 
 def image_of(pixels: Pixels, like: Image.Image) -> Image.Image:
-    """An image of `pixels` with the colour profile, EXIF, XMP, resolution and comment of `like`.
+    """Make an image of `pixels` with the colour profile, EXIF, XMP, resolution and comment of `like`.
 
     EXIF keeps its orientation, since the pixels were not turned; its sizes are set and its thumbnail is dropped.
     """

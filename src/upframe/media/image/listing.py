@@ -1,4 +1,4 @@
-"""The image files of a folder, in the order a person expects."""
+"""List the image files of a folder in natural order."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", ".ds_store"}
 
 
 def is_image_name(path: str | Path) -> bool:
-    """Whether the name's extension belongs to an image format, one that needs an extra included."""
+    """Whether the name has the extension of an image format, including formats that need an extra."""
     suffix = Path(path).suffix
     return bool(suffix) and format_of_name(suffix) is not None
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts f9 before f10, ignoring case."""
+    """Sort key that puts f9 before f10 and ignores case."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return tuple((0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part) for part in parts)
 
@@ -37,16 +37,16 @@ def iter_files(
     exclude: Sequence[str] = (),
     is_wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[Path]:
-    """Image files in `folder`, in natural order, files of a folder before its sub-folders.
+    """List image files in `folder` in natural order, the files of a folder before its sub-folders.
 
-    Hidden and system files, our own part files, and whatever is not a regular file (a folder named x.png, a named
+    Hidden and system files, upframe's part files, and everything that is not a regular file (a folder named x.png, a named
     pipe, a dead link) are skipped. Linked folders are followed, each real folder once.
 
     Args:
         recursive: Also look into sub-folders.
         include: Globs on the name or on the path below `folder`; when given, they replace the test of the extension.
-        exclude: Globs of the same kind that are left out, files and folders.
-        is_wanted: Test of names instead of `is_image_name`.
+        exclude: Globs of the same kind for files and folders to skip.
+        is_wanted: Test of names, by default `is_image_name`.
 
     Raises:
         InputError: if `folder` is not a readable folder.

@@ -1,4 +1,4 @@
-"""TIFF's LZW, which tifffile leaves to a 79 MB package. Source: TIFF 6.0, section 13."""
+"""TIFF's LZW, for which tifffile needs a 79 MB package. Source: TIFF 6.0, section 13."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _CLEAR, _END, _FIRST_FREE = 256, 257, 258
 
 
 def lzw_decode(data: bytes, limit: int) -> bytes:
-    """`data` decompressed, `limit` bytes at most. A few MB a second: enough for what is upscaled afterwards.
+    """Decompress `data` to at most `limit` bytes. Runs at a few MB per second, faster than upscaling.
 
     Raises:
         ValueError: if `data` is not LZW of TIFF 6.0.

@@ -1,7 +1,7 @@
-"""EXIF, XMP, ICC and the rest: what travels from input to output, and how it stays true on the way.
+"""EXIF, XMP, ICC and other metadata: copied from input to output, and corrected where pixels changed.
 
-EXIF is edited in place, byte by byte, and not parsed and written anew: maker notes hold offsets that only survive if
-nothing moves. Source of the layout: CIPA DC-008 (Exif 2.32), 4.5 and TIFF 6.0, section 2.
+EXIF is edited in place, byte by byte, and not parsed and rewritten: maker notes hold offsets that stay valid only if nothing
+moves. Source of the layout: CIPA DC-008 (Exif 2.32), 4.5 and TIFF 6.0, section 2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 EXIF_PREFIX = b"Exif\x00\x00"
-"""Stands before the TIFF structure in JPEG; `Metadata.exif` is without it."""
+"""Prefix of the TIFF structure in JPEG; `Metadata.exif` does not contain it."""
 
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
@@ -26,16 +26,17 @@ _SHORT, _LONG = 3, 4
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything that is carried from the input to the output, besides pixels."""
+    """Everything that is copied from the input to the output, besides pixels."""
 
     icc: bytes | None = None
-    """Colour profile, unchanged; None also when it was damaged."""
+    """Colour profile, unchanged; None if absent or damaged."""
     exif: bytes | None = None
     """TIFF structure without the "Exif" prefix; orientation 1, no thumbnail. The size tags are set when writing."""
     xmp: bytes | None = None
     """XMP packet."""
     dpi: tuple[float, float] | None = None
-    """Pixels per inch, horizontal and vertical, as the input states it (the unit is the pixel of either file)."""
+    """Pixels per inch, horizontal and vertical, as the input states them; the same numbers are written for the output's
+    pixels."""
     text: tuple[tuple[str, str], ...] = ()
     """PNG text: keyword and value, in file order."""
     colour_chunks: tuple[tuple[str, bytes], ...] = ()
@@ -43,7 +44,7 @@ class Metadata:
     comment: bytes | None = None
     """JPEG or GIF comment."""
     loop: int | None = None
-    """How often an animation plays in all; 0 is forever, None is not stated."""
+    """Number of plays of an animation; 0 is forever, None is not stated."""
 
 
 # EXIF -----------------------------------------------------------------------------------------------------------------
@@ -52,13 +53,13 @@ class _Entry(NamedTuple):
     kind: int
     number: int
     at: int
-    """Where the 12-byte entry starts."""
+    """Start of the 12-byte entry."""
     value: int
     """The inline value, for SHORT and LONG of number 1; otherwise the offset."""
 
 
 def _entries(exif: bytes | bytearray, order: str, at: int) -> tuple[list[_Entry], int]:
-    """The entries of the directory at `at`, and where its pointer to the next directory stands."""
+    """Read the entries of the directory at `at`; return them and the position of its pointer to the next directory."""
     (count,) = struct.unpack_from(f"{order}H", exif, at)
     entries = []
     for i in range(count):
@@ -76,12 +77,12 @@ def _order(exif: bytes | bytearray) -> str:
 
 @dataclass(frozen=True)
 class CleanExif:
-    """EXIF ready to be carried, and what it said of the orientation."""
+    """Cleaned EXIF, and the orientation that it stated."""
 
     exif: bytes | None
-    """None when the input is not EXIF at all."""
+    """None if the input is not EXIF."""
     orientation: int
-    """1 to 8: how the stored pixels must be turned."""
+    """1 to 8: the turn that makes the stored pixels upright."""
     stated: str | None
     """The stated orientation as text if it is not 1 to 8, for the notice `bad-orientation`."""
     has_orientation: bool
@@ -89,7 +90,7 @@ class CleanExif:
 
 
 def clean_exif(raw: bytes | None) -> CleanExif:
-    """EXIF with orientation 1 and without its thumbnail; the orientation it had."""
+    """Set the orientation of EXIF to 1 and remove its thumbnail; return it with its former orientation."""
     nothing = CleanExif(None, 1, None, False)
     if not raw:
         return nothing
@@ -116,7 +117,7 @@ def clean_exif(raw: bytes | None) -> CleanExif:
 
 
 def without_thumbnail(exif: bytes) -> bytes:
-    """`exif` without its thumbnail; unchanged where it is damaged."""
+    """Remove the thumbnail of `exif`; damaged parts stay unchanged."""
     edited = bytearray(exif)
     try:
         order = _order(edited)
@@ -128,7 +129,7 @@ def without_thumbnail(exif: bytes) -> bytes:
 
 
 def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
-    """Unlink the second directory and blank its picture, which would show the small original and may leak a crop."""
+    """Unlink the second directory and blank its picture, which would show the small original and may reveal cropped parts."""
     (second,) = struct.unpack_from(f"{order}I", exif, next_at)
     struct.pack_into(f"{order}I", exif, next_at, 0)
     if not second:
@@ -148,7 +149,7 @@ def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
 
 
 def exif_for_size(exif: bytes, size: tuple[int, int]) -> bytes:
-    """`exif` with its size tags, where it has them, set to `size` (height, width)."""
+    """Set the existing size tags of `exif` to `size` (height, width)."""
     edited = bytearray(exif)
     try:
         order = _order(edited)
@@ -158,7 +159,7 @@ def exif_for_size(exif: bytes, size: tuple[int, int]) -> bytes:
                 value = size[1] if entry.tag in (_PIXEL_X, _IMAGE_WIDTH) else size[0]
                 struct.pack_into(f"{order}HHII", edited, entry.at, entry.tag, _LONG, 1, value)
     except (KeyError, struct.error):
-        return exif  # a damaged sub-directory: nothing to update that a reader could find
+        return exif  # a damaged sub-directory: no reader could find a tag to update in it
     return bytes(edited)
 
 
@@ -171,7 +172,7 @@ def _with_exif_ifd(exif: bytearray, order: str, first: int) -> Iterator[_Entry]:
 
 
 def exif_with_dpi(dpi: tuple[float, float]) -> bytes:
-    """A minimal EXIF block that states the resolution, for formats that have no other place for it."""
+    """Make a minimal EXIF block with the resolution, for formats that have no other place for it."""
     tags = ((0x011A, 5, 1, 50), (0x011B, 5, 1, 58))  # XResolution, YResolution: RATIONAL at these offsets
     block = b"MM\x00*" + struct.pack(">IH", 8, 3) + b"".join(struct.pack(">HHII", *tag) for tag in tags)
     block += struct.pack(">HHIHH", 0x0128, _SHORT, 1, 2, 0) + bytes(4)  # ResolutionUnit: inch; no next directory
@@ -180,7 +181,7 @@ def exif_with_dpi(dpi: tuple[float, float]) -> bytes:
 
 # XMP ------------------------------------------------------------------------------------------------------------------
 def clean_xmp(xmp: bytes | None, *, upright: bool) -> bytes | None:
-    """XMP whose orientation is 1 if the pixels were turned upright (`upright`); otherwise as it is."""
+    """Set the orientation of XMP to 1 if the pixels were turned upright (`upright`); otherwise return it unchanged."""
     if not xmp or not upright:
         return xmp or None
     xmp = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[^\"']*([\"'])", rb"\g<1>1\g<2>", xmp)
@@ -188,7 +189,7 @@ def clean_xmp(xmp: bytes | None, *, upright: bool) -> bytes | None:
 
 
 def xmp_for_size(xmp: bytes, size: tuple[int, int]) -> bytes:
-    """`xmp` with its size properties, where it has them, set to `size` (height, width)."""
+    """Set the existing size properties of `xmp` to `size` (height, width)."""
     height, width = (str(side).encode() for side in size)
     properties = (
         (b"exif:PixelYDimension", height),
@@ -205,7 +206,7 @@ def xmp_for_size(xmp: bytes, size: tuple[int, int]) -> bytes:
 # ICC ------------------------------------------------------------------------------------------------------------------
 def icc_is_sound(profile: bytes) -> bool:
     """Whether `profile` is a colour profile that a colour management system accepts. Source: ICC.1:2022, 7.2."""
-    from PIL import ImageCms  # here: it costs start-up time, and most runs see no profile
+    from PIL import ImageCms  # imported here: the import takes time, and most pictures have no profile
 
     if len(profile) < 132 or profile[36:40] != b"acsp" or int.from_bytes(profile[:4], "big") > len(profile):
         return False
@@ -217,7 +218,7 @@ def icc_is_sound(profile: bytes) -> bool:
 
 
 def raw_profile(text: str) -> bytes | None:
-    """The bytes in ImageMagick's "Raw profile type" PNG text: a name, a length, then hexadecimal digits."""
+    """Decode ImageMagick's "Raw profile type" PNG text: a name, a length, then hexadecimal digits."""
     lines = text.strip().split("\n")
     if len(lines) < 3:
         return None

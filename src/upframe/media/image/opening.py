@@ -1,4 +1,4 @@
-"""Opening a file safely: never a folder, a named pipe or a device, and never with a wait."""
+"""Open a file safely: never a folder, a named pipe or a device, and without blocking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upframe.errors import InputError
 
 @dataclass(frozen=True)
 class Stamp:
-    """Identity of a file, to tell whether it is still the one that was opened."""
+    """Identity of a file, which shows whether it has changed since it was opened."""
 
     size_bytes: int
     mtime_ns: int
@@ -22,7 +22,7 @@ class Stamp:
 
 
 def stamp(path: Path) -> Stamp:
-    """The stamp of the file that `path` names now.
+    """Read the stamp of the file that `path` names now.
 
     Raises:
         OSError: if there is none.
@@ -42,11 +42,11 @@ _REASONS = {
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """`path` opened for reading, if it is a regular file with something in it.
+    """Open `path` for reading if it is a regular file that is not empty.
 
     Raises:
-        InputError: for everything else, before anything is read. A named pipe or device is never opened, or opened
-            without waiting if it takes the file's place at the last moment.
+        InputError: for everything else, before anything is read. A named pipe or device is not opened. If one replaces the file
+            at the last moment, it is opened without blocking and refused.
     """
     try:
         status = path.stat()
@@ -66,13 +66,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def _open_at_once(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for its writer
 
 
 def _refuse_irregular(path: Path, status: os.stat_result) -> None:
     mode = status.st_mode
     if stat.S_ISDIR(mode):
-        raise InputError(path, "is a folder, not an image", "pass a file, or the folder where folders are taken")
+        raise InputError(path, "is a folder, not an image", "pass a file, or use a command that takes folders")
     if not stat.S_ISREG(mode):
         kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
         kind = next((name for test, name in kinds if test(mode)), "a device")

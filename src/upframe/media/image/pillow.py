@@ -1,4 +1,4 @@
-"""JPEG, WebP, GIF, BMP, AVIF, and HEIC and JPEG XL with their plug-ins: what Pillow decodes, under our rules."""
+"""Decode JPEG, WebP, GIF, BMP and AVIF by Pillow, and HEIC and JPEG XL by its plug-ins."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _NAMES = {
     "heif": ("HEIF",),
     "jxl": ("JXL",),
 }
-"""Their names in Pillow; no other decoder of Pillow is ever tried."""
+"""Names of these formats in Pillow; no other decoder of Pillow is tried."""
 
 
 @contextmanager
 def _unlimited() -> Iterator[None]:
-    """Lift Pillow's own process-wide size limit for one call: ours is checked first, and can be raised by the user."""
+    """Lift Pillow's process-wide size limit for one call: upframe checks its own limit first, which the user can raise."""
     with _LOCK:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -49,7 +49,7 @@ def _unlimited() -> Iterator[None]:
 
 
 class PillowDecoder:
-    """Decodes what Pillow knows; see `decoder.Decoder`."""
+    """Decodes formats that Pillow supports; see `decoder.Decoder`."""
 
     info: MediaInfo
     metadata: Metadata
@@ -83,12 +83,12 @@ class PillowDecoder:
 
     # Facts ------------------------------------------------------------------------------------------------------------
     def _check_header(self) -> bool | None:
-        """Check the size before the codec sees the file; whether there is alpha, where only the header tells."""
+        """Check the size before the codec opens the file; return whether there is alpha, if only the header tells."""
         reading, file = self._reading, self._reading.file
         if self._kind == "webp":
             webp = webp_header(file)
             if webp is None:
-                raise reading.damaged("its header is cut or foreign")
+                raise reading.damaged("its header is incomplete or invalid")
             reading.check_pixels(*webp.size)
             if webp.missing_bytes:
                 self._report_missing(webp.missing_bytes, webp.stated_bytes)
@@ -114,7 +114,8 @@ class PillowDecoder:
         return None
 
     def _report_missing(self, missing: int, stated: int) -> None:
-        """The container says how long the file should be; with permission the rest is filled with zeros."""
+        """Compare the file with the length that its container states; if the caller allows it, fill missing bytes with
+        zeros."""
         self._reading.truncated(100 * (stated - missing) / stated, f"{missing} of {stated} bytes are missing")
         self._pad_bytes = min(missing, 2**28)
 
@@ -142,7 +143,7 @@ class PillowDecoder:
         loop = self._plays if self._kind == "gif" else info.get("loop")
         known = isinstance(dpi, tuple) and len(dpi) == 2 and all(np.isfinite(float(v)) and float(v) > 0 for v in dpi)
         if known and self._kind == "jpeg" and info.get("jfif_unit") not in (1, 2) and dpi == (72, 72):
-            known = False  # Pillow's stand-in for "EXIF does not say"
+            known = False  # Pillow's value if EXIF states no resolution
         return Metadata(
             icc=info.get("icc_profile") or None,
             exif=exif.removeprefix(EXIF_PREFIX) if isinstance(exif, bytes) and exif else None,
@@ -202,13 +203,13 @@ class PillowDecoder:
         return pixels.reshape(image.height, image.width, -1)
 
     def _partial(self, image: Image.Image) -> Pixels:
-        """Return the pixels that an interrupted `load` left behind; the rest is zero."""
+        """Return the pixels that an interrupted `load` has decoded; the others are zero."""
         if isinstance(image, ImageFile.ImageFile):
-            image.tile = []  # there is nothing more to load
+            image.tile = []  # nothing is left to load
         return self._convert(image)
 
     def _bmp_percent(self) -> float | None:
-        """Share of the pixel bytes that are there; rows of a BMP are stored plainly, or nearly so."""
+        """Share of the pixel bytes that exist; rows of a BMP are stored uncompressed, or nearly so."""
         self._reading.file.seek(0)
         head = self._reading.file.read(14)
         present = self._reading.file.seek(0, 2)
@@ -216,9 +217,9 @@ class PillowDecoder:
         return 100 * max(present - start, 0) / (stated - start) if stated > start else None
 
     def _decode_truncated_jpeg(self) -> Pixels:
-        """Raise, or give what is there: libjpeg fills the rest once it is told that the file ends.
+        """Raise, or return the decoded rows: libjpeg fills the rest after an end-of-image marker.
 
-        The rows that were decoded are those on which the strict, interrupted decoding and the completed one agree.
+        The decoded rows are those in which the interrupted and the completed decoding agree.
         """
         interrupted = self._image
         if isinstance(interrupted, ImageFile.ImageFile):
@@ -235,7 +236,7 @@ class PillowDecoder:
 
 
 def _target_mode(image: Image.Image, header_alpha: bool | None) -> str:
-    """The mode that frames are converted to: L, LA, RGB or RGBA, decided before any pixel is seen."""
+    """Choose the mode of frames from the header: L, LA, RGB or RGBA."""
     mode = image.mode
     if header_alpha is not None:
         return "RGBA" if header_alpha else "RGB"
@@ -249,10 +250,10 @@ def _target_mode(image: Image.Image, header_alpha: bool | None) -> str:
 
 
 def _require_plugin(reading: Reading, kind: str) -> None:
-    """Load the plug-in of a format that Pillow does not read by itself.
+    """Load the plug-in of a format that Pillow alone does not read.
 
     Raises:
-        InputError: naming the extra to install.
+        InputError: if the plug-in is not installed; the message names the extra.
     """
     if kind not in _PLUGINS:
         return

@@ -1,8 +1,8 @@
-"""Writes what Pillow encodes: JPEG, WebP, GIF, BMP and AVIF.
+"""Write the formats that Pillow encodes: JPEG, WebP, GIF, BMP and AVIF.
 
-Pillow needs a whole 8-bit frame, and one is all that is ever held: animations are assembled here from frames that were
-encoded one by one, which also keeps equal neighbours apart, which Pillow and libwebp would merge into one. AVIF sequences are
-the exception: its encoder wants them whole.
+Pillow needs a whole 8-bit frame, and only one frame is held at a time: this module assembles animations from frames that were
+encoded one by one. This also keeps equal neighbouring frames, which Pillow and libwebp would merge. AVIF sequences are the
+exception: their encoder needs all frames at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from upframe.media.image.plan import OutputPlan
 
 
 def _gather(bands: Iterable[Pixels], size: tuple[int, int], channels: int) -> Image.Image:
-    """All bands as one 8-bit Pillow image."""
+    """Join all bands to one 8-bit Pillow image."""
     pixels = np.empty((*size, channels), np.uint8)
     top = 0
     for band in bands:
@@ -32,7 +32,7 @@ def _gather(bands: Iterable[Pixels], size: tuple[int, int], channels: int) -> Im
 
 
 def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], quality: int) -> dict[str, Any]:
-    """Pillow's keyword arguments for one format, metadata included; without those that the format cannot hold."""
+    """Pillow's keyword arguments for one format, including the metadata that the format can hold."""
     kind = plan.format
     if kind == "bmp":
         return {"dpi": metadata.dpi} if metadata.dpi else {}
@@ -52,7 +52,7 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
         limit = 65533 - 29  # see plan._JPEG_SEGMENT: the plan has already reported that longer ones are dropped
         exif, xmp = (block if block is not None and len(block) <= limit else None for block in (exif, xmp))
     elif kind == "webp":
-        options |= {"method": 4, "exact": True}  # exact: colours under alpha 0 stay, or they bleed at edges later
+        options |= {"method": 4, "exact": True}  # exact: keep colours under alpha 0, or edges change when blended later
     elif kind == "avif":
         options |= {"subsampling": "4:0:0" if plan.channels == 1 else "4:4:4", "speed": 6}
     options |= {"icc_profile": metadata.icc} if metadata.icc else {}
@@ -83,7 +83,7 @@ class StillEncoder:
 
 
 class AvifSequenceEncoder:
-    """An AVIF sequence; the encoder wants all frames at once, so they are held, 8-bit."""
+    """An AVIF sequence. The encoder needs all frames at once, so they are held, in 8 bits."""
 
     def __init__(self, out: BinaryIO, plan: OutputPlan, metadata: Metadata, quality: int) -> None:
         self._out, self._plan, self._metadata, self._quality = out, plan, metadata, quality
@@ -154,7 +154,7 @@ def _u24(value: int) -> bytes:
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and whole chunk, header and padding included, of each chunk of a RIFF file."""
+    """Yield name and bytes, with header and padding, of each chunk of a RIFF file."""
     at = 12
     while at + 8 <= len(data):
         end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
@@ -165,7 +165,7 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 # GIF ------------------------------------------------------------------------------------------------------------------
 def _quantize(image: Image.Image) -> Image.Image:
-    """A picture with the 255 colours that suit it best; index 255 is where it is more transparent than not."""
+    """Reduce a picture to its best 255 colours; index 255 marks pixels with alpha below one half."""
     alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
     reduced = image.convert("RGB").quantize(255, Image.Quantize.MEDIANCUT)
     palette = (reduced.getpalette() or [])[: 255 * 3]
@@ -190,7 +190,7 @@ class AnimatedGifEncoder:
         table, data = _gif_parts(buffer.getvalue())
         alpha = self._plan.channels in (2, 4)
         delay = min(round(duration * 100), 65535)
-        # Wipe before the next frame (2) if it may have holes, else leave (1).
+        # Clear the frame before the next one (2) if that may have transparent pixels, else keep it (1).
         flags = (2 << 2 | 1) if alpha else 1 << 2
         self._out.write(b"!\xf9\x04" + struct.pack("<BHB", flags, delay, 255 if alpha else 0) + b"\0")
         bits = (len(table) // 3 - 1).bit_length() - 1
@@ -200,7 +200,7 @@ class AnimatedGifEncoder:
         self._started = True
         self._out.write(b"GIF89a" + struct.pack("<HHBBB", size[1], size[0], 0x70, 0, 0))
         plays = self._metadata.loop
-        if plays != 1:  # it counts repetitions after the first play; 0 is forever
+        if plays != 1:  # the number of repetitions after the first play; 0 is forever
             self._out.write(b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", min((plays or 1) - 1, 65535)) + b"\0")
         comment = _save_options(self._plan, self._metadata, size, 100).get("comment", b"")
         if comment:
@@ -211,7 +211,7 @@ class AnimatedGifEncoder:
 
 
 def _gif_parts(gif: bytes) -> tuple[bytes, bytes]:
-    """Colour table and compressed data (code size and sub-blocks) of a GIF of one frame."""
+    """Extract the colour table and the compressed data (code size and sub-blocks) of a GIF of one frame."""
     table_bytes = 3 << ((gif[10] & 7) + 1)
     table, at = gif[13 : 13 + table_bytes], 13 + table_bytes
     while gif[at : at + 1] == b"!":

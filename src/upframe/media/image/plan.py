@@ -1,4 +1,4 @@
-"""Which format the output gets, and what will be lost: decided from headers, before any pixel is computed."""
+"""Choose the output format from headers, and list the losses, before any pixel is computed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from upframe.media.image.formats import FORMATS, Format, format_of_name, writabl
 from upframe.media.image.metadata import Metadata
 
 _DEFAULT_QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
-_JPEG_SEGMENT = 65533 - 29  # bytes one application segment holds after the longest prefix, that of XMP
+_JPEG_SEGMENT = 65533 - 29  # bytes that an application segment holds after the longest prefix, that of XMP
 
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """How the output will be written."""
+    """Plan of an output file."""
 
     format: str
     """A writable key of `formats.FORMATS`."""
     extension: str
-    """With the dot, in the user's spelling where the format is the one they named."""
+    """Extension with its dot, in the user's spelling if it means the chosen format."""
     dtype: np.dtype[Any]
-    """Sample type that the sink must be given: uint8, uint16 or float32."""
+    """Dtype of the pixels for the sink: uint8, uint16 or float32."""
     channels: int
-    """Channels that the sink must be given: those of the input, or those of a plan made by hand."""
+    """Channels of the pixels for the sink: those of the input, unless the plan is made by hand."""
     notices: tuple[Notice, ...] = ()
     """Losses of the output."""
 
@@ -37,12 +37,12 @@ def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Meta
     """Decide the output format of an input.
 
     Args:
-        requested: A format name or extension ("jpg", ".JPG", "tiff"); None keeps what the input's name says, or its
-            content where the name says nothing or something that cannot be written.
-        metadata: What would be carried, to tell what the format cannot hold.
+        requested: A format name or extension ("jpg", ".JPG", "tiff"); None keeps the format of the input's name, or of its
+            content if the name means no format that upframe can write.
+        metadata: Metadata of the input, to find the parts that the format cannot hold.
 
     Raises:
-        UsageError: if `requested` is not a format that can be written.
+        UsageError: if `requested` is not a format that upframe can write.
     """
     notices: list[Notice] = []
 
@@ -75,11 +75,11 @@ def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Meta
 
 
 def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
-    """The format asked for, and its extension as spelled."""
+    """The requested format, and its extension in the user's spelling."""
     if requested is not None:
         name = format_of_name(requested)
         if name is None or not FORMATS[name].writable:
-            raise UsageError(requested, "is not a format that can be written", f"use one of {writable_names()}")
+            raise UsageError(requested, "is not a format that upframe can write", f"use one of {writable_names()}")
         facts = FORMATS[name]
         spelled = requested if requested.startswith(".") else f".{requested}"
         return facts, spelled if spelled.lower() in facts.extensions else facts.extensions[0]
@@ -102,7 +102,7 @@ def _dropped(chosen: Format, metadata: Metadata, *, animated: bool) -> list[str]
         dropped.append("XMP")
     if metadata.dpi and name == "gif":
         dropped.append("resolution")
-    # JPEG and GIF have a comment for a single text named so; TIFF has a description.
+    # JPEG and GIF hold one text, named "comment"; TIFF holds a description.
     texts = [key for key, _ in metadata.text if not (key == "Comment" and name in ("jpeg", "gif"))]
     if name != "png" and [key for key in texts if not (key == "Description" and name == "tiff")]:
         dropped.append(f"text ({', '.join(sorted(set(texts)))[:80]})")
@@ -117,7 +117,7 @@ def _dropped(chosen: Format, metadata: Metadata, *, animated: bool) -> list[str]
 
 
 def _is_unusual_gamma(chunks: dict[str, bytes]) -> bool:
-    """Whether gAMA asks for something else than what an untagged picture is shown with, sRGB's 1/2.2 (PNG 11.3.2.2)."""
+    """Whether gAMA states another gamma than sRGB's 1/2.2, with which untagged pictures are shown (PNG 11.3.2.2)."""
     return "sRGB" not in chunks and "gAMA" in chunks and not 44000 <= int.from_bytes(chunks["gAMA"], "big") <= 47000
 
 
@@ -129,10 +129,10 @@ def check_output_size(
     Args:
         format: Key of `formats.FORMATS`.
         size: (height, width) of the output.
-        subject: The file that the message is about.
+        subject: The file that the error names.
 
     Raises:
-        UsageError: with a format that can hold it.
+        UsageError: for such an output; the message names a format that can hold it.
     """
     facts, (height, width) = FORMATS[format], size
     sample_bytes = dtype.itemsize if dtype is not None else 1
@@ -152,5 +152,5 @@ def check_output_size(
 
 
 def default_quality(format: str) -> int:
-    """The quality, 0 to 100, used when none is asked for; 100 for formats without one."""
+    """Default quality, 0 to 100; 100 for formats without quality."""
     return _DEFAULT_QUALITY.get(format, 100)

@@ -1,8 +1,8 @@
 """PNG and APNG decoding at full depth. Source: Portable Network Graphics (Third Edition), W3C 2023.
 
-Own code because no library at hand does it all: Pillow reads 16-bit RGB as 8-bit without a word, FFmpeg fills what is
-missing with zeros and reports success. Here every checksum counts, every depth is kept, and how much of a damaged file
-was decoded is known.
+upframe has its own decoder because no available library is sufficient: Pillow silently reads 16-bit RGB as 8-bit, and FFmpeg
+fills missing data with zeros and reports success. This decoder verifies every checksum, keeps every depth, and knows how much
+of a damaged file it has decoded.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 # ^ first row, first column, row step, column step of each pass (PNG 8.1)
 
-_TEXT_LIMIT = 16 * 2**20  # bytes one compressed text or profile may expand to
+_TEXT_LIMIT = 16 * 2**20  # most bytes of a decompressed text or profile
 _READ = 1 << 18
-_BLOCK_BYTES = 128 * 2**20  # working memory of the unfiltering, at most
+_BLOCK_BYTES = 128 * 2**20  # most bytes of working memory for unfiltering
 
 
 @dataclass(frozen=True)
 class Chunk:
     name: bytes
     at: int
-    """Where the content starts."""
+    """Start of the content."""
     length: int
 
 
@@ -122,7 +122,7 @@ class PngDecoder:
         return _Header(height, width, depth, colour, interlace == 1)
 
     def _walk(self) -> int:
-        """Visit all chunks, reading the small ones and noting where picture data lies; the announced frame count."""
+        """Visit all chunks, read the small ones and note the positions of picture data; return the stated frame count."""
         size = self._file.seek(0, 2)
         at, announced, frame = 33, 0, None
         still = _Part((self._header.height, self._header.width))
@@ -141,7 +141,7 @@ class PngDecoder:
             elif name == b"fdAT" and frame is not None:
                 frame.chunks.append(Chunk(name, chunk.at + 4, max(chunk.length - 4, 0)))
             elif length > _TEXT_LIMIT or at > size:
-                continue  # a private chunk of absurd size, or cut off: nothing we need
+                continue  # a private chunk that is huge or incomplete: not needed
             else:
                 data = self._read_checked(chunk)
                 if data is None:
@@ -178,7 +178,7 @@ class PngDecoder:
         return _Part((height, width), offset=(y, x), duration=Fraction(num, den or 100), dispose=dispose, blend=blend)
 
     def _take(self, name: bytes, data: bytes) -> None:
-        """Keep what a metadata chunk says."""
+        """Store the content of a metadata chunk."""
         if name == b"PLTE":
             self._palette = np.frombuffer(data[: len(data) // 3 * 3], np.uint8).reshape(-1, 3)
         elif name == b"tRNS":
@@ -198,7 +198,7 @@ class PngDecoder:
         icc = None
         if "iCCP" in fields:
             _, _, body = fields["iCCP"].partition(b"\0")
-            icc = _inflate(body[1:]) or b""  # damaged: `Reading.carry` says so
+            icc = _inflate(body[1:]) or b""  # damaged: `Reading.carry` reports it
         exif, xmp, text = fields.get("eXIf"), None, []
         for key, value in self._text:
             kind = key.removeprefix("Raw profile type ").lower() if key.startswith("Raw profile type ") else None
@@ -269,7 +269,7 @@ class PngDecoder:
                 area[...] = before
 
     def _decode(self, part: _Part, *, last: bool) -> Pixels:
-        """The pixels of one part with palette and transparency resolved: (H, W, C) with C = `info.channels`."""
+        """Decode the pixels of one part and apply palette and transparency: (H, W, C) with C = `info.channels`."""
         header, (height, width) = self._header, part.size
         stream = _Stream(self._file, part.chunks)
         out = np.zeros((height, width, self.info.channels), self.info.dtype)
@@ -289,7 +289,7 @@ class PngDecoder:
         return out
 
     def _decode_pass(self, stream: _Stream, rows: Pixels) -> int:
-        """Decode one pass into `rows`, block by block; the number of rows that arrived."""
+        """Decode one pass into `rows`, block by block; return the number of decoded rows."""
         height, width = rows.shape[:2]
         header = self._header
         row_bytes = header.row_bytes(width)
@@ -317,7 +317,7 @@ class PngDecoder:
         return done
 
     def _samples(self, plain: NDArray[np.uint8], width: int) -> Pixels:
-        """Unfiltered rows (rows, bytes) as pixels (rows, width, `info.channels`)."""
+        """Convert unfiltered rows (rows, bytes) to pixels (rows, width, `info.channels`)."""
         header = self._header
         n = len(plain)
         if header.depth == 16:
@@ -342,7 +342,7 @@ class PngDecoder:
         return np.concatenate([pixels, alpha], axis=2)
 
     def _lookup(self) -> NDArray[np.uint8]:
-        """256 palette entries as RGB or RGBA; indices beyond the palette are opaque black, as elsewhere."""
+        """256 palette entries as RGB or RGBA; indices beyond the palette are opaque black, as in other decoders."""
         table = np.zeros((256, 4), np.uint8)
         table[:, 3] = 255
         assert self._palette is not None
@@ -354,19 +354,19 @@ class PngDecoder:
 
 
 class _Stream:
-    """The decompressed bytes of a run of chunks, in order, with checksums verified."""
+    """Decompressed bytes of a run of chunks, in order, with verified checksums."""
 
     def __init__(self, file: object, chunks: list[Chunk]) -> None:
         self._source = self._compressed(file, chunks)
         self._inflate = zlib.decompressobj()
         self._held = bytearray()
         self.damage: str | None = None
-        """Why the data ends early, once it does."""
+        """The reason why the data ends early, once it has."""
 
     def _compressed(self, file: object, chunks: list[Chunk]) -> Iterator[bytes]:
         assert hasattr(file, "seek") and hasattr(file, "read")
         for chunk in chunks:
-            skip = 4 if chunk.name == b"fdAT" else 0  # the sequence number is under the checksum too
+            skip = 4 if chunk.name == b"fdAT" else 0  # the checksum covers the sequence number, too
             file.seek(chunk.at - skip)
             check = zlib.crc32(file.read(skip), zlib.crc32(chunk.name)) if skip else zlib.crc32(chunk.name)
             left = chunk.length
@@ -386,7 +386,7 @@ class _Stream:
                 return
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes, fewer only where the data ends or breaks; never more memory than that."""
+        """Return the next `count` bytes, or fewer if the data ends or is damaged; allocate no more than that."""
         while len(self._held) < count and not self._inflate.eof:
             data = self._inflate.unconsumed_tail or next(self._source, b"")
             if not data:
@@ -402,7 +402,7 @@ class _Stream:
         return taken
 
     def finish(self) -> None:
-        """Read to the end, so that the last checksums are verified too; surplus data is ignored."""
+        """Read to the end, so that the last checksums are verified, too; ignore surplus data."""
         try:
             while not self._inflate.eof:
                 data = self._inflate.unconsumed_tail or next(self._source, b"")
@@ -421,7 +421,7 @@ def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) ->
     """Undo PNG row filters (PNG 9.2).
 
     Args:
-        coded: (rows, 1 + bytes): the filter type of each row, 0 to 4 (the caller has looked), then its filtered bytes.
+        coded: (rows, 1 + bytes): the filter type of each row, 0 to 4 (the caller has checked), then its filtered bytes.
         bpp: Bytes per pixel, at least 1.
         previous: The unfiltered row before the first, (bytes,).
 
@@ -449,11 +449,11 @@ def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) ->
 def _unfilter_wavefront(
     kinds: NDArray[np.uint8], data: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """All filters at once, one anti-diagonal of pixels per step.
+    """Undo all filters together, one anti-diagonal of pixels per step.
 
     A pixel needs its left, upper and upper-left neighbours, so pixels with the same x + y are independent. Rows are
-    stored skewed, `skew[2 + x + y, y]` being pixel x of row y, which makes every diagonal a contiguous slice; two
-    zero slots in front stand for the neighbours outside the picture.
+    stored skewed, `skew[2 + x + y, y]` being pixel x of row y, which makes every diagonal a contiguous slice; two leading zeros
+    represent the neighbours outside the picture.
     """
     rows, width = len(data) + 1, data.shape[1] // bpp  # row 0 is the row before
     skew = np.zeros((width + rows + 1, rows, bpp), np.uint8)
@@ -478,7 +478,7 @@ def _unfilter_wavefront(
 
 
 def _draw(area: Pixels, frame: Pixels, *, over: bool) -> None:
-    """Put an animation frame onto its area of the canvas, replacing it or composed over it (straight alpha)."""
+    """Put an animation frame onto its area of the canvas: replace the area, or blend over it (straight alpha)."""
     if not over or frame.shape[2] in (1, 3):
         area[...] = frame
         return
@@ -492,7 +492,7 @@ def _draw(area: Pixels, frame: Pixels, *, over: bool) -> None:
 
 
 def _inflate(data: bytes) -> bytes | None:
-    """Decompressed metadata, or None if it is damaged or absurdly large."""
+    """Decompress metadata; None if it is damaged or too large."""
     stream = zlib.decompressobj()
     try:
         out = stream.decompress(data, _TEXT_LIMIT)
@@ -502,7 +502,7 @@ def _inflate(data: bytes) -> bytes | None:
 
 
 def _text(name: bytes, data: bytes) -> tuple[str, str] | None:
-    """Keyword and value of a tEXt, zTXt or iTXt chunk (PNG 11.3.3), or None if it cannot be read."""
+    """Read keyword and value of a tEXt, zTXt or iTXt chunk (PNG 11.3.3); None if it cannot be read."""
     keyword, separator, rest = data.partition(b"\0")
     if not separator:
         return None

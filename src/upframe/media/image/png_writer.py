@@ -1,4 +1,4 @@
-"""PNG and APNG, written as the rows arrive. Source: Portable Network Graphics (Third Edition), W3C 2023."""
+"""Write PNG and APNG while rows arrive. Source: Portable Network Graphics (Third Edition), W3C 2023."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 # for 7 % fewer.
 _ISAL_LEVEL, _ZLIB_LEVEL = 2, 4
 _CHUNK_BYTES = 1 << 18
-_PART_BYTES = 1 << 19  # of rows that are compressed at a time, by themselves; a part begins without a dictionary
-_NUMPY_BYTES = 1 << 17  # of rows that are filtered at a time without kernels, which takes some twenty times as many
+_PART_BYTES = 1 << 19  # bytes of rows that are compressed together; each part begins without a dictionary
+_NUMPY_BYTES = 1 << 17  # bytes of rows that are filtered together without kernels; filtering needs some twenty times as many
 _THREADS = min(4, os.cpu_count() or 1)
 _RAW_DEFLATE, _MEMORY_LEVEL = -15, 9
 _ZLIB_HEADER = b"\x78\x5e"
@@ -38,7 +38,7 @@ _LAST_BLOCK = b"\x03\x00"  # an empty one, marked as the last (RFC 1951, 3.2.6)
 
 
 class Writable(Protocol):
-    """Where encoders put their bytes."""
+    """The output of encoders."""
 
     def write(self, data: bytes, /) -> int: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
@@ -48,8 +48,8 @@ class Writable(Protocol):
 class PngWriter:
     """Writes one PNG, or an animation of `frames` frames.
 
-    Holds a few parts of rows and a chunk of compressed bytes, never a picture. Parts are filtered and compressed by several
-    threads, while whoever makes the bands makes the next: a band must not change after it was handed over.
+    Holds a few parts of rows and a chunk of compressed bytes, never a picture. Several threads filter and compress parts while
+    the caller makes the next bands: a band must not change after it was passed.
     """
 
     def __init__(self, out: Writable, metadata: Metadata, *, frames: int = 1, animated: bool = False) -> None:
@@ -100,7 +100,7 @@ class PngWriter:
         metadata = self._metadata
         # The order matters to old readers: colour before everything else (PNG 5.6).
         for name, content in metadata.colour_chunks:
-            if not (metadata.icc and name == "sRGB"):  # one or the other (PNG 11.3.2.5)
+            if not (metadata.icc and name == "sRGB"):  # a file has either of them, not both (PNG 11.3.2.5)
                 self._chunk(name.encode(), content)
         if metadata.icc:
             self._chunk(b"iCCP", b"icc\0\0" + zlib.compress(metadata.icc))
@@ -137,16 +137,16 @@ class PngWriter:
 
 
 class _Part(NamedTuple):
-    """Some rows, compressed by themselves to whole bytes."""
+    """Rows, compressed independently to whole bytes."""
 
     deflated: bytes
     checksum: int
-    """Adler-32 of what was compressed, of `length` bytes."""
+    """Adler-32 of the `length` uncompressed bytes."""
     length: int
 
 
 def _deflated_parts(bands: Iterable[Pixels], row_bytes: int, pixel_bytes: int, *, threads: int) -> Iterator[_Part]:
-    """The parts of a picture in order; with `threads` 0 they are made here."""
+    """Yield the parts of a picture in order; with `threads` 0 this thread makes them."""
     above = np.zeros(row_bytes, np.uint8)
     if threads == 0:
         for rows in _parts(bands, row_bytes):
@@ -165,7 +165,7 @@ def _deflated_parts(bands: Iterable[Pixels], row_bytes: int, pixel_bytes: int, *
 
 
 def _parts(bands: Iterable[Pixels], row_bytes: int) -> Iterator[NDArray[np.uint8]]:
-    """The rows as (rows, bytes) in network byte order, always as many at a time, however high the bands are."""
+    """Yield the rows as (rows, bytes) in network byte order, in blocks of equal height for bands of any height."""
     count = max(1, _PART_BYTES // row_bytes)
     held: list[NDArray[np.uint8]] = []
     lacking = count
@@ -191,14 +191,14 @@ def _deflated(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: in
         deflate = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, _RAW_DEFLATE)
     else:
         deflate = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, _RAW_DEFLATE, _MEMORY_LEVEL)
-    # To whole bytes, so that parts can be put side by side.
+    # to whole bytes, so that parts can be joined
     made = deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    adler32 = zlib.adler32 if isal_zlib is None else isal_zlib.adler32  # which takes a third of the time
+    adler32 = zlib.adler32 if isal_zlib is None else isal_zlib.adler32  # takes a third of the time
     return _Part(made, adler32(filtered.data), filtered.size)
 
 
 def _adler32_combined(first: int, second: int, length: int) -> int:
-    """Adler-32 of two strings one after the other, from those of both and the length of the second (RFC 1950, 8.2)."""
+    """Adler-32 of two joined strings, from the sums of both and the length of the second (RFC 1950, 8.2)."""
     base = 65521
     low = (first & 0xFFFF) + (second & 0xFFFF) - 1
     high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
@@ -206,10 +206,10 @@ def _adler32_combined(first: int, second: int, length: int) -> int:
 
 
 def filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
-    """Rows (n, bytes) with the best of the filters Sub, Up and Paeth for each, ready to be compressed: (n, 1 + bytes).
+    """Filter rows (n, bytes), each with the best of Sub, Up and Paeth: (n, 1 + bytes).
 
-    The choice is the usual heuristic, the smallest sum of absolute differences (PNG 12.7). Filter None is left out: on
-    photos it never wins, and flat rows compress well under any.
+    The choice is the usual heuristic, the smallest sum of absolute differences (PNG 12.7). Filter None is not tried: on photos
+    it never wins, and flat rows compress well under any filter.
 
     Args:
         above: The row before the first, zeros at the top of the picture.
@@ -253,7 +253,7 @@ def _filtered_in_numpy(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_
 
 
 def _delay(duration: Fraction) -> tuple[int, int]:
-    """A frame delay as two 16-bit numbers: exact where possible, else to the millisecond."""
+    """Express a frame delay by two 16-bit numbers: exact if possible, else to the millisecond."""
     if duration.numerator <= 65535 and duration.denominator <= 65535:
         return duration.numerator, duration.denominator
     milliseconds = round(duration * 1000)

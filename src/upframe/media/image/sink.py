@@ -1,4 +1,4 @@
-"""ImageSink: a file that is whole or not there. Part file, fsync, verification, rename, in this order."""
+"""ImageSink: write an image file whole or not at all, by part file, fsync, verification and rename."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from upframe.media.image.verify import verify_output
 class ImageSink:
     """Writes the frames of one image file; implements `frames.Sink`.
 
-    On a clean exit the file is complete, verified and at `path`. On any error the part file is removed and whatever
-    was at `path` before is untouched.
+    On a clean exit the file is complete, verified and at `path`. On any error the part file is removed, and a file that was at
+    `path` before is unchanged.
 
     Args:
-        path: Where the file will be; replaced if it exists.
+        path: The file to write; an existing file is replaced.
         plan: Format, depth and channels; bands must have exactly these.
-        metadata: Carried into the file as far as the format holds it.
+        metadata: Metadata to write, as far as the format can hold it.
         frames: How many frames will be written.
-        animated: Whether they follow each other in time; otherwise they are pages.
+        animated: Whether frames follow each other in time; otherwise they are pages.
         quality: 0 to 100 for lossy formats; None is 95 for JPEG and WebP, 90 for AVIF.
 
     Raises:
-        OutputError: if the file cannot be made or written, naming the reason.
-        VerifyError: if the frames written are not as many as promised, or the file does not read back as planned.
+        OutputError: if the file cannot be made or written; the message gives the reason.
+        VerifyError: if the number of written frames is wrong, or the file does not read back as planned.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class ImageSink:
         time: Fraction = Fraction(0),
         duration: Fraction | None = None,
     ) -> None:
-        """Write one frame; see `frames.Sink.write`. Errors raised by `bands` pass through unchanged.
+        """Write one frame; see `frames.Sink.write`. Errors of `bands` pass unchanged.
 
         Raises:
-            ValueError: if a band is not of the planned type, or the rows do not add up to `size`.
+            ValueError: if a band has another dtype than planned, or the rows do not add up to `size`.
         """
         if self._encoder is None:
             raise ValueError("the sink is not open; use it as a context manager")
@@ -98,14 +98,14 @@ class ImageSink:
         rows = iter(checked)
         try:
             self._encoder.frame(rows, size, duration or Fraction(0))
-            for _ in rows:  # an encoder that has all it needs may leave surplus rows, which are a mistake
+            for _ in rows:  # an encoder may stop before surplus rows, which are an error
                 pass
         except Exception as error:
             self._raise_encoding(error, checked.failure)
         self._written += 1
 
     def _raise_encoding(self, error: Exception, from_bands: BaseException | None) -> None:
-        """Raise what went wrong as what it is: the producer's error, a file error, or the codec's."""
+        """Raise the actual error: the producer's, a file error, or the codec's."""
         if from_bands is not None:
             raise from_bands
         if isinstance(error, UpframeError | MemoryError):
@@ -138,7 +138,7 @@ class ImageSink:
 
 
 class _Checked:
-    """Bands passed on one by one, each checked; remembers an error of their producer."""
+    """Checks bands and passes them on one by one; remembers an error of their producer."""
 
     def __init__(self, bands: Iterable[Pixels], size: tuple[int, int], plan: OutputPlan, path: Path) -> None:
         self._bands, self._size, self._plan, self._path = bands, size, plan, path

@@ -23,7 +23,7 @@ RGB8 = NDArray[np.uint8]
 
 
 def read_rgb8(path: Path) -> RGB8:
-    """The picture in a file, gray spread over three channels; `InputError` unless it is 8-bit gray or RGB."""
+    """Read a picture as RGB, with gray repeated in three channels; `InputError` unless it is 8-bit gray or RGB."""
     picture = read_pixels(path)
     if picture.dtype != np.uint8 or picture.shape[2] not in (1, 3):
         kind = f"{picture.dtype} with {picture.shape[2]} channels"
@@ -37,7 +37,7 @@ def probe(
     """Read the header and structure of a file, without decoding pixels.
 
     Raises:
-        InputError: if it is not a regular file, not an image that can be read, or larger than `limits` allow.
+        InputError: if it is not a regular file, not a readable image, or larger than `limits` allow.
     """
     with ImageSource(path, limits=limits, allow_truncated=allow_truncated, first_frame=first_frame) as source:
         return replace(source.info, notices=tuple(source.notices))
@@ -49,18 +49,18 @@ class ImageSource:
     The header is read when it is made; the file stays open until the end of the `with` block.
 
     Args:
-        limits: How large a picture may be.
-        allow_truncated: Give what can be decoded of a damaged file, with the notice `truncated`.
-        first_frame: Only the first frame of an animation, stack of pages or multi-picture JPEG.
+        limits: Limits on the size of a picture.
+        allow_truncated: Return the decodable part of a damaged file, with the notice `truncated`.
+        first_frame: Read only the first frame of an animation, a stack of pages or a multi-picture JPEG.
 
     Raises:
         InputError: see `probe`; while iterating also for damaged data, NaN or infinite samples, and a file that changes.
     """
 
     info: MediaInfo
-    """Facts, orientation applied; its notices are those known from the header."""
+    """Facts with orientation applied, and the notices known from the header."""
     metadata: Metadata
-    """Metadata to carry to the output."""
+    """Metadata to copy to the output."""
 
     def __init__(
         self, path: str | Path, *, limits: Limits | None = None, allow_truncated: bool = False, first_frame: bool = False
@@ -75,7 +75,7 @@ class ImageSource:
             self.metadata, self._orientation = self._reading.carry(self._decoder.metadata)
             stored = self._decoder.info
             if any(notice.id == "converted-from-cmyk" for notice in self._reading.notices):
-                # The profile described the inks; the pixels are sRGB now.
+                # the profile described the inks, but the pixels are sRGB now
                 self.metadata = replace(self.metadata, icc=None, colour_chunks=(("sRGB", b"\0"),))
             size = stored.size[::-1] if turns_sides(self._orientation) else stored.size
             self.info = replace(stored, size=(size[0], size[1]), notices=tuple(self._reading.notices))
@@ -86,7 +86,7 @@ class ImageSource:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """Everything noticed so far; grows while frames are read."""
+        """All notices so far; more may come while frames are read."""
         return tuple(self._reading.notices)
 
     def __enter__(self) -> Self:
@@ -116,7 +116,7 @@ class ImageSource:
             yield replace(frame, pixels=turn_upright(frame.pixels, self._orientation))
 
     def check_unchanged(self) -> None:
-        """Raise InputError if the file is no longer the one that was opened."""
+        """Raise InputError if the file has changed since it was opened."""
         try:
             now = stamp(self.path)
         except OSError as error:
@@ -133,7 +133,7 @@ class ImageSource:
             raise InputError(self.path, f"{bad} of {count} pixels are NaN or infinite", "repair them first")
 
     def _recognise(self) -> str:
-        """The format of the content, with a notice if the name says another."""
+        """Recognise the format of the content; add a notice if the name means another."""
         kind = sniff(self._file.read(SNIFF_BYTES))
         self._file.seek(0)
         named = format_of_name(self.path.suffix) if self.path.suffix else None
@@ -141,9 +141,7 @@ class ImageSource:
             kind = "raw"
         if kind in UNSUPPORTED:
             expected = ", ".join(f.label for f in FORMATS.values() if f.name != "raw")
-            raise self._reading.error(
-                f"is not an image that can be read (it holds {UNSUPPORTED[kind]})", f"expected {expected}"
-            )
+            raise self._reading.error(f"is not a readable image (it holds {UNSUPPORTED[kind]})", f"expected {expected}")
         if kind == "raw":
             raise self._reading.error("is a camera RAW file", "develop it to a 16-bit TIFF or PNG first")
         if named is not None and named != kind:
@@ -152,7 +150,7 @@ class ImageSource:
 
 
 def _make_decoder(reading: Reading, kind: str) -> Decoder:
-    """The decoder of a format, imported with its libraries when there is such a file."""
+    """Import the decoder of a format and its libraries, only if there is such a file."""
     if kind == "png":
         from upframe.media.image.png import PngDecoder
 
@@ -167,7 +165,7 @@ def _make_decoder(reading: Reading, kind: str) -> Decoder:
 
 
 def read_pixels(path: str | Path, *, limits: Limits | None = None) -> Pixels:
-    """The first frame of an image, upright: (H, W, C) uint8, uint16 or float32.
+    """Read the first frame of an image, upright: (H, W, C) uint8, uint16 or float32.
 
     Raises:
         InputError: if it cannot be read.

@@ -1,7 +1,7 @@
 """TIFF and BigTIFF decoding at full depth: 1 to 16-bit and float samples, strips and tiles, pages, alpha, CMYK, Lab.
 
-tifffile reads the structure and decompresses; Pillow's libtiff steps in for the 8-bit compressions that tifffile leaves
-to `imagecodecs` (JPEG, CCITT). Source of the tags: TIFF 6.0 and its Photoshop notes.
+tifffile reads the structure and decompresses; Pillow's libtiff decodes the 8-bit compressions for which tifffile needs
+`imagecodecs` (JPEG, CCITT). Source of the tags: TIFF 6.0 and its Photoshop notes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _EXIF_IFD, _GPS_IFD = 34665, 34853
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one page's samples become pixels."""
+    """Layout of one page's samples."""
 
     photometric: int
     colours: int
-    """Colour samples as stored."""
+    """Number of stored colour samples per pixel."""
     alpha: int | None
     """Index of the alpha sample."""
     premultiplied: bool
@@ -115,17 +115,17 @@ class TiffDecoder:
             reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
 
     def _layout(self, page: tifffile.TiffPage) -> _Layout:
-        """Facts of one page.
+        """Read the layout of one page.
 
         Raises:
-            InputError: for sample types and colour models that are not pictures.
+            InputError: for sample types and colour models that upframe does not read.
         """
         reading, photometric, bits = self._reading, int(page.photometric), page.bitspersample
         reading.check_pixels(page.imagelength, page.imagewidth)
         is_float = int(page.sampleformat) == 3
         if not isinstance(bits, int) or int(page.sampleformat) not in (1, 3, 4) or (not is_float and bits > 16):
             raise reading.error(
-                f"has samples of {bits} bits, format {int(page.sampleformat)}; read are 1 to 16-bit unsigned and float",
+                f"has samples of {bits} bits, format {int(page.sampleformat)}; upframe reads 1 to 16-bit unsigned and float",
                 "convert it to 16-bit or float",
             )
         colours = {_RGB: 3, _YCBCR: 3, _CIELAB: 3, _ICCLAB: 3, _SEPARATED: 4}.get(photometric, 1)
@@ -138,7 +138,7 @@ class TiffDecoder:
         extra = [int(kind) for kind in page.extrasamples or ()]
         alpha = next((i for i, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
         if page.samplesperpixel - colours > (alpha is not None):
-            reading.notice("metadata-dropped", "it has extra channels that are not transparency; they are dropped")
+            reading.notice("metadata-dropped", "its extra channels are not transparency and are dropped")
         deep = bits > 8 and not (photometric == _SEPARATED and self._profile is not None)
         if photometric == _PALETTE:
             deep = False
@@ -159,7 +159,7 @@ class TiffDecoder:
         return Metadata(icc=icc, exif=self._read_exif(), xmp=xmp, dpi=_dpi(page))
 
     def _read_exif(self) -> bytes | None:
-        """The descriptive tags, Exif and GPS as one EXIF block; None if there are none or they are damaged."""
+        """Collect descriptive tags, Exif and GPS in one EXIF block; None if absent or damaged."""
         file, found = self._reading.file, Image.Exif()
         file.seek(0)
         head = file.read(16 if self._tiff.is_bigtiff else 8)
@@ -209,10 +209,10 @@ class TiffDecoder:
         return np.concatenate([colour, alpha], axis=2)
 
     def _decode_segments(self, page: tifffile.TiffPage) -> NDArray[Any] | None:
-        """All samples of a page, (H, W, S), or None if tifffile cannot decompress it."""
+        """Read all samples of a page, (H, W, S); None if tifffile cannot decompress it."""
         compression = int(page.compression)
         if compression == _LZW and not _knows(_LZW):
-            page.compression = 1  # tifffile then takes decompressed bytes and still undoes the predictor
+            page.compression = 1  # then tifffile takes decompressed bytes and still undoes the predictor
         elif not _knows(compression):
             return None
         if int(page.photometric) == _YCBCR and compression not in (6, 7):
@@ -244,7 +244,7 @@ class TiffDecoder:
         return out[0] if planes == 1 else np.moveaxis(out[..., 0], 0, -1)
 
     def _decode_with_pillow(self, page: tifffile.TiffPage, layout: _Layout) -> Pixels:
-        """Pixels by libtiff, for 8-bit and 1-bit pages in a compression that tifffile does not know."""
+        """Decode pixels by libtiff, for 8-bit and 1-bit pages in a compression that tifffile does not know."""
         reading = self._reading
         if layout.depth > 8 or layout.photometric in (_CIELAB, _ICCLAB):
             raise _needs_imagecodecs(reading, f"compression {page.compression!r}")
@@ -262,10 +262,10 @@ class TiffDecoder:
         mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[layout.channels]
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         pixels = pixels.reshape(*pixels.shape[:2], layout.channels)
-        return turn_back(pixels, self._orientation)  # Pillow turned it already, and our caller will turn it again
+        return turn_back(pixels, self._orientation)  # Pillow has turned the picture already, and the caller will turn it again
 
     def _colour(self, page: tifffile.TiffPage, samples: Pixels, layout: _Layout) -> Pixels:
-        """Colour samples (H, W, n) as gray or RGB of the frame's type."""
+        """Convert colour samples (H, W, n) to gray or RGB of the frame's dtype."""
         photometric = layout.photometric
         if photometric == _MIN_IS_WHITE:
             inverted: Pixels = np.iinfo(samples.dtype).max - samples
@@ -282,7 +282,7 @@ class TiffDecoder:
 
 
 def _knows(compression: int) -> bool:
-    """Whether tifffile can decompress it here, with or without `imagecodecs`."""
+    """Whether tifffile can decompress the page on this machine, with or without `imagecodecs`."""
     try:
         tifffile.TIFF.DECOMPRESSORS[compression]
     except KeyError:
@@ -302,7 +302,7 @@ def _segment_count(page: tifffile.TiffPage) -> int:
 
 
 def _segment_bytes(page: tifffile.TiffPage) -> int:
-    """Uncompressed bytes of one whole strip or tile."""
+    """Number of uncompressed bytes of one whole strip or tile."""
     height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     samples = page.samplesperpixel if int(page.planarconfig) == 1 else 1
     return int(height * -(-width * samples * page.bitspersample // 8))
@@ -316,7 +316,7 @@ def _load_directory(file: Any, head: bytes, offset: int | None) -> TiffImagePlug
 
 
 def _is_structural(description: object) -> bool:
-    """Whether an image description is a program's note on storage, which would be false of the output."""
+    """Whether an image description is a program's note on storage, which would be wrong for the output."""
     return str(description).startswith(('{"shape"', "ImageJ=", "<?xml", "<OME"))
 
 
@@ -351,7 +351,7 @@ def _palette(page: tifffile.TiffPage) -> NDArray[np.uint8]:
 
 
 def _lab(samples: Pixels, *, signed: bool) -> Pixels:
-    """8 or 16-bit CIE L*a*b* as sRGB of the same type (TIFF 6.0, section 23; ICCLab: TIFF technical note 4)."""
+    """Convert 8 or 16-bit CIE L*a*b* to sRGB of the same type (TIFF 6.0, section 23; ICCLab: TIFF technical note 4)."""
     deep = samples.dtype == np.uint16
     full, unit = (65535.0, 256.0) if deep else (255.0, 1.0)
     out = np.empty(samples.shape, samples.dtype)
@@ -367,7 +367,7 @@ def _lab(samples: Pixels, *, signed: bool) -> Pixels:
 
 
 def _unpremultiply(colour: Pixels, alpha: Pixels) -> Pixels:
-    """Colour divided by its alpha, as straight alpha wants it; 0 where nothing is visible."""
+    """Divide colour by its alpha to get straight alpha; 0 where alpha is 0."""
     out = np.zeros_like(colour)
     full = 1.0 if colour.dtype.kind == "f" else float(np.iinfo(colour.dtype).max)
     for rows in range(0, len(colour), 256):

@@ -1,4 +1,4 @@
-"""Writes TIFF, streamed: strips are compressed as they come, so no page is ever held."""
+"""Write TIFF in a stream: strips are compressed as they arrive, so no page is held."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size, x
 from upframe.media.image.plan import OutputPlan
 
 _STRIP_BYTES = 1 << 19
-_LEVEL = 4  # of zlib, as for PNG
+_LEVEL = 4  # level of zlib, as for PNG
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32-bit; leave room for directories and incompressible data
 
 
 class TiffEncoder:
-    """Deflate with the horizontal predictor for integers; pages in order; EXIF goes to the first."""
+    """Writes pages in order: Deflate, with the horizontal predictor for integers; EXIF goes to the first page."""
 
     def __init__(self, out: BinaryIO, plan: OutputPlan, metadata: Metadata, frames: int) -> None:
         self._out, self._plan, self._metadata, self._frames = out, plan, metadata, frames
@@ -74,7 +74,7 @@ class TiffEncoder:
         return tags
 
     def _directories(self) -> list[int]:
-        """Which of the Exif and GPS directories there are."""
+        """List which of the Exif and GPS directories exist."""
         return [code for code in (34665, 34853) if self._exif is not None and self._exif.get_ifd(code)]
 
     def finish(self) -> None:
@@ -93,7 +93,7 @@ class TiffEncoder:
             places[code] = at + at % 2
             self._out.write(directory.tobytes(places[code]))
         self._out.flush()
-        # tifffile writes no such pointers, so each entry was reserved under the code before it, which nothing uses.
+        # tifffile does not write such pointers, so each entry was reserved under the preceding tag number, which is unused.
         if places:
             self._out.seek(0)
             with tifffile.TiffFile(self._out) as written:
@@ -105,7 +105,7 @@ class TiffEncoder:
 
 
 def _strips(bands: Iterable[Pixels], rows: int) -> Iterator[bytes]:
-    """Bands regrouped to compressed strips of `rows` rows, the last one shorter."""
+    """Regroup bands into compressed strips of `rows` rows; the last one may be shorter."""
     held: list[Pixels] = []
     count = 0
     for band in bands:
@@ -120,7 +120,7 @@ def _strips(bands: Iterable[Pixels], rows: int) -> Iterator[bytes]:
 
 
 def _strip(rows: Pixels) -> bytes:
-    """One strip, compressed here because tifffile streams ready-made strips but gathers whole pages of plain ones."""
+    """Compress one strip. tifffile streams compressed strips, but gathers whole pages of uncompressed ones."""
     coded = rows.astype(rows.dtype.newbyteorder("<"))
     if rows.dtype.kind == "u":  # horizontal differencing, TIFF 6.0, section 14; wraps around by definition
         coded[:, 1:] -= rows[:, :-1]

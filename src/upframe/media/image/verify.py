@@ -1,4 +1,4 @@
-"""Is the written file what was promised? Cheap for huge pictures, and blind to nothing that a cut-off write leaves."""
+"""Verify that a written file matches its plan. Cheap for huge pictures; finds every incomplete write."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from upframe.media.image.opening import open_regular
 from upframe.media.image.plan import OutputPlan
 
 _EXACT_CHANNELS = ("png", "tiff", "jpeg", "bmp")
-"""Formats whose header states gray or colour as it was given; the others only tell whether there is alpha."""
+"""Formats whose header keeps the difference between gray and colour; the others state only whether there is alpha."""
 
 
 def verify_output(path: Path, plan: OutputPlan, size: tuple[int, int], frames: int) -> None:
     """Check that `path` holds `frames` frames of `size` (height, width) as planned, and that it is complete.
 
-    For PNG every checksum is computed. For the others the header is read and the structure walked to its end. Cost:
+    For PNG every checksum is computed. For the others the header is read and the structure is read to its end. Cost:
     one sequential read of a PNG; little for anything else.
 
     Raises:
-        VerifyError: naming what differs.
+        VerifyError: if the file differs; the message names the difference.
     """
     from upframe.media.image.source import probe
 
@@ -40,7 +40,7 @@ def verify_output(path: Path, plan: OutputPlan, size: tuple[int, int], frames: i
 
 
 def _difference(info: MediaInfo, plan: OutputPlan, size: tuple[int, int], frames: int) -> str:
-    """Describe how the file differs from the plan; empty if it does not."""
+    """Describe the difference between the file and the plan; empty if there is none."""
     if info.format != plan.format:
         return f"format {info.format} instead of {plan.format}"
     if info.size != size:
@@ -51,12 +51,12 @@ def _difference(info: MediaInfo, plan: OutputPlan, size: tuple[int, int], frames
         return f"{info.dtype} samples instead of {plan.dtype}"
     if plan.format in _EXACT_CHANNELS:
         return "" if info.channels == plan.channels else f"{info.channels} channels instead of {plan.channels}"
-    # Encoders leave out an alpha channel that is opaque everywhere, so only a surplus one is wrong.
-    return "transparency that was not there" if info.has_alpha and plan.channels in (1, 3) else ""
+    # Encoders drop an alpha channel that is opaque everywhere, so only a surplus one is wrong.
+    return "transparency that the plan does not have" if info.has_alpha and plan.channels in (1, 3) else ""
 
 
 def _check_complete(path: Path, format: str) -> None:
-    """Walk the structure of a file to its end.
+    """Read the structure of a file to its end.
 
     Raises:
         ValueError: if it ends early or a checksum is wrong.
@@ -75,7 +75,7 @@ def _check_complete(path: Path, format: str) -> None:
                 raise ValueError(f"it is {present} bytes long and says {stated}")
         elif format == "tiff":
             _check_tiff(file)
-        else:  # WebP, AVIF and GIF: their lengths and ends were checked by probing
+        else:  # WebP, AVIF and GIF: probing has checked their lengths and ends
             from PIL import Image
 
             with Image.open(file) as image:

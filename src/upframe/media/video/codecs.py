@@ -1,4 +1,4 @@
-"""The encoders and containers that videos are written with, as data, and how an encoder is asked for what we want."""
+"""Data about the encoders and containers of output videos, and the options of encoders."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class VideoCodec:
     """Default quality; None for a codec without one."""
     max_crf: int
     preset: str | None
-    """Default speed."""
+    """Default preset."""
     presets: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
-    """Always set. Thread counts are fixed: the bits of x264 and x265 depend on them, and a resumed job must give the
-    same bits."""
+    """Options that are always set. Thread counts are fixed: the bits of x264 and x265 depend on them, and a resumed job must
+    give the same bits."""
     params_key: str | None = None
     """The option that takes the encoder library's own settings, joined by colons."""
     params: tuple[str, ...] = ()
-    """Settings of the library that are always given."""
+    """Settings of the library that are always set."""
     holds_hdr: bool = False
     has_range: bool = True
-    """Whether the stream can say that it is full range."""
+    """Whether the stream can state full range."""
 
 
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 
 CODECS: dict[str, VideoCodec] = {
-    # Macroblock tree off: with it, x264 (as shipped with PyAV 18) gave different bits from run to run where the
-    # width is an odd number of macroblocks, one run in ten at 208x144 and one in seventeen at 720x480; without, never.
+    # Macroblock tree off: with it, x264 (as shipped with PyAV 18) gave different bits from run to run for widths of an odd
+    # number of macroblocks, one run in ten at 208x144 and one in seventeen at 720x480; without, never.
     "h264": VideoCodec(
         "h264", "H.264", "libx264", 18, 51, "medium", _X26X, (("threads", "4"),), "x264-params", ("mbtree=0",), holds_hdr=True
     ),
@@ -68,26 +68,26 @@ CODECS: dict[str, VideoCodec] = {
 
 @dataclass(frozen=True)
 class Container:
-    """A file format for films, and what it holds."""
+    """A video file format, and the tracks that it can hold."""
 
     name: str
     label: str
     muxer: str
     codecs: tuple[str, ...]
-    """The first is taken where nothing else is asked for and the input's own cannot be kept."""
+    """Supported codecs. The first is the default if the input's codec cannot be kept."""
     text: str
-    """Kind that text subtitles are converted to, as FFmpeg's encoder name; "" where those it knows are copied."""
+    """FFmpeg's name of the encoder for text subtitles; "" if the container copies the formats that it supports."""
     text_kept: tuple[str, ...]
-    """Text subtitle codecs that are copied."""
+    """Text subtitle codecs that can be copied."""
     holds_bitmaps: bool
-    """Bitmap subtitles."""
+    """Bitmap subtitle codecs that can be copied."""
     holds_attachments: bool
     holds_covers: bool
     holds_chapters: bool
     has_free_tags: bool
-    """Whether tags with any name are kept."""
+    """Whether it keeps tags with any name."""
     tick: Fraction | None
-    """Its own clock; None follows the video's."""
+    """Fixed clock of the container; None takes the video's."""
 
 
 CONTAINERS: dict[str, Container] = {
@@ -106,41 +106,41 @@ MP4_TAGS = frozenset((
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
     "media_type", "hd_video", "gapless_playback", "location", "creation_time",
 ))  # fmt: skip
-"""Tags that FFmpeg's MP4 writer knows a place for."""
+"""Tags that FFmpeg's MP4 writer can store."""
 
 STRUCTURAL_TAGS = frozenset((
     "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id", "language",
     "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc", "bps", "number_of_frames",
     "number_of_bytes",
 ))  # fmt: skip
-"""Tags that describe the file rather than the film, in lower case: each writer makes its own."""
+"""Tags that describe the file and not the video, in lower case: each writer makes its own."""
 
 
 def codec_named(name: str) -> VideoCodec | None:
-    """A codec by any of its common names, including FFmpeg's names of decoders."""
+    """Find a codec by any of its common names, including FFmpeg's names of decoders."""
     return CODECS.get(codec_name(name) or "")
 
 
 def container_named(name: str) -> Container | None:
-    """A container by its name or extension, with or without a dot."""
+    """Find a container by its name or extension, with or without a dot."""
     return CONTAINERS.get(container_name(name) or "")
 
 
 def encodable_formats(codec: VideoCodec) -> list[str]:
-    """Pixel formats that the encoder takes and that we can make."""
+    """Pixel formats that the encoder takes and upframe can make."""
     names = [f.name for f in av.Codec(codec.encoder, "w").video_formats or ()]
     return [n for n in names if not n.startswith(("yuvj", "yuva", "gbra", "nv")) and format_layout(n) is not None]
 
 
 def format_layout(pix_fmt: str) -> Layout | None:
-    """Layout of the planes that a picture of `pix_fmt` is made from; None for formats that are not written."""
+    """Layout of the planes of a picture of `pix_fmt`; None for formats that upframe does not write."""
     if pix_fmt == "bgr0":  # FFV1's only 8-bit RGB
         return layout_of("gbrp")
     return layout_of(pix_fmt) if readable_format(pix_fmt) == pix_fmt else None
 
 
 def closest_format(codec: VideoCodec, *, chroma: str, bits: int) -> str:
-    """The pixel format of `codec` that keeps the most of a source: colour resolution first, then depth, then size."""
+    """Choose the pixel format of `codec` that keeps most of a source: colour resolution first, then depth, then size."""
     resolution = {"gray": 0, "420": 1, "422": 2, "440": 2, "444": 3, "rgb": 4}
     subsampled = {(1, 1): "444", (2, 1): "422", (1, 2): "440", (2, 2): "420"}
 
@@ -158,7 +158,7 @@ def closest_format(codec: VideoCodec, *, chroma: str, bits: int) -> str:
 def encoder_options(
     codec: VideoCodec, *, crf: int | None, preset: str | None, extra: Mapping[str, str], hdr10: Hdr10 | None
 ) -> dict[str, str]:
-    """Everything the encoder is told, the user's `extra` last."""
+    """Collect all options of the encoder, the user's `extra` last."""
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
@@ -173,12 +173,13 @@ def encoder_options(
         if params:
             options[codec.params_key] = ":".join(params)
     if codec.name == "prores":
-        options["vendor"] = "apl0"  # what editing programs look for
+        options["vendor"] = "apl0"  # expected by editing programs
     return options | extra
 
 
 def _hdr_params(codec: VideoCodec, hdr10: Hdr10) -> list[str]:
-    """HDR10 in the syntax of x264, x265 (integers in the units of the SEI message) and SVT-AV1 (plain numbers)."""
+    """Format HDR10 metadata in the syntax of x264, x265 (integers in the units of the SEI message) and SVT-AV1 (plain
+    numbers)."""
     plain = codec.name == "av1"
     params = []
     if hdr10.primaries is not None:
@@ -207,7 +208,7 @@ def open_encoder(
     tags: Any,
     sample_aspect: Fraction | None,
 ) -> None:
-    """Tell a new video stream what its pictures are; before the first is encoded."""
+    """Set the picture properties of a new video stream, before the first picture is encoded."""
     context = stream.codec_context
     context.height, context.width = size
     context.pix_fmt = pix_fmt
@@ -217,7 +218,7 @@ def open_encoder(
 
 
 def tag_stream(stream: Any, *, tags: Any, sample_aspect: Fraction | None) -> None:
-    """Colour and sample aspect of a stream; what is unspecified stays so."""
+    """Set colour and sample aspect of a stream; unspecified values stay unspecified."""
     context = stream.codec_context
     context.color_primaries = tags.primaries
     context.color_trc = tags.transfer
@@ -228,5 +229,5 @@ def tag_stream(stream: Any, *, tags: Any, sample_aspect: Fraction | None) -> Non
 
 
 def quiet_encoders() -> None:
-    """SVT-AV1 talks on stderr unless its own variable says no."""
+    """Silence SVT-AV1, which writes to stderr unless its own variable forbids it."""
     os.environ.setdefault("SVT_LOG", "1")

@@ -1,9 +1,9 @@
-"""Y'CbCr to R'G'B' and back at 16 bits, for the planes of a video frame.
+"""Convert the planes of a video frame between Y'CbCr and R'G'B' at 16 bits.
 
 swscale is not used: its 16-bit RGB is scaled by 256/257 for limited range, and its default flags lose white. The
 formulas are those of ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance), H.273 for their numbers.
 
-Chroma is resampled with pairs of filters that are biorthogonal: reducing what was enlarged gives it back exactly, so a
+Chroma is resampled with biorthogonal pairs of filters: enlarging and then reducing returns the same samples exactly, so a
 picture that is only decoded and encoded keeps its chroma.
 
 - Cosited samples (4:2:0 and 4:2:2 across): linear interpolation, and the low-pass of the LeGall 5/3 wavelet
@@ -47,7 +47,7 @@ Siting = Literal["left", "centre"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the samples of a planar pixel format are to be read."""
+    """Layout of the samples of a planar pixel format."""
 
     kind: Literal["yuv", "rgb", "gray"]
     bits: int
@@ -66,7 +66,7 @@ class Layout:
         return 1 if self.kind == "gray" else 3
 
     def plane_size(self, plane: int, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of a plane of a picture of `size`."""
+        """Compute (height, width) of a plane of a picture of `size`."""
         if plane == 0 or self.kind != "yuv":
             return size
         return -(-size[0] // self.down), -(-size[1] // self.across)
@@ -74,7 +74,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Coding:
-    """The meaning of the numbers of Y'CbCr."""
+    """Meaning of Y'CbCr code values."""
 
     matrix: int
     """A key of `WEIGHTS`."""
@@ -92,15 +92,15 @@ class Coding:
 
 
 def to_rgb(planes: list[Plane], layout: Layout, coding: Coding) -> Rgb:
-    """The picture as R'G'B'.
+    """Convert planes to R'G'B'.
 
     Args:
         planes: Y, Cb, Cr; or R, G, B; or gray.
         layout: Their format.
-        coding: Ignored for "rgb", which is always full range.
+        coding: Meaning of the code values; ignored for "rgb", which is always full range.
 
     Returns:
-        (H, W, 3) uint16, full range; values outside are clipped. Gray is the same in all three.
+        (H, W, 3) uint16, full range; values outside are clipped. Gray has equal values in all three channels.
     """
     height, width = planes[0].shape
     out = np.empty((height, width, 3), np.uint16)
@@ -134,7 +134,7 @@ def to_rgb(planes: list[Plane], layout: Layout, coding: Coding) -> Rgb:
 
 
 def from_rgb(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
-    """The planes of (H, W, 3) uint16 full-range R'G'B', rounded to `layout`; the inverse of `to_rgb`."""
+    """Convert (H, W, 3) uint16 full-range R'G'B' to planes, rounded to `layout`; the inverse of `to_rgb`."""
     if layout.kind == "rgb":
         return [_narrowed(rgb[..., channel], layout) for channel in range(3)]
     if layout.kind == "yuv" and best() is not None:
@@ -143,7 +143,7 @@ def from_rgb(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
 
 
 def _from_rgb_by_kernel(rgb: Rgb, layout: Layout, coding: Coding) -> list[Plane]:
-    """As `_from_rgb_in_numpy`, bit for bit, in a tenth of the time."""
+    """The same result as `_from_rgb_in_numpy`, bit for bit, in a tenth of the time."""
     found = best()
     assert found is not None
     rgb = np.ascontiguousarray(rgb)
@@ -199,14 +199,14 @@ def _bands(height: int) -> list[slice]:
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Rounded half up and clipped; changes `values`."""
+    """Round half up and clip; changes `values`."""
     values += np.float32(0.5)
     np.clip(values, 0, _WHITE, out=values)
     return values.astype(np.uint16)
 
 
 def _widened(plane: Plane, bits: int) -> NDArray[np.uint16]:
-    """Full-range samples of `bits` as 16 bits, rounded; exact for 8 and 16."""
+    """Convert full-range samples of `bits` to 16 bits, rounded; exact for 8 and 16."""
     if bits == 16:
         return plane.astype(np.uint16, copy=False)
     if bits == 8:
@@ -217,7 +217,7 @@ def _widened(plane: Plane, bits: int) -> NDArray[np.uint16]:
 
 
 def _narrowed(samples: NDArray[np.uint16], layout: Layout) -> Plane:
-    """16-bit full-range samples as `layout.bits`, rounded; the inverse of `_widened`."""
+    """Convert 16-bit full-range samples to `layout.bits`, rounded; the inverse of `_widened`."""
     if layout.bits == 16:
         return np.ascontiguousarray(samples)
     top = (1 << layout.bits) - 1
@@ -242,7 +242,7 @@ def _reduced(plane: NDArray[np.float32], layout: Layout, siting: Siting) -> NDAr
 
 
 def _enlarged_cosited(small: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Twice as wide: even columns are the samples, odd ones the mean of their neighbours; the last is repeated."""
+    """Double the width: even columns are the samples, odd ones the mean of their neighbours; the last column is repeated."""
     out = np.empty((small.shape[0], width), np.float32)
     out[:, 0::2] = small
     between = width // 2
@@ -254,7 +254,7 @@ def _enlarged_cosited(small: NDArray[np.float32], width: int) -> NDArray[np.floa
 
 
 def _reduced_cosited(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of `_enlarged_cosited`, as two lifting steps: what the even columns do not predict is given back."""
+    """Invert `_enlarged_cosited` by two lifting steps: the part that even columns do not predict is added back."""
     even, odd = plane[:, 0::2], plane[:, 1::2]
     miss = odd - even[:, : odd.shape[1]]
     inner = even.shape[1] - 1
@@ -269,7 +269,8 @@ def _reduced_cosited(plane: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _enlarged_midway(small: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    """Twice as high: each sample becomes two rows with that mean, tilted to the neighbours; edges are repeated."""
+    """Double the height: each sample becomes two rows with its value as mean, with the slope of its neighbours; edges are
+    repeated."""
     tilt = np.zeros_like(small)
     tilt[1:] += small[:-1]
     tilt[:1] += small[:1]
@@ -280,12 +281,12 @@ def _enlarged_midway(small: NDArray[np.float32], height: int) -> NDArray[np.floa
     pairs = height // 2
     np.add(small[:pairs], tilt[:pairs], out=out[0 : 2 * pairs : 2])
     np.subtract(small[:pairs], tilt[:pairs], out=out[1::2])
-    out[2 * pairs :] = small[pairs:]  # an odd last row has a sample of its own
+    out[2 * pairs :] = small[pairs:]  # an odd last row keeps its own sample
     return out
 
 
 def _reduced_midway(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of `_enlarged_midway`: the mean of two rows; an odd last row stays."""
+    """Invert `_enlarged_midway`: the mean of two rows; an odd last row is kept."""
     pairs = plane.shape[0] // 2
     small = np.empty((-(-plane.shape[0] // 2), plane.shape[1]), np.float32)
     np.add(plane[0 : 2 * pairs : 2], plane[1::2], out=small[:pairs])

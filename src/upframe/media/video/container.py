@@ -19,15 +19,15 @@ _ASS_HEADER = (
     b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
 )
 
-"""The text encoders of FFmpeg do not open without one."""
+"""FFmpeg's text encoders need such a header."""
 
 
 def open_output(file: Path | io.BytesIO, plan: VideoPlan) -> Any:
-    """The output's muxer, without tracks; bytes depend on what is muxed alone."""
+    """Open the output's muxer, without tracks; its bytes depend only on the data muxed."""
     held = CONTAINERS[plan.container]
     options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
     if held.muxer in ("mp4", "mov"):
-        # Edit lists are in the movie's clock: with its default, milliseconds, a first frame at 0.0333 s would move.
+        # Edit lists are in the movie's clock: with its default of milliseconds, a first frame at 0.0333 s would move.
         options["movie_timescale"] = str(_movie_clock(plan.time_base))
         options["video_track_timescale"] = str(_movie_clock(plan.time_base))
         options["movflags"] = "+faststart"
@@ -38,7 +38,7 @@ def open_output(file: Path | io.BytesIO, plan: VideoPlan) -> Any:
 
 
 def _movie_clock(time_base: Fraction) -> int:
-    """Ticks per second that hold the video's times exactly, and those of sound to a tenth of a millisecond."""
+    """Choose ticks per second that hold the video's times exactly, and those of audio to a tenth of a millisecond."""
     clock = time_base.denominator
     while clock < 10000:
         clock *= 2
@@ -46,10 +46,10 @@ def _movie_clock(time_base: Fraction) -> int:
 
 
 def add_track(out: Any, source: Any, track: Carried, plan: VideoPlan) -> Any:
-    """A stream of `out` for one of the source's.
+    """Add a stream to `out` for a stream of the source.
 
     Raises:
-        ValueError, FFmpegError: if the container does not hold it.
+        ValueError, FFmpegError: if the container cannot hold it.
     """
     template = source.streams[track.index]
     if track.convert is not None:

@@ -1,8 +1,8 @@
-"""Videos in and out: the door of this floor for films.
+"""Read and write videos: the entry point of this layer for videos.
 
 info = probe_video(path)                              headers and one frame
 index = index_video(path, info=info)                  every frame counted, timed and checked
-plan = plan_video(info, container="mp4", size=...)    what is written, and what is lost
+plan = plan_video(info, container="mp4", size=...)    how it is written, and losses
 with VideoSource(path, info=info, index=index) as source, VideoSink(work, plan, frames=50) as sink:
     for frame in source.range(0, 50):
         sink.write(upscaled(frame.pixels), pts=frame.pts)

@@ -1,4 +1,4 @@
-"""A folder of numbered pictures as a video, and a video as a folder of numbered pictures."""
+"""Read a folder of numbered pictures as a video, and write a video as a folder of numbered pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"([0-9]+)(?!.*[0-9])")
 
 @dataclass(frozen=True)
 class FolderTiming:
-    """Times of the frames of a folder: one tick each."""
+    """Timestamps of the frames of a folder: one tick each."""
 
     time_base: Fraction
     pts: NDArray[np.int64]
@@ -36,25 +36,26 @@ class FolderTiming:
 
 
 class FrameFolder:
-    """Pictures of a folder as frames, f9.png before f10.png. A context manager; `range` reads any part of it.
+    """Frames from the pictures of a folder, f9.png before f10.png. A context manager; `range` reads any part of it.
 
-    A gap in the numbering is a notice and not a pause: frames follow each other at the given rate.
+    A gap in the numbering causes a notice and no pause: frames follow each other at the given rate.
 
     Args:
-        folder: With at least one picture; other files are skipped.
+        folder: A folder with at least one picture; other files are skipped.
         rate: Frames per second.
-        on_bad_frame: What takes the place of a picture that cannot be read: the one before it (the first good one at
-            the start), nothing, or an error.
-        limits: How large a picture may be.
+        on_bad_frame: How to handle an unreadable picture: repeat the previous picture (at the start, the first good one), skip
+            it, or raise an error.
+        limits: Limits on the size of a picture.
 
     Raises:
-        InputError: if there is no picture, two differ in size (naming both), or one is unreadable and that is to fail.
+        InputError: if there is no picture, two differ in size (naming both), or one is unreadable and `on_bad_frame` asks for
+            an error.
     """
 
     size: tuple[int, int]
     """(height, width)."""
     bits: int
-    """The most any picture has per sample: 8 or 16."""
+    """Largest number of bits per sample of any picture: 8 or 16."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class FrameFolder:
             raise InputError(self.path, "has no images in it", "pass a folder of pictures")
         self._notices = _gaps(self.path, paths)
         self.frames = self._readable(paths, on_bad_frame)
-        """The file each frame shows; one that stands in for an unreadable one comes twice."""
+        """File of each frame; a file that replaces an unreadable one occurs twice."""
         count = len(self.frames)
         self.timing = FolderTiming(1 / rate, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
 
@@ -84,7 +85,7 @@ class FrameFolder:
 
     @property
     def info(self) -> VideoInfo:
-        """The folder as a video, for `plan_video`."""
+        """Facts about the folder as a video, for `plan_video`."""
         return VideoInfo(
             path=self.path,
             format="folder",
@@ -122,13 +123,14 @@ class FrameFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing is held open between reads."""
+        """Do nothing: no file is held open between reads."""
 
     def __iter__(self) -> Iterator[VideoFrame]:
         return self.range(0, len(self))
 
     def range(self, first: int, last: int) -> Iterator[VideoFrame]:
-        """Frames `first` to `last` - 1: (H, W, 3) uint16, full range; gray in all three, transparency left out."""
+        """Yield frames `first` to `last` - 1: (H, W, 3) uint16, full range; gray in all three channels, without
+        transparency."""
         if not 0 <= first <= last <= len(self):
             raise ValueError(f"frames {first} to {last} of {len(self)}")
         return self._range(first, last)
@@ -143,7 +145,7 @@ class FrameFolder:
             yield VideoFrame(pixels, number / self.rate, 1 / self.rate, number, number, repeated)
 
     def _readable(self, paths: list[Path], on_bad_frame: OnBadFrame) -> tuple[Path, ...]:
-        """The files that frames show. Headers are read here; damage further on is met when a frame is read."""
+        """List the files of frames. Only headers are read; reading a frame finds other damage."""
         first: tuple[Path, MediaInfo] | None = None
         good: list[Path | None] = []
         bad: list[Path] = []
@@ -172,7 +174,7 @@ class FrameFolder:
         if first is None:
             raise InputError(self.path, f"none of its {len(bad)} images can be read", "check the files")
         if has_alpha:
-            self._notices.append(Notice("alpha-dropped", str(self.path), "its transparency is not carried"))
+            self._notices.append(Notice("alpha-dropped", str(self.path), "its transparency is dropped"))
         self.size, self.bits = first[1].size, bits
         shown, previous = [], first[0]
         for one in good:
@@ -182,7 +184,7 @@ class FrameFolder:
 
 
 def _gaps(folder: Path, paths: list[Path]) -> list[Notice]:
-    """A notice for each run of numbers that is missing, when all names are numbered alike."""
+    """Add a notice for each run of missing numbers, if all names are numbered alike."""
     numbers = []
     for path in paths:
         match = _NUMBER.search(path.stem)
@@ -198,7 +200,7 @@ def _gaps(folder: Path, paths: list[Path]) -> list[Notice]:
 
 
 def rgb16(pixels: Pixels) -> Rgb:
-    """Any picture as (H, W, 3) uint16, full range, without its transparency; floats are clipped to [0, 1]."""
+    """Convert any picture to (H, W, 3) uint16, full range, without transparency; floats are clipped to [0, 1]."""
     colour = pixels[..., :1] if pixels.shape[2] < 3 else pixels[..., :3]
     if colour.dtype == np.uint8:
         wide = colour.astype(np.uint16) * np.uint16(257)
@@ -210,19 +212,19 @@ def rgb16(pixels: Pixels) -> Rgb:
 
 
 class FrameFolderSink:
-    """Writes numbered PNG files, `frame_00000000.png` and on, each whole or not there.
+    """Writes numbered PNG files from `frame_00000000.png` on, each whole or not at all.
 
-    On an error the frames that were written stay: a later run may go on after them.
+    On an error the written frames stay: a later run may resume after them.
 
     Args:
-        folder: Made if it is not there.
+        folder: The folder to write, created if absent.
         first: Number of the first frame.
         bits: 8 or 16 per sample.
-        frames: How many frames will come; None does not check.
+        frames: Expected number of frames; None does not check.
 
     Raises:
         OutputError: if the folder or a file cannot be written.
-        VerifyError: if other than `frames` frames were written.
+        VerifyError: if another number of frames than `frames` was written.
     """
 
     def __init__(self, folder: Path, *, first: int = 0, bits: int = 8, frames: int | None = None) -> None:
@@ -240,11 +242,12 @@ class FrameFolderSink:
         return self
 
     def file(self, number: int) -> Path:
-        """Where frame `number` is written, so that names sort as numbers do."""
+        """Path of frame `number`; names sort like numbers."""
         return self.path / f"frame_{number:08}.png"
 
     def write(self, pixels: Rgb, *, pts: int = 0) -> None:
-        """Write one frame, (H, W, 3) uint16 full range. `pts` is taken like `VideoSink.write` does, and not kept."""
+        """Write one frame, (H, W, 3) uint16 full range. `pts` exists for compatibility with `VideoSink.write` and is
+        ignored."""
         if self._bits == 8:
             # round(v / 257), exactly
             narrow = ((pixels.astype(np.uint32) + np.uint32(128)) // np.uint32(257)).astype(np.uint8)

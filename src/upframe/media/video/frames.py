@@ -1,6 +1,6 @@
-"""Between FFmpeg's frames and numpy planes: every pixel format as one of a few layouts that `colour` understands.
+"""Convert between FFmpeg's frames and numpy planes: each pixel format becomes one of a few layouts that `colour` supports.
 
-`VideoFrame.to_ndarray` knows too few formats, so planes are read through their line sizes.
+`VideoFrame.to_ndarray` supports too few formats, so planes are read by their line sizes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _REPACKED = {
     "rgb48le": "gbrp16le", "rgb48be": "gbrp16le", "bgr48le": "gbrp16le", "bgr48be": "gbrp16le", "rgba64le": "gbrp16le",
     "rgba64be": "gbrp16le", "bgra64le": "gbrp16le", "x2rgb10le": "gbrp10le", "x2bgr10le": "gbrp10le",
     "ya8": "gray", "ya16le": "gray16le", "monow": "gray", "monob": "gray",
-    # Chroma of a quarter of the columns, once used by DV and Indeo: enlarged by swscale.
+    # Chroma with a quarter of the columns, once used by DV and Indeo: swscale enlarges it.
     "yuv411p": "yuv444p", "yuvj411p": "yuvj444p", "yuv410p": "yuv444p",
 }  # fmt: skip
 
 
 def layout_of(pix_fmt: str) -> Layout | None:
-    """How to read the planes of `pix_fmt`; None for a format that is not planar, big-endian, or not known."""
+    """Layout of the planes of `pix_fmt`; None for a format that is not planar, is big-endian, or is unknown."""
     match = _PLANAR.fullmatch(pix_fmt)
     if match is None:
         return None
@@ -48,7 +48,7 @@ def layout_of(pix_fmt: str) -> Layout | None:
 
 
 def readable_format(pix_fmt: str) -> str | None:
-    """The planar format that holds the same picture as `pix_fmt`; None if there is none here."""
+    """The planar format that holds the same picture as `pix_fmt`; None if there is none."""
     if layout_of(pix_fmt) is not None:
         return pix_fmt
     if pix_fmt in _REPACKED:
@@ -58,7 +58,8 @@ def readable_format(pix_fmt: str) -> str | None:
 
 
 def is_full_range_format(pix_fmt: str) -> bool:
-    """Whether the name itself says full range, as JPEG's formats do; gray is full range unless a tag says otherwise."""
+    """Whether the name of the format means full range, as for JPEG's formats; gray is full range unless a tag states
+    otherwise."""
     return pix_fmt.startswith(("yuvj", "gray", "ya", "mono"))
 
 
@@ -67,7 +68,7 @@ def has_alpha(pix_fmt: str) -> bool:
 
 
 def planes_of(frame: av.VideoFrame) -> tuple[list[Plane], Layout]:
-    """The planes of a frame in the order of `colour` (R, G, B for RGB), without padding and without alpha.
+    """Return the planes of a frame in the order of `colour` (R, G, B for RGB), without padding and without alpha.
 
     They are views of the frame's memory: keep the frame while they are used, and do not write.
 
@@ -95,7 +96,7 @@ def _view(plane: Any, layout: Layout, size: tuple[int, int]) -> Plane:
 
 
 def frame_of(planes: list[Plane], pix_fmt: str, *, pts: int, time_base: Fraction) -> av.VideoFrame:
-    """A frame of `pix_fmt` made of planes as `planes_of` gives them."""
+    """Make a frame of `pix_fmt` from planes like those of `planes_of`."""
     layout = layout_of(pix_fmt)
     assert layout is not None
     height, width = planes[0].shape
@@ -117,7 +118,7 @@ def frame_of(planes: list[Plane], pix_fmt: str, *, pts: int, time_base: Fraction
 
 
 def checksum(planes: list[Plane]) -> int:
-    """CRC-32 of the samples of all planes: tells whether two decodes of a frame are the same, bit for bit."""
+    """CRC-32 of the samples of all planes, which shows whether two decodes of a frame are equal bit for bit."""
     value = 0
     for plane in planes:
         value = zlib.crc32(np.ascontiguousarray(plane).data, value)
@@ -125,7 +126,7 @@ def checksum(planes: list[Plane]) -> int:
 
 
 def fraction(value: Any) -> Fraction | None:
-    """A rational of PyAV 18 (Fraction or None) or 19 (AVRational, 0/0 for unknown) as a Fraction, None if unknown."""
+    """Convert a rational of PyAV 18 (Fraction or None) or 19 (AVRational, 0/0 for unknown) to a Fraction; None if unknown."""
     if not value:
         return None
     numerator = getattr(value, "numerator", None)

@@ -1,9 +1,9 @@
-"""Every frame of a video, counted and timed before any is upscaled: `index_video`.
+"""`index_video` counts and times every frame of a video before any is upscaled.
 
 Headers are not trusted: frame counts and durations are missing or wrong in many files, and packets are not frames. The
-index is made by decoding the whole stream once, which costs milliseconds a frame where a network costs hundreds. It
-tells the exact times, finds damage and changes of size before the work starts, and holds a checksum of every frame, so
-that a later jump to the middle (`VideoSource.range`) is known to give the same pixels as a straight decode.
+index is made by decoding the whole stream once, which costs milliseconds a frame where a network costs hundreds. It holds the
+exact timestamps, finds damage and changes of size before the work starts, and holds a checksum of every frame, which proves
+that a later jump to the middle (`VideoSource.range`) gives the same pixels as a decode from the start.
 """
 
 from __future__ import annotations
@@ -31,58 +31,59 @@ from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, 
 NO_TIME = -(1 << 63)
 
 _HIDDEN_FRAME_CODECS = ("vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1")
-"""Codecs whose packets may hold pictures that are never shown, so a packet without a frame is no loss."""
+"""Codecs whose packets may hold hidden pictures, so that a packet without a frame is no loss."""
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """All frames of a video stream in the order they are shown."""
+    """All frames of a video stream in display order."""
 
     path: Path
     stream: int
     stamp: Stamp
-    """Of the file that was indexed."""
+    """Stamp of the indexed file."""
     time_base: Fraction
     pts: NDArray[np.int64]
-    """Time of each frame in ticks, strictly rising; repaired where the file was not."""
+    """Timestamp of each frame in ticks, strictly rising; repaired if the file's timestamps are not."""
     durations: NDArray[np.int64]
-    """Ticks each frame stays: to the next one, the last for as long as the file or the nominal rate says."""
+    """Duration of each frame in ticks: until the next frame; for the last frame, as stated by the file or the nominal rate."""
     decoded: NDArray[np.int64]
-    """For each frame, which decoded picture it shows; one shown twice stands in for a damaged one."""
+    """Number of the decoded picture of each frame; a picture that occurs twice replaces a damaged one."""
     raw_pts: NDArray[np.int64]
-    """Per decoded picture: its time as the decoder gave it, NO_TIME if none."""
+    """Per decoded picture: the decoder's timestamp; NO_TIME if none."""
     is_key: NDArray[np.bool_]
     """Per decoded picture: whether it is a keyframe."""
     checksums: NDArray[np.uint32]
     """Per decoded picture: CRC-32 of its samples."""
     is_seekable: bool
-    """Whether reading may start at a keyframe; never so for damaged streams and those without times."""
+    """Whether reading may start at a keyframe; False for damaged streams and streams without timestamps."""
     is_damaged: bool
-    """Whether the decoder met errors; then it is always run with one thread, since frame threads conceal in no fixed way."""
+    """Whether the decoder met errors. Then it always runs with one thread, since frame threads conceal damage differently each
+    time."""
     damaged: tuple[Fraction, ...]
     """Times in seconds of damaged frames."""
     truncated: str | None
-    """How it is known that the file ends early; None if it does not."""
+    """Evidence that the file ends early; None if it does not."""
     notices: tuple[Notice, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pts)
 
     def time(self, frame: int) -> Fraction:
-        """Seconds at which a frame is shown."""
+        """Time of a frame in seconds."""
         return int(self.pts[frame]) * self.time_base
 
     def duration(self, frame: int) -> Fraction:
-        """Seconds it stays."""
+        """Duration of a frame in seconds."""
         return int(self.durations[frame]) * self.time_base
 
     @property
     def end(self) -> Fraction:
-        """Seconds at which the last frame ends."""
+        """End time of the last frame in seconds."""
         return self.time(len(self) - 1) + self.duration(len(self) - 1)
 
     def between(self, start: Fraction | None, end: Fraction | None) -> range:
-        """The frames shown from `start` on and before `end`, in seconds after the first frame; None is no bound."""
+        """Select the frames from `start` on and before `end`, in seconds after the first frame; None is no limit."""
         first = int(self.pts[0])
 
         def at(seconds: Fraction | None, default: int) -> int:
@@ -94,7 +95,7 @@ class FrameIndex:
         return range(at(start, 0), at(end, len(self)))
 
     def digest(self) -> str:
-        """SHA-256 over all times and pictures: the same for two files exactly if they show the same."""
+        """SHA-256 over all timestamps and pictures: equal for two files only if they show the same."""
         state = hashlib.sha256(str(self.time_base).encode())
         for part in (self.pts, self.durations, self.decoded, self.checksums):
             state.update(np.ascontiguousarray(part).tobytes())
@@ -102,27 +103,27 @@ class FrameIndex:
 
 
 class Picture(NamedTuple):
-    """One picture out of the decoder."""
+    """One decoded picture."""
 
     frame: av.VideoFrame
     is_bad: bool
-    """The decoder filled in for damaged data."""
+    """Whether the decoder concealed damaged data."""
 
 
 class Decoding:
-    """Pictures of one stream in the order they are shown, every packet in its own `try`.
+    """Decodes the pictures of one stream in display order, every packet in its own `try`.
 
-    A damaged packet ends FFmpeg's own loops; here it is counted and the next one is taken.
+    A damaged packet ends FFmpeg's own loops; this class counts it and decodes the next one.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
         self.container, self.stream = container, stream
         self.lost: list[int] = []
-        """Times of packets that the decoder refused."""
+        """Timestamps of packets that the decoder refused."""
         self.packet_pts: list[int] = []
         self.failures = 0
         self.ended_by: str | None = None
-        """Why the demuxer stopped, if not at the end of the file."""
+        """The reason why the demuxer stopped, if not at the end of the file."""
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
 
@@ -130,7 +131,7 @@ class Decoding:
         context: Any = self.stream.codec_context
         for packet in self._packets():
             if packet is not None and packet.pts is None and packet.size == 0:
-                continue  # PyAV's own flush; ours comes last
+                continue  # PyAV's own flush; this class flushes at the end
             if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
                 self.packet_pts.append(packet.pts)
             try:
@@ -169,19 +170,19 @@ def index_video(
 
     Args:
         stream: See `probe_video`.
-        on_bad_frame: What takes the place of a damaged frame: the one before it, nothing, or an error.
-        info: Of the same file, if it is known already.
-        observe: Called with the number of each decoded picture and its luma (or green) plane, a view to be read only
-            during the call; for finding scene cuts in the same pass. Numbers start again at 0 if damage is met, since
-            the stream is then read anew with one thread.
+        on_bad_frame: How to handle a damaged frame: repeat the previous frame, skip it, or raise an error.
+        info: Facts about the same file, if known.
+        observe: Called with the number of each decoded picture and its luma (or green) plane, a view that is valid only during
+            the call; finds scene cuts in the same pass. After damage, numbers start again at 0, since the stream is then read
+            again with one thread.
 
     Raises:
-        InputError: if there is no frame, the size changes on the way, or a frame is damaged and that is to fail.
+        InputError: if there is no frame, the size changes, or a frame is damaged and `on_bad_frame` asks for an error.
     """
     info = info or probe_video(path, stream=stream)
     seen = stamp(info.path)
     try:
-        # Frame threads conceal damage in no fixed way, so damage means one thread, here and whenever it is read.
+        # Frame threads conceal damage differently each time, so a damaged stream is always read with one thread.
         raw = _decode_all(info, threads=0, observe=observe)
     except _Damaged:
         raw = _decode_all(info, threads=1, observe=observe)
@@ -197,9 +198,9 @@ class _Raw:
     keys: array[int]
     checksums: array[int]
     bad: list[int]
-    """Numbers of pictures that the decoder made up in part."""
+    """Numbers of pictures in which the decoder concealed damage."""
     lost: list[int]
-    """Times of pictures that never came."""
+    """Timestamps of missing pictures."""
     is_damaged: bool
     ended_by: str | None
 
@@ -233,7 +234,7 @@ def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane]
 
 
 def _time_of(frame: av.VideoFrame) -> int:
-    """A frame's time; AVI and the like have only the order of decoding, which FFmpeg's players take as well."""
+    """Timestamp of a frame. AVI and similar formats have only the decoding order, which FFmpeg's players also use."""
     value = frame.pts if frame.pts is not None else frame.dts
     return NO_TIME if value is None else int(value)
 
@@ -258,7 +259,7 @@ def _check_size(info: VideoInfo, frame: av.VideoFrame, number: int) -> None:
 
 
 def timecode(seconds: Fraction) -> str:
-    """h:mm:ss.mmm, as players show it."""
+    """Format a time as h:mm:ss.mmm, like players."""
     sign = "-" if seconds < 0 else ""
     total = round(abs(seconds) * 1000)
     return f"{sign}{total // 3600000}:{total // 60000 % 60:02}:{total // 1000 % 60:02}.{total % 1000:03}"
@@ -275,7 +276,7 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     untimed = info.format in UNTIMED_FORMATS or bool((raw_pts == NO_TIME).any())
     if untimed:
         order = _synthetic(raw_pts, info, nominal)
-        notices.append(Notice("no-pts", subject, f"frames have no times; taken as {float(info.rate):.6g} per second"))
+        notices.append(Notice("no-pts", subject, f"frames have no timestamps; treated as {float(info.rate):.6g} per second"))
     else:
         order = [(int(pts), number) for number, pts in enumerate(raw_pts)]
     damaged = [int(raw_pts[number]) for number in raw.bad] + ([] if untimed else raw.lost)
@@ -284,14 +285,14 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     repaired = _risen(pts, nominal)
     moved = int((repaired != pts).sum())
     if moved:
-        text = f"{moved} of {len(pts)} frames had repeated or backward times and were moved apart"
+        text = f"{moved} of {len(pts)} frames had repeated or backward timestamps and were moved apart"
         notices.append(Notice("pts-repaired", subject, text))
     durations = np.empty_like(repaired)
     durations[:-1] = np.diff(repaired)
     last = raw.durations[order[-1][1]]
     durations[-1] = last if 0 < last <= 10 * nominal else nominal
     if info.is_interlaced:
-        notices.append(Notice("interlaced", subject, "the video is interlaced; `video.deinterlace` makes whole frames of it"))
+        notices.append(Notice("interlaced", subject, "the video is interlaced; use `video.deinterlace` to make whole frames"))
     return FrameIndex(
         path=info.path,
         stream=info.stream,
@@ -312,7 +313,7 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
 
 
 def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> list[tuple[int, int]]:
-    """Times at the nominal rate for the frames that have none: all of them in a bare stream."""
+    """Set timestamps at the nominal rate for frames without any: all frames of a bare stream."""
     tick = 1 / (info.rate * info.time_base)
     if info.format in UNTIMED_FORMATS or (raw_pts == NO_TIME).all():
         return [(round(number * tick), number) for number in range(len(raw_pts))]
@@ -333,7 +334,7 @@ def _without_damage(
     *,
     untimed: bool,
 ) -> list[tuple[int, int]]:
-    """The frames with damaged ones replaced by the one before, or left out."""
+    """Replace each damaged frame by the previous one, or skip it."""
     if not damaged:
         return order
     times = [timecode(t * info.time_base) for t in sorted(damaged) if t != NO_TIME]
@@ -346,14 +347,14 @@ def _without_damage(
     kept = [(time, number) for time, number in order if number not in bad]
     if not kept:
         raise InputError(info.path, "every frame of it is damaged", "get the file again")
-    doing = "left out" if on_bad_frame == "skip" else "replaced by the one before"
+    doing = "skipped" if on_bad_frame == "skip" else "replaced by the previous frame"
     notices.append(Notice("bad-frames", str(info.path), f"{len(damaged)} damaged frames were {doing}, at {shown}"))
     if on_bad_frame == "skip":
         return kept
     lost = [(time, -1) for time, number in order if number in bad]
     lost += [] if untimed else [(time, -1) for time in raw.lost]
     merged = sorted(kept + lost)
-    previous = kept[0][1]  # stands in for what is lost before it
+    previous = kept[0][1]  # replaces the lost frame before it
     filled = []
     for time, number in merged:
         previous = number if number >= 0 else previous
@@ -362,7 +363,7 @@ def _without_damage(
 
 
 def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
-    """`pts` made strictly rising: each run that does not rise is spread between its good neighbours."""
+    """Make `pts` strictly rising: each run that does not rise is spread between its good neighbours."""
     if (np.diff(pts) > 0).all():
         return pts
     out = pts.copy()
@@ -382,7 +383,7 @@ def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
 
 
 def cut_short(info: VideoInfo) -> str | None:
-    """How the file's outermost structure shows that it was cut off; None if it seems whole. Decodes nothing."""
+    """Find evidence in the file's outermost structure that the file ends early; None if it seems complete. Decodes nothing."""
     with open_regular(info.path) as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -412,7 +413,7 @@ def _box_shortage(file: Any, size: int) -> str | None:
         if length == 0:
             return None  # to the end of the file
         if length < 8:
-            return None  # not a box: some writers leave padding
+            return None  # not a box: some writers append padding
         at += length
         if at > size:
             return f"{at - size} bytes are missing"
@@ -442,7 +443,7 @@ def _vint_length(first: int) -> int:
 
 
 def checked_index(index: FrameIndex) -> FrameIndex:
-    """`index` if its file is still the one it was made of.
+    """Check that the file has not changed since `index` was made.
 
     Raises:
         InputError: if the file changed or is gone.

@@ -1,4 +1,4 @@
-"""A `FrameIndex` as a file, so that another process need not decode a whole video again."""
+"""Save and load a `FrameIndex`, so that another process need not decode a whole video again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
     """Write `index` to `path`, whole or not at all.
 
     Raises:
-        OutputError: when it cannot be written.
+        OutputError: if it cannot be written.
     """
     facts: dict[str, Any] = {f.name: getattr(index, f.name) for f in fields(index) if f.name not in _ARRAYS}
     facts |= {
@@ -40,7 +40,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
 
 
 def load_index(path: Path, video: Path) -> FrameIndex | None:
-    """The index of `video` that `save_index` wrote to `path`; None if there is none, or it is of an older state of the file."""
+    """Load the index of `video` that `save_index` wrote to `path`; None if absent, or if the video has changed since then."""
     try:
         with np.load(path, allow_pickle=False) as held:
             facts = json.loads(str(held["facts"]))

@@ -1,4 +1,4 @@
-"""`probe_video` reads the headers of a video file and decodes one frame, nothing more."""
+"""`probe_video` reads the headers of a video file and decodes only one frame."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _HD_LINES = 720
 
 _IMAGE_FORMATS = ("image2", "gif", "apng", "webp_anim", "ico", "jpegxl_anim")
 UNTIMED_FORMATS = frozenset(("h264", "hevc", "vvc", "m4v", "mpegvideo", "cavsvideo", "h261", "h263", "dirac", "vc1", "evc"))
-"""Bare streams: their demuxers make times up."""
+"""Bare streams: their demuxers invent timestamps."""
 _ENCRYPTED_TAGS = ("encv", "enca", "drmi", "drms")
 _LIMITED_CODECS = ("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg2video", "vvc")
-"""Codecs whose specification says limited range where nothing is stated, for gray too."""
+"""Codecs whose specification defines limited range as the default, also for gray."""
 _CENTRE_SITED = ("mjpeg", "mpeg1video", "h263", "flv1", "vp6", "vp6f", "h261")
 
 _TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""Tags that are not UTF-8 must not stop a film; PyAV 19 has no such option."""
+"""Tags that are not UTF-8 must not stop a video; PyAV 19 has no such option."""
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """A track besides the video that is upscaled."""
+    """A track other than the upscaled video."""
 
     index: int
     kind: str
@@ -59,7 +59,7 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class ColourTags:
-    """Colour as the stream states it, by the numbers of H.273; 2 is unspecified and stays so."""
+    """Colour as stated by the stream, in numbers of H.273; 2 is unspecified and stays unspecified."""
 
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
@@ -70,12 +70,12 @@ class ColourTags:
 
 @dataclass(frozen=True)
 class Hdr10:
-    """Static HDR metadata (SMPTE ST 2086 and CTA-861.3); each part None when absent."""
+    """Static HDR metadata (SMPTE ST 2086 and CTA-861.3); each part is None if absent."""
 
     primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
     """CIE x, y of the mastering display's red, green, blue and white."""
     luminance: tuple[Fraction, Fraction] | None = None
-    """Its darkest and brightest, cd/m²."""
+    """Lowest and highest luminance of the mastering display, cd/m²."""
     light_level: tuple[int, int] | None = None
     """MaxCLL and MaxFALL, cd/m²."""
 
@@ -106,33 +106,33 @@ class VideoInfo:
     chroma: Literal["420", "422", "440", "444", "rgb", "gray"]
     colour: ColourTags
     coding: Coding
-    """How its Y'CbCr is converted: as tagged, else BT.709 from 720 lines up and BT.601 below."""
+    """Conversion of its Y'CbCr: as tagged, else BT.709 from 720 lines up and BT.601 below."""
     sample_aspect: Fraction | None
-    """Width of a pixel over its height; None where not stated."""
+    """Width of a pixel divided by its height; None if not stated."""
     rotation: int
-    """Degrees counter-clockwise that a player turns the picture; carried, not applied."""
+    """Degrees by which players turn the picture counter-clockwise; copied, not applied."""
     time_base: Fraction
     """Seconds per tick."""
     rate: Fraction
-    """Nominal frames per second; 25 where nothing is stated."""
+    """Nominal frames per second; 25 if not stated."""
     start_time: Fraction
-    """Seconds of the first video frame as the header has it."""
+    """Time of the first video frame in seconds, from the header."""
     container_start: Fraction
-    """Seconds of the first packet of any track, as the header has it."""
+    """Time of the first packet of any track in seconds, from the header."""
     frames_estimate: int | None
     duration_estimate: Fraction | None
-    """Of the header; never trusted."""
+    """Number of frames from the header, which is never trusted."""
     is_interlaced: bool
     hdr10: Hdr10 | None
     has_dolby_vision: bool
     has_timecode: bool
     streams: tuple[StreamInfo, ...]
-    """All the others."""
+    """All other tracks."""
     chapters: tuple[Chapter, ...]
     tags: tuple[tuple[str, str], ...]
-    """Of the container."""
+    """Tags of the container."""
     video_tags: tuple[tuple[str, str], ...]
-    """Of the video stream."""
+    """Tags of the video stream."""
     notices: tuple[Notice, ...] = ()
 
     def of_kind(self, kind: str) -> tuple[StreamInfo, ...]:
@@ -141,24 +141,24 @@ class VideoInfo:
 
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[av.container.InputContainer]:
-    """`path` opened for demuxing.
+    """Open `path` for demuxing.
 
     Raises:
-        InputError: if it is not a regular file or not one FFmpeg can open, with FFmpeg's reason.
+        InputError: if it is not a regular file, or FFmpeg cannot open it; the message gives FFmpeg's reason.
     """
-    open_regular(path).close()  # refuses folders, pipes and devices, and says what is missing
+    open_regular(path).close()  # refuses folders, pipes and devices, and reports missing files
     try:
         container = _open(path)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
-            path, f"is not a video that can be read ({_reason(path, error)})", "check that it is complete, or get it again"
+            path, f"is not a readable video ({_reason(path, error)})", "check that it is complete, or get it again"
         ) from error
     with container:
         yield container
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    # Named as a file, so that FFmpeg cannot take "a:b.mp4" for a protocol; and a playlist opens nothing remote.
+    # The prefix "file:" keeps FFmpeg from reading "a:b.mp4" as a protocol; a playlist cannot open anything remote.
     container: av.container.InputContainer = av.open(
         f"file:{path.resolve()}", options={"protocol_whitelist": "file"}, **_TOLERANT
     )
@@ -169,9 +169,10 @@ _LOGGING = threading.Lock()
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be opened, in FFmpeg's words: its log says more than its error codes.
+    """FFmpeg's reason why a file cannot be opened: its log says more than its error codes.
 
-    The log is listened to only now, by trying again: its callback takes Python's lock from decoder threads.
+    The file is opened a second time to capture the log. The log is not captured at other times: its callback takes Python's
+    lock in decoder threads.
     """
     with _LOGGING:
         level = av.logging.get_level()
@@ -186,7 +187,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def plain(error: Exception) -> str:
-    """An error of FFmpeg in words."""
+    """Describe an error of FFmpeg."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
@@ -194,39 +195,39 @@ def probe_video(path: str | Path, *, stream: int | None = None) -> VideoInfo:
     """Read the headers of a video file.
 
     Args:
-        stream: Index of the video stream in the file; None takes the one marked as default, else the first.
+        stream: Index of the video stream in the file; None takes the stream marked as default, else the first.
 
     Raises:
-        InputError: if there is no video in it, it is encrypted, damaged at its head, or of an unsupported kind.
+        InputError: if it has no video, is encrypted, is damaged at its start, or has an unsupported format.
     """
     path = Path(path)
     with open_video(path) as container:
         if container.format.name.endswith("_pipe") or container.format.name in _IMAGE_FORMATS:
-            raise InputError(path, f"is an image ({container.format.long_name}), not a video", "rename it to what it is")
+            raise InputError(path, f"is an image ({container.format.long_name}), not a video", "rename it to its actual format")
         chosen = choose_stream(container, path, stream)
         first = _first_frame(container, chosen, path)
         return _describe(path, container, chosen, first)
 
 
 def choose_stream(container: av.container.InputContainer, path: Path, wanted: int | None) -> av.VideoStream:
-    """The video stream to upscale; see `probe_video`."""
-    films = [s for s in container.streams.video if not _is_cover(s)]
+    """Choose the video stream to upscale; see `probe_video`."""
+    videos = [s for s in container.streams.video if not _is_cover(s)]
     for stream in container.streams:
         if stream.codec_context is not None and stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
             raise InputError(path, "is encrypted (DRM)", "upframe cannot read protected media")
-    if not films:
+    if not videos:
         audio = len(container.streams.audio)
         covers = len(container.streams.video)
         found = f"{audio} audio" + (f", {covers} cover picture" if covers else "")
         raise InputError(path, f"has no video stream ({found})", "pass a file with video")
     if wanted is not None:
-        for candidate in films:
+        for candidate in videos:
             if candidate.index == wanted:
                 return _checked_codec(candidate, path)
-        indices = ", ".join(str(s.index) for s in films)
+        indices = ", ".join(str(s.index) for s in videos)
         raise InputError(path, f"stream {wanted} is not a video stream", f"choose `video.stream` from {indices}")
-    default = [s for s in films if s.disposition & av.stream.Disposition.default]
-    return _checked_codec((default or films)[0], path)
+    default = [s for s in videos if s.disposition & av.stream.Disposition.default]
+    return _checked_codec((default or videos)[0], path)
 
 
 def _checked_codec(stream: av.VideoStream, path: Path) -> av.VideoStream:
@@ -246,7 +247,7 @@ def _first_frame(container: av.container.InputContainer, stream: av.VideoStream,
                 for frame in stream.codec_context.decode(packet if packet.size else None):
                     return frame
             except av.error.InvalidDataError:
-                continue  # damage at the head: the next packets may do
+                continue  # damage at the start: later packets may decode
             except EOFError:
                 break
     except av.error.FFmpegError as error:
@@ -266,7 +267,7 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
     side = _side_data(first)
     notices: list[Notice] = []
     if has_alpha(pix_fmt):
-        notices.append(Notice("alpha-dropped", str(path), f"its transparency ({pix_fmt}) is not carried"))
+        notices.append(Notice("alpha-dropped", str(path), f"its transparency ({pix_fmt}) is dropped"))
     interlaced = bool(first.interlaced_frame)
     matrices = {"yuv": {(2, 2): "420", (2, 1): "422", (1, 2): "440", (1, 1): "444"}[layout.across, layout.down]}
     chroma: Any = matrices.get(layout.kind, layout.kind)
@@ -310,7 +311,7 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, ti
 
 
 def _colour_tags(context: Any, first: av.VideoFrame) -> ColourTags:
-    """Of the first frame, or of the stream where the frame does not say."""
+    """Colour of the first frame; of the stream if the frame does not state it."""
 
     def tag(of_frame: Any, of_stream: Any, unknown: int) -> int:
         return next((int(v) for v in (of_frame, of_stream) if int(v) != unknown), unknown)
@@ -324,7 +325,7 @@ def _colour_tags(context: Any, first: av.VideoFrame) -> ColourTags:
 
 
 def default_matrix(height: int) -> int:
-    """Return the matrix that players take where none is tagged: BT.709 from 720 lines up, BT.601 below."""
+    """Return the matrix that players use if none is tagged: BT.709 from 720 lines up, BT.601 below."""
     return 1 if height >= _HD_LINES else 6
 
 
@@ -332,7 +333,7 @@ def _coding(path: Path, colour: ColourTags, kind: str, pix_fmt: str, height: int
     unsaid_full = is_full_range_format(pix_fmt) and not (kind == "gray" and codec in _LIMITED_CODECS)
     full = colour.range == 2 or (colour.range == 0 and unsaid_full)
     matrix = colour.matrix
-    # 0 is RGB and 3 reserved: for Y'CbCr both mean that nobody set it.
+    # 0 is RGB and 3 reserved: for Y'CbCr both mean that it is not set.
     if kind != "yuv" or matrix in (0, UNSPECIFIED, 3):
         matrix = default_matrix(height)
     if matrix not in WEIGHTS:
@@ -344,7 +345,7 @@ def _coding(path: Path, colour: ColourTags, kind: str, pix_fmt: str, height: int
 
 
 def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
-    """Side data of a frame by name. PyAV 18 iterates over the data, 19 over the keys: indexing works in both."""
+    """Find side data of a frame by name. PyAV 18 iterates over the data, 19 over the keys: indexing works in both."""
     found: dict[str, bytes] = {}
     for name in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DOVI_RPU_BUFFER", "DOVI_METADATA"):
         data: Any = frame.side_data.get(name)
@@ -354,7 +355,7 @@ def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
 
 
 def _hdr10(side: dict[str, bytes]) -> Hdr10 | None:
-    """ST 2086 and CTA-861.3 out of FFmpeg's structures, AVMasteringDisplayMetadata and AVContentLightMetadata."""
+    """Read ST 2086 and CTA-861.3 from FFmpeg's structures, AVMasteringDisplayMetadata and AVContentLightMetadata."""
     primaries = luminance = level = None
     raw = side.get("MASTERING_DISPLAY_METADATA")
     if raw is not None and len(raw) >= 88:
@@ -385,7 +386,7 @@ def _stream_info(stream: Any) -> StreamInfo:
 
 
 def _is_chapter_track(stream: Any, container: av.container.InputContainer) -> bool:
-    """MP4 shows its chapters a second time, as a text track; it is made anew from them and never copied."""
+    """MP4 repeats its chapters as a text track, which is made from the chapters again and never copied."""
     if stream.type != "data" or "mov" not in container.format.name or not container.chapters():
         return False
     return "timecode" not in stream.metadata and "timecode" not in stream.metadata.get("handler_name", "").lower()

@@ -1,4 +1,4 @@
-"""Joining finished segments with the tracks of the source: `join`. Nothing is encoded here but text subtitles."""
+"""`join` joins finished segments with the tracks of the source. It encodes only text subtitles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 
 _Timed = tuple[float, Any, "_Route | None"]
-"""Decoding time in seconds, a packet, and the route that it came by; None for the film."""
+"""Decoding time in seconds, a packet, and its route; the route is None for the video."""
 
 
 @dataclass
@@ -45,24 +45,24 @@ class ExpectedTrack:
     start: Fraction | None = None
     """Seconds of its first packet in the output."""
     packet_duration: Fraction = Fraction(0)
-    """Seconds of its longest packet: how exactly its start must be kept."""
+    """Duration of its longest packet in seconds: the tolerance of its start."""
     sha256: str | None = None
-    """Of all payloads in order; None for a track that was converted."""
+    """Digest of all payloads in order; None for a converted track."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The content that an output must have, for `verify_video`."""
+    """The expected content of an output, for `verify_video`."""
 
     size: tuple[int, int]
     """(height, width)."""
     time_base: Fraction
     pts: NDArray[np.int64]
-    """Times of all frames in ticks, as they must be in the output."""
+    """Timestamps of all frames of the output in ticks."""
     last_duration: int
-    """Ticks that the last frame stays."""
+    """Duration of the last frame in ticks."""
     tick: Fraction
-    """The output's own clock in seconds."""
+    """Tick of the output's clock in seconds."""
     tracks: tuple[ExpectedTrack, ...] = ()
     chapters: int = 0
     attachments: int = 0
@@ -82,25 +82,25 @@ def join(
     selection: range | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> Expected:
-    """Make the output of finished work files: their packets in order, and all tracks of the source.
+    """Make the output from finished work files: their packets in order, and all tracks of the source.
 
-    Sound, subtitles and covers are copied packet by packet, and never cut where the video ends. A selection that leaves
-    out the beginning starts at zero; of the other tracks it takes what starts within it.
+    Audio, subtitles and covers are copied packet by packet, and not cut at the end of the video. A selection that skips the
+    beginning starts at zero, and takes the packets of other tracks that start within it.
 
     Args:
-        segments: Work files of `VideoSink`, in order, of the same plan.
-        target: A part file that the caller syncs, verifies and renames. Removed on error.
-        timing: Times of the source's frames.
-        info: The source with its tracks; None for a source without any (a folder of frames).
-        selection: Which of the frames of `timing` the segments hold; None for all.
-        on_frame: Called after each frame; raising stops it.
+        segments: Work files of `VideoSink`, in order, made with the same plan.
+        target: A part file that the caller syncs, verifies and renames. It is removed on an error.
+        timing: Timestamps of the source's frames.
+        info: Facts about the source and its tracks; None for a source without tracks (a folder of frames).
+        selection: The frames of `timing` that the segments hold; None for all.
+        on_frame: Called after each frame; an exception from it stops the join.
 
     Returns:
-        What `verify_video` is to find.
+        The expected content, for `verify_video`.
 
     Raises:
         ValueError: if there are no segments.
-        VerifyError: if the segments do not hold exactly those frames.
+        VerifyError: if the segments do not hold exactly these frames.
         OutputError: if the output cannot be written.
     """
     if not segments:
@@ -165,20 +165,20 @@ def join(
 
 @dataclass(frozen=True)
 class _Clip:
-    """Which part of the source's time is taken, and where it goes."""
+    """The part of the source's time that is copied, and its shift."""
 
     start: Fraction | None
-    """Tracks are taken from this time of the source on; None takes all."""
+    """Tracks are copied from this time of the source on; None copies all."""
     end: Fraction | None
     shift_ticks: int
-    """Added to video times."""
+    """Shift of video timestamps in ticks."""
     shift: Fraction
     """The same in seconds."""
 
     @classmethod
     def of(cls, timing: Timing, chosen: range, pts: NDArray[np.int64], durations: NDArray[np.int64]) -> _Clip:
         first = int(pts[0])
-        # A film that starts before zero would lose its beginning in players.
+        # A video that starts before zero would lose its beginning in players.
         ticks = -first if chosen.start else max(0, -first)
         base = timing.time_base
         start = None if chosen.start == 0 else first * base
@@ -198,17 +198,17 @@ def _add_video(out: Any, template: Any, plan: VideoPlan) -> Any:
     if plan.rotation:
         stream.set_display_rotation(plan.rotation)
     if plan.codec == "h265" and plan.container in ("mp4", "mov"):
-        stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        stream.codec_context.codec_tag = "hvc1"  # Apple's players support no other tag
     stream.disposition = int(av.stream.Disposition.default)
     stream.metadata.update(dict(plan.video_tags))
     return stream
 
 
 def _coding_order(segments: Sequence[Path], plan: VideoPlan, pts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which frame each packet of the segments holds, in the order of the packets.
+    """Find the frame of each packet of the segments, in the order of the packets.
 
     Raises:
-        VerifyError: if that is not each frame once.
+        VerifyError: unless each frame occurs exactly once.
     """
     order: list[int] = []
     placed = np.zeros(len(pts), np.bool_)
@@ -229,7 +229,7 @@ def _coding_order(segments: Sequence[Path], plan: VideoPlan, pts: NDArray[np.int
                 if frame >= len(pts) or pts[frame] != value:
                     raise VerifyError(
                         path,
-                        f"holds a frame at {value} ticks, where the source has none",
+                        f"holds a frame at {value} ticks, but the source has none there",
                         "use `video.restart` to discard them",
                     )
                 if placed[frame]:
@@ -253,10 +253,11 @@ def _video_packets(
     durations: NDArray[np.int64],
     clip: _Clip,
 ) -> Iterator[_Timed]:
-    """Packets of all segments in coding order, with decoding times made anew.
+    """Yield packets of all segments in coding order, with new decoding times.
 
-    Each encoder run starts its decoding times anew, which would collide where segments meet. They are the times of the
-    frames themselves, so many frames late as pictures are reordered: always rising, never after the picture is shown.
+    Each encoder run starts its own decoding times, which would collide where segments meet. The new ones are the timestamps of
+    the frames, delayed by the number of frames by which pictures are reordered: always rising, never later than the display
+    time.
     """
     order = _coding_order(segments, plan, pts)
     delay = int(max(np.arange(len(order)) - order))
@@ -278,7 +279,7 @@ def _video_packets(
 
 
 def _exact_pts(packet: Any, base: Fraction, path: Path) -> int:
-    """A packet's time in the plan's clock; work files have that clock or a multiple of it."""
+    """Timestamp of a packet in the plan's clock; work files have this clock or a multiple of it."""
     if packet.pts is None:
         raise VerifyError(path, "holds a frame without a time", "use `video.restart` to discard them")
     ticks: Fraction = packet.pts * (fraction(packet.time_base) or base) / base
@@ -290,7 +291,7 @@ def _exact_pts(packet: Any, base: Fraction, path: Path) -> int:
 # The other tracks -----------------------------------------------------------------------------------------------------
 @dataclass
 class _Route:
-    """From a stream of the source to one of the output."""
+    """Copies or converts a stream of the source to a stream of the output."""
 
     track: Carried
     stream: Any
@@ -319,18 +320,18 @@ class _Route:
             yield from self._converted(packet, base)
             return
         if self.last_dts is not None and packet.dts <= self.last_dts:
-            packet.dts = self.last_dts + 1  # a splice or damage: no container takes time that runs backward
+            packet.dts = self.last_dts + 1  # a splice or damage: no container accepts timestamps that run backward
         packet.pts = max(packet.pts, packet.dts)
         self.last_dts = packet.dts
         packet.stream = self.stream
         yield float(packet.dts * base), packet
 
     def mux(self, out: Any, packet: Any) -> None:
-        """Write a packet; one that is too damaged for the container is left out and counted."""
+        """Write a packet; one that is too damaged for the container is skipped and counted."""
         try:
             out.mux_one(packet)
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError) as error:
-            _LOG.warning("%s track %d: a damaged packet is left out (%s)", self.track.kind, self.track.index, plain(error))
+            _LOG.warning("%s track %d: a damaged packet is skipped (%s)", self.track.kind, self.track.index, plain(error))
             self.refused += 1
             return
         base = fraction(packet.time_base) or Fraction(1, 1000)
@@ -342,7 +343,7 @@ class _Route:
             self.digest.update(payload(packet, self.template))
 
     def _converted(self, packet: Any, base: Fraction) -> Iterator[tuple[float, Any]]:
-        """A text subtitle in the output's own form."""
+        """Convert a text subtitle to the output's format."""
         text = self.template.codec_context.decode2(packet)
         if text is None:
             return
@@ -365,10 +366,10 @@ class _Route:
 
 
 def payload(packet: Any, stream: Any) -> bytes:
-    """A packet's payload, without the ADTS header of AAC in transport streams, which other containers do without."""
+    """Payload of a packet, without the ADTS header of AAC in transport streams, which other containers do not have."""
     data = bytes(packet)
     is_aac = stream.codec_context is not None and stream.codec_context.name in ("aac", "aac_fixed")
-    # ISO/IEC 13818-7, 6.2: 12 bits of sync, and a flag for the checksum that makes 7 bytes 9
+    # ISO/IEC 13818-7, 6.2: 12 bits of sync; with the checksum flag the header has 9 bytes instead of 7
     if is_aac and len(data) > 9 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         return data[7 if data[1] & 1 else 9 :]
     return data
@@ -386,7 +387,7 @@ def _add_routes(out: Any, source: Any, plan: VideoPlan, clip: _Clip) -> dict[int
 
 
 def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[_Timed]:
-    """Packets for the output from the source, in its order; each with its decoding time in seconds."""
+    """Yield packets for the output from the source, in its order; each with its decoding time in seconds."""
     if not routes:
         return
     latest = float("-inf")
@@ -399,11 +400,11 @@ def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[_Timed]:
                 latest = max(latest, time)
                 yield latest, made, route
     except av.error.FFmpegError:
-        return  # the source ends early, as its index has told
+        return  # the source ends early, as its index has reported
 
 
 def _chapters(chapters: Sequence[Chapter], clip: _Clip) -> list[Any]:
-    """Those that touch the clip, cut to it."""
+    """Chapters that overlap the clip, cut to it."""
     made = []
     base = Fraction(1, 1000000)
     for number, chapter in enumerate(chapters):

@@ -1,4 +1,4 @@
-"""`plan_video` decides and tries, before the first frame, how a video is written and what it loses."""
+"""`plan_video` plans how a video is written and what it loses, and tries the encoder, before the first frame."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def plan_video(
     audio: bool = True,
     subs: bool = True,
 ) -> VideoPlan:
-    """Decide how a video is written, and try it: the encoder is opened and a header with all tracks is made.
+    """Plan how a video is written, and try it: open the encoder and make a header with all tracks.
 
     Args:
-        container: Name or extension of the output; None keeps the input's, or takes Matroska where that is not written.
+        container: Name or extension of the output; None keeps the input's, or takes Matroska if upframe cannot write that.
         size: (height, width) of the output pictures; None is the input's.
-        codec: A name of `CODECS` or one of their common aliases; None keeps the input's where possible, else H.264.
-        crf: Constant quality, lower is better; None is the codec's good default.
-        preset: Speed against size, in the encoder's own words.
-        pix_fmt: Pixel format in FFmpeg's words; None is the nearest to the input's.
-        options: Anything else for the encoder, key and value.
-        odd: What becomes of odd sizes where chroma needs even ones: a repeated last row or column, one less, or 4:4:4.
-        audio: Whether sound is taken along.
-        subs: Whether subtitles are.
+        codec: A name of `CODECS` or one of their common aliases; None keeps the input's if possible, else takes H.264.
+        crf: Constant quality, lower is better; None is the codec's default.
+        preset: The encoder's preset, which trades speed for size.
+        pix_fmt: FFmpeg's name of the pixel format; None is the format nearest to the input's.
+        options: Further options of the encoder, as pairs of key and value.
+        odd: How to handle odd sizes if chroma needs even ones: repeat the last row or column, drop it, or use 4:4:4.
+        audio: Whether audio is copied.
+        subs: Whether subtitles are copied.
 
     Raises:
-        UsageError: for what cannot be carried out: an unknown name, a track the container cannot hold and that must not
-            be lost (sound, bitmap subtitles), an option the encoder does not know.
+        UsageError: for an unknown name, a track that the container cannot hold and that must not be lost (audio, bitmap
+            subtitles), or an option that the encoder does not know.
     """
     notices: list[Notice] = []
 
@@ -126,13 +126,13 @@ def _container(info: VideoInfo, wanted: str | None, lose: Any) -> Container:
     if wanted is not None:
         found = container_named(wanted)
         if found is None:
-            raise UsageError(wanted, "is not a video format that can be written", f"use one of {', '.join(CONTAINERS)}")
+            raise UsageError(wanted, "is not a video format that upframe can write", f"use one of {', '.join(CONTAINERS)}")
         return found
     suffix = info.path.suffix
     kept = container_named(suffix) if suffix else None
     if kept is not None:
         return kept
-    lose("container-changed", f"{suffix or info.format} is not written; Matroska (.mkv) is")
+    lose("container-changed", f"upframe cannot write {suffix or info.format} and writes Matroska (.mkv)")
     return CONTAINERS["mkv"]
 
 
@@ -142,19 +142,23 @@ def _codec(info: VideoInfo, held: Container, wanted: str | None) -> VideoCodec:
         return own if own is not None and own.name in held.codecs else CODECS[held.codecs[0]]
     found = codec_named(wanted)
     if found is None:
-        raise OptionError("video.codec", wanted, "is not a codec that can be written", f"use one of {', '.join(CODECS)}")
+        raise OptionError("video.codec", wanted, "is not a codec that upframe can write", f"use one of {', '.join(CODECS)}")
     if found.name not in held.codecs:
         fitting = [c.name for c in CONTAINERS.values() if found.name in c.codecs]
-        raise OptionError("video.codec", wanted, f"{held.label} does not hold {found.label}", f"use {' or '.join(fitting)}")
+        raise OptionError("video.codec", wanted, f"{held.label} cannot hold {found.label}", f"use {' or '.join(fitting)}")
     return found
 
 
 def _check_speed_and_quality(codec: VideoCodec, crf: int | None, preset: str | None) -> None:
     if crf is not None and (codec.crf is None or not 0 <= crf <= codec.max_crf):
-        what = f"must be 0 to {codec.max_crf} with {codec.label}" if codec.crf is not None else f"not taken by {codec.label}"
-        raise OptionError("video.crf", crf, what, "leave it out for a good default")
+        what = (
+            f"must be 0 to {codec.max_crf} with {codec.label}"
+            if codec.crf is not None
+            else f"is not supported by {codec.label}"
+        )
+        raise OptionError("video.crf", crf, what, "remove it to use the default")
     if preset is not None and preset not in codec.presets:
-        known = f"use one of {', '.join(codec.presets)}" if codec.presets else f"leave it out with {codec.label}"
+        known = f"use one of {', '.join(codec.presets)}" if codec.presets else f"remove it with {codec.label}"
         raise OptionError("video.preset", preset, f"{codec.label} has no such preset", known)
 
 
@@ -163,7 +167,7 @@ def _pixel_format(info: VideoInfo, codec: VideoCodec, wanted: str | None, size: 
         allowed = encodable_formats(codec)
         asked = wanted if wanted in allowed else f"{wanted}le"
         if asked not in allowed:
-            raise OptionError("video.pix_fmt", wanted, f"{codec.label} does not take it", f"use one of {', '.join(allowed)}")
+            raise OptionError("video.pix_fmt", wanted, f"{codec.label} does not support it", f"use one of {', '.join(allowed)}")
         return asked
     form = closest_format(codec, chroma=info.chroma, bits=info.bits)
     if odd == "444" and _coded(form, size, "pad") != size:
@@ -194,9 +198,9 @@ def _coded_size(pix_fmt: str, size: tuple[int, int], odd: Odd, lose: Any) -> tup
 
 
 def _colour(info: VideoInfo, codec: VideoCodec, pix_fmt: str, coded: tuple[int, int]) -> tuple[Coding, ColourTags]:
-    """How pictures are coded and what is written of it.
+    """Choose how pictures are coded and tagged.
 
-    Untagged stays untagged, but then players go by the size, so an enlarged picture is coded for its new one.
+    Untagged video stays untagged. Then players choose the matrix by the size, so an enlarged picture is coded for its new size.
     """
     layout = format_layout(pix_fmt)
     assert layout is not None
@@ -211,7 +215,7 @@ def _colour(info: VideoInfo, codec: VideoCodec, pix_fmt: str, coded: tuple[int, 
     if full and not codec.has_range:
         full, tags = False, replace(tags, range=1)
     if full and tags.range == 0 and layout.kind == "yuv":
-        tags = replace(tags, range=2)  # JPEG's formats say it by their name, which is not written
+        tags = replace(tags, range=2)  # JPEG's formats mean it by their name, which is not written
     if layout.kind == "gray" and codec.name != "ffv1":
         tags = replace(tags, range=2 if full else 1)
     return Coding(matrix, full, "left"), tags
@@ -230,7 +234,7 @@ def _note_losses(info: VideoInfo, codec: VideoCodec, pix_fmt: str, lose: Any) ->
     if info.hdr10 is not None and not codec.holds_hdr:
         lose("hdr-dropped", f"{codec.label} cannot hold its mastering display and light level")
     if info.has_dolby_vision:
-        lose("dv-dropped", "its Dolby Vision layer is not carried")
+        lose("dv-dropped", "its Dolby Vision layer is dropped")
 
 
 # Tracks ---------------------------------------------------------------------------------------------------------------
@@ -246,11 +250,11 @@ def _tracks(info: VideoInfo, held: Container, audio: bool, subs: bool, lose: Any
         elif stream.kind == "cover" and held.holds_covers:
             carried.append(Carried(stream.index, "cover"))
         elif stream.kind == "data" and info.has_timecode and held.muxer in ("mp4", "mov"):
-            pass  # its timecode is a tag of the video too, from which the track is made anew
+            pass  # its timecode is also a tag of the video, from which the track is made again
         else:
             name = {"cover": "cover picture", "video": "further video stream"}.get(stream.kind, f"{stream.kind} track")
             title = f" {stream.title}" if stream.title else ""
-            lose("track-dropped", f"its {name}{title} (stream {stream.index}, {stream.codec}) is not carried")
+            lose("track-dropped", f"its {name}{title} (stream {stream.index}, {stream.codec}) is dropped")
     if info.chapters and not held.holds_chapters:
         lose("metadata-dropped", f"{held.label} cannot hold chapters")
     return tuple(carried)
@@ -267,7 +271,7 @@ def _subtitle(stream: StreamInfo, path: Path, held: Container, lose: Any) -> Car
     raise UsageError(
         path,
         f"{held.label} cannot hold its bitmap subtitles (stream {stream.index}, {stream.codec})",
-        "use mkv, or leave them out with `video.subtitles=False`",
+        "use mkv, or skip them with `video.subtitles=False`",
     )
 
 
@@ -291,10 +295,10 @@ def _video_tags(tags: tuple[tuple[str, str], ...], held: Container) -> tuple[tup
 
 # Trying it ------------------------------------------------------------------------------------------------------------
 def _try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
-    """Open the encoder with all that it will be told.
+    """Open the encoder with all its options.
 
     Raises:
-        UsageError: with its own refusal, or the option that it does not know.
+        UsageError: with the encoder's own message, or the option that it does not know.
     """
     codec = CODECS[plan.codec]
     quiet_encoders()
@@ -315,13 +319,13 @@ def _try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
 
 
 def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
-    """Write the header of the output with all its tracks into memory.
+    """Write the output's header with all its tracks into memory.
 
     Returns:
         The plan, without the covers and attachments that the muxer refuses.
 
     Raises:
-        UsageError: naming the track that the container cannot hold.
+        UsageError: if the container cannot hold a track; the message names it.
     """
     held = CONTAINERS[plan.container]
     with open_video(info.path) if plan.tracks else contextlib.nullcontext() as source:
@@ -348,7 +352,7 @@ def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
 
 
 def _refusal(plan: VideoPlan, source: Any, tracks: tuple[Carried, ...]) -> Exception | None:
-    """Why the muxer does not take these tracks beside the film; None if it does."""
+    """The reason why the muxer refuses these tracks beside the video; None if it accepts them."""
     from upframe.media.video.container import add_track, open_output
 
     with _scratch(plan, open_output) as out:

@@ -1,4 +1,4 @@
-"""VideoSink: pictures into an encoded file that keeps their exact times; whole after a clean exit, not there else."""
+"""VideoSink: encode pictures to a file with their exact timestamps; complete after a clean exit, else absent."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ WRITE_ADVICE = "free some space, or write to another disk"
 class VideoSink:
     """Encodes pictures into a work file: video only, in a container that keeps any clock (`VideoPlan.work_muxer`).
 
-    `mux.join` makes the output of one or more of them. The bits depend on the plan, the pictures and their times alone.
+    `mux.join` makes the output from one or more work files. The bits depend on the plan, the pictures and their timestamps
+    alone.
 
     Args:
-        path: Where the file will be; replaced if it exists. Until the end it is a hidden part file beside it.
-        plan: What to encode and how.
-        frames: How many pictures will come; None does not check.
+        path: The file to write; an existing file is replaced. Until the end, a hidden part file beside it holds the data.
+        plan: Plan of the output.
+        frames: Expected number of pictures; None does not check.
 
     Raises:
         OutputError: if the file cannot be written or the encoder fails.
-        VerifyError: if other than `frames` pictures were written.
+        VerifyError: if another number of pictures than `frames` was written.
     """
 
     def __init__(self, path: Path, plan: VideoPlan, *, frames: int | None = None) -> None:
@@ -61,7 +62,7 @@ class VideoSink:
         quiet_encoders()
         options = {"fflags": "+bitexact", "flush_packets": "1", "avoid_negative_ts": "disabled"}
         if plan.work_muxer == "mov":
-            options["movie_timescale"] = str(plan.time_base.denominator)  # or its edit list rounds to milliseconds
+            options["movie_timescale"] = str(plan.time_base.denominator)  # otherwise its edit list rounds to milliseconds
         self._part = self._atomic.__enter__()
         try:
             self._container = av.open(f"file:{self._part}", "w", format=plan.work_muxer, options=options)
@@ -87,10 +88,10 @@ class VideoSink:
 
         Args:
             pixels: (H, W, 3) uint16 of the plan's size, full range.
-            pts: Its time in ticks of the plan's time base, later than the one before.
+            pts: Its timestamp in ticks of the plan's time base, later than the previous one.
 
         Raises:
-            ValueError: if it is not so.
+            ValueError: if an argument does not fit.
         """
         if self._container is None:
             raise ValueError("the sink is not open; use it as a context manager")
@@ -108,8 +109,8 @@ class VideoSink:
         self.written += 1
 
     def _mux(self, packets: list[Any]) -> None:
-        """Packets in coding order. Encoders make decoding times that muxers refuse when times vary much; those of a work
-        file mean nothing but this order, and `join` makes the real ones."""
+        """Write packets in coding order. If timestamps vary much, encoders make decoding times that muxers refuse. So decoding
+        times of a work file only keep this order, and `join` makes the real ones."""
         for packet in packets:
             if self.plan.work_muxer == "nut":
                 self._first_pts = packet.pts if self._first_pts is None else self._first_pts
@@ -123,7 +124,7 @@ class VideoSink:
             frame.pts, frame.time_base = pts, self.plan.time_base
         else:
             frame = frame_of(planes, self.plan.pix_fmt, pts=pts, time_base=self.plan.time_base)
-        tags = self.plan.colour  # x265 and SVT-AV1 look at the frame, too
+        tags = self.plan.colour  # x265 and SVT-AV1 read it from the frame, too
         frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
         frame.colorspace, frame.color_range = tags.matrix, tags.range
         return frame
@@ -160,7 +161,7 @@ class VideoSink:
 
 
 def fitted(pixels: Rgb, size: tuple[int, int]) -> Rgb:
-    """`pixels` with the last row and column repeated, or cut, to `size`."""
+    """Repeat or drop the last row and column of `pixels` to reach `size`."""
     height, width = pixels.shape[:2]
     if (height, width) == size:
         return pixels
@@ -169,18 +170,18 @@ def fitted(pixels: Rgb, size: tuple[int, int]) -> Rgb:
 
 
 def write_error(path: Path, error: Exception) -> UpframeError:
-    """Return the error to raise for a failure while writing."""
+    """Make the error to raise for a failure while writing."""
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200 and error.errno != 22:
         return OutputError(path, f"cannot be written ({plain(error)})", WRITE_ADVICE)
     return OutputError(path, f"encoding failed ({plain(error)})", "try another `video.codec` or container")
 
 
 def close_quietly(container: Any) -> None:
-    """Close an output without caring whether its end can be written: an earlier error is the one that matters."""
+    """Close an output and ignore errors at its end: an earlier error is the important one."""
     with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
         container.close()
 
 
 def exact_ticks(seconds: Fraction, time_base: Fraction) -> int:
-    """`seconds` in ticks, rounded to the nearest."""
+    """Convert `seconds` to ticks, rounded to the nearest."""
     return round(seconds / time_base)

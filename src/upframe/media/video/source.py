@@ -1,4 +1,4 @@
-"""VideoSource: frames of a video at 16 bits, each at its exact time, in order or from any place in the middle."""
+"""VideoSource: frames of a video at 16 bits with their exact timestamps, in order or from any place in the middle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 _FIELD_CONTEXT = 2
-"""Pictures before and after that a deinterlacer looks at."""
+"""Pictures before and after a picture that a deinterlacer uses."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +41,40 @@ class VideoFrame(Frame):
     """A picture of a video: (H, W, 3) uint16, full range, 65535 is white."""
 
     number: int = 0
-    """In the file, from 0."""
+    """Number of the frame in the file, from 0."""
     pts: int = 0
-    """Its time in ticks of the stream's time base; `time` is the same in seconds."""
+    """Timestamp in ticks of the stream's time base; `time` is the same in seconds."""
     is_repeated: bool = False
-    """It stands in for a damaged frame."""
+    """Whether it replaces a damaged frame."""
 
 
 class VideoSource:
     """Frames of one video file. A context manager.
 
-    Iterating gives the selected frames in order; `range` gives any others, the same bits whatever was read before.
-    Memory: a few frames. The file is indexed when it is made, unless an index is given.
+    Iteration yields the selected frames in order; `range` yields any frames, with the same bits after any earlier reads.
+    Memory: a few frames. The constructor indexes the file, unless an index is given.
 
     Args:
-        start: Leave out what is shown before this many seconds after the first frame.
-        end: Leave out what is shown from there on.
+        start: Skip frames before this time, in seconds after the first frame.
+        end: Skip frames from this time on.
         stream: See `probe_video`.
-        deinterlace: "off" leaves fields woven as they are, "auto" makes whole frames of those that are marked as
-            interlaced (bwdif), "bwdif" and "yadif" of all. The number of frames stays.
+        deinterlace: "off" leaves fields woven, "auto" deinterlaces frames that are marked as interlaced (bwdif), "bwdif" and
+            "yadif" deinterlace all frames. The number of frames stays the same.
         on_bad_frame: See `index_video`.
-        allow_truncated: Take a file that ends early for what it holds.
-        info: Of the same file, if known.
-        index: Of the same file, made with the same `on_bad_frame`, if known.
+        allow_truncated: Accept a file that ends early.
+        info: Facts about the same file, if known.
+        index: Index of the same file, made with the same `on_bad_frame`, if known.
 
     Raises:
         InputError: see `probe_video` and `index_video`.
         UsageError: if `start` and `end` leave no frame.
-        VerifyError: while reading the last frame of a file that ends early, unless that is allowed.
+        VerifyError: on reading the last frame of a file that ends early, unless `allow_truncated` is set.
     """
 
     info: VideoInfo
     index: FrameIndex
     selection: range
-    """Numbers of the frames that iterating gives."""
+    """Numbers of the selected frames."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class VideoSource:
 
     @property
     def notices(self) -> tuple[Notice, ...]:
-        """All that is lost or was repaired; complete before the first frame is read."""
+        """Notices of all losses and repairs; complete before the first frame is read."""
         notices = tuple(n for n in self.index.notices if n.id != "interlaced" or self._deinterlace == "off")
         if self.index.truncated and self._allow_truncated:
             text = f"ends early ({self.index.truncated}) after {len(self.index)} frames"
@@ -117,7 +117,7 @@ class VideoSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing is held open between reads."""
+        """Do nothing: no file is held open between reads."""
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._started:
@@ -126,14 +126,14 @@ class VideoSource:
         return self.range(self.selection.start, self.selection.stop)
 
     def range(self, first: int, last: int) -> Iterator[VideoFrame]:
-        """Frames `first` to `last` - 1 of the file, by number.
+        """Yield frames `first` to `last` - 1 of the file, by number.
 
-        Reading starts at the keyframe before, and each decoded picture is compared with the index; where they differ
-        (streams that refresh gradually, demuxers that cannot seek) the file is read from its beginning instead.
+        Reading starts at the previous keyframe, and each decoded picture is compared with the index. If they differ (streams
+        that refresh gradually, demuxers that cannot seek), the file is read from its beginning instead.
 
         Raises:
             InputError: if the file changed since it was indexed.
-            VerifyError: after the last frame of a file that ends early, unless that is allowed.
+            VerifyError: after the last frame of a file that ends early, unless `allow_truncated` is set.
         """
         if not 0 <= first <= last <= len(self.index):
             raise ValueError(f"frames {first} to {last} of {len(self.index)}")
@@ -159,7 +159,8 @@ class VideoSource:
                 checked_index(self.index)
                 happened = f"frame {number} decodes differently from before"
                 raise InputError(self.path, happened, "check the disk and memory of this machine")
-            # What hides damage may be anything, with threads even where no error is told: last, any pixels at these times.
+            # Concealed damage may look different each time, with threads even if no error is reported. The last attempt accepts
+            # any pixels at these times.
             is_certain = not from_start
             from_start = True
             _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
@@ -177,9 +178,9 @@ class VideoSource:
 
     # Decoding ---------------------------------------------------------------------------------------------------------
     def _pictures(self, first: int, last: int, *, from_start: bool, is_certain: bool) -> Generator[tuple[int, Rgb], None, None]:
-        """Decoded pictures `first` to `last` and their pixels; ends early where they are not those of the index.
+        """Yield decoded pictures `first` to `last` and their pixels; end early at a picture that differs from the index.
 
-        If they need not be (`is_certain` false), one thread decodes and only their number and times are compared.
+        With `is_certain` False, one thread decodes, and only number and timestamps are compared.
         """
         context = 0 if self._deinterlace == "off" else _FIELD_CONTEXT
         begin, key = max(0, first - context), 0
@@ -203,7 +204,7 @@ class VideoSource:
     def _checked(
         self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, is_certain: bool
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decoded pictures from number `key` on, as long as each is the one of the index."""
+        """Yield decoded pictures from number `key` on, as long as each matches the index."""
         index = self.index
         if key:
             try:
@@ -215,7 +216,7 @@ class VideoSource:
         threads = 1 if index.is_damaged or not is_certain else 0
         for frame, _ in Decoding(container, stream, threads=threads).pictures():
             if not is_found:
-                # Pictures that are shown before the keyframe lack what they refer to.
+                # Pictures that are shown before the keyframe lack their reference pictures.
                 if frame.pts is not None and frame.pts < index.raw_pts[key]:
                     continue
                 is_found = True
@@ -231,7 +232,7 @@ class VideoSource:
     def _whole_frames(
         self, frames: Iterator[tuple[int, av.VideoFrame]], stream: av.VideoStream, last: int
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames made of fields; one comes out for each that goes in."""
+        """Deinterlace frames: yield one for each input frame."""
         name = "bwdif" if self._deinterlace == "auto" else self._deinterlace
         which = "interlaced" if self._deinterlace == "auto" else "all"
         graph: Any = None

@@ -1,4 +1,4 @@
-"""The exact times of a video's frames."""
+"""The exact timestamps of a video's frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Timing(Protocol):
-    """Exact times of the frames of a video: what `FrameIndex` and `frame_folder.FolderTiming` know."""
+    """Exact timestamps of a video's frames, as in `FrameIndex` and `folder.FolderTiming`."""
 
     @property
     def time_base(self) -> Fraction: ...

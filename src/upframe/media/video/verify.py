@@ -1,4 +1,4 @@
-"""Is a written video what was promised? Every frame is decoded, every time and every sound packet compared."""
+"""Verify that a written video matches its plan: decode every frame, compare every timestamp and every audio packet."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from upframe.media.video.mux import Expected, ExpectedTrack, payload
 
 
 def verify_video(path: Path, expected: Expected, *, on_frame: Callable[[], None] | None = None) -> None:
-    """Check that `path` holds what `mux.join` was to write.
+    """Check that `path` holds the content that `mux.join` planned.
 
     Each frame at its time to one tick of the output's clock, the size, the end, that all of it decodes, every copied
     track byte by byte and its start within one of its packets, chapters and attachments. Cost: one decode.
 
     Args:
-        on_frame: Called after each frame; raising stops it.
+        on_frame: Called after each frame; an exception from it stops the check.
 
     Raises:
-        VerifyError: naming the first difference.
+        VerifyError: if there is a difference; the message names the first one.
     """
     try:
         _check_video(path, expected, on_frame)
@@ -78,12 +78,12 @@ def _check_first(path: Path, frame: Any, stream: Any, expected: Expected) -> Non
     wanted = expected.sample_aspect
     found = fraction(stream.sample_aspect_ratio) or fraction(stream.codec_context.sample_aspect_ratio)
     if wanted is not None and abs((found or Fraction(1)) / wanted - 1) > Fraction(1, 100):
-        # Matroska states the size of display in whole pixels, so a ratio may be rounded there
+        # Matroska states the display size in whole pixels, which may round the ratio
         raise _differs(path, f"sample aspect {found} instead of {wanted}")
 
 
 def _check_end(path: Path, container: Any, last_end: Fraction, expected: Expected) -> None:
-    """The last frame must stay as long as it did; Matroska knows that from the length of the file."""
+    """Check that the last frame has its duration; Matroska states it only by the length of the file."""
     end = (int(expected.pts[-1]) + expected.last_duration) * expected.time_base
     file_end = last_end
     if container.duration:
@@ -113,11 +113,11 @@ def _check_tracks(path: Path, expected: Expected) -> None:
 def _tracks(container: Any) -> list[ExpectedTrack]:
     """List the tracks of the file besides the video, in the order of its streams."""
     tracks: dict[int, tuple[ExpectedTrack, Any]] = {}
-    film = True
+    is_first = True
     for stream in container.streams:
         is_cover = stream.type == "video" and bool(stream.disposition & av.stream.Disposition.attached_pic)
-        if stream.type == "video" and not is_cover and film:
-            film = False
+        if stream.type == "video" and not is_cover and is_first:
+            is_first = False
         elif stream.type in ("audio", "subtitle") or is_cover:
             name = stream.codec_context.name if stream.codec_context is not None else ""
             tracks[stream.index] = ExpectedTrack("cover" if is_cover else stream.type, name), hashlib.sha256()
@@ -140,7 +140,7 @@ def _tracks(container: Any) -> list[ExpectedTrack]:
 def _check_track(path: Path, number: int, wanted: ExpectedTrack, found: ExpectedTrack, expected: Expected) -> None:
     name = f"{wanted.kind} track {number + 1}"
     if wanted.sha256 is None:
-        return  # converted text: containers put empty packets between, so neither count nor bytes can be compared
+        return  # converted text: containers add empty packets, so neither count nor bytes can be compared
     if found.packets != wanted.packets:
         raise _differs(path, f"{found.packets} packets in {name} instead of {wanted.packets}")
     if wanted.kind != "subtitle" and found.sha256 != wanted.sha256:

@@ -1,4 +1,4 @@
-"""How a video is going to be written, as data."""
+"""The plan of a written video, as data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from upframe.media.video.info import (
 
 @dataclass(frozen=True)
 class Carried:
-    """A track that is taken along."""
+    """A track that is copied."""
 
     index: int
-    """In the source."""
+    """Index in the source."""
     kind: str
     """As `StreamInfo.kind`."""
     convert: str | None = None
-    """FFmpeg's encoder for text subtitles that change their kind; None copies the packets bit by bit."""
+    """FFmpeg's encoder for text subtitles that change their format; None copies the packets bit by bit."""
 
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """Everything that decides the bytes of a video output besides its pixels. Plans that are equal give equal files."""
+    """Everything that decides the bytes of an output video besides its pixels. Equal plans give equal files."""
 
     container: str
     """A key of `video_codecs.CONTAINERS`."""
@@ -35,18 +35,18 @@ class VideoPlan:
     """A key of `video_codecs.CODECS`."""
     pix_fmt: str
     size: tuple[int, int]
-    """(height, width) of the pictures handed to the sink."""
+    """(height, width) of the pictures for the sink."""
     coded_size: tuple[int, int]
-    """(height, width) as encoded: `size`, padded or cropped to what the codec takes."""
+    """(height, width) as encoded: `size`, padded or cropped to a size that the codec supports."""
     coding: Coding
     colour: ColourTags
-    """Written tags."""
+    """Colour tags to write."""
     sample_aspect: Fraction | None
     rotation: int
-    """Degrees counter-clockwise."""
+    """Rotation in degrees counter-clockwise."""
     hdr10: Hdr10 | None
     time_base: Fraction
-    """Seconds per tick of the times given to the sink."""
+    """Seconds per tick of the sink's timestamps."""
     rate: Fraction
     """Nominal frames per second."""
     options: tuple[tuple[str, str], ...]
@@ -54,7 +54,7 @@ class VideoPlan:
     tracks: tuple[Carried, ...] = ()
     has_chapters: bool = False
     tags: tuple[tuple[str, str], ...] = ()
-    """Of the file."""
+    """Tags of the file."""
     video_tags: tuple[tuple[str, str], ...] = ()
     notices: tuple[Notice, ...] = ()
 
@@ -64,10 +64,10 @@ class VideoPlan:
 
     @property
     def work_muxer(self) -> str:
-        """FFmpeg's format of work files: NUT keeps any clock exactly; it has no ProRes, which MOV keeps."""
+        """FFmpeg's format of work files: NUT keeps any clock exactly; for ProRes, which NUT cannot hold, MOV."""
         return "mov" if self.codec == "prores" else "nut"
 
     @property
     def work_origin(self) -> int:
-        """Ticks that are added to times in work files: NUT has no times before zero, and a video may start there."""
+        """Ticks added to timestamps in work files: NUT has no timestamps before zero, but videos may start there."""
         return 0 if self.codec == "prores" else 1 << 32
