@@ -338,6 +338,21 @@ def test_the_names_of_the_ntire_repository_are_understood() -> None:
     assert equal(found.state, state)
 
 
+@pytest.mark.parametrize("prefix", ["sr.", "a.b.c.", "lightning_module.upscaler."])
+def test_a_prefix_that_nobody_has_listed_is_found(prefix: str) -> None:
+    state = small_rlfn()
+    found = recognise({prefix + name: value for name, value in state.items()}, value_range="0-1")
+    assert equal(found.state, state)
+
+
+def test_a_network_is_found_beside_another_one_and_averaged_first() -> None:
+    live, averaged = small_rlfn(1), small_rlfn(2)
+    other = {"critic.0.weight": torch.ones(3, 3), "critic.0.bias": torch.ones(3)}
+    mixed = {f"sr.{name}": value for name, value in live.items()} | other
+    mixed |= {f"sr_ema.{name}": value for name, value in averaged.items()}
+    assert equal(recognise(mixed, value_range="0-1").state, averaged)
+
+
 def test_the_given_state_is_left_alone() -> None:
     state = small_rlfn()
     before = {name: value.clone() for name, value in state.items()}

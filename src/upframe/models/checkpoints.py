@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -63,10 +63,10 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
     Raises:
         ModelError: the weights are of another network, or some do not fit.
     """
-    for family in FAMILIES:
-        if not family.may_be(state):
+    for given, family in ((names, one) for names in _without_prefixes(state) for one in FAMILIES):
+        if not family.may_be(given):
             continue
-        named = _renamed(state, family)
+        named = _renamed(given, family)
         try:
             parameters = family.configuration({name: tuple(value.shape) for name, value in named.items()})
         except (LookupError, ValueError):
@@ -83,6 +83,23 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
             named = family.fold_value_range(named)
         return Recognised(spec, named, dict(parameters), found)
     raise _refusal(state, subject, _nearest(state))
+
+
+def _without_prefixes(state: State) -> Iterator[State]:
+    """`state`, and again without each prefix that some holder of the network may have put before its names.
+
+    A prefix is found, not known: the first part of names, either of all of them or of a group of them, where the others
+    belong to another network. Averaged groups come first.
+    """
+    yield state
+    groups: dict[str, State] = {}
+    for name, value in state.items():
+        prefix, dot, rest = name.partition(".")
+        if dot and not prefix.isdigit():
+            groups.setdefault(prefix, {})[rest] = value
+    for prefix in sorted(groups, key=lambda prefix: "ema" not in prefix.lower()):
+        if len(groups[prefix]) > 1:
+            yield from _without_prefixes(groups[prefix])
 
 
 def _renamed(state: State, family: Family) -> State:
