@@ -1,1 +1,1 @@
-"""Networks, their weights, and everything known about them."""
+"""Networks, their weights, and facts about them."""

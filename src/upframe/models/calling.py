@@ -1,6 +1,6 @@
-"""How a `Model` runs on tensors: the sizes its network takes, where and in what precision it computes, what it refuses.
+"""Run a `Model` on tensors: pad to accepted sizes, choose device and precision, refuse invalid input.
 
-Engines do the same for tiles, with memory faults hidden; the paddings below are theirs, too.
+Engines do the same for tiles and hide memory errors; they use the paddings below, too.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDING = 1e-3
-"""How far values may lie outside [0, 1]: arithmetic in half precision rounds by less."""
-PROBE_PX = 16  # side of the input on which a module's scale is measured
-CUSTOM_HALO_PX = 32  # of a module whose reach nobody stated: more than most frame-wise networks see
+"""allowed distance of values from [0, 1]: half precision rounds by less"""
+PROBE_PX = 16  # side of the input for measuring a module's scale
+CUSTOM_HALO_PX = 32  # default halo of a user's module: more than most frame-wise networks see
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------------
 def padded(x: Tensor, spec: ModelSpec) -> Tensor:
-    """(..., H, W) mirrored at the bottom and on the right to a size that the network accepts."""
+    """Mirror (..., H, W) at the bottom and on the right to a size that the network accepts."""
     h, w = x.shape[-2:]
     return mirror_pad(x, bottom=spec.size.padded(h) - h, right=spec.size.padded(w) - w)
 
 
 def padded_in_time(clip: Tensor, spec: ModelSpec) -> Tensor:
-    """(N, T, ...) mirrored at its end, last frame included, to a length that the network accepts and likes."""
+    """Mirror (N, T, ...) at its end, last frame included, to a length that the network accepts and prefers."""
     t, window = clip.shape[1], spec.window
     assert window is not None
     wanted = -(-max(t, window.minimum) // window.multiple) * window.multiple
@@ -47,17 +47,17 @@ def padded_in_time(clip: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def channels_last(x: Tensor, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """(N, C, H, W) of that type and place, and with the strides of the layout to the letter.
+    """Move (N, C, H, W) to a dtype and device, with exactly the strides of the memory layout.
 
-    A single picture out of an (H, W, C) array passes for channels-last whatever its stride along N, and torch leaves it so.
-    Its convolutions, however, then run as if it were planar, all through the network, at half the speed.
+    A single picture from an (H, W, C) array counts as channels-last with any stride along N, so torch does not copy it. But
+    then all convolutions of the network treat it as planar, at half the speed.
     """
     return torch.empty(x.shape, dtype=dtype, device=device, memory_format=torch.channels_last).copy_(x)
 
 
 # Calling --------------------------------------------------------------------------------------------------------------
 def place(model: Model) -> nn.Module:
-    """The network on the model's device in its precision: its own where that is float32 on the CPU, else a copy."""
+    """Return the network on the model's device in its precision: the model's own if that is float32 on the CPU, else a copy."""
     if model.device.type == "cpu" and model.precision == "fp32":
         return model.network
     network = copy.deepcopy(model.network).to(model.device)
@@ -65,7 +65,7 @@ def place(model: Model) -> nn.Module:
 
 
 def call(model: Model, network: nn.Module, x: Tensor, sigma: float | None) -> Tensor:
-    """`Model.__call__`; `network` is what `place` returned."""
+    """Implement `Model.__call__`; `network` is the result of `place`."""
     check_input(model, x)
     spec = model.spec
     facts: dict[str, Any] = {"sigma": _noise(spec, sigma)} if spec.takes_sigma or sigma is not None else {}
@@ -74,16 +74,16 @@ def call(model: Model, network: nn.Module, x: Tensor, sigma: float | None) -> Te
         if spec.window is None:
             dtype = torch.float32 if takes_float32(network) else DTYPES[model.precision]
             made: Tensor = network(channels_last(padded(x, spec), dtype, model.device), **facts)
-        else:  # a video network takes float32 and reduces what bears it
+        else:  # a video network takes float32 and chooses what to reduce
             made = network(padded_in_time(padded(x.float(), spec), spec), **facts)[:, : x.shape[1]]
         return made[..., : h * s, : w * s].float().clamp(0, 1).to(x.dtype)
 
 
 def check_input(model: Model, x: object) -> None:
-    """Refuse what the model cannot be called on.
+    """Refuse input that the model cannot take.
 
     Raises:
-        UsageError: naming `x`, with what was found and what was expected.
+        UsageError: naming `x`; the message gives what was found and what was expected.
     """
     spec = model.spec
     axes = "(N, C, H, W)" if spec.window is None else "(N, T, C, H, W)"
@@ -107,13 +107,13 @@ def check_input(model: Model, x: object) -> None:
 
 
 def check_range(x: Tensor) -> None:
-    """Refuse floats that are not finite, or not in [0, 1] but for rounding.
+    """Refuse floats that are not finite, or outside [0, 1] by more than rounding.
 
     Raises:
-        UsageError: naming `x` and the values found.
+        UsageError: for such values; the message names `x` and gives them.
     """
     low, high = (float(edge) for edge in torch.aminmax(x.detach()))
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax hands NaN on
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # aminmax returns NaN if there is one
         raise UsageError("x", "holds values that are not finite (NaN or infinite)")
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise UsageError("x", f"holds values from {low:g} to {high:g}, expected 0 to 1", "divide by white, or clamp")
@@ -121,36 +121,36 @@ def check_range(x: Tensor) -> None:
 
 def _noise(spec: ModelSpec, sigma: float | None) -> float:
     if not spec.takes_sigma:
-        raise OptionError("sigma", sigma, f"is not taken by {spec.name}", "leave it out")
+        raise OptionError("sigma", sigma, f"is not an argument of {spec.name}", "remove this argument")
     if sigma is None:
-        raise OptionError("sigma", None, f"{spec.name} must know the noise of the input", "pass 0 to 255; 10 to 50 is usual")
+        raise OptionError("sigma", None, f"{spec.name} needs the noise level of the input", "pass 0 to 255; 10 to 50 is usual")
     check_number("sigma", sigma, least=0, most=255)
     return sigma / 255
 
 
 def checked_precision(spec: ModelSpec, precision: Precision) -> Precision:
-    """`precision`, if the network was proven in it.
+    """Return `precision` if the network was tested in it.
 
     Raises:
-        OptionError: naming those in which it was.
+        OptionError: if it was not; the message lists the tested ones.
     """
     if precision not in spec.precisions:
-        raise OptionError("precision", precision, f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+        raise OptionError("precision", precision, f"not tested for {spec.name}", f"choose from {', '.join(spec.precisions)}")
     return precision
 
 
 def checked_device(device: str | torch.device) -> str:
-    """The name of a device that is there, "auto" decided.
+    """Return the name of an existing device; "auto" chooses one.
 
     Raises:
-        UsageError: for what names no device.
-        ResourceError: for a device that is not there.
+        UsageError: if `device` is not the name of a device.
+        ResourceError: if this machine does not have the device.
     """
     if not isinstance(device, str | torch.device):
         happened = f"is of type {type(device).__name__}, expected the name of a device"
         raise UsageError("device", happened, "for a precision use .half(), .bfloat16() or .float()")
     found = str(pick_device(str(device)))
-    return "cuda:0" if found == "cuda" else found  # as tensors name theirs
+    return "cuda:0" if found == "cuda" else found  # the name that tensors use
 
 
 # Modules of the user's ------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def custom_spec(
     halo_px: int | None,
     precisions: tuple[Precision, ...],
 ) -> tuple[ModelSpec, nn.Module]:
-    """Facts about a module that is not one of upframe's, and a float32 copy of it on the CPU, tried on a small input.
+    """Make the facts about a user's module, and a float32 copy of it on the CPU, tested on a small input.
 
     Raises:
         UsageError: naming the argument of `Model.from_module` that does not fit.
@@ -173,7 +173,7 @@ def custom_spec(
     if not isinstance(network, nn.Module):
         raise UsageError("network", f"is of type {type(network).__name__}, expected a torch.nn.Module with its weights")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise OptionError("name", name, "must be of letters, digits, and . _ -, since output files are named after it")
+        raise OptionError("name", name, "must consist of letters, digits, and . _ -, since it is part of output names")
     check_choice("channels", str(channels), ("1", "3"))
     if scale is not None:
         check_whole("scale", scale, least=1)
@@ -186,7 +186,7 @@ def custom_spec(
     own = copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
     found = _measured_scale(own, channels, video=video, size=size)
     if scale is not None and scale != found:
-        raise OptionError("scale", scale, f"the network enlarges {found} times", f"pass {found}, or nothing")
+        raise OptionError("scale", scale, f"the network enlarges {found} times", f"pass {found}, or no scale")
     spec = ModelSpec(
         name=name,
         family=name,
@@ -206,7 +206,7 @@ def custom_spec(
 
 
 def _measured_scale(network: nn.Module, channels: int, *, video: bool, size: SizeRule) -> int:
-    """How many times the network enlarges both sides of a small input that is not square."""
+    """Measure how many times the network enlarges both sides of a small input that is not square."""
     h = size.padded(PROBE_PX)
     w = size.padded(h + 1)
     shape = (1, 3, channels, h, w) if video else (1, channels, h, w)
@@ -214,7 +214,7 @@ def _measured_scale(network: nn.Module, channels: int, *, video: bool, size: Siz
     try:
         with torch.inference_mode():
             made = network(x)
-    except Exception as error:  # any: it is the user's code
+    except Exception as error:  # the user's code may raise anything
         advice = "see size_minimum, size_multiple, channels and video"
         raise UsageError("network", f"failed on a tensor {shape}: {type(error).__name__}: {error}", advice) from error
     if not isinstance(made, Tensor):

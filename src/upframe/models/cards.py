@@ -12,23 +12,23 @@ from upframe.errors import ModelError
 ValueRange = Literal["0-1", "0-255"]
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-"""How names of weights files end, in order of preference. The content decides what a file is, not this: a `.ckpt` may be
-PyTorch's or MindSpore's."""
+"""Extensions of weights files, in order of preference. The content decides the format: a `.ckpt` may be PyTorch's or
+MindSpore's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Facts about a weights file, stored in the header of the safetensors file and beside it."""
+    """Facts about a weights file, stored in the header of the safetensors file and in a file beside it."""
 
     name: str
     """Name of the model for users, for instance "photo-x4"."""
     arch: str
     """Name of the `ModelSpec` the weights belong to."""
     parameters: dict[str, int | str] = field(default_factory=dict)
-    """The arguments the network was built with: numbers, truth values and words."""
+    """Arguments of the network's constructor: numbers, booleans and words."""
     scale: int
     value_range: ValueRange = "0-1"
-    """Range of the pixels the weights take and return."""
+    """Range of the pixels that the network takes and returns."""
     trained_on: str = ""
     recipe: str = ""
     """Name of the training recipe, or how the weights were made."""
@@ -50,7 +50,7 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str, *, subject: str | Path) -> Card:
-        """The card that `to_json` wrote.
+        """Read a card that `to_json` wrote.
 
         Args:
             subject: The file it was read from, for messages.

@@ -1,9 +1,9 @@
 """Weights files: read any of them safely, recognise the network from names and shapes, write upframe's own.
 
-Nothing is concluded from a file's name; the content alone decides its format, its network and its scale. `weights_file`
-reads it, without executing anything in it.
+The content alone decides the format, the network and the scale of a file; its name is ignored. `weights_file` reads a file
+without executing anything in it.
 
-Weights that work on 0–255 are rewritten for [0, 1] when they are recognised, so no caller ever sees the difference.
+Weights for 0–255 are rewritten for [0, 1] when they are recognised, so callers see only [0, 1].
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class Recognised:
     """A network and the weights for it."""
 
     spec: ModelSpec
-    """A listed spec, or one made for an unpublished size of the same family."""
+    """A listed spec, or a spec for an unpublished size of the same family."""
     state: State
-    """Complete parameters under the names of `spec.build()`, for pixels in [0, 1]."""
+    """All parameters under the names of `spec.build()`, for pixels in [0, 1]."""
     parameters: dict[str, int | str]
     """The arguments the network is built with."""
     found_range: ValueRange
-    """Range of the pixels that the weights worked on as given."""
+    """Range of the pixels for which the given weights were made."""
 
 
 def recognise(state: State, *, value_range: ValueRange | None = None, subject: str | Path = "weights") -> Recognised:
-    """Tell the network from names and shapes, and bring the weights into upframe's names and range.
+    """Recognise the network from names and shapes, and convert the weights to upframe's names and range.
 
-    Names alone decide which family it can be; only that family's network is imported and built.
+    Names alone decide the possible family; only that family's network is imported and built.
 
     Args:
         state: As `read_state` returns it. It is not changed; tensors may be shared with the result.
-        value_range: Range of the pixels the weights work on, where it is known. Otherwise it is measured: a smooth
-            picture must come out like its bicubic enlargement (`measured_value_range`).
-        subject: What messages call the weights, usually the path.
+        value_range: Range of the pixels for which the weights were made, if known. Otherwise it is measured: a smooth picture
+            must come out like its bicubic enlargement (`measured_value_range`).
+        subject: Name of the weights in messages, usually the path.
 
     Raises:
         ModelError: the weights are of another network, or some do not fit.
@@ -70,7 +70,7 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
         try:
             parameters = family.configuration({name: tuple(value.shape) for name, value in named.items()})
         except (LookupError, ValueError):
-            continue  # not this one, or not whole: `_refusal` finds out which
+            continue  # another family, or incomplete: `_refusal` finds out which
         spec = family.spec_for(**parameters)
         if misfits := _misfits(named, spec):
             raise _refusal(state, subject, (spec, misfits))
@@ -79,7 +79,7 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
             found = _found_value_range(spec, named, subject)
         if found == "0-255":
             if family.fold_value_range is None:
-                raise ModelError(subject, f"is said to work on 0-255, which {family.name} does not", "correct its card")
+                raise ModelError(subject, f"has a card that states 0-255, which {family.name} does not use", "correct its card")
             named = family.fold_value_range(named)
         return Recognised(spec, named, dict(parameters), found)
     raise _refusal(state, subject, _nearest(state))
@@ -103,46 +103,46 @@ def _without_prefixes(state: State) -> Iterator[State]:
 
 
 def _renamed(state: State, family: Family) -> State:
-    """`state` under upframe's names and completed. A name that is one already is not given away to a second tensor."""
+    """Convert `state` to upframe's names and complete it. A second tensor cannot take a name that exists already."""
     named = {new if (new := family.own_name(name)) == name or new not in state else name: state[name] for name in state}
     return named if family.complete is None else family.complete(named)
 
 
 def is_same_network(a: ModelSpec, b: ModelSpec) -> bool:
-    """Whether weights of the one are weights of the other: some are published for several purposes."""
+    """Whether two networks have the same parameters: some networks are published for several purposes."""
     return (a.family, a.scale, a.task) == (b.family, b.scale, b.task) and _shapes(a) == _shapes(b)
 
 
 def instantiate(spec: ModelSpec, state: State) -> nn.Module:
-    """The network with these weights, float32 on the CPU, in eval mode and without gradients.
+    """Build the network with these weights, float32 on the CPU, in eval mode and without gradients.
 
     Parameters share memory with `state`.
     """
-    with torch.device("meta"):  # no time spent on initial weights, no draw from the global generator
+    with torch.device("meta"):  # initial weights would cost time and draw from the global generator
         network = spec.build()
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def measured_value_range(spec: ModelSpec, state: State) -> ValueRange | None:
-    """The range of the pixels that an image network's weights work on, measured; None if that is not clear.
+    """Measure the pixel range for which an image network's weights were made; None if it is not clear.
 
-    A trained upscaler returns a smooth picture nearly as its bicubic enlargement when it is fed in its own range. In the
-    wrong range the biases weigh 255 times too much or too little. With the official RLFN files, as published and folded,
-    the root mean square error is below 0.0005 in the right range and above 0.006 in the wrong one. A network that
-    normalises its features, such as VapSR, hardly notices the range, and the answer may be None.
+    In its own range, a trained upscaler returns a smooth picture nearly like its bicubic enlargement. In the wrong range, the
+    biases weigh 255 times too much or too little. With the official RLFN files, as published and folded, the root mean square
+    error is below 0.0005 in the right range and above 0.006 in the wrong one. A network that normalises its features, such as
+    VapSR, hardly notices the range, and the answer may be None.
     """
     side = max(32, spec.size.padded(32))
     y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
     planes = [0.5 + 0.3 * torch.sin(6 * x) * torch.cos(4 * y), 0.2 + 0.6 * x, 0.8 - 0.5 * y]
     picture = torch.stack([planes[i % 3] for i in range(spec.channels)])[None]
-    margin = slice(2 * spec.scale, -2 * spec.scale)  # zero padding shows at the borders
-    expected = imresize(picture, spec.scale)[..., margin, margin]
+    inside = slice(2 * spec.scale, -2 * spec.scale)  # zero padding shows at the borders
+    expected = imresize(picture, spec.scale)[..., inside, inside]
     network = instantiate(spec, state)
     errors: dict[ValueRange, float] = {}
     with torch.inference_mode():
         for value_range, white in (("0-1", 1.0), ("0-255", 255.0)):
-            result = network(picture * white)[..., margin, margin] / white
+            result = network(picture * white)[..., inside, inside] / white
             errors[cast("ValueRange", value_range)] = float((result - expected).square().mean().sqrt())
     best, other = sorted(errors, key=lambda key: errors[key] if errors[key] == errors[key] else float("inf"))
     clear = errors[best] < 0.05 and not errors[other] < 3 * errors[best]  # `not <`: the worse one may be NaN
@@ -170,7 +170,7 @@ def _shapes(spec: ModelSpec) -> Mapping[str, tuple[int, ...]]:
 
 
 def _misfits(state: State, spec: ModelSpec) -> list[str]:
-    """One phrase for each parameter that is missing, too many or of another shape; in the network's order."""
+    """Describe each parameter that is missing, surplus or of another shape; in the network's order."""
     expected = _shapes(spec)
     phrases = []
     for name, shape in expected.items():
@@ -185,7 +185,7 @@ def _by(shape: Iterable[int]) -> str:
     return "×".join(str(side) for side in shape) or "a number"
 
 
-# A parameter name that gives a well-known family away; the first that matches counts.
+# Parameter names that reveal a well-known family; the first match counts.
 _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"^1\.sub\.0\.RDB1\.|^RRDB_trunk\.0\.RDB1\.|^body\.0\.rdb1\.", "ESRGAN or Real-ESRGAN (RRDB)"),
     (r"^layers\.0\.residual_group\.blocks\.0\.attn\.", "SwinIR or a relative of it"),
@@ -210,9 +210,9 @@ def _foreign_family(state: State) -> str | None:
 
 
 def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
-    """The listed network that shares most of the names, and what does not fit it; None if none shares half.
+    """Find the listed network that shares most names, and the parameters that do not fit; None if none shares half.
 
-    Builds every network; only a file that is refused comes here.
+    This builds every network, but only for files that are refused.
     """
     candidates = []
     for family in FAMILIES:
@@ -224,7 +224,8 @@ def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
 
 
 def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[str]] | None) -> ModelError:
-    """The error for weights that make no network of ours: whose they look like, and which entries do not fit."""
+    """Make the error for weights that fit no network of upframe: it names the most similar one, and the entries that do not
+    fit."""
     foreign = _foreign_family(state)
     if nearest is not None and foreign is None:
         spec, misfits = nearest
@@ -234,7 +235,7 @@ def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[s
             f"looks like {spec.name} ({spec.family} ×{spec.scale}) but does not fit it: {', '.join(misfits[:5])}{more}",
             f"pass complete weights of {spec.name}",
         )
-    looks = f"looks like {foreign}" if foreign else "is of no network upframe knows"
+    looks = f"looks like {foreign}" if foreign else "does not belong to a network that upframe knows"
     *others, last = (family.name for family in FAMILIES)
     families = f"{', '.join(others)} or {last}"
     return ModelError(subject, f"{looks}; its first entries are {', '.join(list(state)[:5])}", f"expected {families} weights")
@@ -295,15 +296,15 @@ def convert(
     notes: str | None = None,
     overwrite: bool = False,
 ) -> Card:
-    """Turn any weights file that `recognise` knows into safetensors with our names, for [0, 1], with a card.
+    """Convert any weights file that `recognise` knows to safetensors with upframe's names, for [0, 1], with a card.
 
     Args:
         target: Path that ends in .safetensors.
-        value_range: Range of the pixels the source works on, for files that do not say and cannot be measured.
-        origin: Card entry `source`; the file's name if there is nothing better.
+        value_range: Range of the pixels for which the source was made, for files that do not state it and cannot be measured.
+        origin: Card entry `source`; by default the file's name.
         created: ISO 8601 day; today if absent.
 
-    The other arguments are entries of the card; those left out are taken from the source's own card.
+    The other arguments are entries of the card; missing ones are copied from the source's card.
 
     Returns:
         The card as written.

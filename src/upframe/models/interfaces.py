@@ -1,9 +1,9 @@
-"""Abilities that a network may offer besides its forward pass, for engines that do not know which one it is.
+"""Protocols of optional abilities of networks, so that engines need not know any network.
 
 A network offers `Prepares` if its spec has a `preparation`, and `Streams` if its spec says `streams`. Any of its modules may
-offer `HasKernelForm`: then upframe's kernels can take the module's place.
+offer `HasKernelForm`: then upframe's kernels can replace the module.
 
-Clips are float32 whatever the precision of a network's parameters: it reduces what bears it, and returns float32.
+Clips are float32 for any precision of a network's parameters: the network chooses which values it reduces, and returns float32.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from torch import Tensor, nn
 from upframe.models.spec import Cleaning, Place
 
 Keep = Literal["full", "half", "recompute"]
-"""How to keep the features of a first pass through time until the second comes to their frame:
+"""How to keep the features of a first pass through time until the second pass reaches their frame:
 
 * "full": all are held. Fastest.
-* "recompute": those of one frame in √T are held and the others computed a second time, √T at once. Memory for about
-  2·√T of them, the very same result, and the work of the first pass twice.
+* "recompute": features of one frame in √T are held and the others computed a second time, √T at once. This takes memory for
+  about 2·√T frames and twice the work of the first pass, and gives the same result.
 * "half": all are held in float16 in the host's memory, so at half the size of float32 and none of it on the device. Each
-  is rounded only once, on the way to its frame: the recurrence itself runs on unrounded ones. Of a network in half
-  precision they stay as they are.
+  feature is rounded only once, on the way to its frame: the recurrence itself uses unrounded ones. A network in half precision
+  keeps them unchanged.
 """
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A clip after cleaning, and what was done to it."""
+    """A clip after cleaning, and figures of the cleaning."""
 
     clip: Tensor
-    """(N, T, C, H, W), as the caller's; the caller's own tensor where nothing was done."""
+    """(N, T, C, H, W), like the caller's clip; the caller's own tensor if nothing was cleaned."""
     passes: int
-    """How often the cleaning network went over the clip."""
+    """Number of passes of the cleaning network."""
     residues: tuple[float, ...]
     """Mean absolute change that each pass made, on the 0-255 scale of `Cleaning.threshold`."""
 
 
 class Prepares(Protocol):
-    """Has a first step that must see whole frames of the whole segment, once, before they are cut into tiles."""
+    """Has a preparation that must see whole frames of the whole segment, once, before they are cut into tiles."""
 
     def prepare(self, clip: Tensor, options: Cleaning | None = None, *, max_px: int | None = None) -> Cleaned:
-        """The prepared clip.
+        """Prepare a clip.
 
         Args:
             clip: (N, T, C, H, W) in [0, 1], whole frames of a whole segment; not modified.
             options: None for the network's defaults, which its forward pass uses too.
-            max_px: Pixels of a frame to work on at once; bounds memory, changes rounding at most.
+            max_px: Pixels of a frame to process at once; limits memory, changes rounding at most.
         """
         ...
 
     def __call__(self, clip: Tensor, *, prepared: bool = False) -> Tensor:
-        """The enlarged clip; `prepared` says that `clip`, or the whole that it is a tile of, comes from `prepare`."""
+        """Enlarge a clip; `prepared` states that `prepare` made `clip`, or the clip of which it is a tile."""
         ...
 
 
 class Streams(Protocol):
-    """Yields enlarged frames one by one, and takes a clip too long to hold what its two passes through time need."""
+    """Yields enlarged frames one by one, also for clips whose features of two passes through time do not fit into memory."""
 
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
-        """The enlarged frames (N, C, sH, sW) of an unprepared or, where the network prepares, prepared clip."""
+        """Yield the enlarged frames (N, C, sH, sW) of a clip, which must be prepared if the network has a preparation."""
         ...
 
 
@@ -70,11 +70,11 @@ class Checkpoints(Protocol):
     """Can compute activations a second time in the backward pass instead of keeping them."""
 
     def checkpoint_activations(self, *, attention: bool, feed_forward: bool, except_stages: tuple[int, ...] = ()) -> None:
-        """Set which from now on; gradients stay the same.
+        """Choose the activations to recompute; gradients stay the same.
 
         Args:
-            attention, feed_forward: Those inside attentions, and those inside what follows them.
-            except_stages: Stages of the network, from 0, that keep theirs all the same.
+            attention, feed_forward: Activations inside attentions, and inside the parts that follow them.
+            except_stages: Stages of the network, from 0, that keep their activations.
 
         Raises:
             ValueError: the network does not offer this choice.
@@ -86,7 +86,7 @@ class TakesPlace(Protocol):
     """Offered by networks whose spec says `takes_place`."""
 
     def place_tensors(self, size: Sequence[int], place: Place) -> tuple[Tensor, ...]:
-        """Return the tensors that `forward` takes in lieu of `place`, for a tile of `size` (height, width), in graphs."""
+        """Return the tensors that replace the argument `place` of `forward` in graphs, for a tile of `size` (height, width)."""
         ...
 
 
@@ -95,14 +95,14 @@ class TakesPlace(Protocol):
 class Enlargement:
     """A 3×3 convolution, then a pixel shuffle: (N, C, H, W) → (N, C', factor·H, factor·W).
 
-    The module is called as `module(x, kept=slice)`, for the output of some of the input's rows, and has `activated` with the
-    same arguments, which applies a LeakyReLU besides.
+    The module is called as `module(x, kept=slice)`, for the output of some of the input's rows. Its method `activated` takes
+    the same arguments and also applies a LeakyReLU.
     """
 
     convolution: nn.Conv2d
     factor: int
     slope: float
-    """Of the LeakyReLU."""
+    """Slope of the LeakyReLU."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ class PixelAttentionBlocks:
 
 
 KernelForm = Enlargement | SpatialAttention | PixelAttentionBlocks
-"""A computation that upframe's kernels know, and the layers whose weights it takes."""
+"""A computation that upframe's kernels support, and the layers with its weights."""
 
 
 @runtime_checkable
 class HasKernelForm(Protocol):
-    """Offered by a module whose whole computation is one that kernels know."""
+    """Offered by a module whose whole computation is one that kernels support."""
 
     def kernel_form(self) -> KernelForm | None:
-        """The module's layers by what they compute; None where it was built otherwise than the kernels know.
+        """The module's layers by their function; None if the kernels do not support the way in which it was built.
 
-        Whether the kernels were compiled for its sizes is the engine's question.
+        The engine checks whether the kernels were compiled for its sizes.
         """
         ...

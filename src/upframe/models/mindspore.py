@@ -6,8 +6,8 @@ The format is a protobuf message (https://protobuf.dev/programming-guides/encodi
     message Value       { required string tag = 1; oneof { TensorProto tensor = 2; MapTensorProto maptensor = 3; } }
     message TensorProto { repeated int64 dims = 1; required string tensor_type = 2; required bytes tensor_content = 3; }
 
-A parameter of more than 512 MiB comes as several values with the same tag, each with the dims of the whole; a scalar has the
-dims [0]. A file saved with `crc_check` ends in "crc_num" and the CRC-32 of all before it in ten big-endian bytes.
+A parameter of more than 512 MiB is stored as several values with the same tag, each with the dims of the whole; a scalar has
+the dims [0]. A file saved with `crc_check` ends in "crc_num" and the CRC-32 of all bytes before it, in ten big-endian bytes.
 
 Files are treated as hostile: every length is compared with the existing bytes before use, and a file never causes an allocation
 beyond its own size and a bounded number of tensor headers.
@@ -43,7 +43,7 @@ _TYPES = {
     "UInt8": torch.uint8,
     "Bool": torch.bool,
 }
-_TEXT = "str"  # what `append_dict` keeps text as; no parameter
+_TEXT = "str"  # `append_dict` stores text as this; not a parameter
 
 _MOST_VALUES = 100_000
 """Most entries in a file. upframe's largest network has 2000; each costs a tensor header, whatever the size of the file."""
@@ -57,13 +57,14 @@ ENCRYPTED = tuple(
     for number in (0x7F3A5ED8, 0x7F3A5ED9, 0x7F3A5EDA)  # AES-GCM, AES-CBC, SM4-CBC
     for order in ("little", "big")
 )
-"""How checkpoints that MindSpore encrypted start."""
+"""First bytes of checkpoints that MindSpore encrypted."""
 
 
 def looks_like_checkpoint(start: bytes) -> bool:
     """Whether a file that starts with these bytes (64 suffice) starts like a MindSpore checkpoint.
 
-    That is a first value, and in it a tag of printable text. The first value may be cut off: a truncated checkpoint is one.
+    Such a file starts with a value that has a tag of printable text. The value may be incomplete: a truncated checkpoint is
+    still a checkpoint.
     """
     try:
         key, at = _varint(start, 0)
@@ -79,7 +80,7 @@ def looks_like_checkpoint(start: bytes) -> bool:
 
 @dataclass
 class _Parameter:
-    """One parameter, gathered from the values that carry its tag."""
+    """One parameter, collected from all values with its tag."""
 
     type_name: str
     dims: list[int]
@@ -87,13 +88,13 @@ class _Parameter:
 
 
 def parse(data: bytes, path: Path) -> dict[str, Tensor]:
-    """The parameters in a checkpoint under the names it gives them, in their own types on the CPU.
+    """Read the parameters of a checkpoint under their own names, in their own dtypes on the CPU.
 
     Texts are skipped. The tensors do not share memory with `data`.
 
     Args:
         data: The whole file.
-        path: What messages call it.
+        path: Name of the file in messages.
 
     Raises:
         ModelError: the file is damaged or truncated, or contains anything but tensors.
@@ -131,11 +132,11 @@ _EXPORT = "save the parameters alone, as plain tensors, with MindSpore and pass 
 
 
 class _MalformedError(Exception):
-    """The bytes are not such a message; the argument states the reason."""
+    """The bytes are not a valid message; the argument states the reason."""
 
 
 class _UnsupportedError(Exception):
-    """A valid message with something that we do not read."""
+    """A valid message with content that upframe does not read."""
 
 
 def _damaged(path: Path, what: str, cause: BaseException | None = None) -> NoReturn:
@@ -153,7 +154,7 @@ def _without_checksum(view: memoryview, path: Path) -> memoryview:
 
 # The wire format ------------------------------------------------------------------------------------------------------
 def _varint(view: memoryview | bytes, at: int) -> tuple[int, int]:
-    """The unsigned number at `at`, and where it ends."""
+    """Read the unsigned number at `at`; return it and the position of its end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(view):
@@ -169,7 +170,7 @@ def _varint(view: memoryview | bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field: numbers as such, the rest as a part of `view`."""
+    """Yield (number, value) of each field: numbers as int, other values as a part of `view`."""
     at = 0
     while at < len(view):
         key, at = _varint(view, at)
@@ -232,7 +233,7 @@ def _tensor(message: memoryview) -> _Parameter:
 
 
 def _packed(view: memoryview) -> list[int]:
-    """Numbers in one field, as newer writers of protobuf may store a list."""
+    """Read numbers packed in one field, as newer writers of protobuf may store a list."""
     numbers: list[int] = []
     at = 0
     while at < len(view) and len(numbers) <= _MOST_DIMS:
@@ -263,7 +264,7 @@ def _as_tensor(parameter: _Parameter) -> Tensor:
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
-# What mindspore.nn calls the parameters of normalisation and embedding layers, and torch.nn. Dense and Conv agree.
+# Names of parameters of normalisation and embedding layers in mindspore.nn and in torch.nn. Those of Dense and Conv agree.
 _TORCH_NAMES = {
     "gamma": "weight",
     "beta": "bias",
@@ -273,9 +274,9 @@ _TORCH_NAMES = {
 }
 _OF_TRAINING = re.compile(
     r"(?:(?:network|optimizer)\.)*(?:"
-    # What the optimisers of mindspore.nn keep for each parameter, by the prefix they clone the parameters under
+    # prefixes of the copies of each parameter that optimisers of mindspore.nn keep
     r"(?:moments?|moment[12]|adam_[mv]|accum|accumulation|stat|mean_square|mean_grad|accu_grads)\..*"
-    # and the scalars that they and the training loop keep
+    # scalars of the optimisers and the training loop
     r"|learning_rate|global_step|beta[12]_power|momentum|weight_decay|scale_sense|loss_scale|epoch_num|step_num"
     r"|current_iterator_step|last_overflow_iterator_step)"
 )
@@ -283,12 +284,12 @@ _WRAPPERS = ("network.", "_network.", "net.", "backbone.", "_backbone.", "genera
 
 
 def torch_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of a network under the names that the same network has in PyTorch.
+    """Rename the parameters of a network to the names of the same network in PyTorch.
 
-    Leaves out what only training needs (moments of the optimiser, learning rate, counters), strips what wrappers put before
-    every name (`network.`, `_backbone.`), and turns `gamma` and `beta` into `weight` and `bias` and the like. Where
-    averaged weights (`ema.`) lie beside the others they are taken. Shapes are the same in both libraries. Constants
-    that a PyTorch network keeps as buffers may be absent: they are not added here.
+    Entries that only training needs (moments of the optimiser, learning rate, counters) are skipped, prefixes of wrappers
+    (`network.`, `_backbone.`) are removed, and `gamma` and `beta` become `weight` and `bias` and so on. If averaged weights
+    (`ema.`) exist beside the others, they are used. Shapes are the same in both libraries. Constants that a PyTorch network
+    keeps as buffers may be absent: they are not added here.
 
     Args:
         state: As `parse` returns it; it is not changed, and tensors are shared.
@@ -303,6 +304,6 @@ def torch_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in named.items():
         layer, dot, last = name.rpartition(".")
         new = layer + dot + _TORCH_NAMES.get(last, last)
-        # A layer that has a weight beside its gamma is one of the network's own: its names stay.
+        # a layer with both weight and gamma is the network's own: its names stay
         result[name if new != name and new in named else new] = value
     return result

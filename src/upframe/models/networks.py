@@ -1,4 +1,4 @@
-"""The one list of networks: a network exists because its family stands here. Needs no torch."""
+"""The list of all networks: upframe knows a network if its family is in this list. Needs no torch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MODELS: dict[str, ModelSpec] = {spec.name: spec for family in FAMILIES for spec 
 
 
 def family_of(spec: ModelSpec) -> Family:
-    """The family of a network, published or of another size.
+    """Find the family of a network, published or of another size.
 
     Raises:
-        LookupError: it is of none in the list.
+        LookupError: the list does not hold its family.
     """
     for family in FAMILIES:
         if family.name == spec.family:
             return family
-    raise LookupError(f"{spec.name} is of the family {spec.family}, which is none of upframe's")
+    raise LookupError(f"{spec.name} has the family {spec.family}, which is not in the list")

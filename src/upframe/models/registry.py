@@ -1,9 +1,9 @@
-"""Every model by name: what there is, where its weights are, and `load`, which makes one ready to run.
+"""All models by name: list them, find their weights, and `load` one.
 
 A model is a network and its weights. Three kinds of names are understood: the models that ship with upframe
 (`photo-x4`), published networks whose weights the user brings (`rlfn-x4`), and paths of weights files.
 
-Names and facts need no torch: what reads weights imports it when it is called, so that listing models answers at once.
+Names and facts need no torch: functions that read weights import it when they are called, so that listing models is fast.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights trained by this project, part of the installation."""
+    """Weights that upframe ships."""
 
     file: str
     """Name in the package's `weights` folder."""
@@ -54,11 +54,11 @@ SHIPPED: dict[str, Shipped] = {
     "video-x4": Shipped("video_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4"),
     "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4", for_degraded=True),
 }
-"""Shipped models by name; `photo-xN` serve as the defaults."""
+"""Shipped models by name; `photo-xN` are the defaults."""
 
 WEIGHTS_FOLDER = Path(__file__).with_name("weights")
 USER_FOLDER_VARIABLE = "UPFRAME_WEIGHTS"
-"""Environment variable that names a folder of the user's weights files, found by name: `rlfn_x4.pth` as `rlfn-x4`."""
+"""Environment variable with the folder of the user's weights files, which are found by name: `rlfn_x4.pth` as `rlfn-x4`."""
 
 DEFAULT_SCALE = 4
 
@@ -66,11 +66,11 @@ DEFAULT_SCALE = 4
 # Loading --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network with its weights: a function of tensors, which `upscale`, `Upscaler` and `VideoUpscaler` take as well.
+    """A network with its weights: a function of tensors, which `upscale`, `Upscaler` and `VideoUpscaler` also take.
 
-    `model(x)` enlarges (N, C, H, W), or of a video network (N, T, C, H, W), with values in [0, 1], to `scale` times the
-    height and width. Every size is taken: what the network needs beyond it is mirrored, and cropped again. The result has
-    the device and dtype of `x` and lies in [0, 1]; no gradient flows. `C` is `spec.channels`, nearly always 3.
+    `model(x)` enlarges (N, C, H, W), or for a video network (N, T, C, H, W), with values in [0, 1], to `scale` times the
+    height and width. Every size is accepted: input is mirrored to a size that the network takes, and the result is cropped. The
+    result has the device and dtype of `x` and lies in [0, 1]; no gradient flows. `C` is `spec.channels`, nearly always 3.
 
     A `Model` never changes: `to`, `half`, `bfloat16` and `float` return another one.
 
@@ -84,16 +84,16 @@ class Model:
     spec: ModelSpec
     """Facts about the network."""
     network: nn.Module
-    """float32, on the CPU, in eval mode, without gradients, wherever the model was moved; takes and returns pixels in
-    [0, 1]. Not shared with models that `load` returns later."""
+    """The network in float32, on the CPU, in eval mode, without gradients, even if the model was moved; takes and returns
+    pixels in [0, 1]. Not shared with models that `load` returns later."""
     card: Card | None
-    """None for files that carry no card, such as official ones."""
+    """None for files without a card, such as official ones."""
     source: str
     """Path of the weights file; empty if there is none."""
     sha256: str
     """SHA-256 of the weights file."""
     placed_on: str | None = None
-    """Device that `to` chose; None where none was chosen, and then `Upscaler` chooses."""
+    """Device that `to` chose; None if not chosen, and then `Upscaler` chooses."""
     computes_in: Precision | None = None
     """Precision that `half`, `bfloat16` or `float` chose; None as for `placed_on`."""
 
@@ -109,18 +109,18 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is called: the CPU, unless `to` chose another."""
+        """Device of the model: the CPU, unless `to` chose another."""
         import torch
 
         return torch.device(self.placed_on or "cpu")
 
     @property
     def precision(self) -> Precision:
-        """Precision in which the model is called: "fp32", unless `half` or `bfloat16` chose another."""
+        """Precision of the model: "fp32", unless `half` or `bfloat16` chose another."""
         return self.computes_in or "fp32"
 
     def __call__(self, x: Tensor, *, sigma: float | None = None) -> Tensor:
-        """The enlarged pictures or clips; see the class.
+        """Enlarge pictures or clips; see the class.
 
         Args:
             x: (N, C, H, W), or (N, T, C, H, W) for a video network, floats in [0, 1] on the model's device.
@@ -145,11 +145,11 @@ class Model:
         return calling.place(self)
 
     def to(self, device: str | torch.device) -> Model:
-        """The model on another device: "cpu", "cuda", "cuda:N", "mps", or "auto" for the best there is.
+        """Return the model on another device: "cpu", "cuda", "cuda:N", "mps", or "auto" for the best one available.
 
         Raises:
-            UsageError: for what names no device.
-            ResourceError: for a device that is not there.
+            UsageError: if `device` is not the name of a device.
+            ResourceError: if this machine does not have the device.
 
         Example:
             >>> import upframe
@@ -161,19 +161,19 @@ class Model:
         return replace(self, placed_on=calling.checked_device(device))
 
     def half(self) -> Model:
-        """The model in float16; raises OptionError where the network was not proven in it."""
+        """Return the model in float16; raises OptionError if the network was not tested in it."""
         from upframe.models import calling
 
         return replace(self, computes_in=calling.checked_precision(self.spec, "fp16"))
 
     def bfloat16(self) -> Model:
-        """The model in bfloat16; raises OptionError where the network was not proven in it."""
+        """Return the model in bfloat16; raises OptionError if the network was not tested in it."""
         from upframe.models import calling
 
         return replace(self, computes_in=calling.checked_precision(self.spec, "bf16"))
 
     def float(self) -> Model:
-        """The model in float32."""
+        """Return the model in float32."""
         return replace(self, computes_in="fp32")
 
     @classmethod
@@ -190,17 +190,18 @@ class Model:
         halo_px: int | None = None,
         precisions: tuple[Precision, ...] = ("fp32",),
     ) -> Model:
-        """A model of your own `torch.nn.Module`, tried on a small input; a copy is taken.
+        """Make a model from a copy of your own `torch.nn.Module`, which is tested on a small input.
 
         Args:
-            network: Takes (N, C, H, W), or with `video` (N, T, C, H, W), in [0, 1], and enlarges it a whole number of times.
-            scale: How many times; None measures it.
-            name: Names output files and reports.
+            network: Takes (N, C, H, W), or with `video` (N, T, C, H, W), in [0, 1], and enlarges both sides by a whole number.
+            scale: That number; None measures it.
+            name: Name in output files and reports.
             channels: 3, or 1 for a network that takes planes.
-            video: Whether it takes clips rather than pictures.
-            size_minimum, size_multiple: Sides that it accepts, in pixels; other sizes are mirrored to them.
+            video: Whether it takes clips instead of pictures.
+            size_minimum, size_multiple: Least side, and the number of which sides must be multiples, in pixels; other sizes are
+                mirrored.
             halo_px: Context that tiles of large pictures read on each side; None is 32 pixels.
-            precisions: Those in which it is known to compute well; "fp32" always.
+            precisions: Precisions in which it is known to compute well; must contain "fp32".
 
         Raises:
             UsageError: naming the argument that does not fit.
@@ -227,14 +228,14 @@ class Model:
 
 
 def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
-    """A model by name or from a weights file.
+    """Load a model by name or from a weights file.
 
     Args:
         name_or_path: A shipped model (`photo-x4`), a published network (`rlfn-x4`) or a name in the folder that
-            $UPFRAME_WEIGHTS names, in any case and with `_` or `-`; or the path of a weights file. Whatever has a
-            folder in it or ends like a weights file is a path.
-        scale: Which one to take where a name stands for several: `photo` is `photo-x4` unless another scale is asked,
-            `vapsr` with scale 2 is `vapsr-x2`. Without effect on a path or a full name.
+            $UPFRAME_WEIGHTS names, in any case and with `_` or `-`; or the path of a weights file. Text with a folder or with
+            the extension of a weights file is a path.
+        scale: Chooses between several models of one name: `photo` is `photo-x4` unless another scale is stated, `vapsr` with
+            scale 2 is `vapsr-x2`. Paths and full names ignore it.
 
     Raises:
         UsageError: no model has that name; the three nearest are suggested.
@@ -247,7 +248,7 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
         assert found.arch is not None
         raise ModelError(
             found.arch,
-            f"no weights for {found.arch} are shipped",
+            f"upframe ships no weights for {found.arch}",
             f"pass the file: `model='PATH'`, or put it into the folder that ${USER_FOLDER_VARIABLE} names as {found.arch}.pth",
         )
     model = _load_file(found.path)
@@ -265,7 +266,7 @@ def load(name_or_path: str | Path, *, scale: int | None = None) -> Model:
 
 
 def load_or_untrained(name_or_path: str | Path, *, scale: int | None = None) -> Model:
-    """`load`, but a published network whose weights are not at hand comes with random ones: enough to count and time it.
+    """Like `load`, but a published network without weights gets random ones, which suffice to count and time it.
 
     Raises:
         UsageError, ModelError: as `load`, save for absent weights.
@@ -278,7 +279,7 @@ def load_or_untrained(name_or_path: str | Path, *, scale: int | None = None) -> 
 
 
 def default_model(scale: float) -> str:
-    """The shipped model that serves an enlargement by `scale`: the smallest that reaches it, else the largest."""
+    """Choose the shipped model for an enlargement by `scale`: the smallest that reaches it, else the largest."""
     names = [name for name in SHIPPED if re.fullmatch(r"photo-x\d+", name)]
     by_scale = sorted(names, key=lambda name: MODELS[SHIPPED[name].arch].scale)
     return next((name for name in by_scale if MODELS[SHIPPED[name].arch].scale >= scale), by_scale[-1])
@@ -286,7 +287,7 @@ def default_model(scale: float) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """Meaning of a name: one of these is set, or `arch` with the user's file for it if there is one."""
+    """Meaning of a name: one field is set, or `arch` together with the user's file for it."""
 
     shipped: str | None = None
     arch: str | None = None
@@ -294,7 +295,7 @@ class _Found:
 
 
 def _find(name_or_path: str | Path, scale: int | None) -> _Found:
-    """Find the model that the user means; raises UsageError if nothing has that name."""
+    """Find the model that the user means; raises UsageError if no model has that name."""
     text = str(name_or_path)
     path = Path(text)
     has_folder = any(separator in text for separator in (os.sep, os.altsep) if separator)
@@ -338,12 +339,12 @@ def _normal(name: str) -> str:
 
 @cache
 def _arch_names() -> Mapping[str, str]:
-    """Every name of a published network, normalised, and the registry id it stands for."""
+    """Map every normalised name of a published network to its registry id."""
     return {_normal(name): spec.name for spec in MODELS.values() for name in (*spec.aliases, spec.name)}
 
 
 def _user_files() -> dict[str, Path]:
-    """Weights files in the user's folder by normalised stem; of several with one stem the safer format wins."""
+    """Map normalised stems to weights files in the user's folder; if several have one stem, the safer format wins."""
     folder = os.environ.get(USER_FOLDER_VARIABLE)
     if not folder:
         return {}
@@ -395,9 +396,9 @@ class ModelEntry:
     shipped: bool
     """Whether the weights are part of upframe."""
     weights: Path | None
-    """The file it would be loaded from; None if there is none: bring one, or for a shipped model: install again."""
+    """File of the weights. If None, the user must provide one, or for a shipped model reinstall upframe."""
     licence: str
-    """Of the weights: ours as their card says, else of the officially published ones; empty if not known."""
+    """Licence of the weights: for shipped weights as in their card, else of the officially published ones; empty if unknown."""
     paper: str
     aliases: tuple[str, ...]
     purpose: Purpose
@@ -409,9 +410,9 @@ Purpose = Literal["photos", "degraded photos", "videos", "degraded videos", "res
 
 
 def list_models() -> list[ModelEntry]:
-    """Every model that upframe knows by name: shipped ones and published networks. Reads no weights.
+    """List every model that upframe knows by name: shipped ones and published networks. Reads no weights.
 
-    A shipped model whose file is absent is listed with `weights` None.
+    A shipped model whose file is missing has `weights` None.
     """
     user_files = _user_files()
     entries = []
@@ -455,7 +456,7 @@ def _entry(
 
 
 def count_parameters(spec: ModelSpec) -> int:
-    """Number of parameters of a network: as its spec states, else counted, which takes no memory for them."""
+    """Number of parameters of a network: as stated by its spec, else counted without allocating them."""
     if spec.parameters is not None:
         return spec.parameters
     import torch
@@ -466,27 +467,27 @@ def count_parameters(spec: ModelSpec) -> int:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Everything known about a model; `upframe models info`."""
+    """All facts about a model, for `upframe models info`."""
 
     name: str
     spec: ModelSpec
     params: int
     card: Card | None
     official: OfficialWeights | None
-    """Facts about the file, if it is an officially published one."""
+    """Facts about the file, if it is officially published."""
     source: str | None
     """Path of the weights file; None if there is none."""
     sha256: str | None
 
 
 def info(name_or_path: str | Path, *, scale: int | None = None) -> ModelInfo:
-    """Return the facts about a model; a published network without weights at hand is described too.
+    """Return the facts about a model; published networks without weights are described, too.
 
     Args:
         name_or_path, scale: As for `load`.
 
     Raises:
-        UsageError, ModelError: as `load`, save for absent weights of a published network.
+        UsageError, ModelError: as `load`, except for absent weights of a published network.
     """
     found = _find(name_or_path, scale)
     if found.arch is not None and found.path is None:
@@ -507,11 +508,11 @@ def convert(
     notes: str | None = None,
     overwrite: bool = False,
 ) -> Card:
-    """`checkpoints.convert` of a file, with what is known about official files on the card.
+    """Convert a file by `checkpoints.convert`, and add the facts about official files to its card.
 
     Args:
-        name: What to call the result; the network's name if absent.
-        value_range: For files that neither state their range nor let it be measured.
+        name: Name of the result; by default the network's name.
+        value_range: For files that do not state their range and whose range cannot be measured.
 
     Raises:
         ModelError, UsageError, OutputError: as `checkpoints.convert`.

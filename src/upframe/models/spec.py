@@ -1,4 +1,4 @@
-"""Facts about a model, as data: other rooms read these facts and never test a model's name."""
+"""Facts about a model, as data: other packages read these facts and never test a model's name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from upframe.errors import check_flag, check_number, check_whole
 
-if TYPE_CHECKING:  # torch is not needed to state facts, and `upframe --help` must not import it
+if TYPE_CHECKING:  # facts need no torch, and `upframe --help` must not import it
     from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -33,7 +33,7 @@ class SizeRule:
 
 @dataclass(frozen=True)
 class Window:
-    """How many frames a video network takes at once."""
+    """Number of frames that a video network takes at once."""
 
     frames: int | None
     """Frames per window; None for a bidirectional recurrent network, which takes the whole segment."""
@@ -42,23 +42,23 @@ class Window:
     minimum: int = 1
     """Fewest frames the network takes; a shorter clip is mirrored at its end."""
     multiple: int = 1
-    """Windows are cut at multiples of this many frames where the clip allows it: the network pads other lengths with
-    zeros, which costs time and a little quality."""
+    """The length of windows is a multiple of this if the clip allows it: the network pads other lengths with zeros, which costs
+    time and a little quality."""
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How a network that cleans clips before it enlarges them goes about it; the defaults are those of the release."""
+    """Options of a network that cleans clips before it enlarges them; the defaults are those of the release."""
 
     threshold: float = 255.0
     """Cleaning is repeated until a pass changes the clip by less than this: mean absolute change over all frames, pixels
     and channels, on the 0-255 scale. The paper uses 1.5, its GAN configuration 5; at 255 one pass always suffices."""
     max_passes: int = 3
-    """Most passes; 0 leaves the clip as it is."""
+    """Largest number of passes; 0 does not change the clip."""
     strength: float = 1.0
-    """Share of the whole change that is applied, 0 to 1; 0 leaves the clip as it is."""
+    """Share of the change that is applied, 0 to 1; 0 does not change the clip."""
     sequential: bool = True
-    """Frame by frame, which bounds memory, or all frames at once; the results agree to rounding."""
+    """Whether to clean frame by frame, which limits memory, or all frames at once; the results agree up to rounding."""
 
     def __post_init__(self) -> None:
         check_number("cleaning.threshold", self.threshold, least=0)
@@ -69,16 +69,16 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The frames that a network works on at once."""
+    """The part of a clip that a network computes at once."""
 
     px: int
     unit: Literal["rows", "frames"]
     """"rows": bands of a frame with at most `px` pixels. "frames": as many frames as have at most `px` pixels, at least one."""
     bytes_per_px: float
-    """Memory for each pixel worked on."""
+    """Bytes for each pixel computed at once."""
 
     def worked_px(self, frame_px: int, frames: int) -> int:
-        """Pixels worked on at once, of a clip with frames of `frame_px` pixels."""
+        """Number of pixels computed at once, in a clip with frames of `frame_px` pixels."""
         if self.unit == "rows":
             return min(frame_px, self.px)
         return frame_px * min(max(self.px // frame_px, 1), frames)
@@ -86,15 +86,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Memory:
-    """A law of the memory that a network for clips adds to the process at the peak of a call, input and output included, as
-    `scripts/calibrate_memory.py` measures it; in bytes. Pixels are of the input as the network gets it, padded.
+    """A law of the peak memory in bytes that a call of a video network adds to the process, input and output included, as
+    measured by `scripts/calibrate_memory.py`. Pixels are those of the network's padded input.
 
-    Where a network works in steps, the largest of which depends on size and length, it has a law for each.
+    If a network works in steps, and size and length decide which is the largest, it has a law for each step.
     """
 
     precision: Precision = "fp32"
     fixed: float = 0
-    """Whatever the clip: kernels, scratch space of a constant size."""
+    """Constant part: kernels, scratch space."""
     per_px: float = 0
     """For each pixel of one frame."""
     per_px_frame: float = 0
@@ -113,63 +113,63 @@ class ModelSpec:
     family: str
     """The published system, e.g. "RLFN"."""
     build: Callable[[], nn.Module]
-    """Makes the network with untrained weights. Takes and returns (N, C, H, W) when `window` is None, else
+    """Builds the network with untrained weights. Takes and returns (N, C, H, W) when `window` is None, else
     (N, T, C, H, W); values in [0, 1]."""
     scale: int
     """Output pixels per input pixel, along each side."""
     halo_px: int
-    """Input pixels of context around a tile that are used by default, chosen by measurement (docs/tiling.md)."""
+    """Default context around a tile in input pixels, chosen by measurement (docs/tiling.md)."""
     exact_halo_px: int | None
-    """Input pixels of context that make a tile equal to the untiled result; None when no finite halo does."""
+    """Context in input pixels with which a tile equals the untiled result; None if no finite halo suffices."""
     tiling: Tiling
     """Whether tiles with `exact_halo_px` are exact, only approximate, or not allowed."""
     paper: str
     """Title, venue and link."""
     licence: str
-    """Licence of the officially published weights; ours are stated in their cards."""
+    """Licence of the officially published weights; the cards of shipped weights state theirs."""
     task: Task = "upscale"
-    """The task of the network. "interpolate" takes a window of frames and makes the one in its middle, between the two
-    central ones; the others make every frame of the window."""
+    """The task of the network. "interpolate" takes a window of frames and makes one new frame between the two central ones;
+    other tasks enlarge every frame of the window."""
     takes_sigma: bool = False
     """Whether the network is called with `sigma`, the standard deviation of the noise in the input, on the 0 to 1 scale."""
     phase_px: int = 1
-    """Tiles start to read at multiples of this many input pixels: the step of a grid that the network lays over its
-    input, so that a tile's grid falls on that of the whole picture."""
+    """Input regions of tiles start at multiples of this many pixels: the step of the network's grid, so that a tile's grid
+    coincides with that of the whole picture."""
     takes_place: bool = False
     """Whether the network is called with `place`, a `Place`, for a tile of a larger picture."""
     size: SizeRule = SizeRule()
     window: Window | None = None
-    """None for a network that treats every frame by itself."""
+    """None for a network that processes each frame alone."""
     score_scheme: Callable[[Tensor, Callable[[Tensor], Tensor]], Iterator[Tensor]] | None = None
-    """How the authors cut clips when they measured the published scores: takes a clip (N, T, C, H, W) and the network,
-    yields the frames made (N, C, H', W') in order. None where whole clips were used."""
+    """How the authors cut clips when they measured the published scores: takes a clip (N, T, C, H, W) and the network, yields
+    the output frames (N, C, H', W') in order. None if whole clips were used."""
     preparation: Cleaning | None = None
-    """Defaults of a first step that has to see whole frames of the whole segment, once, before they are cut into tiles;
-    the network then offers `interfaces.Prepares`. None for networks without such a step."""
+    """Defaults of a preparation that must see whole frames of the whole segment, once, before they are cut into tiles; the
+    network then offers `interfaces.Prepares`. None for networks without such a step."""
     streams: bool = False
     """Whether the network offers `interfaces.Streams`: enlarged frames one by one, and memory that need not grow with the
     clip as fast as `Memory.feature_bytes` says."""
     channels: int = 3
     """Colour channels in and out."""
     parameters: int | None = None
-    """Number of parameters; None where it is not stored, for networks of unpublished sizes (`registry.count_parameters`)."""
+    """Number of parameters; None for networks of unpublished sizes (`registry.count_parameters`)."""
     precisions: tuple[Precision, ...] = ("fp32",)
-    """Precisions proven to stay within their stated error."""
+    """Precisions that tests have shown to stay within their stated error."""
     bf16_loss_db: float | None = None
-    """PSNR on Y that bfloat16 costs on Set5, or on Vid4 where the network is for clips, in dB, measured with the official
-    weights, or with ours where there are none; None where it was not measured, and then bfloat16 is never chosen by itself."""
+    """Loss of PSNR on Y by bfloat16 in dB, on Set5, or on Vid4 for video networks, measured with the official weights, or with
+    shipped ones if there are none; None if not measured, and then "auto" never chooses bfloat16."""
     kernels_bf16_loss_db: float | None = None
-    """The same where upframe's kernels run the network, which round less often."""
+    """The same loss with upframe's kernels, which round less often."""
     exports: bool = False
-    """Whether the network becomes one graph for frames of any height and width, so that all engines can run it and
-    `upframe export` can write it. A network that `takes_place` then offers `interfaces.TakesPlace`."""
+    """Whether the network can be exported as one graph for frames of any height and width, so that all engines can run it and
+    `upframe export` can write it. If it also has `takes_place`, it offers `interfaces.TakesPlace`."""
     activation_bytes_per_px: int = 0
     """Measured peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures; for
     memory estimates."""
     memory: tuple[Memory, ...] = ()
-    """Measured laws of the memory of a network for clips (`memory_plan`); the largest of those for a precision counts."""
+    """Measured laws of a video network's memory (`upscaling.memory`); the largest law for a precision counts."""
     aliases: tuple[str, ...] = ()
-    """Other names people type, for instance official file names without extension."""
+    """Other names that users type, for instance official file names without extension."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tile's input lies in its picture, for networks whose result depends on it."""
+    """Position of a tile's input in its picture, for networks whose result depends on it."""
 
     origin: tuple[int, int]
     """(row, column) of the tile's first input pixel."""

@@ -27,7 +27,7 @@ from upframe.upscaling import flat_borders, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
 AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as pictures, but their halos overlap
-WHOLE_UP_TO_PX = 1 << 20  # "auto" tiles no picture of up to so many pixels that fits: halos cost 540p a third more time
+WHOLE_UP_TO_PX = 1 << 20  # "auto" does not tile pictures up to this size if they fit: halos cost a third more time at 540p
 BAND_BYTES = 128 << 20  # bytes of float32 output of one row of tiles under "auto", so that wide pictures get flatter tiles
 INNER_HALOS = 2  # halos of a flat border that are kept next to the content
 BORDER_CHANGES = 2  # times that flat borders shrink before a video gets none: each time, all tiles lose their reuse

@@ -1,1 +1,1 @@
-"""One file per family: what is known about its networks, without torch. The networks themselves are in `architectures/`."""
+"""One file per family with the facts about its networks, without torch. The networks themselves are in `architectures/`."""

@@ -1,4 +1,4 @@
-"""BasicVSR and RealBasicVSR: what is known of them. The networks, with papers and differences, are in
+"""Facts about BasicVSR and RealBasicVSR. The networks, with papers and differences, are in
 `architectures/realbasicvsr.py`."""
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def realbasicvsr_reference() -> Callable[..., nn.Module]:
 
 # Weights --------------------------------------------------------------------------------------------------------------
 def parameter_name(name: str) -> str:
-    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    """Rename a parameter of a flow network in the reference layout; keep other names."""
     return mm_names(name) if "spynet." in name else name
 
 
 def basicvsr_complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants of SPyNet, which files of older releases omit."""
+    """Add the constants of SPyNet to `state`, which files of older releases omit."""
     from upframe.models.architectures._flow import with_normalisation
 
     return with_normalisation(state, "spynet.")
@@ -108,7 +108,7 @@ def _blocks(shapes: Shapes, prefix: str) -> int:
 
 # Specs ----------------------------------------------------------------------------------------------------------------
 def basicvsr_spec_for(*, channels: int, blocks: int, **rest: Any) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `basicvsr-c32b10-x4`."""
+    """Find the published spec of this size, or make one, named for instance `basicvsr-c32b10-x4`."""
     if (channels, blocks) == (64, 30) and not rest:
         return BASICVSR
     build = partial(built, basicvsr, channels=channels, blocks=blocks, **rest)
@@ -125,7 +125,7 @@ def _licence(*, flow: FlowKind = "spynet", **_: Any) -> str:
 
 
 def realbasicvsr_spec_for(*, channels: int, propagation_blocks: int, cleaning_blocks: int, **rest: Any) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `realbasicvsr-c32b10r5-x4`."""
+    """Find the published spec of this size, or make one, named for instance `realbasicvsr-c32b10r5-x4`."""
     sizes: dict[str, Any] = {"channels": channels, "propagation_blocks": propagation_blocks, "cleaning_blocks": cleaning_blocks}
     if tuple(sizes.values()) == (64, 20, 20) and not rest:
         return REALBASICVSR

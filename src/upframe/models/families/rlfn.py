@@ -1,4 +1,4 @@
-"""RLFN: what is known of it. The network, with paper and differences, is in `architectures/rlfn.py`."""
+"""Facts about RLFN. The network, with paper and differences, is in `architectures/rlfn.py`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Ablations(TypedDict, total=False):
 
 
 def fold_value_range(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official weights, which work on 0–255, rewritten for [0, 1] in and out; exact up to rounding of the products.
+    """Rewrite official weights, made for 0–255, for [0, 1] in and out; exact up to rounding of the products.
 
-    Only the first convolution sees the input and only the last makes the output. In the middle features stay what they
-    were, so the network computes the same function of the same picture. Expects the key names of this module.
+    Only the first convolution sees the input and only the last makes the output. Features between them do not change, so the
+    network computes the same function of the same picture. Expects the key names of this module.
     """
     folded = dict(state)
     folded["conv_1.weight"] = state["conv_1.weight"] * 255.0
@@ -51,7 +51,7 @@ def fold_value_range(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ntire_names(name: str) -> str:
-    """The name in this module of a parameter of the NTIRE 2022 repository's copy of the network; others stay."""
+    """Rename a parameter of the NTIRE 2022 repository's copy of the network; keep other names."""
     head, dot, tail = name.partition(".")
     renamed = {"fea_conv": "conv_1", "LR_conv": "conv_2"}.get(head, head)
     if head.startswith("B") and head[1:].isdigit():
@@ -63,7 +63,7 @@ _FIRST: dict[Block, str] = {"rlfb": "c1_r.weight", "rfdb": "distil.0.weight", "r
 
 
 def configuration(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `RLFN` that parameters of these shapes were made with; of `Ablations` only those that say something.
+    """Infer the arguments of `RLFN` from the shapes of its parameters; of `Ablations` only those that differ from the defaults.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -125,7 +125,7 @@ def spec_for(
     colours: int = 3,
     **ablations: Unpack[Ablations],
 ) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `rlfn-c32b3-x2`.
+    """Find the published spec of this size, or make one, named for instance `rlfn-c32b3-x2`.
 
     Args:
         ablations: As `configuration` finds them: none that are as published.

@@ -1,4 +1,4 @@
-"""VapSR: what is known of it. The network, with paper and differences, is in `architectures/vapsr.py`."""
+"""Facts about VapSR. The network, with paper and differences, is in `architectures/vapsr.py`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def receptive_radius(blocks: int, **ablations: Unpack[Ablations]) -> int:
 
 
 def configuration(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `VapSR` that parameters of these shapes were made with; of `Ablations` only those that say something.
+    """Infer the arguments of `VapSR` from the shapes of its parameters; of `Ablations` only those that differ from the
+    defaults.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -112,7 +113,7 @@ def spec_for(
     colours: int = 3,
     **ablations: Unpack[Ablations],
 ) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `vapsr-c24a32b4-x3`.
+    """Find the published spec of this size, or make one, named for instance `vapsr-c24a32b4-x3`.
 
     Args:
         ablations: As `configuration` finds them: none that are as published.

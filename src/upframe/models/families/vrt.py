@@ -1,4 +1,4 @@
-"""VRT: what is known of it. The network, with paper and differences, is in `architectures/vrt.py`."""
+"""Facts about VRT. The network, with paper and differences, is in `architectures/vrt.py`."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def reference() -> Callable[..., nn.Module]:
 
 
 def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants that the network keeps among its weights, where a file omits them."""
+    """Add to `state` the constants that the network keeps among its weights, if a file omits them."""
     from upframe.models.architectures._vrt_weights import complete
 
     return complete(state)
 
 
 class Arguments(TypedDict):
-    """The arguments of `VRT` that leave a trace in its parameters, as numbers, which is all that cards hold."""
+    """Arguments of `VRT` that show in its parameters, as numbers, the only values that cards hold."""
 
     scale: int
     window_frames: int
@@ -69,11 +69,10 @@ class Arguments(TypedDict):
 
 
 def configuration(shapes: Shapes) -> dict[str, int]:
-    """The arguments of `VRT` that parameters of these shapes were made with; windows are taken to be square.
+    """Infer the arguments of `VRT` from the shapes of its parameters; windows are assumed to be square.
 
     Raises:
-        KeyError: a parameter that it has to look at is absent.
-        ValueError: they do not go together.
+        KeyError: a required parameter is absent. ValueError: shapes contradict each other.
     """
     mutual, others = (_count(shapes, group, ".norm1.weight") for group in (FIRST_GROUP, SECOND_GROUP))
     rows, heads = shapes[f"{FIRST_GROUP}0.attn.{BIAS_TABLE}"]
@@ -123,7 +122,7 @@ def spec_for(**arguments: Unpack[Arguments]) -> ModelSpec:
     `vrt-c24d4-x4`.
 
     Weights for the two degradations of Vimeo-90K (003, 004) have the same shapes, and so do those for deblurring (005, 006,
-    007): they run alike, and what is known of one goes for the others. The first of `SPECS` stands for them all.
+    007): they run alike, and facts about one hold for the others. The first of `SPECS` represents them all.
     """
     for spec in SPECS:
         if cast("partial[nn.Module]", spec.build).keywords == arguments:
@@ -139,7 +138,7 @@ def spec_for(**arguments: Unpack[Arguments]) -> ModelSpec:
 
 
 def as_published(clip: Tensor, run: Run, *, tile: Size3, scale: int, window: Size3) -> Iterator[Tensor]:
-    """The frames of a clip as they were made for the published scores: in pieces of `tile` that share 2 frames and 20 px."""
+    """Make the frames of a clip as for the published scores: in pieces of `tile` that share 2 frames and 20 px."""
     from upframe.models.architectures._published_tiling import vrt_tiles
 
     yield from vrt_tiles(clip, run, tile=tile, overlap=(2, 20, 20), scale=scale, window=window).unbind(1)
@@ -156,7 +155,7 @@ _INTERPOLATES = (Memory(fixed=43e6, per_px_frame=2240), Memory("bf16", fixed=72e
 
 
 def _spec(name: str, task: Task, arguments: Arguments, *, alias: str | None = None) -> ModelSpec:
-    """A spec of the network that `VRT` makes of these arguments."""
+    """Make the spec of the network that `VRT` builds from these arguments."""
     scale, depth, side = arguments["scale"], arguments["window_frames"], arguments["window_px"]
     window = Window(24, overlap=2, minimum=1 + max(arguments["warped_frames"] // 2, 1), multiple=depth)
     if task == "interpolate":

@@ -1,4 +1,4 @@
-"""VSR-Transformer: what is known of it. The network, with paper and differences, is in `architectures/vsr_transformer.py`."""
+"""Facts about VSR-Transformer. The network, with paper and differences, is in `architectures/vsr_transformer.py`."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ class Ablations(TypedDict, total=False):
 
 
 def parameter_name(name: str) -> str:
-    """The name in this module of a parameter whose flow network is in the plain layout; others stay."""
+    """Rename a parameter of a flow network in the reference layout; keep other names."""
     return mm_names(name) if name.startswith("spynet.") else name
 
 
 def complete(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the constants that the network keeps among its weights, where a file omits them."""
+    """Add to `state` the constants that the network keeps among its weights, if a file omits them."""
     from upframe.models.architectures._vsrt_weights import complete
 
     return complete(state)
 
 
 def configuration(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `VSRTransformer` that parameters of these shapes were made with; of `Ablations` only those that say
-    something.
+    """Infer the arguments of `VSRTransformer` from the shapes of its parameters; of `Ablations` only those that differ from the
+    defaults.
 
-    Heads, the side of a token, the position code and the slope leave no trace in them; they are taken to be the published
-    ones. So is the number of frames, of which only sixths show.
+    Heads, the side of a token, the position code and the slope do not show in the shapes; they are assumed to be the published
+    ones. So is the number of frames, which shows only in steps of six.
 
     Raises:
         KeyError: a parameter that it has to look at is absent.
@@ -91,7 +91,7 @@ def configuration(shapes: Shapes) -> dict[str, Any]:
 
 
 def _ablations(shapes: Shapes) -> tuple[tuple[str, ...], Ablations]:
-    """The branches of a feed-forward, and what parameters of these shapes have otherwise than published ones.
+    """Infer the branches of a feed-forward, and the `Ablations` by which the shapes differ from published ones.
 
     Raises:
         ValueError: branches that no VSR-Transformer has.
@@ -127,7 +127,7 @@ def spec_for(
     feed_forward_blocks: int,
     **ablations: Unpack[Ablations],
 ) -> ModelSpec:
-    """The published spec of this size, or one made for it, named for instance `vsrt-c16d2f5-x4`.
+    """Find the published spec of this size, or make one, named for instance `vsrt-c16d2f5-x4`.
 
     Args:
         ablations: As `configuration` finds them: none that are as published.
@@ -162,8 +162,8 @@ def _marks(ablations: Ablations) -> str:
 
 
 def as_published(clip: Tensor, run: Run, *, frames: int) -> Iterator[Tensor]:
-    """The enlarged frames of a clip as they were made for the published scores: each the middle of a window of `frames`,
-    mirrored at the ends of the clip, in crops of 64×64 px."""
+    """Make the enlarged frames of a clip as for the published scores: each from the middle of a window of `frames`, mirrored at
+    the ends of the clip, in crops of 64×64 px."""
     from upframe.models.architectures._published_tiling import mirrored_windows, vsrt_crops
 
     for window in mirrored_windows(clip.shape[1], frames=frames):
@@ -186,9 +186,9 @@ def _spec(
         # A window's step. A small trained network on Vid4 leaves 2 code values at most where tiles meet and 0.2 on average
         # (root mean square); 16 px do better where windows of tile and picture happen to end together, worse elsewhere.
         halo_px=window_px - OVERLAP_PX,
-        exact_halo_px=None,  # a value depends on all of its window, and so through the layers on the whole frame
+        exact_halo_px=None,  # a value depends on its whole window and, through the layers, on the whole frame
         tiling="approximate",
-        phase_px=window_px - OVERLAP_PX,  # so that a tile's windows are those of the picture
+        phase_px=window_px - OVERLAP_PX,  # so that a tile's windows match those of the picture
         memory=(  # measured with 64 channels; the number of layers and blocks makes no difference
             Memory(fixed=75e6, per_px_frame=1120, chunk=Chunk(FEATURE_PX, "frames", 1390)),
             Memory("bf16", fixed=62e6, per_px_frame=560, chunk=Chunk(FEATURE_PX, "frames", 70)),

@@ -1,4 +1,4 @@
-"""Flow and warping as their descriptions suggest: new positions for every warp, a full pyramid for every call."""
+"""Flow and warping in reference form: new positions for every warp, a full pyramid for every call."""
 
 from __future__ import annotations
 
