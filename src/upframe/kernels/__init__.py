@@ -1,7 +1,7 @@
-"""The part that is compiled: C++ for what numpy and torch are slow at on CPUs, optional everywhere.
+"""The compiled part: C++ kernels for operations that are slow in numpy and torch on CPUs; always optional.
 
 `hatch_build.py` compiles it during installation if there is a compiler; without it, `library()` is None, and every caller has
-another way. Both ways give the same results, except for rounding in sums of floats.
+an alternative in Python. Both give the same results, except for rounding in sums of floats.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEEDS: dict[Level, frozenset[str]] = {
     "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
     "avx2": frozenset({"avx2", "fma"}),
 }
-"""CPU flags without which nothing of it can run."""
+"""CPU flags that all kernels need."""
 VERSION = 3
 """Version of the interface; raise it together with the one in kernels.h."""
 
@@ -54,7 +54,7 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
 
 @cache
 def library(level: Level = "avx512") -> ctypes.CDLL | None:
-    """The kernels; None where they were not built, cannot run on this CPU, are of another version, or do not load."""
+    """Load the kernels; None if they were not built, cannot run on this CPU, have another version, or do not load."""
     path = LIBRARIES[level]
     if not path.is_file() or not cpu_flags() >= NEEDS[level]:
         return None
@@ -75,5 +75,5 @@ def library(level: Level = "avx512") -> ctypes.CDLL | None:
 
 
 def best() -> ctypes.CDLL | None:
-    """The kernels of the highest level that there is here. Those of a lower one lack some functions."""
+    """Load the kernels of the highest level available on this machine. Lower levels lack some functions."""
     return library("avx512") or library("avx2")

@@ -1,5 +1,5 @@
-// R'G'B' to Y'CbCr, as media/colour.py has it: every product and sum rounded by itself and in the same order, so that the codes are
-// the same, bit for bit.
+// R'G'B' to Y'CbCr, like media/video/colour.py: every product and sum is rounded separately and in the same order, so that the
+// codes are equal bit for bit.
 
 #include "kernels.h"
 
@@ -8,13 +8,13 @@
 #include <new>
 #include <vector>
 
-// A product and a sum in one step would round once instead of twice.
+// A fused multiply-add would round once instead of twice.
 #pragma GCC optimize("fp-contract=off")
 
 namespace {
 
 struct Numbers {
-    float red, green, blue;       // what luma takes of each
+    float red, green, blue;       // luma weights of R', G' and B'
     float luma_scale, luma_zero;  // codes for a 16-bit sample, and what stands for black, with the half that rounds
     float blue_scale, red_scale, chroma_zero;
     float top;
@@ -111,7 +111,7 @@ void convert(const std::uint16_t* rgb, Code* luma, Code* cb, Code* cr, int heigh
 }  // namespace
 
 // 16-bit samples (height, width, 3) to planes of codes, 8 bits or more in 16. `across`: 0 chroma as wide as luma; half as wide, 1 on
-// the even columns, 2 between two. `numbers` are those of `Numbers`. Returns 0, or 1 where memory ran out.
+// the even columns, 2 between two. `numbers` are those of `Numbers`. Returns 0, or 1 if memory ran out.
 UPFRAME_API int upframe_from_rgb16(const std::uint16_t* rgb, void* luma, void* cb, void* cr, int height, int width, int is_8bit,
                                    int across, int halves_rows, const float* numbers) {
     try {

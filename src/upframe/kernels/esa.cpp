@@ -7,7 +7,7 @@
 //     out = z sigmoid(W4 (Wf r + bf + wide) + b4)                            second pass
 //
 // Between them the caller makes the pooled map of r, and widens it along the rows; `wide` is that, interpolated between two of
-// its rows. Sums and products are float32 whatever the maps are stored in. Needs AVX-512 (F, BW, DQ, VL), and AVX512_BF16 for
+// its rows. Sums and products are float32 for maps of any type. Needs AVX-512 (F, BW, DQ, VL), and AVX512_BF16 for
 // maps in bfloat16.
 
 #include "kernels.h"
@@ -49,7 +49,7 @@ struct Pointwise {
 };
 
 inline __m512 sigmoid(__m512 x) {
-    // exp(-x) as 2^n times a polynomial of what is left, off by 2e-7 of it; beyond 87 a float32 has no room.
+    // exp(-x) as 2^n times a polynomial of the remainder, with a relative error of 2e-7; above 87 it underflows float32.
     x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(87)), _mm512_set1_ps(-87));
     const __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
     const __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -61,7 +61,7 @@ inline __m512 sigmoid(__m512 x) {
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(6.93147181e-1f));
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(1));
     const __m512 below = _mm512_add_ps(_mm512_scalef_ps(e, n), _mm512_set1_ps(1));
-    const __m512 near = _mm512_rcp14_ps(below);  // and a step of Newton's
+    const __m512 near = _mm512_rcp14_ps(below);  // one step of Newton's method
     return _mm512_fmadd_ps(near, _mm512_fnmadd_ps(below, near, _mm512_set1_ps(1)), near);
 }
 
@@ -72,7 +72,7 @@ struct Attention {
                         int height, int width, int cells, int threads) const = 0;
 };
 
-// K says what factors are, and maps: both float32 or both bfloat16.
+// K is the type of factors and maps: both float32 or both bfloat16.
 template <typename K, int G>
 class AttentionOf final : public Attention {
     using Stored = typename K::Stored;
@@ -119,7 +119,7 @@ class AttentionOf final : public Attention {
     }
 
   private:
-    // Both copy their pixels first: products take more than there may be behind the last of a map.
+    // Both copy their pixels first: products may read beyond the last pixel of a map.
     __attribute__((noinline)) void refine(const Stored* y, Stored* z, Stored* r, int count) const {
         alignas(64) Stored in[kChunk * kStride], out[kChunk * kStride];
         read(y, in, count);
@@ -195,9 +195,9 @@ Attention* attention(int channels, const float* weights) {
 
 }  // namespace
 
-// Of these weights, float32, each matrix (outputs, inputs) before its bias: the fusion, and ESA's conv1, conv_f and conv4, with
-// 16 channels inside. For maps in float32 or bfloat16, in which factors of products are, too. Null where memory runs out, or for
-// more than 64 channels.
+// Packs float32 weights, each matrix (outputs, inputs) before its bias: the fusion, and ESA's conv1, conv_f and conv4, with 16
+// channels inside. Maps and factors of products are float32 or bfloat16. Returns null if memory runs out, or for more than 64
+// channels.
 UPFRAME_API void* upframe_esa_make(int channels, int is_bf16, const float* weights) {
     try {
         return is_bf16 ? attention<BFloat16>(channels, weights) : attention<Float32>(channels, weights);
@@ -206,7 +206,7 @@ UPFRAME_API void* upframe_esa_make(int channels, int is_bf16, const float* weigh
     }
 }
 
-// y, z (pixels, channels), which may be the same, and r (pixels, 16), contiguous. Returns 0, or 1 where memory ran out.
+// y, z (pixels, channels), which may be the same, and r (pixels, 16), contiguous. Returns 0, or 1 if memory ran out.
 UPFRAME_API int upframe_esa_first(const void* esa, const void* y, void* z, void* r, std::int64_t pixels, int threads) {
     try {
         static_cast<const Attention*>(esa)->first(y, z, r, pixels, threads);

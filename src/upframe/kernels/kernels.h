@@ -1,4 +1,4 @@
-// What the kernels export: plain C, called through ctypes (kernels/__init__.py), which lets other threads run meanwhile.
+// The exported functions of the kernels: plain C, called by ctypes (kernels/__init__.py), which lets other Python threads run.
 
 #pragma once
 
@@ -6,5 +6,5 @@
 
 #define UPFRAME_API extern "C" __attribute__((visibility("default")))
 
-// Of this interface; `VERSION` in kernels/__init__.py.
+// Version of this interface; the same as `VERSION` in kernels/__init__.py.
 constexpr int kInterfaceVersion = 3;

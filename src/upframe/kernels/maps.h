@@ -70,8 +70,8 @@ struct BFloat16Map {
 };
 #endif
 
-// Memory of its own, from a page's start on, in large pages where they are worth it: what is written side by side to many places
-// lies on more small ones than the processor knows the way to, and on such that meet in the same sets of its cache.
+// Page-aligned memory, in large pages if it is large: with small pages, writes to many places at once touch more pages than the
+// TLB holds, and pages that collide in the same cache sets.
 template <typename T>
 struct Aligned {
     struct Free {
@@ -93,13 +93,13 @@ struct Aligned {
     T* get() const { return held.get(); }
 };
 
-// Room that a thread keeps for its next call.
+// Memory that a thread keeps for its next call.
 class Scratch {
     Aligned<float> held_;
     std::size_t count_ = 0;
 
   public:
-    // Holds what it did before, or zeros.
+    // Holds its former content, or zeros.
     float* get(std::size_t count) {
         if (count > count_) {
             count_ = 0;

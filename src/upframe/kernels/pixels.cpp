@@ -1,4 +1,4 @@
-// Pixels on their way in and out: PNG's row filters (PNG, third edition, W3C 2023, section 9), and values to 8-bit codes.
+// Pixels for reading and writing: PNG's row filters (PNG, third edition, W3C 2023, section 9), and values to 8-bit codes.
 
 #include "kernels.h"
 
@@ -51,11 +51,11 @@ void undo_paeth(const Byte* coded, const Byte* up, std::int64_t length, Byte* ou
 }  // namespace
 
 // Rows (count, length) with the best of the filters Sub, Up and Paeth for each: (count, 1 + length). Best is the smallest sum
-// of absolute differences (PNG 12.7), the first of equals. `above` is the row before. Returns 1 where memory ran out.
+// of absolute differences (PNG 12.7), the first of equals. `above` is the row before. Returns 1 if memory ran out.
 UPFRAME_API int upframe_png_filter(const Byte* rows, const Byte* above, std::int64_t count, std::int64_t length,
                                    std::int64_t pixel_bytes, Byte* out) {
     try {
-        // With zeros before them, so that the pixel to the left is always there.
+        // With zeros before them, so that the left pixel always exists.
         std::vector<Byte> here(length + kMostPixelBytes), before(length + kMostPixelBytes), guess(length);
         Byte *row = here.data() + kMostPixelBytes, *up = before.data() + kMostPixelBytes;
         std::memcpy(up, above, length);

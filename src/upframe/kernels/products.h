@@ -45,7 +45,7 @@ struct BFloat16 {
 };
 #endif
 
-// (outputs, inputs) to [inputs / together][padded outputs][together]; what is not there stays as it is.
+// (outputs, inputs) to [inputs / together][padded outputs][together]; padding is not written.
 template <typename K>
 void pack(typename K::Stored* to, const float* from, int inputs, int outputs, int padded) {
     for (int i = 0; i < inputs; i++)
@@ -53,15 +53,15 @@ void pack(typename K::Stored* to, const float* from, int inputs, int outputs, in
             to[(i / K::kTogether * padded + o) * K::kTogether + i % K::kTogether] = K::stored(from[o * inputs + i]);
 }
 
-// Groups of kLanes outputs that one product makes, and rows that it takes, so that its sums fill the registers.
+// Number of groups of kLanes outputs, and of rows, of one product, so that its sums fill the registers.
 constexpr int kMostGroups = kLanes == 16 ? 4 : 3;
 constexpr int rows_together(int groups) {
     if (kLanes == 16) return groups == 4 ? 6 : groups == 3 ? 8 : 12;
     return groups == 3 ? 4 : groups == 2 ? 6 : 12;
 }
 
-// (P, inputs) times (inputs, G groups), beginning from `bias` of as many, or from zero where that is null; the sums are handed to
-// `finish`. `steps` is the number of inputs divided by K::kTogether, rounded up.
+// (P, inputs) times (inputs, G groups), starting from a `bias` for each output, or from zero if that is null; the sums are
+// passed to `finish`. `steps` is the number of inputs divided by K::kTogether, rounded up.
 template <typename K, int G, int P, typename Finish>
 __attribute__((always_inline)) inline void multiply(const typename K::Stored* x, std::size_t stride, const typename K::Stored* w,
                                                     int steps, const float* bias, Finish&& finish) {

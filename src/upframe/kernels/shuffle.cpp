@@ -30,8 +30,8 @@ void shuffle(const float* x, float* out, int first, int whole, int height, int w
 
 }  // namespace
 
-// A map (height, width, colours * scale^2), which is rows `first` and on of a whole of `whole` rows, to the same rows of planes
-// (colours, scale * whole, scale * width). Returns 0, or 1 for a scale that is not 2, 3 or 4, or where memory ran out.
+// A map (height, width, colours * scale^2), which holds the rows from `first` on of a picture of `whole` rows, to the same rows
+// of planes (colours, scale * whole, scale * width). Returns 0, or 1 if the scale is not 2, 3 or 4, or if memory ran out.
 UPFRAME_API int upframe_shuffle(const float* x, float* out, int first, int whole, int height, int width, int colours, int scale,
                                 int threads) {
     try {
@@ -48,5 +48,5 @@ UPFRAME_API int upframe_shuffle(const float* x, float* out, int first, int whole
 
 UPFRAME_API int upframe_kernels_version() { return kInterfaceVersion; }
 
-// From now on kernels run on the threads of the OpenMP library whose GOMP_parallel this is; null for threads of their own.
+// Makes kernels run on the threads of the OpenMP library with this GOMP_parallel; null means threads of their own.
 UPFRAME_API void upframe_use_threads_of(void* parallel) { torch_parallel = reinterpret_cast<Parallel>(parallel); }

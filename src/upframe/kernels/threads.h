@@ -1,4 +1,4 @@
-// Work on all threads.
+// Run work on several threads.
 
 #pragma once
 
@@ -8,13 +8,13 @@
 #include <thread>
 #include <vector>
 
-// Torch's own threads, by way of OpenMP's library: GOMP_parallel(function, its argument, threads, 0). Others beside them would
-// wait for a core until torch's, which spin for a while when their work is done, give it up. Null until the caller knows it.
+// Torch's own threads, by the OpenMP library: GOMP_parallel(function, its argument, threads, 0). Other threads would wait for a
+// core, since torch's threads spin for a while after their work. Null until the caller sets it.
 using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 inline std::atomic<Parallel> torch_parallel{nullptr};
 
-// Runs `work` on at most `threads` threads, this one among them. Each call gets a function that hands out the numbers below
-// `units`, each to one thread, in rising order, then -1. What `work` throws on any of them is thrown here.
+// Runs `work` on at most `threads` threads, this one among them. Each call gets a function that returns the numbers below
+// `units` in rising order, each to one thread, then -1. Exceptions of `work` on any thread are thrown again here.
 template <typename Work>
 void in_parallel(int units, int threads, Work&& work) {
     std::atomic<int> given{0};
@@ -40,7 +40,7 @@ void in_parallel(int units, int threads, Work&& work) {
             try {
                 others.emplace_back(run);
             } catch (...) {
-                break;  // no more threads to be had: those there are do it
+                break;  // no more threads available: the existing ones do the work
             }
         }
         run();

@@ -8,9 +8,9 @@
 //     y4 = D2 * y3 + e2             the same with dilation 3
 //     out = norm(W3 (y4 y1) + b3 + x)  point-wise, A -> C, and a normalisation of each pixel
 //
-// A strip of columns is walked down, some rows at a time. Of y1, y2 and y3 only the rows that later ones need are kept, in
-// rings that stay in the second-level cache or near it. Strips overlap by 8 columns on each side, computed twice. Maps are
-// zero outside the picture, not computed from zeros.
+// Each strip of columns is computed from top to bottom, some rows at a time. Only the rows of y1, y2 and y3 that later rows
+// need are kept, in rings that stay in or near the second-level cache. Strips overlap by 8 columns on each side, which are
+// computed twice. Outside the picture maps are set to zero, and not computed from zeros.
 //
 // Two forms, the same code: float32, and bfloat16 products with float32 sums, sums and the maps between blocks in float32.
 // Needs AVX-512 (F, BW, DQ, VL), and AVX512_BF16 for the second form; the caller looks before this is loaded.
@@ -33,10 +33,10 @@
 namespace {
 
 constexpr int kReach = 8;           // columns and rows that a block sees around a pixel: 2 and 6
-constexpr int kMargin = 16;         // columns of a buffered row before the strip's first
+constexpr int kBefore = 16;         // columns of a buffered row before the strip's first
 constexpr int kBatch = 6;           // rows that are made at a time: a column of them stays in the first-level cache
 constexpr int kSpare = 32;          // columns at the end of a buffered row that tiles may overrun
-constexpr float kEpsilon = 1e-5f;   // of the normalisation, torch's default
+constexpr float kEpsilon = 1e-5f;   // epsilon of the normalisation, torch's default
 
 // Numbers as they are stored ------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ struct Rows32 : Float32 {
     static constexpr int kStrip = 160;   // columns
     static constexpr int kDegree = 5;    // of GELU's polynomials
 
-    // In maps that a 5x5 convolution reads, a column is what it is, and a product takes one tap.
+    // In maps that a 5x5 convolution reads, float32 columns are stored one by one, and a product takes one tap.
     using Column = float;
     static constexpr int kTaps = 5, kTapsTogether = 1;
     static float taps(float first, float) { return first; }
@@ -56,8 +56,8 @@ struct Rows16 : BFloat16 {
     static constexpr int kStrip = 160;
     static constexpr int kDegree = 3;
 
-    // There a column lies in pairs with the one that the convolution's next tap reads: one product takes two taps, three of
-    // them the five, the last with nothing.
+    // In bfloat16, each column is paired with the column of the convolution's next tap: one product takes two taps, and three
+    // products take the five, the last one with zeros.
     using Column = std::uint32_t;
     static constexpr int kTaps = 3, kTapsTogether = 2;
     static std::uint32_t taps(float first, float second) { return stored(first) | std::uint32_t(stored(second)) << 16; }
@@ -138,14 +138,14 @@ struct Block {
 
 // Parts of a row -------------------------------------------------------------------------------------------------------
 
-// P pixels of a point-wise convolution, their sums handed to `finish`.
+// Computes P pixels of a point-wise convolution and passes their sums to `finish`.
 template <typename K, int Inputs, int Outputs, int P, typename Finish>
 inline void pointwise_tile(const typename K::Stored* x, const typename K::Stored* w, const float* bias, Finish&& finish) {
     multiply<K, Outputs / kLanes, P>(x, Inputs, w, Inputs / K::kTogether, bias, finish);
 }
 
-// A 5x5 convolution of each channel: T columns, `Dilation` apart, of `Rows` rows as far apart, so that what is loaded serves
-// many sums and enough of them are under way at once. `finish` gets the first column, the row, and its sums.
+// A 5x5 convolution of each channel: T columns, `Dilation` apart, of `Rows` rows as far apart, so that loaded values serve many
+// sums and enough sums run at once. `finish` gets the first column, the row, and its sums.
 constexpr int kTile = 8;
 template <typename K, int A, int Dilation, int Rows, typename Finish>
 inline void depthwise_tile(const typename K::Column* const* rows, const typename K::Column* d, const float* e, int x, int a,
@@ -182,7 +182,7 @@ inline void depthwise_tile(const typename K::Column* const* rows, const typename
     for (int r = 0; r < Rows; r++) finish(r * Dilation, sum[r]);
 }
 
-// `count` rows of it. Row j is made of rows[j], rows[j + Dilation] and so on. `finish` gets the row, the first of eight columns,
+// Computes `count` rows. Row j uses rows[j], rows[j + Dilation] and so on. `finish` gets the row, the first of eight columns,
 // the first of 16 channels, and the sums.
 template <typename K, int A, int Dilation, typename Finish>
 inline void depthwise_rows(const typename K::Column* const* rows, int count, const typename K::Column* d, const float* e,
@@ -204,7 +204,7 @@ inline void depthwise_rows(const typename K::Column* const* rows, int count, con
 template <typename K, int A, int Dilation>
 class ColumnWriter {
     typename K::Column* row_ = nullptr;
-    __m512 before_[A / kLanes][Dilation] = {};  // the last columns, which wait for those that they are paired with
+    __m512 before_[A / kLanes][Dilation] = {};  // the last columns, which wait for their pairs
     static constexpr int kLag = K::kTapsTogether == 1 ? 0 : Dilation;
 
   public:
@@ -221,7 +221,7 @@ class ColumnWriter {
         for (int i = 0; i < kLag; i++) before_[a / kLanes][i] = column(T - kLag + i);
     }
 
-    // The row ends before column `to`; `x` is the first that was not put. What comes after it is zero.
+    // Ends the row before column `to`; `x` is the first column not written. Later columns are zero.
     void end(int to, int x) {
         for (int a = 0; a < A; a += kLanes) {
             for (int i = 0; i < kLag; i++) K::store_column(row_ + (x - kLag + i) * A + a, before_[a / kLanes][i], _mm512_setzero_ps());
@@ -264,9 +264,9 @@ class Strip {
 
   public:
     void make(int width) {
-        columns_ = kMargin + width + kReach + kSpare;
+        columns_ = kBefore + width + kReach + kSpare;
         stride_ = std::size_t(columns_) * A;
-        while (stride_ % 1024 != 272) stride_ += 16;  // neighbours in height are not to meet in the same set of the cache
+        while (stride_ % 1024 != 272) stride_ += 16;  // so that vertical neighbours do not share a set of the cache
         const std::size_t narrow = std::size_t(columns_) * C;
         std::size_t floats = 0;
         const auto place = [&]<typename T>(T*& part, std::size_t count) {
@@ -286,10 +286,10 @@ class Strip {
     // Columns [left, right) of `out` from `x`, both (height, width, C) float32 with room for a tile more at their end.
     void run(const Block<K, C, A>& block, const Gelu<K::kDegree>& gelu, const float* x, float* out, int height, int width,
              int left, int right) {
-        const int base = left - kMargin;  // the column of the picture that a buffer begins with
+        const int base = left - kBefore;  // the column of the picture that a buffer begins with
         const int from2 = std::max(0, left - kReach), to2 = std::min(width, right + kReach);
         const int from3 = std::max(0, left - 6), to3 = std::min(width, right + 6);
-        // A strip before may have had pixels where this one has the picture's left edge.
+        // An earlier strip may have left pixels beyond the picture's left edge.
         for (int r = 0; r < kRows2; r++) std::memset(row(y2_, kRows2, r), 0, std::size_t(from2 - base) * A * sizeof(Column));
         for (int r = 0; r < kRows3; r++) std::memset(row(y3_, kRows3, r), 0, std::size_t(from3 - base) * A * sizeof(Column));
         for (int s = 0; s < height + kReach; s += kBatch) {
@@ -306,7 +306,7 @@ class Strip {
     }
 
   private:
-    // y1 and y2. Not inlined, like the rest: a function of its own gets the registers to itself.
+    // Computes y1 and y2. Not inlined, like the others: a separate function has all registers.
     __attribute__((noinline)) void expand(const Block<K, C, A>& block, const Gelu<K::kDegree>& gelu, const float* x, int s,
                                           int from, int to) {
         constexpr int P = 6, G = A / kLanes;
@@ -361,7 +361,8 @@ class Strip {
                                 });
     }
 
-    // A row of the block's output. Normalised in a pass of its own: the pixels' long chains then run side by side.
+    // Computes a row of the block's output. A separate pass normalises it: then the long dependency chains of pixels run in
+    // parallel.
     __attribute__((noinline)) void contract(const Block<K, C, A>& block, const float* x, float* out, int r, int from,
                                             int count) {
         constexpr int P = 8, G = C / kLanes;
@@ -380,7 +381,7 @@ class Strip {
         for (int i = 0; i < count; i += P) normalise(block, row + i * C, out + std::size_t(i) * C, std::min(P, count - i));
     }
 
-    // Eight pixels, of which the first `count` are written: the strip's neighbour, or the next row, begins behind them.
+    // Processes eight pixels and writes the first `count`: after them the strip's neighbour or the next row begins.
     static inline void normalise(const Block<K, C, A>& block, const float* x, float* out, int count) {
         constexpr int P = 8, G = C / kLanes;
         __m512 v[P][G], all[P];
@@ -481,8 +482,9 @@ class BlocksOf final : public Blocks {
 
 }  // namespace
 
-// Blocks of these weights, or null: out of memory, or a size that is not built. Weights are those of `Block`, in its order,
-// float32, block after block; `gelu` holds degree + 1 rows of 16 coefficients, degree 5 in float32 and 3 in bfloat16.
+// Packs the weights of blocks; returns null if memory runs out, or for a size that is not compiled. Weights are those of
+// `Block`, in its order, float32, block after block; `gelu` holds degree + 1 rows of 16 coefficients, degree 5 in float32 and 3
+// in bfloat16.
 UPFRAME_API void* upframe_vapsr_make(int channels, int attention_channels, int blocks, int is_bf16, const float* weights,
                                      const float* gelu) {
     try {
@@ -500,7 +502,7 @@ UPFRAME_API void* upframe_vapsr_make(int channels, int attention_channels, int b
     }
 }
 
-// (height, width, channels) to the same, both contiguous, float32 or bfloat16. Returns 0, or 1 where memory ran out.
+// (height, width, channels) to the same, both contiguous, float32 or bfloat16. Returns 0, or 1 if memory ran out.
 UPFRAME_API int upframe_vapsr_run(const void* blocks, const void* x, void* out, int is_bf16, int height, int width, int threads) {
     try {
         static_cast<const Blocks*>(blocks)->run(x, out, is_bf16 != 0, height, width, threads);

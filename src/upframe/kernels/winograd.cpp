@@ -1,12 +1,12 @@
 // 3x3 convolutions by Winograd's minimal filtering F(4x4, 3x3), channels last: 36 products for 16 sums of 9.
 //
 // A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, https://arxiv.org/abs/1509.09308. Sums and
-// products are float32 whatever the maps are stored in; results differ from a direct convolution's by rounding, some 1e-6 of
-// the largest.
+// products are float32 for maps of any type; results differ from a direct convolution by rounding, some 1e-6 of the largest
+// value.
 //
 // The picture is cut into tiles of 4x4 pixels that are made from 6x6. A number of tiles side by side is transformed,
 // multiplied, position by position of the 36, by the transformed kernels, and transformed back, all within the second-level
-// cache. Every tile is computed by itself: the same pixels come out whatever the number of threads. Compiled for AVX-512
+// cache. Every tile is computed independently, so the pixels do not depend on the number of threads. Compiled for AVX-512
 // (F, BW, DQ, VL; AVX512_BF16 for maps in bfloat16), and for AVX2 with FMA, float32 only.
 
 #include "kernels.h"
@@ -25,7 +25,7 @@
 namespace {
 
 constexpr int kPositions = 36;
-constexpr int kShuffled = 16;            // channels of a pixel come in groups of as many where there is a shuffle
+constexpr int kShuffled = 16;            // with a shuffle, channels of a pixel come in groups of this size
 constexpr int kOut = 4, kIn = 6;         // pixels of a side of a tile
 constexpr int kRows = 2;                 // of tiles that are worked on at a time: they share two of ten rows of pixels
 constexpr int kAhead = 16;               // pixels that are asked for before they are read or written
@@ -37,7 +37,7 @@ std::size_t odd_lines(std::size_t floats) {
     return (lines | 1) * kLanes;
 }
 
-// Brings memory near that will be wanted soon.
+// Prefetches memory that will soon be read.
 template <_mm_hint Hint>
 inline void ahead(const void* from, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(static_cast<const char*>(from) + i, Hint);
@@ -126,8 +126,8 @@ class Convolution {
     void run(const typename In::Stored* x, const typename Out::Stored* added, typename Out::Stored* out, int frames, Picture size,
              float slope, int threads) const {
         const int across = (size.width + kOut - 1) / kOut, down = (size.height + kOut - 1) / kOut;
-        // Of each band of rows as many tiles as fit, in parts that are multiples of what a product takes, but for the last.
-        const int high = frames * down >= 8 * threads ? kRows : 1;  // unless that leaves threads without work
+        // Takes as many tiles of each band of rows as fit; all parts but the last are multiples of the tiles of a product.
+        const int high = frames * down >= 8 * threads ? kRows : 1;  // unless some threads would have no work
         const int bands = (down + high - 1) / high;
         const int step = rows_together(groups_.front().groups);
         const int fit = std::max<int>(1, kCache / (kPositions * padded_ * sizeof(float) * step)) * step / high;
@@ -146,7 +146,7 @@ class Convolution {
     }
 
   private:
-    // Which of the given outputs is the o-th here: those that a shuffle puts into the same pixel stand together.
+    // Index among the given outputs of the o-th output here: outputs that a shuffle puts into one pixel are adjacent.
     int given(int o) const { return o % channels_ * enlarged_ * enlarged_ + o / channels_; }
 
     struct Room {
@@ -275,8 +275,8 @@ class Convolution {
 
 }  // namespace
 
-// A convolution of these (outputs, inputs, 3, 3) weights and this bias, which may be null. `enlarged` is the factor of a pixel
-// shuffle at the end, 1 for none; then each pixel has whole groups of 16 channels. Null where memory runs out.
+// Packs (outputs, inputs, 3, 3) weights and a bias, which may be null. `enlarged` is the factor of a pixel
+// shuffle at the end, 1 for none; then each pixel has whole groups of 16 channels. Returns null if memory runs out.
 UPFRAME_API void* upframe_winograd_make(int inputs, int outputs, const float* weights, const float* bias, int enlarged) {
     try {
         if (enlarged > 1 && outputs % (enlarged * enlarged * kShuffled)) return nullptr;
@@ -286,8 +286,9 @@ UPFRAME_API void* upframe_winograd_make(int inputs, int outputs, const float* we
     }
 }
 
-// LeakyReLU of that slope (1: none) of the convolution of x, padded with zeros, and `added`, which may be null or `out` and is of
-// its type. Maps are (frames, height, width, channels), contiguous, float32 or bfloat16. Returns 0, or 1 where memory ran out.
+// Applies LeakyReLU of that slope (1: none) to the convolution of x, padded with zeros, and adds `added`, which may be null or
+// `out` and has its type. Maps are (frames, height, width, channels), contiguous, float32 or bfloat16. Returns 0, or 1 if
+// memory ran out.
 UPFRAME_API int upframe_winograd_run(const void* convolution, const void* x, const void* added, void* out, int x_is_bf16,
                                      int out_is_bf16, int frames, int height, int width, float slope, int threads) {
     const auto* made = static_cast<const Convolution*>(convolution);

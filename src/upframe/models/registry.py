@@ -201,7 +201,7 @@ class Model:
             size_minimum, size_multiple: Least side, and the number of which sides must be multiples, in pixels; other sizes are
                 mirrored.
             halo_px: Context that tiles of large pictures read on each side; None is 32 pixels.
-            precisions: Precisions in which it is known to compute well; must contain "fp32".
+            precisions: Precisions in which it is known to compute well; "fp32" is always included.
 
         Raises:
             UsageError: naming the argument that does not fit.

@@ -158,7 +158,7 @@ def _check_speed_and_quality(codec: VideoCodec, crf: int | None, preset: str | N
         )
         raise OptionError("video.crf", crf, what, "remove it to use the default")
     if preset is not None and preset not in codec.presets:
-        known = f"use one of {', '.join(codec.presets)}" if codec.presets else f"remove it with {codec.label}"
+        known = f"use one of {', '.join(codec.presets)}" if codec.presets else f"remove it, since {codec.label} has no presets"
         raise OptionError("video.preset", preset, f"{codec.label} has no such preset", known)
 
 

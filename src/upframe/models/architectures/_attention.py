@@ -1,9 +1,9 @@
-"""Attention with a bias on the logits, in the form that is fastest where it runs.
+"""Attention with a bias on the logits, in the fastest form for the device.
 
-torch's fused kernel is right everywhere, and used everywhere but on CPUs without gradients. There its products of small
-matrices go through a library that reaches less than half of the processor's speed in float32, and hardly more in bfloat16.
-oneDNN, which torch uses for convolutions and for bfloat16, takes a fifth to half less time for windows of some hundred
-tokens, a few windows at a time so that their logits stay in the cache. Softmax is float32 in every form.
+torch's fused kernel is correct everywhere, and is used everywhere except on CPUs without gradients. There it multiplies small
+matrices by a library that reaches less than half of the processor's speed in float32, and hardly more in bfloat16. oneDNN,
+which torch uses for convolutions and for bfloat16, takes a fifth to half less time for windows of some hundred tokens, a few
+windows at a time so that their logits stay in the cache. Softmax is float32 in every form.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 Papers: D. Sun, X. Yang, M.-Y. Liu, J. Kautz, "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume",
 CVPR 2018, https://arxiv.org/abs/1709.02371, for the pyramid of warped features and their correlation; J. Hur, S. Roth,
 "Iterative Residual Refinement for Joint Optical Flow and Occlusion Estimation", CVPR 2019,
-https://arxiv.org/abs/1904.05290, for one set of weights at all scales. Ours are the soft maximum that a scale starts from,
-the number of scales that follows from the size, and weights that may be given away, which those of SPyNet may not.
+https://arxiv.org/abs/1904.05290, for one set of weights at all scales. New here are the soft maximum at the start of each
+scale, a number of scales that depends on the size, and weights with a licence to redistribute them, which SPyNet's do not have.
 
-SPyNet has to learn matching from nothing; correlation matches before it has learnt anything. Trained alike, on motion of 3 px,
-SPyNet had the error of zero flow after 1,000 steps, this network less than that after 50 and a fifth of it after 2,000. A
-pixel and scale take it 66 thousand multiplications, SPyNet 240.
+SPyNet must learn to match from nothing; correlation matches before any training. In equal training on motion of 3 px, SPyNet
+had the error of zero flow after 1,000 steps; this network had less after 50 steps and a fifth of it after 2,000. It needs 66
+thousand multiplications per pixel and scale, SPyNet 240 thousand.
 """
 
 from __future__ import annotations

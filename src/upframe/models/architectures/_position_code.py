@@ -17,7 +17,7 @@ Summands = tuple[Tensor, ...]
 
 
 class _Frequencies(nn.Module):
-    """Holds a constant that published files contain; nothing reads it."""
+    """Holds a constant of published files that nothing reads."""
 
     inv_freq: Tensor
 
@@ -27,14 +27,14 @@ class _Frequencies(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """Sines and cosines of each value's place in three axes, to be added to features.
+    """Sines and cosines of each value's position on three axes, added to features.
 
     Args:
         frames: Number of frames that the network is trained with.
-        variant: "code" as released: every frame takes the sines of one frequency along one of the axes channel, row and
-            column, so the first third of the frames is marked by channel, and so on. Frames past the end of that list
-            begin it anew. "paper": every channel takes the sines of one frequency along one of the axes frame, row and
-            column, a third of the channels for each (with 10000 where a misprint says 1000). "none": nothing is added.
+        variant: "code" as released: each frame has the sines of one frequency on one of the axes channel, row and column; the
+            first third of the frames uses the channel axis, and so on. Further frames repeat this list. "paper": each channel
+            has the sines of one frequency on one of the axes frame, row and column, a third of the channels for each (with
+            10000 where a misprint says 1000). "none": nothing is added.
 
     Raises:
         ValueError: there is no such variant.
@@ -67,7 +67,7 @@ def _waves(sines: int, length: int) -> Tensor:
 
 
 def _waves_along(sines: int, windows: Windows, axis: int) -> Tensor:
-    """As `_waves`, along the rows (0) or columns (1) of a frame.
+    """Like `_waves`, along the rows (0) or columns (1) of a frame.
 
     Waves shorter than a window continue through the frame: in training, the network met each of their phases at each position,
     and mixing their restarts in two windows would cancel them. The other waves restart in every window.

@@ -1,4 +1,4 @@
-"""How the authors of VRT and of VSR-Transformer cut clips to score their networks: pure geometry, for comparable scores.
+"""Cut clips as the authors of VRT and VSR-Transformer did for their published scores. Pure geometry.
 
 The results differ from those of upframe's blended tiles (`upscaling.tiling`), which are better for viewing:
 
@@ -54,7 +54,7 @@ def vrt_tiles(
     scale: int,
     window: tuple[int, int, int],
 ) -> Tensor:
-    """`clip` (N, T, C, H, W) through `run` in pieces, as VRT was scored: (N, T, C', H · scale, W · scale).
+    """Run `clip` (N, T, C, H, W) in pieces, as for VRT's scores: (N, T, C', H · scale, W · scale).
 
     Pieces share `overlap` with their neighbours and are averaged there. The last one is moved back to end with the clip, and a
     clip shorter than a piece is one piece. In space, half of the overlap is discarded at either side of a seam, in *output*
@@ -123,7 +123,7 @@ def vrt_pieces(length: int, *, tile: int, overlap: int, scale: int, window: int,
 
 # VSR-Transformer ------------------------------------------------------------------------------------------------------
 def vsrt_crops(clip: Tensor, run: Run, *, scale: int, overlap: int = 32, tile: int = 64) -> Tensor:
-    """The frame in the middle of `clip` (N, T, C, H, W) through `run` in crops, as VSR-Transformer was scored.
+    """Run the middle frame of `clip` (N, T, C, H, W) in crops, as for VSR-Transformer's scores.
 
     Crops of `tile` × `tile` share `overlap` with their neighbours; half of it is discarded on either side, and where crops
     still overlap the later one counts. The last crop is moved back to end with the picture, and its kept part begins at a
@@ -162,7 +162,7 @@ def vsrt_crops(clip: Tensor, run: Run, *, scale: int, overlap: int = 32, tile: i
 
 
 def vsrt_pieces(length: int, *, tile: int, overlap: int, scale: int) -> list[Piece]:
-    """An axis of `length` cut as published for VSR-Transformer; later pieces overwrite earlier ones.
+    """Cut an axis of `length` as published for VSR-Transformer; later pieces overwrite earlier ones.
 
     There are length // stride pieces for a stride of tile - overlap, and one more when more than `overlap` pixels remain.
     That one keeps everything from its regular place on, although it is moved back; otherwise the last piece loses half of
@@ -185,7 +185,7 @@ def vsrt_pieces(length: int, *, tile: int, overlap: int, scale: int) -> list[Pie
 
 
 def _distinct(pieces: list[Piece]) -> list[Piece]:
-    """`pieces` with neighbours that read the same joined: what the later would overwrite is what the earlier made."""
+    """Join neighbouring `pieces` that read the same input: the later one would overwrite the same values."""
     joined: list[Piece] = []
     for piece in pieces:
         if joined and joined[-1].read_start == piece.read_start:
@@ -243,7 +243,7 @@ def _run(run: Run, clip: Tensor, pieces: Sequence[Piece], scale: int) -> Tensor:
 
 
 def _extended(x: Tensor, axis: int, length: int) -> Tensor:
-    """`x` made `length` long along an axis by mirroring its end, edge included, as often as needed."""
+    """Extend `x` to `length` along an axis by mirroring its end, edge included, as often as needed."""
     n = x.shape[axis]
     if n == length:
         return x

@@ -46,23 +46,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def layer_norm(x: Tensor, layer: nn.LayerNorm, dtype: torch.dtype | None = None) -> Tensor:
-    """`layer` applied in the dtype of `x`, which may be wider than that of its parameters; the result in `dtype`."""
+    """Apply `layer` in the dtype of `x`, which may be wider than that of its parameters; the result has `dtype`."""
     weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
     return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps).to(dtype or x.dtype)
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> Tensor:
-    """(M, C) → (M, K): normalised, then linear; in the dtype of `layer`."""
+    """(M, C) → (M, K): normalise, then apply a linear layer; in the dtype of `layer`."""
     return linear(layer_norm(x, norm, layer.weight.dtype), layer.weight, layer.bias)
 
 
 def tokenwise(function: Callable[..., Tensor], *inputs: Tensor, into: Tensor | None = None) -> Tensor:
-    """`function` of the tokens of all inputs, piece by piece.
+    """Apply `function` to the tokens of all inputs, piece by piece.
 
     Args:
         function: (M, C_1), (M, C_2), … → (M, K), each row independently.
         inputs: (..., C_1), (..., C_2), … with the same leading sizes.
-        into: Where the result is written; contiguous, and may be one of the inputs. Not looked at when gradients are on.
+        into: Tensor for the result; contiguous, and may be one of the inputs. Ignored when gradients are on.
 
     Returns:
         (..., K): `into`, or a new tensor.
@@ -85,7 +85,7 @@ def tokenwise(function: Callable[..., Tensor], *inputs: Tensor, into: Tensor | N
 
 
 def framewise(function: Callable[[int], Tensor], frames: int, *, dtype: torch.dtype) -> Tensor:
-    """`function` of the numbers of all frames, (N, ...) each, as one tensor (N, frames, ...) of this dtype."""
+    """Apply `function` to the number of each frame, and stack the results (N, ...) to (N, frames, ...) of this dtype."""
     if torch.is_grad_enabled():
         return torch.stack([function(i).to(dtype) for i in range(frames)], dim=1)
     first = function(0)

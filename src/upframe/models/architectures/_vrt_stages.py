@@ -244,7 +244,7 @@ class Stage(nn.Module):
         return x if flows is None else self._aligned(x, flows)
 
     def _aligned(self, x: Tensor, flows: ClipFlows) -> Tensor:
-        """Every frame joined with the frames around it as they look from there; a frame at a time."""
+        """Join every frame with its neighbours aligned to it, one frame at a time."""
 
         def joined(i: int) -> Tensor:
             around = [self._brought(x, flows, i, "backward"), self._brought(x, flows, i, "forward")]
@@ -253,7 +253,7 @@ class Stage(nn.Module):
         return framewise(joined, x.shape[1], dtype=x.dtype)
 
     def _brought(self, x: Tensor, flows: ClipFlows, frame: int, direction: Direction) -> Tensor:
-        """(N, H, W, C) of the frames after or before, aligned to `frame`; zeros where the clip ends."""
+        """(N, H, W, C) of later or earlier frames, aligned to `frame`; zeros beyond the ends of the clip."""
         dtype = self.pa_deform.weight.dtype
         step = 1 if direction == "backward" else -1
         if not 0 <= frame + step < x.shape[1]:

@@ -1,4 +1,4 @@
-"""Windows of a fixed side laid over a frame of any size, and results made window by window and blended."""
+"""Cover a frame of any size with windows of a fixed side, and blend the results of the windows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Axis:
 
 @lru_cache(maxsize=64)
 def windows_along(length: int, side: int, overlap: int) -> Axis:
-    """The fewest windows that cover `length` pixels, each `side - overlap` after the one before.
+    """Cover `length` pixels with the fewest windows, each `side - overlap` after the previous one.
 
     The last lies at the end, so it may share more than `overlap` pixels with its neighbours. The fixed step keeps the
     windows of a tile on those of the whole picture, if the tile begins at a multiple of the step.
@@ -92,7 +92,8 @@ class Windows:
         return result
 
     def blended_along(self, values: Tensor, axis: int) -> Tensor:
-        """`values` (..., side), the same for every window along an axis (0: rows, 1: columns), over the whole axis."""
+        """Spread `values` (..., side), which are the same for every window along an axis (0: rows, 1: columns), over the
+        axis."""
         windows = self.axes[axis]
         result = values.new_zeros(*values.shape[:-1], self.size[axis])
         for start, weight in zip(windows.starts, windows.weights, strict=True):

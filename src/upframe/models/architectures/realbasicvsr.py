@@ -38,18 +38,18 @@ LEAST_ROWS = 8  # of a band that is reconstructed
 
 
 class Upsample(nn.Module):
-    """Twice the size by a convolution and a pixel shuffle."""
+    """Double the size by a convolution and a pixel shuffle."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.upsample_conv = conv3x3(channels_in, channels_out * 4)
 
     def forward(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
-        """(N, C, H, W) → (N, C', 2H, 2W), or of its rows those from the input's rows `kept`."""
+        """(N, C, H, W) → (N, C', 2H, 2W), or only the rows made from the input's rows `kept`."""
         if torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
             return F.pixel_shuffle(self.upsample_conv(x)[:, :, kept], 2)
-        # The four pixels that are made of one shall lie one after the other in memory, not each channel of the four: then the
-        # shuffle moves whole rows of channels, in half the time.
+        # The four pixels made from one are stored one after the other, instead of their channels interleaved: then the shuffle
+        # moves whole rows of channels, in half the time.
         conv = self.upsample_conv
         c = conv.out_channels // 4
         weight = conv.weight.view(c, 4, *conv.weight.shape[1:]).transpose(0, 1).flatten(0, 1)
@@ -121,7 +121,7 @@ class BasicVSR(nn.Module):
         return out
 
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
-        """The enlarged frames (N, 3, 4H, 4W) one after the other, none of them held here, in float32 at least.
+        """Yield the enlarged frames (N, 3, 4H, 4W) in float32 at least, without holding them.
 
         Gradient and inference modes are those in force while the iterator is advanced.
         """
@@ -132,7 +132,7 @@ class BasicVSR(nn.Module):
         forward_flows = backward_flows[::-1] if mirrored else None
         feature: Tensor | None = None
         for i, backward_feature in enumerate(waiting):
-            if forward_flows is None:  # only now: the backward pass, when memory is fullest, is over
+            if forward_flows is None:  # only now, after the backward pass, the peak of memory
                 forward_flows = self._flows(frames[1:], frames[:-1])
             flow = forward_flows[i - 1] if i else None
             feature = self._step(self.forward_resblocks, frames[i], feature, flow)
@@ -172,7 +172,7 @@ class BasicVSR(nn.Module):
                     feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
                     held.append(feature)
                 held.append(checkpoints.pop(start))
-            feature = None  # what waits is held once, and given away
+            feature = None  # waiting features are held once, and released when used
             while held:
                 yield held.pop().to(frames[0].device, self.dtype)
 
@@ -215,12 +215,12 @@ class BasicVSR(nn.Module):
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """In which pixels and flow are kept: half precision has no room for either."""
+    """Dtype of pixels and flow: half precision is too coarse for both."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _halved(feature: Tensor) -> Tensor:
-    """In the host's memory at two bytes a value; those in half precision already are as they are."""
+    """Move features to the host's memory at two bytes per value; features already in half precision stay unchanged."""
     return feature.to("cpu", torch.float16 if feature.element_size() > 2 else feature.dtype)
 
 
@@ -233,16 +233,16 @@ def _is_mirrored(clip: Tensor) -> bool:
 class RealBasicVSR(nn.Module):
     """(N, T, 3, H, W) in [0, 1] → (N, T, 3, 4H, 4W), any size ≥ 1 and any number of frames ≥ 1.
 
-    A cleaning network removes noise and artefacts from every frame, in as many passes as the clip needs, before BasicVSR
-    propagates the rest. The number of passes is decided for all frames together, and therefore not tile by tile: `prepare`
-    whole frames once, then call with `prepared=True`.
+    A cleaning network removes noise and artefacts from every frame, in as many passes as the clip needs, before BasicVSR runs.
+    The number of passes is decided for all frames together, and therefore not tile by tile: `prepare` whole frames once, then
+    call with `prepared=True`.
 
     The flow network is frozen from the start; gradients still pass through it to the cleaning network.
 
     Args:
-        recurrent_cleaning: Whether the cleaning network is given its features of the frame before as well, warped along the
-            flow, as propagation has them: the paper's counter-example, in which noise travels on. Whole frames at once.
-        idle_cleaning: Whether fresh weights leave frames as they are, so that the rest can be trained before the cleaning.
+        recurrent_cleaning: Whether the cleaning network also gets its features of the previous frame, warped along the flow, as
+            in propagation: the paper's counter-example, in which noise spreads. Whole frames at once.
+        idle_cleaning: Whether fresh weights do not change frames, so that the other parts can be trained before the cleaning.
     """
 
     def __init__(
@@ -271,17 +271,17 @@ class RealBasicVSR(nn.Module):
         self.basicvsr.flow_network.requires_grad_(False)
 
     def forward(self, clip: Tensor, *, prepared: bool = False, keep: Keep = "full") -> Tensor:
-        """The enlarged clip; cleaned as released (one pass) unless it comes from `prepare`."""
+        """Enlarge a clip; clean it as released (one pass) unless it comes from `prepare`."""
         return self.basicvsr(clip if prepared else self.prepare(clip).clip, keep=keep)  # type: ignore[no-any-return]
 
     def stream(self, clip: Tensor, *, keep: Keep = "full") -> Iterator[Tensor]:
-        """As `BasicVSR.stream`, of a clip that comes from `prepare`."""
+        """Like `BasicVSR.stream`, for a clip from `prepare`."""
         return self.basicvsr.stream(clip, keep=keep)
 
     def prepare(self, clip: Tensor, options: Cleaning | None = None, *, max_px: int | None = None) -> Cleaned:
-        """The cleaned clip (dynamic refinement, §3.3 of the paper).
+        """Clean a clip (dynamic refinement, §3.3 of the paper).
 
-        Passes end when the mean change over the whole clip falls below the threshold; the pass that fell below counts.
+        Passes end when the mean change over the whole clip falls below the threshold; this last pass is kept.
 
         Args:
             clip: (N, T, 3, H, W) in [0, 1], whole frames of a whole segment; not modified.

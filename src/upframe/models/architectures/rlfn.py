@@ -53,7 +53,7 @@ class ESA(nn.Module):
             wide = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
         else:
             down, across = spread
-            if torch.compiler.is_exporting():  # what _pooled_side promises is beyond a tracer that knows sizes as symbols
+            if torch.compiler.is_exporting():  # a tracer with symbolic sizes cannot derive the guarantee of _pooled_side
                 torch._check(down.shape[1] == coarse.shape[2])  # type: ignore[no-untyped-call] # torch left it unannotated
                 torch._check(across.shape[1] == coarse.shape[3])  # type: ignore[no-untyped-call]
             wide = down.to(coarse) @ coarse @ across.to(coarse).T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
@@ -72,9 +72,9 @@ Spread = tuple[Tensor, Tensor]
 def spread_in_place(size: Sequence[int], place: Place) -> Spread:
     """Compute `F.interpolate` of the whole picture's pooled map for the part that a tile of `size` covers, in float64.
 
-    The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over all of it; so
-    where a cell lands depends on the whole picture. Knowing that, a tile that begins at a multiple of six has the very
-    same cells, and only lacks those beyond its halo.
+    The pooled map of a picture has slightly fewer cells than a sixth of its side, and is stretched over the whole picture, so
+    the position of a cell depends on the picture's size. With that size, a tile that begins at a multiple of six has the same
+    cells, and lacks only those beyond its halo.
     """
     down, across = (
         _spread_weights(side, _pooled_side(side), origin, whole)
@@ -127,7 +127,7 @@ class RLFB(nn.Module):
         )
 
     def refined(self, x: Tensor) -> Tensor:
-        """The sum of `x` and of what the three convolutions make of it."""
+        """Add the result of the three convolutions to `x`."""
         y = convolved(self.c1_r, x, slope=SLOPE)
         y = convolved(self.c2_r, y, slope=SLOPE)
         return convolved_beside(self.c3_r, y, x, slope=SLOPE)
@@ -182,12 +182,12 @@ class RLFN(nn.Module):
 
     Args:
         inner_channels: Channels between the convolutions of a block; differs from `channels` in the NTIRE variant only.
-        block: What blocks are made of: "rlfb" as published, "rfdb" or "rfdbr".
+        block: Kind of blocks: "rlfb" as published, "rfdb" or "rfdbr".
         esa_channels: Channels inside each block's ESA.
         esa_convs: 3×3 convolutions on its pooled map.
 
     Raises:
-        ValueError: an unknown block, one without inner channels is to have some, or numbers that are not positive.
+        ValueError: an unknown block, inner channels for a block that has none, or numbers that are not positive.
     """
 
     def __init__(

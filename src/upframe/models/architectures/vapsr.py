@@ -40,9 +40,9 @@ class VastAttention(nn.Module):
 
 
 class DenseAttention(nn.Module):
-    """Pixel attention whose map one convolution makes, from `kernel_px`×`kernel_px` pixels: where the article starts.
+    """Pixel attention whose map is made by one convolution of `kernel_px`×`kernel_px` pixels: the article's starting point.
 
-    Without a bias: only so do the parameters come to the printed numbers.
+    Without a bias: only then is the number of parameters that of the paper.
     """
 
     def __init__(self, channels: int, kernel_px: int) -> None:
@@ -80,12 +80,12 @@ class VAB(nn.Module):
         attention = DenseAttention(width, dense_px) if dense_px else VastAttention(width, dilated_px=dilated_px)
         self.atten_branch = nn.Identity() if attention_last else attention
         self.proj_2 = _projection(attention_channels, channels, projection_px)
-        # Under another name, so that weights tell where the attention sits.
+        # another name, so that weights show the position of the attention
         self.last_atten_branch = attention if attention_last else nn.Identity()
         self.pixel_norm = PixelNorm(channels) if pixel_norm else nn.Identity()
 
     def kernel_form(self) -> PixelAttentionBlock | None:
-        """The block's layers, where it is the published one."""
+        """The block's layers, if it is the published block."""
         attention, norm = self.atten_branch, self.pixel_norm
         if not (
             isinstance(attention, VastAttention)

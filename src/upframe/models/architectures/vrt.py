@@ -159,7 +159,7 @@ class VRT(nn.Module):
         self.checkpointing = "none"
 
     def _initialise(self) -> None:
-        """Transformer layers as is usual for them; everything else is initialised where it is made."""
+        """Initialise transformer layers in the usual way; other layers initialise themselves."""
         for name, parameter in self.named_parameters():
             if name.endswith("relative_position_bias_table") or (
                 name.startswith("stage") and parameter.dim() == 2 and name.endswith(".weight")
@@ -206,16 +206,16 @@ class VRT(nn.Module):
         return [cast("Stage", getattr(self, f"stage{i + 1}")) for i in range(len(LEVELS))]
 
     def forward(self, clip: Tensor, *, sigma: float | Tensor | None = None) -> Tensor:
-        """The restored clip, in the dtype of `clip` or, in half precision, float32.
+        """Restore a clip; the result has the dtype of `clip` or, in half precision, float32.
 
         Args:
             clip: (N, T, 3, H, W); T more than half the warped frames.
             sigma: Standard deviation of the noise in `clip`, on the 0 to 1 scale: a number, one for each clip (N,), or
-                anything that spreads to (N, T, 1, H, W). For networks that take it, which need it.
+                anything that spreads to (N, T, 1, H, W). Required by networks that take it.
 
         Raises:
-            ValueError: a size or number of frames that the network does not take, or `sigma` where it is not taken or not
-                given where it is.
+            ValueError: a size or number of frames that the network does not take, a missing `sigma`, or a `sigma` that the
+                network does not take.
         """
         self._check(clip, sigma)
         clip = clip.to(torch.promote_types(clip.dtype, torch.float32))

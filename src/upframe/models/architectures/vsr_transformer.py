@@ -115,7 +115,7 @@ class Attention(nn.Module):
 class PlainBlock(nn.Module):
     """A residual block in place of attention, with almost as many parameters: (N·T, C, H, W) → the same.
 
-    Each frame sees itself alone.
+    Each frame sees only itself.
     """
 
     def __init__(self, channels: int) -> None:
@@ -129,7 +129,7 @@ class PlainBlock(nn.Module):
 class FeedForward(nn.Module):
     """Bidirectional optical-flow-based feed-forward (BOFF): (N·T, C, H, W) → the same.
 
-    Each frame sees the features of the one after it and of the one before it, warped to where its own lie.
+    Each frame sees the features of the next and the previous frame, warped to its own.
 
     Args:
         directions, flow: As `VSRTransformer`.
@@ -138,7 +138,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, blocks: int, *, slope: float, directions: Directions = "both", flow: bool = True) -> None:
         super().__init__()
         self.slope = slope
-        # Parameters have the published names only if they do what is published: weights then show their purpose.
+        # Parameters have published names only if their layers are the published ones: then weights show their purpose.
         moves = "" if flow or directions == "none" else "unwarped_"
         self.branches = {side: f"{moves}{side}_resblocks" for side in BRANCHES[directions]}
         for name in self.branches.values():
@@ -150,8 +150,8 @@ class FeedForward(nn.Module):
 
         Args:
             frames: (N·T, 3, H, W) the input frames.
-            flows: From each frame to the one before it and to the one after it, or to itself at the ends of the clip;
-                (N·T, 2, H, W) each. None: features are taken from where they lie.
+            flows: From each frame to the previous and to the next one, or to itself at the ends of the clip; (N·T, 2, H, W)
+                each. None: features are not warped.
         """
         sources = {
             "backward": [i + 1 if (i + 1) % t else i for i in range(len(x))],
@@ -194,7 +194,7 @@ class _Residual(nn.Module):
 
 
 def _added(made: Tensor, x: Tensor) -> Tensor:
-    """made + x, in the memory of `made` if no gradient needs that."""
+    """made + x, in the memory of `made` if no gradient needs it."""
     return made + x if torch.is_grad_enabled() else made.add_(x)
 
 
@@ -230,8 +230,8 @@ class Flows(nn.Module):
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, 2, H, W) to the frame before and to the frame after, at least float32.
 
-        The first frame's flow backwards in time and the last one's forwards are what the network makes of a frame and
-        itself, which need not be zero.
+        For the first frame's backward flow and the last frame's forward flow, the network compares a frame with itself; the
+        result need not be zero.
         """
         n, t = clip.shape[:2]
         frames = clip.flatten(0, 1)
@@ -270,9 +270,9 @@ class VSRTransformer(nn.Module):
         position: As `PositionEncoding`; changes no parameter.
         slope: Of all LeakyReLUs: 0.1 as released, 0.01 in the paper.
         attention: Whether layers begin with attention; else with a residual block, which sees one frame.
-        directions: Whose features a feed-forward sees beside the input frame: those of the frames after and before it, of the
-            one after it ("backward" in time), of the one before it, or its own.
-        flow: Whether those are warped; without, and where nobody's are, there is no flow network.
+        directions: Frames whose features a feed-forward sees beside the input frame: the next and the previous one, the next
+            one ("backward" in time), the previous one, or the frame itself.
+        flow: Whether these are warped; without warping there is no flow network.
 
     Raises:
         ValueError: numbers that do not divide, windows that are too small, unknown directions or position codes.
@@ -354,12 +354,13 @@ class VSRTransformer(nn.Module):
         return enlarged.view(n, t, *enlarged.shape[1:])
 
     def _extracted(self, frames: Tensor) -> Tensor:
-        """Features of single frames, channels-last, which takes a tenth to a quarter off the convolutions' time on CPUs."""
+        """Compute features of single frames, channels-last, which saves a tenth to a quarter of the convolutions' time on
+        CPUs."""
         x = self.conv_first(frames.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
         return self.feature_extraction(F.leaky_relu_(x, self.slope))  # type: ignore[no-any-return]
 
     def _enlarged(self, frames: Tensor, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """The enlarged frames from their features, in bands of rows where they are large.
+        """Enlarge frames from their features, in bands of rows if they are large.
 
         Args:
             size: (height, width) of the frames without what was mirrored.
