@@ -260,7 +260,7 @@ def _bug_in_item(monkeypatch: pytest.MonkeyPatch) -> None:
         (["text.png"], 3, "it holds text", None),
         (["photo.png", "-m", "text.png"], 4, "neither a safetensors nor a PyTorch file", None),
         (["photo.png", "-m", "missing.safetensors"], 4, "no such file", None),
-        (["photo.png", "-m", "rlfn-x4"], 4, "no weights for rlfn-x4 are shipped", None),
+        (["photo.png", "-m", "rlfn-x4"], 4, "upframe ships no weights for rlfn-x4", None),
         (["photo.png", "--device", "cuda:99"], 5, "CUDA devices are usable", None),
         (["photo.png"], 5, "does not fit into memory", _no_memory),
         (["photo.png", "-o", "text.png/x.png"], 6, "cannot be made", None),

@@ -88,7 +88,7 @@ def test_tasks_without_a_shipped_model_ask_for_weights(upframe: Upframe, tmp_pat
     source = make_film(tmp_path / "in.mkv", make_pictures(2, (64, 64)))
     result = upframe(task, source)
     assert result.code == 2
-    assert f"upframe {task}: no model for it is shipped" in result.err
+    assert f"upframe {task}: upframe ships no model for this task" in result.err
     assert "-m PATH" in result.err
 
 

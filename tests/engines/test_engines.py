@@ -117,7 +117,7 @@ def test_a_network_for_clips_names_the_engine_that_runs_it() -> None:
     spec = realbasicvsr.BASICVSR
     clip_model = Model(spec, nn.Identity(), None, "", "")
     for make in (make_engine, make_clip_engine):
-        with pytest.raises(UsageError, match=r"network for clips\. Use `engine='torch'`") as caught:
+        with pytest.raises(UsageError, match=r"a video network\. Use `engine='torch'`") as caught:
             make(clip_model, CompileOptions())  # type: ignore[operator]
         assert caught.value.exit_code == 2
 
@@ -164,7 +164,7 @@ def test_onnx_runtime_computes_in_float32(model: Model) -> None:
     except UsageError as error:
         pytest.skip(str(error))
     assert make_engine(load("photo-x2"), OnnxOptions()).precision == "fp32"
-    with pytest.raises(UsageError, match="computes in fp32"):
+    with pytest.raises(UsageError, match="supports fp32"):
         make_engine(model, OnnxOptions(precision="bf16"))
 
 

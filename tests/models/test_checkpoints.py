@@ -517,7 +517,7 @@ def test_an_upsampler_of_another_layout_is_refused() -> None:
         (["head.0.weight", "body.0.body.0.weight", "tail.1.weight"], "EDSR"),
         (["fea_conv.weight", "B1.c1_d.weight", "B1.c1_r.weight", "upsampler.0.weight"], "RFDN"),
         (["body.0.weight", "body.1.weight", "body.2.weight"], "SRVGG"),
-        (["linear.weight"], "no network upframe knows"),
+        (["linear.weight"], "a network that upframe knows"),
     ],
 )
 def test_other_networks_are_called_by_their_name(tmp_path: Path, names: list[str], expected: str) -> None:

@@ -64,14 +64,14 @@ def choose_precision(
     float32.
 
     Raises:
-        UsageError: if the network was not tested in this precision.
+        UsageError: if the network is not proven in this precision.
     """
     if asked == "auto":
         loss_db = spec.kernels_bf16_loss_db if kernels else spec.bf16_loss_db
         is_cheap = loss_db is not None and loss_db <= BF16_LOSS_DB
         return "bf16" if is_cheap and device.type == "cpu" and has_fast_bf16() else "fp32"
     if asked not in spec.precisions:
-        raise OptionError("precision", asked, f"not tested for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+        raise OptionError("precision", asked, f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
     return asked
 
 

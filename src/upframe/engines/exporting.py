@@ -47,7 +47,7 @@ def export(model: Model, target: Path, *, overwrite: bool = False) -> Exported:
     if target.suffix not in FORMATS:
         raise UsageError(target, "has no ending of a format", f"end the name in {' or '.join(FORMATS)}")
     if not model.spec.exports:
-        kind = "a video network" if model.spec.window is not None else "not tested for export"
+        kind = "a video network" if model.spec.window is not None else "not proven to export"
         raise UsageError(f"upframe export {model.name}", f"{model.spec.name} is {kind}", "export RLFN or VapSR")
     is_onnx = target.suffix == ".onnx"
     targets = (target,) if is_onnx else (target, target.with_suffix(".bin"))

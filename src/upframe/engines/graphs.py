@@ -99,7 +99,7 @@ class GraphEngine:
         self.spec = model.spec
         self.device = torch.device("cpu")
         if not model.spec.exports:
-            kind = "a video network" if model.spec.window is not None else "not tested for export"
+            kind = "a video network" if model.spec.window is not None else "not proven to export"
             raise OptionError("engine", self.name, f"{model.spec.name} is {kind}", "use `engine='torch'`")
         self._versions = backend.versions()
         self.precision: Precision = choose_precision(model.spec, options.precision, self.device)

@@ -23,7 +23,7 @@ def obstacle(model: Model, options: TorchOptions) -> str | None:
     """The reason why the kernels cannot run a model; None if they can.
 
     Raises:
-        UsageError: if the network was not tested in this precision, or `device` is not the name of a device.
+        UsageError: if the network is not proven in this precision, or `device` is not the name of a device.
         ResourceError: if this machine does not have the device.
     """
     device = pick_device(options.device)

@@ -129,13 +129,13 @@ def _noise(spec: ModelSpec, sigma: float | None) -> float:
 
 
 def checked_precision(spec: ModelSpec, precision: Precision) -> Precision:
-    """Return `precision` if the network was tested in it.
+    """Return `precision` if the network is proven in it.
 
     Raises:
-        OptionError: if it was not; the message lists the tested ones.
+        OptionError: if it is not; the message lists the proven ones.
     """
     if precision not in spec.precisions:
-        raise OptionError("precision", precision, f"not tested for {spec.name}", f"choose from {', '.join(spec.precisions)}")
+        raise OptionError("precision", precision, f"not proven for {spec.name}", f"choose from {', '.join(spec.precisions)}")
     return precision
 
 

@@ -161,13 +161,13 @@ class Model:
         return replace(self, placed_on=calling.checked_device(device))
 
     def half(self) -> Model:
-        """Return the model in float16; raises OptionError if the network was not tested in it."""
+        """Return the model in float16; raises OptionError if the network is not proven in it."""
         from upframe.models import calling
 
         return replace(self, computes_in=calling.checked_precision(self.spec, "fp16"))
 
     def bfloat16(self) -> Model:
-        """Return the model in bfloat16; raises OptionError if the network was not tested in it."""
+        """Return the model in bfloat16; raises OptionError if the network is not proven in it."""
         from upframe.models import calling
 
         return replace(self, computes_in=calling.checked_precision(self.spec, "bf16"))

@@ -137,7 +137,7 @@ def test_flat_frames_out_of_frames_that_are_not_are_an_error(tmp_path: Path) -> 
 
     model = Model(rlfn.spec_for(channels=8, blocks=2, scale=2, inner_channels=8), Dead(), None, None, "dead")
     source = make_film(tmp_path / "in.mkv", make_pictures(3, (16, 24)))
-    with pytest.raises(VerifyError, match="frame 0: came out flat"):
+    with pytest.raises(VerifyError, match="frame 0: came out in one flat colour"):
         made(source, model, tmp_path / "out.mkv")
     assert not (tmp_path / "out.mkv").exists()
 

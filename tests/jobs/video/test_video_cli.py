@@ -456,7 +456,7 @@ def test_existing_output_is_skipped_refused_redone_or_overwritten(upframe: Upfra
     assert output.stat().st_mtime_ns == stamp.st_mtime_ns
     # A film of another size is not ours to touch; with -y it is.
     refused = upframe(*command[:-1], "-s", "1", "-o", output)
-    assert (refused.code, "exists and is something else" in refused.err) == (2, True)
+    assert (refused.code, "exists and is a different file" in refused.err) == (2, True)
     assert output.read_bytes() == before
     # What is cut short or empty is no output at all.
     for wreck in (before[: len(before) // 2], b"", bytes(100), before[:200]):

@@ -45,7 +45,7 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_image_is_called_by_its_kind(tmp_path: Path, content: bytes, kind: str) -> None:
-    with pytest.raises(InputError, match=rf"not an image that can be read \(it holds {kind}\)"):
+    with pytest.raises(InputError, match=rf"not an image that upframe can read \(it holds {kind}\)"):
         probe(put(tmp_path / "x.png", content))
 
 

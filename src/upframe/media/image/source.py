@@ -141,7 +141,9 @@ class ImageSource:
             kind = "raw"
         if kind in UNSUPPORTED:
             expected = ", ".join(f.label for f in FORMATS.values() if f.name != "raw")
-            raise self._reading.error(f"is not a readable image (it holds {UNSUPPORTED[kind]})", f"expected {expected}")
+            raise self._reading.error(
+                f"is not an image that upframe can read (it holds {UNSUPPORTED[kind]})", f"expected {expected}"
+            )
         if kind == "raw":
             raise self._reading.error("is a camera RAW file", "develop it to a 16-bit TIFF or PNG first")
         if named is not None and named != kind:

@@ -151,7 +151,7 @@ def open_video(path: Path) -> Iterator[av.container.InputContainer]:
         container = _open(path)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise InputError(
-            path, f"is not a readable video ({_reason(path, error)})", "check that it is complete, or get it again"
+            path, f"is not a video that upframe can read ({_reason(path, error)})", "check that it is complete, or get it again"
         ) from error
     with container:
         yield container
