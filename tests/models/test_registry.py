@@ -164,7 +164,7 @@ def test_a_damaged_installation_is_named_as_such(installed: Path, damage: str) -
 def test_a_published_network_without_weights_asks_for_the_file() -> None:
     with pytest.raises(ModelError, match="upframe ships no weights for rlfn-x4") as caught:
         load("rlfn-x4")
-    assert "-m PATH" in str(caught.value)
+    assert "model='PATH'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

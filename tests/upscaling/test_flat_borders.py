@@ -1,4 +1,4 @@
-"""Flat margins: what is left out, where it comes back, and that nobody can tell."""
+"""Flat borders: the skipped pixels, and that the result is the same."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def frames_reused(frames: list[NDArray[Any]], **options: Any) -> Upscaler:
     return up
 
 
-def test_nothing_is_taken_over_from_where_margins_were_wider() -> None:
+def test_nothing_is_copied_from_where_borders_were_wider() -> None:
     content = make_photo(40, 40)
     wide, narrow = framed(content, 60, 60, 0, 0), framed(content, 40, 80, 0, 0)
     assert frames_reused([wide, narrow, wide, wide]).reused.part == 1  # the last frame, given as the one before
@@ -184,7 +184,7 @@ def test_a_cursor_that_moves_ever_farther_into_a_margin_ends_it() -> None:
     assert up.reused.part > 5 * 25 / 2  # of 5 x 5 tiles, from the fifth frame on
 
 
-def test_every_segment_begins_with_margins_of_its_own() -> None:
+def test_every_segment_begins_with_borders_of_its_own() -> None:
     up = frames_reused([framed(make_photo(40, 40), 30, 30, 0, 0)])
     first = (18 + 20) * 40  # of 30 rows each 10 stay; what goes before the content goes by sixes
     assert up.flat.part == first

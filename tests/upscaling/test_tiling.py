@@ -49,7 +49,7 @@ def test_a_picture_that_fits_is_one_tile_without_overlap() -> None:
 
 
 def test_cores_too_narrow_for_the_blend_are_refused() -> None:
-    with pytest.raises(ValueError, match="blend margin of 20 px"):
+    with pytest.raises(ValueError, match="too narrow to blend 20 px"):
         spans(100, core_px=30, blend_px=20, halo_px=0)
 
 
