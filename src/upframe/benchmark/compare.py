@@ -376,7 +376,7 @@ def _compare(
 
         def worker(form: _Form) -> _Worker:
             job = Job(
-                "reference" if form.name.startswith("plain") else "upframe",
+                "reference" if form.name.startswith("reference") else "upframe",
                 device,
                 threads,
                 form.precision,
