@@ -17,7 +17,7 @@ PHOTO = Path(__file__).parent / "media" / "astronaut.png"
 
 
 class Sharpened(nn.Module):
-    """Bicubic enlargement, followed by a 3×3 convolution that sharpens: stands for a network that you have trained."""
+    """Bicubic enlargement and a 3×3 convolution that sharpens, as an example of a network that you have trained."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ def main() -> None:
     model = upframe.Model.from_module(Sharpened(3), name="sharpened-x3", halo_px=4)
     print(f"{model.name} enlarges {model.scale} times")
 
-    # A model is a function of tensors ...
+    # You can call a model on tensors ...
     print(tuple(model(torch.rand(1, 3, 31, 17)).shape))
 
-    # ... and serves wherever a model's name does: tiles, alpha, 16 bits, other sizes and videos come with it.
+    # ... and use it in place of a model's name, with tiles, alpha, 16 bits, other sizes and videos.
     face = Image.open(PHOTO).crop((160, 40, 288, 168))
     print(upframe.upscale(face, model=model, width=500).size)
 

@@ -26,7 +26,7 @@ PHOTO, PHOTO_SCALE = MEDIA / "astronaut.png", 4
 CLIP, CLIP_SCALE = MEDIA / "bunny.mp4", 2
 DETAILS = (Box(top=52, left=180, height=72, width=72), Box(top=353, left=134, height=72, width=72))
 QUALITY = 75
-"""JPEG quality of the picture of before and after: about 115 kB."""
+"""JPEG quality of the picture of before and after, which gives about 115 kB."""
 
 
 def main() -> None:

@@ -18,14 +18,14 @@ PHOTO = Path(__file__).parent / "media" / "astronaut.png"
 
 def main() -> None:
     pixels = np.asarray(Image.open(PHOTO).convert("RGB"))[:256, :256]
-    options = upframe.UpscaleOptions(tile=96)  # smaller tiles: more steps to tell of, and a stop comes sooner
+    options = upframe.UpscaleOptions(tile=96)  # smaller tiles report progress more often and stop sooner
 
     def show(share: float) -> None:
         print(f"{share:4.0%} done")
 
     upframe.upscale(pixels, scale=2, options=options, on_progress=show)
 
-    # Whoever sets the event stops the call before its next tile. Here the callback itself does, half-way.
+    # Setting the event stops the call before its next tile. Here the callback sets it, half-way.
     cancel = threading.Event()
 
     def stop_half_way(share: float) -> None:

@@ -1,7 +1,7 @@
 """Enlarge the frames of a video as they are decoded, without holding it: decode, enlarge, encode.
 
-`upframe.upscale("talk.mp4")` does this for a file, and keeps times, audio and subtitles. This is for frames that come from
-elsewhere: a camera, a game, a program of your own.
+`upframe.upscale("talk.mp4")` does this for a file, and keeps times, audio and subtitles. Use this for frames from other
+sources: a camera, a game, your own program.
 
 Usage: python examples/video_in_memory.py [OUTPUT_FOLDER]
 """
@@ -36,7 +36,7 @@ def main() -> None:
     output = folder / "bunny_in_memory.mp4"
     with upframe.VideoUpscaler("photo-x2") as video, av.open(str(output), "w") as file:
         stream = None
-        for frame in video(decoded(CLIP)):  # each comes as soon as it is enlarged
+        for frame in video(decoded(CLIP)):  # each frame arrives as soon as it is enlarged
             if stream is None:
                 stream = file.add_stream("libx264", rate=24)
                 stream.height, stream.width = frame.shape[:2]

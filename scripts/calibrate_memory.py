@@ -1,15 +1,15 @@
-"""Measure the memory that networks for clips take, and print the laws to put into their specs (`spec.Memory`).
+"""Measure the memory of networks for clips, and print the laws for their specs (`spec.Memory`).
 
-Each call runs in a process of its own with the allocator's settings of the command line and one thread. What it adds is the
-peak of resident memory less what the process held just before (`memory_plan.process_bytes`), input excluded before and
-included after. Where the allocator leaves holes is chance; `--repeat` shows how much.
+Each call runs in its own process with the allocator settings of the command line and one thread. The added memory is the peak
+of resident memory minus the memory of the process just before the call (`memory_plan.process_bytes`). The peak includes the
+input, the memory before does not. Fragmentation of the allocator is random; `--repeat` shows how much it varies.
 
 Usage: python scripts/calibrate_memory.py MODEL [--precision fp32] [--keep full] [--shapes 5x64x64,2x160x208] [--repeat 1]
            [--parameters '{"blocks": 1}']
 
 Shapes are FRAMESxHEIGHTxWIDTH. A law has up to four terms, so more shapes than that are needed, from small to large and from
-short to long. Memory does not depend on how many blocks a network has, only time does: `--parameters` replaces arguments of
-the network, and one with few blocks is measured in a fraction of the time.
+short to long. Memory does not depend on the number of blocks of a network; only time does. `--parameters` replaces arguments of
+the network, so that one with few blocks is measured in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Measured:
     frames: int
     size: tuple[int, int]
     held_bytes: int
-    """Bytes that the process held before."""
+    """Memory of the process before the call, in bytes."""
     added_bytes: int
 
 
 def measure(
     model: str, shape: tuple[int, int, int], *, precision: str = "fp32", keep: str = "full", parameters: str = "{}"
 ) -> Measured:
-    """Measure the bytes that one call adds, in a fresh process.
+    """Measure the bytes that one call adds, in a new process.
 
     Args:
         model: Key of `MODELS`.
         shape: (frames, height, width).
-        keep: Of a network that streams, as `models.interfaces.Keep`.
+        keep: As `models.interfaces.Keep`, for a network that streams.
         parameters: Arguments of the network that replace those of the model, as JSON.
     """
     command = [sys.executable, __file__, model, "--precision", precision, "--keep", keep, "--parameters", parameters]
@@ -67,7 +67,7 @@ def measure(
 
 
 def spec_with(model: str, parameters: str) -> ModelSpec:
-    """The model's spec, its network built with other arguments."""
+    """Return the model's spec, with a network built with other arguments."""
     spec, given = MODELS[model], json.loads(parameters)
     return replace(spec, build=partial(spec.build, **given)) if given else spec
 
@@ -90,9 +90,9 @@ def _measure_here(spec: ModelSpec, shape: tuple[int, int, int], precision: Preci
 
 # Laws -----------------------------------------------------------------------------------------------------------------
 def fitted(spec: ModelSpec, measured: list[Measured], keep: Any) -> dict[str, float]:
-    """The law's terms that explain what was measured best, by the error relative to the whole process.
+    """Return the law's terms that fit the measurements best, by the error relative to the whole process.
 
-    Which terms there are is taken from the spec: a chunk and features that wait, where it has them.
+    The spec determines the terms: it may have a chunk and waiting features.
     """
     law = next(iter(spec.memory), None)
     chunk = law.chunk if law is not None else None

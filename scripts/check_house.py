@@ -34,7 +34,7 @@ FILE_CALLS = {
     **dict.fromkeys(("os.fsync", "os.fdatasync", "os.sync"), "sync_file"),
     **dict.fromkeys(("os.lockf", "shutil.disk_usage", "os.statvfs"), "Lock or check_room"),
 }
-"""Functions that only files.py calls, and what others use instead."""
+"""Functions that only files.py may call, and their replacements elsewhere."""
 
 WORDS = {
     "film": "video",
@@ -51,7 +51,7 @@ WORDS = {
     "foretold": "predicted",
     "said": "reported",
 }
-"""Words, also as parts of identifiers, and what the glossary has for them."""
+"""Words, also as parts of identifiers, and their replacements in the glossary."""
 
 PHRASES = {
     re.compile(r"\b(?:take|takes|taken|taking|took)\b[^.\n]{0,40}\balong\b", re.IGNORECASE): "copy",
@@ -112,7 +112,7 @@ def _code_of(name: str, source: str) -> tuple[Hit, ...]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Also those below fields and constants."""
+    """Check all docstrings, also those below fields and constants."""
     for node in ast.walk(tree):
         for statement in getattr(node, "body", ()) if not isinstance(node, ast.Lambda | ast.IfExp) else ():
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
@@ -159,7 +159,8 @@ def _full_name(node: ast.expr, names: dict[str, str]) -> str:
 
 
 def _renames(call: ast.Call, names: dict[str, str]) -> bool:
-    """Tell `path.replace(target)` from `text.replace(old, new)` and `replace(instance, field=...)` by what they are given."""
+    """Distinguish `path.replace(target)` from `text.replace(old, new)` and `replace(instance, field=...)` by their
+    arguments."""
     if not isinstance(call.func, ast.Attribute):
         return False
     targets = len(call.args) + sum(keyword.arg == "target" for keyword in call.keywords)
@@ -197,7 +198,7 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
 
 # Exceptions -----------------------------------------------------------------------------------------------------------
 def read_allowed(path: Path) -> list[Allowed]:
-    """Lines `path | rule | text on the line | reason`; lines that begin with # are comments.
+    """Read lines `path | rule | text on the line | reason`; lines that begin with # are comments.
 
     Raises:
         ValueError: for a line of another form, or without a reason.
@@ -213,7 +214,7 @@ def read_allowed(path: Path) -> list[Allowed]:
 
 
 def read_baseline(path: Path) -> dict[str, int]:
-    """Lines `count path`."""
+    """Read lines `count path`."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {name: int(count) for count, _, name in (line.partition(" ") for line in lines if line and not line.startswith("#"))}
 
@@ -232,7 +233,7 @@ def write_baseline(path: Path, counts: Counter[str], *, force: bool) -> None:
 
 
 def complaints(root: Path) -> Iterator[str]:
-    """A line for everything that is not as it should be."""
+    """Yield a line for every broken rule and every outdated entry."""
     allowed = read_allowed(root / ALLOW)
     words = list(word_hits(root))
     code = list(code_hits(root))
@@ -251,7 +252,7 @@ def complaints(root: Path) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print all complaints; return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="folder that holds src")
     parser.add_argument("--write-baseline", action="store_true", help="write how many words each file has now")

@@ -1,4 +1,4 @@
-"""Import contracts of upframe's own, for import-linter; `.importlinter` names them under `contract_types`."""
+"""upframe's own import contracts, for import-linter; `.importlinter` names them under `contract_types`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ANYWHERE, NOWHERE = "*", "-"
 
 
 class LibrariesContract(Contract):
-    """Each library is imported only in its rooms, and no library is imported that is not in the list.
+    """Each library is imported only in its rooms, and only libraries in the list are imported.
 
     Configuration options:
-        - rooms: Lines `library: room, room`. A room is a module or package within the root package, `*` any of them, and
-          `-` stands for none. A dotted library is a part of one: `torch.utils.tensorboard: training`. Modules of the
-          standard library that are not in the list are free. A room that does not import its library breaks the contract,
-          so that the list describes the code as it is.
+        - rooms: Lines `library: room, room`. A room is a module or package within the root package, `*` stands for any room,
+          and `-` for none. A dotted library is a part of a library: `torch.utils.tensorboard: training`. Modules of the
+          standard library that are not in the list may be imported everywhere. A room that does not import its library breaks
+          the contract, so that the list stays exact.
     """
 
     type_name = "libraries"
@@ -62,7 +62,8 @@ def _entry(line: str) -> tuple[str, list[str]]:
 
 
 def _imports(graph: ImportGraph, root: str, *, dotted: set[str]) -> Iterator[tuple[str, str, int]]:
-    """Importer, library and line of every import of a library; a part of a library that is in `dotted` under its own name."""
+    """Yield importer, library and line of every import of a library. A part of a library that is in `dotted` has its own
+    name."""
     libraries = sorted(name for name in graph.modules if not _is_in(name, root))
     for library in libraries:
         for importer in sorted(graph.find_modules_that_directly_import(library)):
@@ -73,7 +74,7 @@ def _imports(graph: ImportGraph, root: str, *, dotted: set[str]) -> Iterator[tup
 
 
 def _as_dotted(text: str) -> str:
-    """`from a.b import c` as `a.b.c`, other imports as they are."""
+    """Return `from a.b import c` as `a.b.c`, and other imports as they are."""
     found = re.match(r"\s*from\s+([\w.]+)\s+import\s+\(?\s*(\w+)", text)
     return f"{found[1]}.{found[2]}" if found else text
 

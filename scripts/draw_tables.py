@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def drawn(path: Path) -> str:
-    """The text of a page with its tables drawn anew.
+    """Return the text of a page with its tables drawn again.
 
     Raises:
         ValueError: if the page lacks a marker of one of its tables, or has it twice.
@@ -56,7 +56,7 @@ def drawn(path: Path) -> str:
 
 
 def draw_shipped(results: Results) -> list[str]:
-    """Shipped photo models at ×4 beside bicubic and the best official weights, for the README."""
+    """Compare shipped photo models at ×4 with bicubic and the best official weights, for the README."""
     rows = [row for row in results["rows"] if row["scale"] == 4]
     best = max((row for row in rows if row["weights"] == "official"), key=lambda row: row["Set5"]["psnr_db"])
     shown = [row for row in rows if row["weights"] != "official"] + [best]
@@ -64,7 +64,7 @@ def draw_shipped(results: Results) -> list[str]:
 
 
 def draw_quality(results: Results) -> list[str]:
-    """One table for each scale."""
+    """Draw one table for each scale."""
     lines: list[str] = []
     for scale in sorted({row["scale"] for row in results["rows"]}):
         lines += [*([""] if lines else []), *_quality_table(f"×{scale}", [r for r in results["rows"] if r["scale"] == scale])]
@@ -83,7 +83,7 @@ def _quality_table(heading: str, rows: list[Results]) -> list[str]:
 
 
 def draw_speed(results: Results) -> list[str]:
-    """Bold lines are the default of their network."""
+    """Draw the table of speed; bold lines are the default of their network."""
     lines = _head(
         ["network", "input", "engine", "precision", "times faster", "share of the limit", "memory", "PSNR on Set5"], left=4
     )
@@ -107,7 +107,7 @@ def draw_speed(results: Results) -> list[str]:
 
 
 def draw_precision(results: Results) -> list[str]:
-    """A bold loss keeps torch in float32."""
+    """Draw the table of precision losses; a bold loss keeps torch in float32."""
     lines = _head(["network", "weights", "float32", "lost by [kernels](#kernels)", "lost in torch"], left=2)
     for row in results["rows"]:
         losses = [row["lost_by_kernels_db"], row["lost_in_torch_db"]]
@@ -145,7 +145,7 @@ def draw_video_networks(results: Results) -> list[str]:
 
 
 def _head(cells: list[str], *, left: int) -> list[str]:
-    """The heading of a table and the line below it; the first `left` columns are aligned left, the others right."""
+    """Return the heading of a table and the line below it; the first `left` columns are aligned left, the others right."""
     return [_line(cells), _line(["---"] * left + ["---:"] * (len(cells) - left))]
 
 

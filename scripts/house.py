@@ -7,9 +7,9 @@ DIR is a folder that holds the package, `src` of this repository by default, so 
     git archive COMMIT src | tar -x -C /tmp/before
     python scripts/house.py --source /tmp/before/src
 
-A room is a module or package directly within upframe; an arrow leads from a room to one that it imports, whether at the top
-of a module or within a function. Upward arrows are those to the package itself, which is the door above all rooms, and the
-fewest found without which rooms form no circle. Circles are those of modules, on any floor of any room.
+A room is a module or package directly within upframe; an arrow leads from a room to a room that it imports, at the top of a
+module or within a function. Upward arrows are those to the package itself, which is above all rooms, and the smallest set found
+without which rooms form no circle. Circles are circles of modules in any room.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class House:
 
     rooms: tuple[str, ...]
     floors: tuple[tuple[str, ...], ...]
-    """Rooms by the length of the longest way down from them, without upward arrows; the lowest first."""
+    """Rooms by the length of their longest path down, without upward arrows; the lowest first."""
     arrows: tuple[tuple[str, str], ...]
     """(importer, imported)."""
     upward: tuple[tuple[str, str], ...]
     circles: tuple[tuple[str, ...], ...]
-    """Sets of modules each of which can be reached from each other."""
+    """Sets of modules that all import each other, directly or not."""
 
     def to_text(self) -> str:
-        """Figures, then what is wrong by name, then the floors."""
+        """Return the figures, then upward arrows and circles by name, then the floors."""
         lines = [
             f"{len(self.rooms)} rooms on {len(self.floors)} floors, {len(self.arrows)} arrows, "
             f"{len(self.upward)} upward, {len(self.circles)} circles",
@@ -52,7 +52,7 @@ class House:
 
 
 def survey(source: Path, package: str = PACKAGE) -> House:
-    """Read the package that lies in the folder `source`; none of its code is run.
+    """Read the package in the folder `source`; none of its code is executed.
 
     Raises:
         FileNotFoundError: if there is no such package.
@@ -79,7 +79,7 @@ def survey(source: Path, package: str = PACKAGE) -> House:
 
 
 def _room(module: str, package: str) -> str:
-    """The room that a module lies in; the package's own name for the package itself."""
+    """Return the room of a module; for the package itself, its own name."""
     return module.removeprefix(f"{package}.").partition(".")[0]
 
 

@@ -1,9 +1,9 @@
-"""Measure what a halo costs: tiled against untiled output, for the tables of docs/tiling.md.
+"""Measure the error of a halo, of tiled against untiled output, for the tables of docs/tiling.md.
 
-Usage: python scripts/measure_halo.py PICTURES_FOLDER MODEL... [--tile 128] [--limit 6] [--margin 300]
+Usage: python scripts/measure_halo.py PICTURES_FOLDER MODEL... [--tile 128] [--limit 6] [--border 300]
 
-With --margin, what flat margins cost instead: corners of the pictures, 160x160 px, between two bars of so many rows of black,
-of two grays or of white, at the default halo. All in float32.
+With --border, it measures the error of flat borders instead: corners of the pictures, 160x160 px, between two bars of this many
+rows of black, of two grays or of white, at the default halo. All in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--limit", type=int, default=6)
-    parser.add_argument("--margin", type=int, help="rows of each bar")
+    parser.add_argument("--border", type=int, help="rows of each bar")
     arguments = parser.parse_args()
     keep_freed_memory()
     pictures = [read_pixels(p) for p in list(iter_files(arguments.folder))[: arguments.limit]]
@@ -38,8 +38,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|")  # noqa: T201
     for name in arguments.models:
         model = load(name)
-        if arguments.margin:
-            bars = ((arguments.margin, arguments.margin), (0, 0), (0, 0))
+        if arguments.border:
+            bars = ((arguments.border, arguments.border), (0, 0), (0, 0))
             framed = [np.pad(p[:160, :160], bars, constant_values=c / 255) for p in pictures for c in (0, 90, 200, 255)]
             report(model, framed, [model.spec.halo_px], tile="auto")
             continue
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def report(model: Model, pictures: Sequence[Pixels], halos: Sequence[int], *, tile: TileSize) -> None:
-    """A line for each halo: the pictures as they are tiled, against the whole."""
+    """Print a line for each halo: the tiled pictures against the untiled ones."""
     exact = TorchOptions(precision="fp32")
     whole = [Upscaler(model, UpscaleOptions(tile="off", engine=exact))(p) for p in pictures]
     for halo in halos:

@@ -1,10 +1,10 @@
-"""Measure which modules upscaling one photo imports, and the time that takes.
+"""Measure which modules upscaling one photo imports, and how long the imports take.
 
 Usage: python scripts/measure_imports.py [--json] [CASE...]
 
-Each case runs in a process of its own with `-X importtime`. Its table has a row for each package that is loaded at the end,
-upframe's by rooms, with the number of its modules and the milliseconds of their own (without those of what they import in
-turn). The standard library is one row. Packages that `import torch` brings along count as torch's.
+Each case runs in its own process with `-X importtime`. Its table has a row for each package loaded at the end (for upframe, for
+each room), with the number of its modules and their own milliseconds, without the modules that they import in turn. The
+standard library is one row. Packages that `import torch` loads count as torch's.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class Imports:
     """The modules of a process, by package: "torch", "upframe.models", "standard library"."""
 
     modules: tuple[str, ...]
-    """Of upframe and third parties, sorted."""
+    """Modules of upframe and third parties, sorted."""
     count: dict[str, int]
     """Modules of each package."""
     own_ms: dict[str, float]
-    """Time that they took, without what they import in turn."""
+    """Own time of these modules, without the modules that they import in turn."""
 
 
 def measure(case: str) -> Imports:
     """Run a case of `CASES` and return what it imports.
 
     Raises:
-        subprocess.CalledProcessError: it fails.
+        subprocess.CalledProcessError: if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "photo.png"), Path(folder, "large.png")
@@ -105,7 +105,7 @@ def _package(name: str) -> str:
 
 @cache
 def packages_of_torch() -> frozenset[str]:
-    """Third-party packages that `import torch` loads by itself, torch among them."""
+    """Return the third-party packages that `import torch` loads, torch among them."""
     with tempfile.TemporaryDirectory() as folder:
         return frozenset(map(_package, _run("import torch", Path(folder, "loaded.json")).modules))
 
@@ -119,7 +119,7 @@ def _write_photo(path: Path) -> None:
 
 
 def show(case: str, imports: Imports) -> None:
-    """A table of one case, the packages that took longest first."""
+    """Print the table of one case, slowest packages first."""
     print(f"\n{case}: {sum(imports.count.values())} modules, {sum(imports.own_ms.values()):.0f} ms\n")  # noqa: T201
     print("| package | modules | ms |\n|---|---:|---:|")  # noqa: T201
     for package in sorted(imports.count, key=lambda package: -imports.own_ms[package]):
@@ -129,7 +129,7 @@ def show(case: str, imports: Imports) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(map(repr, CASES))}; all if absent")
-    parser.add_argument("--json", action="store_true", help="one object with all that was found")
+    parser.add_argument("--json", action="store_true", help="print one object with all results")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.cases) - set(CASES)):
         parser.error(f"no such case: {', '.join(unknown)}")

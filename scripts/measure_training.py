@@ -1,10 +1,10 @@
-"""Measure training steps in images a second: those of `upframe train` beside a plain eager float32 loop, in turns.
+"""Measure training speed in images per second: `upframe train` against an eager float32 loop, in turns.
 
 Usage: python scripts/measure_training.py [RECIPE...] [--rounds 5] [--threads 1]
 
-The plain loop trains the reference form of the network (float32, planar layout, torch's own gradients) with L1, Adam and
-glibc's default allocator. upframe's loop is the recipe's: bfloat16, channels-last, own gradients of depth-wise kernels. Each
-loop has its own process, and they take turns.
+The eager loop trains the reference form of the network (float32, planar layout, torch's own gradients) with L1, Adam and
+glibc's default allocator. upframe's loop follows the recipe: bfloat16, channels-last, and upframe's gradients of depth-wise
+kernels. Each loop has its own process, and they take turns.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def main() -> None:
         return
     for name in arguments.recipes:
         rates = measured(name, arguments.rounds, arguments.threads)
-        ratios = [ours / plain for ours, plain in zip(rates["upframe"], rates["reference"], strict=True)]
+        ratios = [own / reference for own, reference in zip(rates["upframe"], rates["reference"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         shown = ", ".join(f"{kind} {statistics.median(values):.1f} images/s" for kind, values in rates.items())
         print(f"{name}: {shown}; {middle:.1f} times (quartiles {low:.1f} to {high:.1f})", flush=True)  # noqa: T201
 
 
 def measured(name: str, rounds: int, threads: int) -> dict[str, list[float]]:
-    """Images a second of each kind, round by round."""
+    """Return images per second of each kind, round by round."""
     command = [sys.executable, __file__, name, "--threads", str(threads), "--serve"]
     workers = {
         kind: subprocess.Popen([*command, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
@@ -69,9 +69,9 @@ def measured(name: str, rounds: int, threads: int) -> dict[str, list[float]]:
 
 
 def serve(recipe: Recipe, kind: str, threads: int) -> None:
-    """Take some steps for each line on standard input, and print images a second."""
+    """Train for some steps for each line on standard input, and print images per second."""
     torch.set_num_threads(threads)
-    step = plain_step(recipe) if kind == "reference" else our_step(recipe)
+    step = reference_step(recipe) if kind == "reference" else upframe_step(recipe)
     for _ in range(WARM_UP):
         step()
     for _ in sys.stdin:
@@ -82,14 +82,14 @@ def serve(recipe: Recipe, kind: str, threads: int) -> None:
 
 
 def a_batch(recipe: Recipe) -> Batch:
-    """Random pictures: reading and reducing photographs is not measured, and done by other threads."""
+    """Make random pictures. Reading and reducing photographs is not measured, because other threads do it."""
     plan = make_plan(recipe, ranks=RANKS)
     stage, scale = recipe.stages[0], plan.spec.scale
     side = stage.data.patch_px
     return Batch(torch.rand(stage.batch, 3, side, side), torch.rand(stage.batch, 3, side * scale, side * scale))
 
 
-def our_step(recipe: Recipe) -> Callable[[], None]:
+def upframe_step(recipe: Recipe) -> Callable[[], None]:
     keep_freed_memory()  # as the command line does
     plan = make_plan(recipe, ranks=RANKS)
     stepper = Stepper(begin_stage(plan, 0, ranks=RANKS, before=None), recipe.stages[0], plan.spec, plan.objectives[0], RANKS)
@@ -97,7 +97,7 @@ def our_step(recipe: Recipe) -> Callable[[], None]:
     return lambda: stepper.apply(stepper.gradients(batch))
 
 
-def plain_step(recipe: Recipe) -> Callable[[], None]:
+def reference_step(recipe: Recipe) -> Callable[[], None]:
     spec = make_plan(recipe, ranks=RANKS).spec
     network = reference_form(spec, spec.build().state_dict()).train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-6)

@@ -1,11 +1,11 @@
-"""Measure each network beside its reference form, and its PSNR on Set5, for the table of speed in docs/speed.md.
+"""Compare the speed of each network with its reference form, and measure its PSNR on Set5, for the table in docs/speed.md.
 
 Usage: python scripts/speed_table.py WEIGHTS... --testsets TESTSETS [--engines auto compile openvino] [--sizes 320x180]
            [--runs 7] [--threads 2] [--out benchmarks/speed.json]
 
 Passes of all forms take turns, as in `upframe bench --compare`. The scores are those of
-`upframe evaluate --datasets Set5 --engine … --precision …`. Run nothing else on the machine meanwhile. `--out` writes the
-file from which `scripts/draw_tables.py` draws the table; without it the same JSON goes to standard output.
+`upframe evaluate --datasets Set5 --engine … --precision …`. Run nothing else on the machine at the same time. `--out` writes
+the file from which `scripts/draw_tables.py` draws the table; without it the same JSON goes to standard output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy
 import torch
 
-from upframe.benchmark.compare import compare_with_plain
+from upframe.benchmark.compare import compare_with_reference
 from upframe.engines import engine_options, make_engine
 from upframe.evaluation.evaluate import evaluate
 from upframe.models.registry import Model, load
@@ -60,10 +60,10 @@ def main() -> None:
 
 
 def rows(models: Sequence[Model], size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of the table for one size, with the keys that benchmarks/README.md describes."""
+    """Return the rows of the table for one size, with the keys that benchmarks/README.md describes."""
     width, height = (int(side) for side in size.split("x"))
     options = {"threads": arguments.threads, "engines": arguments.engines, "repeats": arguments.runs}
-    found = compare_with_plain(models, size=(height, width), **options)
+    found = compare_with_reference(models, size=(height, width), **options)
     made_rows: list[dict[str, Any]] = []
     for model, compared in zip(models, found.compared, strict=True):
         default = make_engine(model, engine_options("auto", device="cpu"))
@@ -102,7 +102,7 @@ def rows(models: Sequence[Model], size: str, arguments: argparse.Namespace) -> l
 
 
 def score(model: Model, engine: str, precision: Precision, testsets: Path) -> float:
-    """Mean PSNR on Y over Set5."""
+    """Return the mean PSNR on Y over Set5."""
     options = UpscaleOptions(tile="off", engine=engine_options(engine, device="cpu", precision=precision))
     scores = [s.scores["psnr-y"] for s in evaluate([model], data=testsets, datasets=["Set5"], options=options).scores]
     return sum(scores) / len(scores)

@@ -17,7 +17,16 @@ import torch
 from conftest import Upframe
 from peak import needs_proc
 from upframe.benchmark import compare
-from upframe.benchmark.compare import Case, Compared, Comparison, Form, Limits, compare_with_plain, default_case, synthetic_clip
+from upframe.benchmark.compare import (
+    Case,
+    Compared,
+    Comparison,
+    Form,
+    Limits,
+    compare_with_reference,
+    default_case,
+    synthetic_clip,
+)
 from upframe.benchmark.cost import Timing, count
 from upframe.benchmark.worker import Job, Peak, reference_form
 from upframe.engines import onnx_runtime
@@ -69,7 +78,7 @@ def test_a_peak_is_what_was_added_since_and_not_what_was_there_before() -> None:
 @pytest.fixture(scope="module")
 def measured() -> Comparison:
     """A network for photos and one for clips, both of unpublished sizes, on what is small and odd."""
-    return compare_with_plain([untrained(TINY_RLFN), untrained(TINY_CLIP)], size=(23, 34), repeats=2, threads=1)
+    return compare_with_reference([untrained(TINY_RLFN), untrained(TINY_CLIP)], size=(23, 34), repeats=2, threads=1)
 
 
 @pytest.mark.slow
@@ -121,7 +130,7 @@ def test_work_is_counted_and_limits_are_measured(measured: Comparison) -> None:
 @pytest.mark.slow
 def test_a_form_that_fails_is_reported_and_the_others_go_on() -> None:
     """The plain VSR-Transformer takes frames of the trained size only, as the published one does."""
-    (one,) = compare_with_plain([untrained(TINY_VSRT)], size=(32, 40), frames=2, repeats=1, precisions=["fp32"]).compared
+    (one,) = compare_with_reference([untrained(TINY_VSRT)], size=(32, 40), frames=2, repeats=1, precisions=["fp32"]).compared
     plain, ours = one.forms
     assert plain.error == "ValueError: the reference form takes only frames of 32x32, not 40x32"
     assert plain.timing is None
@@ -222,7 +231,7 @@ def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: P
         pytest.skip(str(error))
     monkeypatch.setenv("UPFRAME_CACHE", str(tmp_path))
     engines = ["auto", "onnx"]
-    (one,) = compare_with_plain([untrained(TINY_RLFN)], size=(40, 48), repeats=1, threads=1, engines=engines).compared
+    (one,) = compare_with_reference([untrained(TINY_RLFN)], size=(40, 48), repeats=1, threads=1, engines=engines).compared
     assert [form.name for form in one.forms] == ["reference fp32", "upframe fp32", "upframe bf16", "onnx fp32"]
     last = one.forms[-1]
     assert last.error is None and last.max_difference is not None
@@ -231,7 +240,7 @@ def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: P
 
 def test_an_engine_that_cannot_run_a_network_is_refused_before_any_process_starts() -> None:
     with pytest.raises(UsageError, match="network for clips"):
-        compare_with_plain([untrained(TINY_CLIP)], engines=["compile"])
+        compare_with_reference([untrained(TINY_CLIP)], engines=["compile"])
 
 
 # Misuse and the command line ------------------------------------------------------------------------------------------
@@ -245,9 +254,9 @@ def test_an_engine_that_cannot_run_a_network_is_refused_before_any_process_start
 )
 def test_misuse_is_refused_before_any_process_starts(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        compare_with_plain([untrained(TINY_RLFN)], **options)
+        compare_with_reference([untrained(TINY_RLFN)], **options)
     with pytest.raises(UsageError, match="no model"):
-        compare_with_plain([])
+        compare_with_reference([])
 
 
 def test_networks_are_compared_on_what_they_are_made_for() -> None:

@@ -84,7 +84,7 @@ def test_plain_lines_say_loss_rate_speed_and_the_time_left(upframe: Upframe, pho
     ("arguments", "code", "message"),
     [
         (("no-such-recipe",), 2, "no-such-recipe"),
-        (("toy-rlfn", "--set", "stepz=3"), 2, "stepz"),
+        (("toy-rlfn", "--set", "stepz=3"), 2, "--set stepz=3: no such field"),
         (("toy-rlfn", "--set", "steps"), 2, "has no value"),
         (("toy-rlfn", "--set", "nothing_like_it=3"), 2, "docs/training.md for all fields"),
         (("toy-rlfn", "--set", "seed=-1"), 2, "seed is -1"),
@@ -105,7 +105,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
 def test_sets_of_a_protocol_that_names_its_own_are_refused_before_anything_is_trained(upframe: Upframe, tmp_path: Path) -> None:
     arguments = ("--data", tmp_path, "--validate-on", tmp_path, "--datasets", "Vid4", "--out", tmp_path / "run")
     result = upframe("train", "toy-vsrt", *arguments)
-    assert result.code == 2 and "--datasets: vid4-y is taken on Vid4 alone" in result.err
+    assert result.code == 2 and "--datasets: vid4-y uses only Vid4" in result.err
     assert not (tmp_path / "run").exists()
 
 

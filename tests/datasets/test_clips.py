@@ -197,7 +197,7 @@ def test_folders_that_are_no_clip_are_named(tmp_path: Path) -> None:
         list_frames(tmp_path / "twice")
     put(tmp_path / "mixed", "a_1.png", frame("a", 1))
     put(tmp_path / "mixed", "b_2.png", frame("b", 2))
-    with pytest.raises(InputError, match=r"b_2\.png: seems to be of another clip than a_"):
+    with pytest.raises(InputError, match=r"b_2\.png: seems to belong to another clip than a_"):
         list_frames(tmp_path / "mixed")
     put(tmp_path / "unnumbered", "cover.png", frame("a", 1))
     with pytest.raises(InputError, match=r"cover\.png: has no number"):

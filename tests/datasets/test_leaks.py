@@ -84,7 +84,7 @@ def test_a_test_frame_planted_into_a_clip_stops_the_run(tmp_path: Path, planted:
         write_pixels(clips / "001" / "00000007.png", frame)
     footage = find_clips(clips)
     held_out = {"REDS4/000/00000011": frame, "REDS4/011/00000002": make_photo(48, 64, seed=778)}
-    with pytest.raises(UsageError, match=r"1 test pictures are in it: 001/00000007\.png shows what REDS4/000/00000011 shows"):
+    with pytest.raises(UsageError, match=r"1 test pictures are in it: 001/00000007\.png shows the same as REDS4/000/00000011"):
         refuse_leaks(footage, held_out)
     refuse_leaks(find_clips(clips, exclude=("001",)), held_out)
 

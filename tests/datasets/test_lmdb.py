@@ -127,7 +127,7 @@ def test_a_part_whose_source_has_changed_is_refused(frames: Path, tmp_path: Path
     first = {NAMES[0][:-4]: frames / NAMES[0]}
     write_lmdb(tmp_path / ".a.lmdb.part", first, shapes=[Entry(NAMES[0], (30, 40), 3)])
     write_pixels(frames / NAMES[0], make_photo(30, 40, seed=77))
-    with pytest.raises(InputError, match=r"00000000\.png: differs from what"):
+    with pytest.raises(InputError, match=r"00000000\.png: differs from its copy"):
         carry_out(store_folder(frames, tmp_path / "a.lmdb"))
     assert not (tmp_path / "a.lmdb").exists()
 
@@ -167,7 +167,7 @@ def test_faults_of_stores_are_named(tmp_path: Path) -> None:
     (path / "meta_info.txt").write_text("000/00000000.png 8 8\n")
     with pytest.raises(InputError, match="line 1 is not"):
         read_meta_info(path / "meta_info.txt")
-    with pytest.raises(InputError, match=r"a\.lmdb/key: holds 10 bytes that are no"):
+    with pytest.raises(InputError, match=r"a\.lmdb/key: holds 10 bytes that are not"):
         decode(b"no picture", subject=path / "key")
     gaps = {f"000/{n:08}": make_photo(8, 8) for n in (0, 1, 3)}
     _foreign_store(tmp_path / "b.lmdb", gaps, lines=[f"{key}.png (8,8,3) 1" for key in gaps])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from upframe import kernels
-from upframe.benchmark.compare import compare_with_plain
+from upframe.benchmark.compare import compare_with_reference
 from upframe.benchmark.cost import bench
 from upframe.engines import NativeEngine, TorchEngine, TorchOptions, engine_options, exact, make_engine, native, native_modules
 from upframe.errors import UsageError
@@ -144,7 +144,7 @@ def test_figures_of_kernels_are_refused_where_torch_would_run() -> None:
     spec = rlfn_family.spec_for(channels=6, blocks=1, scale=2, inner_channels=6, esa_channels=8)
     model = Model(spec, spec.build().eval(), None, "", "")
     with pytest.raises(UsageError, match="engine='native': has no kernels for"):
-        compare_with_plain([model], size=(24, 24), repeats=1, threads=1, engines=["native"])
+        compare_with_reference([model], size=(24, 24), repeats=1, threads=1, engines=["native"])
     with pytest.raises(UsageError, match="engine='native': has no kernels for"):
         bench([model], size=(24, 24), repeats=1, engine="native")
 

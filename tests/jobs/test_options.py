@@ -182,7 +182,15 @@ def test_options_in_messages_become_flags(library: str, command_line: str) -> No
     assert worded(library) == command_line
 
 
-@pytest.mark.parametrize("room", ["jobs", "upscaling", "engines", "media", "models", "errors.py", "machine.py"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        *("jobs", "upscaling", "engines", "media", "models", "errors.py", "machine.py"),
+        *("datasets", "evaluation", "metrics", "benchmark", "drawing"),
+        *("training/data", "training/degradations", "training/losses", "training/recipes"),
+        *(f"training/loop/{name}.py" for name in ("distributed", "report", "stages", "train", "validation")),
+    ],
+)
 def test_library_speaks_of_no_flags(room: str) -> None:
     """Text that may be shown: all of a module's but its docstrings and comments."""
     place = Path(package.__file__).parent / room

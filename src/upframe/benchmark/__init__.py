@@ -1,1 +1,1 @@
-"""Measure what a network costs, and compare engines side by side."""
+"""Measure the cost of networks, and compare engines with the reference form."""

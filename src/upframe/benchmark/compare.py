@@ -1,17 +1,16 @@
-"""upframe's networks beside their reference forms: time, memory and result, measured in turns.
+"""Compare upframe's networks with their reference forms: time, memory and result, measured in turns.
 
-The reference form (`models.reference`) is the published computation written as its description reads. It runs in float32 with
-torch's defaults; upframe's network runs as in production, through the engine. Every form has its own process (`worker`). The
-forms take turns of half a second, of one pass at least, and the median of a turn counts, so that a slow moment of the machine
-affects all of them alike. Ratios are taken within a round; on a shared machine, their median and quartiles are more reliable
-than times.
+The reference form (`models.reference`) is the published computation, written as published. It runs in float32 with torch's
+defaults; upframe's network runs as in production, through the engine. Every form has its own process (`worker`). The forms take
+turns of half a second or at least one pass, and the median of a turn counts, so that a slow moment of the machine affects all
+forms equally. Ratios are taken within a round; on a shared machine, their median and quartiles are more reliable than times.
 
-Added memory is the peak of resident memory from the first pass to the last, less what the process held after loading
-the weights and the input; on CUDA it is the allocator's peak. Everything that the passes need is in it: activations,
-kernels' scratch space, fragmentation.
+Added memory is the peak of resident memory from the first pass to the last, minus the memory of the process after loading the
+weights and the input; on CUDA it is the allocator's peak. It contains everything that the passes need: activations, kernels'
+scratch space, fragmentation.
 
 Operations are counted on the reference form (`cost.count`), two for a multiply-accumulate, and divided by the faster of a
-matrix product and a convolution, measured in the same rounds. A form with a small share waits for memory.
+matrix product and a convolution, measured in the same rounds. A form with a small share is limited by memory.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 from upframe.benchmark.cost import Timing, count
 from upframe.benchmark.worker import Job, reference_form
 from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
-from upframe.errors import UsageError
+from upframe.errors import OptionError, UsageError
 from upframe.files import scratch_folder, unnamed_file
 from upframe.machine import environment
 from upframe.models.networks import FAMILIES
@@ -46,8 +45,8 @@ log = logging.getLogger(__name__)
 REPEATS = 5
 PHOTO_SIZE = (180, 320)
 CLIP_SIZE = (64, 64)
-CLIP_FRAMES = 5  # where the network does not say how many it takes
-SIGMA = 30 / 255  # of the noise that is named to a network that asks; the middle of what such networks are trained for
+CLIP_FRAMES = 5  # if the network does not state a number
+SIGMA = 30 / 255  # noise level for networks that need one; the middle of their training range
 
 
 @dataclass(frozen=True)
@@ -70,25 +69,25 @@ class Limits:
     gflops: dict[str, float]
     """Rates by precision and kind, for instance "fp32_matrix", in 10^9 operations a second, two for a multiply-accumulate."""
     copy_gbytes_per_s: float
-    """10^9 bytes a second, those read and those written both counted."""
+    """10^9 bytes a second, counting both read and written bytes."""
 
     def of(self, precision: Precision) -> float | None:
-        """The most that a network in this precision could reach, in 10^9 operations a second; None if not measured."""
+        """Return the highest rate possible in this precision, in 10^9 operations a second; None if not measured."""
         return max((rate for name, rate in self.gflops.items() if name.startswith(precision)), default=None)
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of a network, and what came of it."""
+    """One form of a network, and its measurements."""
 
     name: str
     """"reference fp32" is the reference form, "upframe fp32" and "upframe bf16" run by default; other names state engine and
     precision, "compile bf16"."""
     precision: Precision
     timing: Timing | None = None
-    """None when the form failed."""
+    """None if the form failed."""
     added_bytes: int | None = None
-    """Peak memory beyond weights and input; None where the system does not tell, or when the form failed."""
+    """Peak memory beyond weights and input; None if the system does not report it, or the form failed."""
     max_difference: float | None = None
     """Largest difference of an output value from the reference form's, on the 0 to 1 scale."""
     psnr: float | None = None
@@ -111,10 +110,10 @@ class Compared:
 
     def time_ratios(self, form: Form) -> Timing | None:
         """Return the time of `form` divided by the reference form's, round by round; None if one of them failed."""
-        plain = self.forms[0].timing
-        if plain is None or form.timing is None:
+        reference = self.forms[0].timing
+        if reference is None or form.timing is None:
             return None
-        return Timing(tuple(own / base for own, base in zip(form.timing.runs_s, plain.runs_s, strict=True)))
+        return Timing(tuple(own / base for own, base in zip(form.timing.runs_s, reference.runs_s, strict=True)))
 
     def memory_ratio(self, form: Form) -> float | None:
         """Return the added memory of `form` divided by the reference form's."""
@@ -122,7 +121,7 @@ class Compared:
         return None if not base or form.added_bytes is None else form.added_bytes / base
 
     def gflops(self, form: Form) -> float | None:
-        """The counted work over the median time of `form`, in 10^9 operations a second."""
+        """Return the counted work divided by the median time of `form`, in 10^9 operations a second."""
         return None if self.flops is None or form.timing is None else self.flops / form.timing.median_s / 1e9
 
     def share(self, form: Form, limits: Limits) -> float | None:
@@ -133,7 +132,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything compared in one call on one machine."""
+    """All comparisons of one call on one machine."""
 
     compared: tuple[Compared, ...]
     limits: Limits
@@ -174,7 +173,7 @@ class Comparison:
         return cells
 
     def to_json(self) -> str:
-        """Every figure with its unit in the name, the single run times included."""
+        """Return all figures as JSON, with units in the names, and the times of single runs."""
         return json.dumps(
             {
                 "format": "upframe-comparison/1",
@@ -249,7 +248,7 @@ def default_case(spec: ModelSpec) -> Case:
     return Case(spec.window.frames or CLIP_FRAMES, CLIP_SIZE)
 
 
-def compare_with_plain(
+def compare_with_reference(
     models: Sequence[Model],
     *,
     size: tuple[int, int] | None = None,
@@ -266,18 +265,18 @@ def compare_with_plain(
 
     Args:
         size: (height, width) of the input; None for each model's `default_case`, as `frames`.
-        frames: Of a clip; networks for single frames take one unless more are asked.
-        repeats: Timed rounds, after one that is not timed.
+        frames: Number of frames; networks for single frames get one by default.
+        repeats: Number of timed rounds, after one that is not timed.
         precisions: Precisions of upframe's network, if proven.
         engines: Engines of upframe's network, by name; an engine skips precisions that it does not support.
         device: As `engines.pick_device` takes it.
         threads: CPU threads; None leaves torch's choice.
         clip: (1, T, C, H, W) in [0, 1] to run on instead of a synthetic one; fixes `size` and `frames`.
-        on_event: Called after every pass with its model and form, passes done and passes in all.
+        on_event: Called after every pass with its model and form, the number of passes done, and their total.
 
     Raises:
-        UsageError: without a model, for a model without a reference form, without repeats, or for a size, precision or engine
-            that a model does not accept.
+        UsageError: if there is no model or no repeat, a model has no reference form, or a model does not accept the size,
+            precision or engine.
         ResourceError: if the device does not exist.
     """
     if not models:
@@ -308,20 +307,20 @@ def compare_with_plain(
         )
         limits = _limits(meter.answers)
     about = environment(device=device)
-    del about["precision"]  # forms have their own
+    del about["precision"]  # each form has its own
     about["threads"] = threads
     return Comparison(compared, limits, about)
 
 
 def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision], device: str) -> list[_Form]:
-    """The forms of upframe that run beside the reference form."""
+    """Return the forms of upframe to compare with the reference form."""
     proven = [p for p in precisions if p in model.spec.precisions]
     if not proven:
         able = ", ".join(model.spec.precisions)
-        raise UsageError(f"--precision {' '.join(precisions)}", f"not proven for {model.name}", f"choose from {able}")
+        raise OptionError("precisions", list(precisions), f"not proven for {model.name}", f"choose from {able}")
     chosen: list[_Form] = []
     for engine in engines:
-        if engine in (*BACKENDS, "native"):  # what cannot run at all is refused before any work
+        if engine in (*BACKENDS, "native"):  # engines that cannot run are refused before any work
             make_engine_as_named(model, engine_options(engine, device=device))
         computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
         shown = "upframe" if engine == "auto" else engine
@@ -370,13 +369,13 @@ def _compare(
         clip = synthetic_clip(case, channels=spec.channels)
     sigma = SIGMA if spec.takes_sigma else None
     with scratch_folder() as folder, contextlib.ExitStack() as running:
-        # Tied weights share memory, which the format refuses to write.
+        # Tied weights share memory, which the file format does not allow.
         safetensors.torch.save_file({k: v.clone() for k, v in state.items()}, folder / "weights.safetensors")
         safetensors.torch.save_file({"clip": clip.contiguous()}, folder / "input.safetensors")
 
         def worker(form: _Form) -> _Worker:
             job = Job(
-                "reference" if form.name.startswith("plain") else "upframe",
+                "reference" if form.name.startswith("reference") else "upframe",
                 device,
                 threads,
                 form.precision,
@@ -400,7 +399,7 @@ def _compare(
                 passed(f"{model.name}, {form.name}")
             meter.ask("run")
         forms: list[Form] = []
-        plain_out: Tensor | None = None
+        reference_out: Tensor | None = None
         for form, each in zip(asked, workers, strict=True):
             answer = each.ask("finish")
             if each.error is not None:
@@ -408,18 +407,18 @@ def _compare(
                 continue
             runs = [answer["seconds"] for answer in each.answers if "seconds" in answer][1:]
             out = safetensors.torch.load_file(folder / f"{form.name}.safetensors")["out"]
-            difference, psnr = (None, None) if plain_out is None else _difference(out, plain_out)
+            difference, psnr = (None, None) if reference_out is None else _difference(out, reference_out)
             forms.append(Form(form.name, form.precision, Timing(tuple(runs)), answer["added_bytes"], difference, psnr))
             if each is workers[0]:
-                plain_out = out
+                reference_out = out
     flops = None if forms[0].timing is None else 2 * _macs(spec, state, case, sigma)
     return Compared(model.name, model.sha256, case, flops, tuple(forms))
 
 
 def synthetic_clip(case: Case, *, channels: int = 3, seed: int = 0) -> Tensor:
-    """(1, T, C, H, W) in [0, 1]: waves of many lengths that drift, and some noise, rounded to 8 bits.
+    """Return (1, T, C, H, W) in [0, 1]: drifting waves of many lengths and some noise, rounded to 8 bits.
 
-    Smooth enough that flow networks see motion, and alike on every machine.
+    The clip is smooth enough for flow networks to see motion, and the same on every machine.
     """
     generator = torch.Generator().manual_seed(seed)
     (height, width), waves = case.size, 12
@@ -435,17 +434,17 @@ def synthetic_clip(case: Case, *, channels: int = 3, seed: int = 0) -> Tensor:
     return (clip.clamp(0, 1) * 255).round()[None] / 255
 
 
-def _difference(out: Tensor, plain: Tensor) -> tuple[float | None, float | None]:
-    """Largest difference, and PSNR unless the two are equal."""
-    if out.shape != plain.shape:
+def _difference(out: Tensor, reference: Tensor) -> tuple[float | None, float | None]:
+    """Return the largest difference, and the PSNR unless both are equal."""
+    if out.shape != reference.shape:
         return None, None
-    difference = (out.double() - plain.double()).abs()
+    difference = (out.double() - reference.double()).abs()
     error = float(difference.square().mean())
     return float(difference.max()), -10 * math.log10(error) if error > 0 else None
 
 
 def _macs(spec: ModelSpec, state: dict[str, Tensor], case: Case, sigma: float | None) -> int:
-    """Multiply-accumulates of the plain form."""
+    """Count the multiply-accumulates of the reference form."""
     network = reference_form(spec, state)
     if spec.window is None:
         return count(network, (case.frames, spec.channels, *case.size)).macs
@@ -453,7 +452,7 @@ def _macs(spec: ModelSpec, state: dict[str, Tensor], case: Case, sigma: float | 
 
 
 class _WithNoise(nn.Module):
-    """A network that is called with a clip alone."""
+    """A network that can be called with a clip alone, because it knows the noise level."""
 
     def __init__(self, network: nn.Module, sigma: float | None) -> None:
         super().__init__()
@@ -473,7 +472,7 @@ def _limits(answers: list[dict[str, Any]]) -> Limits:
 
 # Processes ------------------------------------------------------------------------------------------------------------
 class _Worker:
-    """The parent's end of a `worker`; after a failure it asks no more questions."""
+    """The parent's end of a `worker` process. After a failure it sends no more requests."""
 
     def __init__(self, job: Job) -> None:
         self.error: str | None = None
@@ -493,13 +492,13 @@ class _Worker:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.kill()  # has finished, has failed, or is not wanted any more
-        with contextlib.suppress(OSError):  # a line that it did not take
+        self._process.kill()  # it has finished, has failed, or is no longer needed
+        with contextlib.suppress(OSError):  # a line that the process did not read
             self._process.__exit__(None, None, None)
         self._complaints.close()
 
     def ask(self, what: str | None = None) -> dict[str, Any]:
-        """Send `what`, if anything, and wait for the next answer; empty when there is none or it is an error."""
+        """Send `what`, if given, and wait for the next answer; empty if there is none or it is an error."""
         if self.error is not None:
             return {}
         if what is not None:
@@ -513,7 +512,7 @@ class _Worker:
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which reading its answer tells
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, which is noticed on reading its answer
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
@@ -522,5 +521,5 @@ class _Worker:
         code = self._process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return f"the process {how}" + (f": {said[-1]}" if said else "; it may have run out of memory" if code == -9 else "")
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return f"the process {how}" + (f": {lines[-1]}" if lines else "; it may have run out of memory" if code == -9 else "")

@@ -1,8 +1,8 @@
 """Cost of a network: parameters, operations, activations, memory and time, as an NTIRE efficiency card.
 
-Counting runs the network once on shapes alone (torch's meta device) and looks at every operation it performs, so
-functional calls count like modules do. The conventions, chosen so that the published NTIRE 2022 card of RLFN
-(0.317 M parameters, 19.70 G FLOPs, 80.05 M activations, 39 convolutions at 256×256) comes out to the last digit:
+Counting runs the network once on shapes alone (torch's meta device) and counts every operation, so functional calls count like
+modules. With these conventions, the published NTIRE 2022 card of RLFN (0.317 M parameters, 19.70 G FLOPs, 80.05 M activations,
+39 convolutions at 256×256) is reproduced to the last digit:
 
 * **MACs**: multiply-accumulates of convolutions and matrix products, without bias (RLFN: 19.66 G).
 * **FLOPs, as NTIRE 2022 prints them**: the MACs plus one for every output of a ReLU-like activation (RLFN: 19.70 G). It
@@ -10,8 +10,8 @@ functional calls count like modules do. The conventions, chosen so that the publ
 * **Activations**: output elements of all convolutions.
 * **Convolutions**: convolution calls in one forward pass.
 
-Everything else that computes is listed on the card as not counted, with its calls and elements; an operation from outside
-torch (a custom kernel) is called out, because it can hide most of a network's work.
+The card lists all other arithmetic as not counted, with its calls and elements. It warns of operations from outside torch
+(custom kernels), because they can hide most of a network's work.
 
 Peak memory is counted at the allocator. On the CPU it is the most bytes of live tensors at any moment of one forward pass
 (weights, input and activations, without the kernels' scratch space), which is the same on every machine. On CUDA it is
@@ -48,7 +48,7 @@ INPUT_SIZE = (256, 256)  # NTIRE efficient super-resolution challenges
 REPEATS = 10
 
 _RELU_LIKE = {"relu", "relu_", "leaky_relu", "leaky_relu_", "_prelu_kernel", "elu", "elu_", "hardtanh", "hardtanh_"}
-# Operations that only move, shape or create data: no arithmetic that a reader would miss on the card.
+# Operations that only move, shape or create data. They do no arithmetic, so the card does not list them.
 _MOVES = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "split",
     "split_with_sizes", "chunk", "unbind", "unsqueeze", "squeeze", "cat", "stack", "clone", "copy_", "contiguous",
@@ -76,11 +76,11 @@ class Cost:
     uncounted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Operation → (calls, output elements) for arithmetic that is in neither MACs nor FLOPs."""
     custom: tuple[str, ...] = ()
-    """Those of `uncounted` that are not torch's own: their work may be anything."""
+    """Operations in `uncounted` that are not torch's; their work is unknown."""
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    """Counts each operation that reaches torch's dispatcher, and follows the life of every tensor made."""
+    """Counts each operation that reaches torch's dispatcher, and tracks the lifetime of every tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -105,7 +105,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         elements = made[0].numel() if made else 0
         if name == "convolution":
             x, weight, transposed = args[0], args[1], args[6]
-            # Every output (or, transposed, every input) meets one filter of weight[0].
+            # Every output (in a transposed convolution, every input) is multiplied by one filter of weight[0].
             self.macs += (x.numel() if transposed else elements) * weight[0].numel()
             self.activations += elements
             self.convolutions += 1
@@ -123,7 +123,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 self.custom.add(label)
 
     def follow(self, tensor: Tensor) -> None:
-        """Count the memory behind `tensor` until nothing refers to it any more; views share theirs."""
+        """Count the memory of `tensor` until it is released. Views share memory, which counts once."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.live:
@@ -138,18 +138,18 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
 
 def count(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Cost:
-    """The cost of one forward pass of `network` on an input of `shape`, from shapes alone where every operation allows it.
+    """Count the cost of one forward pass of `network` on an input of `shape`, from shapes alone if every operation allows it.
 
     Args:
-        shape: (N, C, H, W), or whatever the network takes.
+        shape: (N, C, H, W), or another shape that the network takes.
 
     Returns:
-        The counts; `network` is not touched.
+        The counts; `network` is not changed.
     """
     try:
         counter = _counted_pass(network, shape, dtype=dtype, device="meta")
     except NotImplementedError as error:
-        # An operation without a shape rule, as custom kernels often are: it has to run for real.
+        # An operation without a shape rule, such as many custom kernels, has to run on real data.
         log.info("counting runs on real data: %s", error)
         counter = _counted_pass(network, shape, dtype=dtype, device="cpu")
     return Cost(
@@ -166,7 +166,7 @@ def count(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype = torc
 
 def _counted_pass(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype, device: str) -> _Counter:
     counter = _Counter()
-    # inference_mode keeps composite operations whole; no_grad shows their parts, which are counted.
+    # inference_mode keeps composite operations whole; no_grad shows their parts, which the counter needs.
     with torch.inference_mode(False), torch.no_grad():
         replica = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
         x = torch.zeros(tuple(shape), device=device, dtype=dtype)
@@ -190,7 +190,7 @@ class Timing:
 
     @property
     def quartiles_s(self) -> tuple[float, float]:
-        """The first and third quartile; the single time twice when there is only one."""
+        """Return the first and third quartile; the single time twice if there is only one."""
         if len(self.runs_s) == 1:
             return self.runs_s[0], self.runs_s[0]
         low, _, high = statistics.quantiles(self.runs_s, n=4, method="inclusive")
@@ -210,7 +210,7 @@ class Card:
     timing: Timing
     peak_bytes: int
     memory_method: str
-    """How `peak_bytes` was found."""
+    """How `peak_bytes` was measured."""
 
     @property
     def output_px_per_s(self) -> float:
@@ -218,7 +218,7 @@ class Card:
         return height * width * self.scale**2 / self.timing.median_s
 
     def rows(self) -> list[tuple[str, str]]:
-        """(quantity with its unit, value) in NTIRE's order."""
+        """Return (quantity with its unit, value) in NTIRE's order."""
         low, high = self.timing.quartiles_s
         return [
             ("Runtime [ms], median", f"{self.timing.median_s * 1e3:.2f}"),
@@ -234,9 +234,9 @@ class Card:
 
     @property
     def not_counted(self) -> str:
-        """One honest line on the arithmetic that the FLOPs do not hold."""
+        """Return one line on the arithmetic that the FLOPs do not count."""
         if not self.cost.uncounted:
-            return "FLOPs hold every arithmetic operation."
+            return "The FLOPs count every arithmetic operation."
         listed = ", ".join(f"{name} {elements / 1e6:.2f} M" for name, (_, elements) in self.cost.uncounted.items())
         warning = (
             f" Custom operations ({', '.join(self.cost.custom)}) can hide most of the work: trust the time, not the FLOPs."
@@ -248,13 +248,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Bench:
-    """Cards of models that were timed in turns on one machine."""
+    """Cards of models, timed in turns on one machine."""
 
     cards: tuple[Card, ...]
     environment: dict[str, str | int]
 
     def to_text(self) -> str:
-        """The NTIRE card, several models side by side."""
+        """Return the NTIRE card of several models side by side."""
         (height, width), runs = self.cards[0].input_size, len(self.cards[0].timing.runs_s)
         tables = [card.rows() for card in self.cards]
         names = [label for label, _ in tables[0]]
@@ -278,7 +278,7 @@ class Bench:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """Every figure with its unit in the name, the single run times included."""
+        """Return all figures as JSON, with units in the names, and the times of single runs."""
         cards = []
         for card in self.cards:
             low, high = card.timing.quartiles_s
@@ -316,19 +316,19 @@ def bench(
 ) -> Bench:
     """Count and time `models` on one random picture.
 
-    The models take turns, one forward pass each, so that a machine that slows down slows all of them alike. Inputs are
-    channels-last, as the engine passes them; loading, tiling and file formats are not part of the time.
+    The models take turns, one forward pass each, so that a slow moment of the machine affects all of them equally. Inputs are
+    channels-last, as the engine passes them; the time does not include loading, tiling and file formats.
 
     Args:
         size: (height, width) of the input.
         device: As `engines.pick_device` takes it.
-        engine: What runs the networks, by its name; the counts are those of the network in torch.
+        engine: Name of the engine that runs the networks; the counts are those of the network in torch.
         repeats: Timed passes per model.
-        warmup: Passes before them that are not timed.
-        on_event: Called after every pass with the model's name, passes done and passes in all.
+        warmup: Passes before these, not timed.
+        on_event: Called after every pass with the model's name, the number of passes done, and their total.
 
     Raises:
-        UsageError: for no model, no repeat, or a size that some model cannot take.
+        UsageError: if there is no model or no repeat, or a model does not accept the size.
         ResourceError: if the device does not exist.
     """
     if not models:
@@ -390,7 +390,7 @@ def bench(
 
 
 def _compiled(model: Model, engine: str, *, device: str, precision: Precision) -> Callable[[Tensor], Tensor] | None:
-    """One pass of an engine other than torch alone, compiled here and now; None for torch."""
+    """Return one pass of an engine other than torch, compiled at once; None for torch."""
     made = make_engine_as_named(model, engine_options(engine, device=device, precision=precision))
     if type(made) is TorchEngine:
         return None
@@ -400,7 +400,7 @@ def _compiled(model: Model, engine: str, *, device: str, precision: Precision) -
 
 
 def _time_once(network: Callable[[Tensor], Tensor], x: Tensor, *, device: str) -> float:
-    """Seconds of one forward pass, waiting for the device before and after."""
+    """Return the seconds of one forward pass, with a wait for the device before and after."""
     on_cuda = device.startswith("cuda")
     with torch.inference_mode():
         if on_cuda:
@@ -413,7 +413,7 @@ def _time_once(network: Callable[[Tensor], Tensor], x: Tensor, *, device: str) -
 
 
 def _cuda_peak(network: nn.Module, x: Tensor, *, device: str) -> int:
-    """Peak bytes of the CUDA allocator in one pass, without what other networks hold."""
+    """Return the peak bytes of the CUDA allocator in one pass, without the memory of other networks."""
     own = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers(), x))
     with torch.inference_mode():
         network(x)  # libraries allocate their workspace once

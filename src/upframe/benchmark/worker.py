@@ -1,8 +1,8 @@
-"""One form of a network in its own process, driven line by line: `python -m upframe.benchmark.worker`.
+"""Run one form of a network in its own process, line by line: `python -m upframe.benchmark.worker`.
 
-It needs its own process because the compared quantities leak otherwise: the allocator's settings, its free memory, the peak of
-resident memory, chosen and cached kernels. The parent writes one JSON object a line and gets one back for each: first the
-`Job`, then any number of {"do": "run"}, last {"do": "finish"}.
+In a shared process, one form would affect the other: through the allocator's settings, its free memory, the peak of resident
+memory, and chosen and cached kernels. The parent writes one JSON object per line and gets one back for each: first the `Job`,
+then any number of {"do": "run"}, last {"do": "finish"}.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from upframe.models.spec import ModelSpec, Precision
 Kind = Literal["reference", "upframe", "limits"]
 
 TURN_S = 0.5
-"""As many passes as this takes, at least one, are a turn, and their median its time: while the others have theirs, caches and
-threads forget what a process had there."""
+"""A turn lasts this long, with at least one pass; the median of its passes is its time. Caches and threads lose a process's
+state during the turns of the others."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,20 @@ class Job:
     """Task of a worker."""
 
     kind: Kind
-    """"reference" is float32 with the allocator as it comes, "upframe" runs as the product does, "limits" measures the
-    machine."""
+    """"reference" is float32 with the default allocator, "upframe" runs as in production, "limits" measures the machine."""
     device: str
     threads: int
     precision: Precision = "fp32"
     family: str = ""
     model: str = ""
-    """Registry id; for an unpublished size any other word, and the weights tell the size."""
+    """Registry id; for an unpublished size any other word, and the weights determine the size."""
     folder: str = ""
-    """Holds `<model>.safetensors` and `input.safetensors`; the output goes there too."""
+    """Folder of weights and input, and of the output."""
     weights: str = ""
     output: str = ""
     sigma: float | None = None
     engine: str = "torch"
-    """As `--engine` calls it, for "upframe"."""
+    """Name of the engine, for "upframe"."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -66,11 +65,11 @@ class Job:
 
 # Networks -------------------------------------------------------------------------------------------------------------
 def reference_form(spec: ModelSpec, state: dict[str, Tensor]) -> nn.Module:
-    """The reference form of a network with the weights of upframe's, whose memory it shares.
+    """Return the reference form of a network with the weights of upframe's network, whose memory it shares.
 
     Raises:
-        LookupError: there is no reference form of this family.
-        ValueError: the network is no published one, and the reference form lacks a part of it.
+        LookupError: if there is no reference form of this family.
+        ValueError: if the network is not a published one, and the reference form lacks a part of it.
     """
     family = family_of(spec)
     if family.reference is None:
@@ -89,12 +88,12 @@ def _shapes(state: dict[str, Tensor]) -> Mapping[str, tuple[int, ...]]:
 
 
 def _loaded(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, none of them mapped from it: pages read late would count as memory that a run needs."""
+    """Load the tensors of a file without mapping it, because pages read later would count as memory of a run."""
     return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
 
 
 def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
-    """Clip (N, T, C, H, W) in, result out, both float32 in the host's memory."""
+    """Return the function of a job: from a clip (N, T, C, H, W) to the result, both float32 in host memory."""
     state = _loaded(Path(job.folder) / job.weights)
     facts: dict[str, Any] = {} if job.sigma is None else {"sigma": job.sigma}
     spec = MODELS.get(job.model)
@@ -108,7 +107,7 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
         if isinstance(engine, TorchEngine):
             return lambda clip: engine(clip, **facts)
         assert isinstance(engine, GraphEngine)
-        engine.load()  # now, so that neither time nor memory of compiling counts
+        engine.load()  # now, so that time and memory of compiling do not count
         return engine
     network = reference_form(spec, state).to(job.device)
     by_frame = spec.window is None
@@ -124,7 +123,7 @@ def _run_of(job: Job) -> Callable[[Tensor], Tensor]:
 
 # Memory ---------------------------------------------------------------------------------------------------------------
 class Peak:
-    """The most memory that was added since this was made; bytes, or None where the system does not tell."""
+    """The largest amount of memory added since creation, in bytes; None if the system does not report it."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -135,9 +134,9 @@ class Peak:
             self._before: int | None = torch.cuda.memory_allocated(device)
             return
         _give_back_free_memory()
-        # What is free and could not be given back counts as held: the peak has it too.
+        # Free memory that could not be returned counts as used, because the peak contains it too.
         self._before = resident_bytes() or None
-        forget_peak()  # that of loading; some containers forbid it, and then it is a lower bound
+        forget_peak()  # reset the peak of loading; some containers forbid it, and then the figure is a lower bound
 
     def added_bytes(self) -> int | None:
         if self._before is None:
@@ -148,7 +147,7 @@ class Peak:
 
 
 def _give_back_free_memory() -> None:
-    """Free memory that loading left behind, so that a pass cannot reuse it."""
+    """Return the memory that loading left free to the system, so that a pass cannot reuse it."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
@@ -169,14 +168,14 @@ def measure_limits(device: str) -> dict[str, float]:
         weight = torch.rand(64, 64, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
         seconds = _seconds(lambda: F.conv2d(pictures, weight, padding=1), device)  # noqa: B023
         limits[f"{precision}_convolution_gflops"] = 2 * pictures.numel() * weight[0].numel() / seconds / 1e9
-    source = torch.rand(1 << (30 if on_cuda else 26), device=device)  # 256 MB: no cache holds it
+    source = torch.rand(1 << (30 if on_cuda else 26), device=device)  # 256 MB, more than any cache
     target = torch.empty_like(source)
     limits["copy_gbytes_per_s"] = 2 * source.numel() * 4 / _seconds(lambda: target.copy_(source), device) / 1e9
     return limits
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """The shortest of five, after one to warm up."""
+    """Return the shortest of five times, after one run to warm up."""
     return min(_timed(work, device) for _ in range(6))
 
 
@@ -193,7 +192,7 @@ def _timed(work: Callable[[], object], device: str) -> float:
 # The process ----------------------------------------------------------------------------------------------------------
 def main() -> None:
     """Serve one job on standard input and output."""
-    # Whatever a library prints must not get between the lines.
+    # Output of libraries must not get between the lines.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -234,8 +233,8 @@ def _serve(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
             return
         passes: list[float] = []
         while not passes or sum(passes) < TURN_S:
-            out = None  # not held beside the next one
-            start = time.perf_counter()  # the result comes back to the host, so a device has finished
+            out = None  # released before the next one
+            start = time.perf_counter()  # the result is copied to the host, so the device has finished
             out = run(clip)
             passes.append(time.perf_counter() - start)
         say({"seconds": statistics.median(passes)})

@@ -77,6 +77,18 @@ FLAGS: Mapping[str, str] = {
     "cleaning.threshold": "--clean-threshold",
     "cleaning.max_passes": "--clean-max",
     "cleaning.strength": "--clean-strength",
+    # Training, evaluation and data
+    "changes": "--set",
+    "out": "--out",
+    "until": "--until",
+    "tensorboard": "--tensorboard",
+    "datasets": "--datasets",
+    "limit": "--limit",
+    "save_images": "--save-images",
+    "contact_sheet": "--contact-sheet",
+    "niqe_params": "--niqe-params",
+    "precisions": "--precision",
+    "partial_set": "--partial",
 }
 
 _OPTION = re.compile(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`")
@@ -122,12 +134,14 @@ def worded_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stated(option: str, value: object) -> str:
-    """An option as it stands on a command line: `--tile 200x100`, `--no-audio`."""
+    """An option as it stands on a command line: `--tile 200x100`, `--no-audio`, `--set steps=100`."""
     flag = FLAGS[option]
     if value is None or value is True:
         return flag
     if value is False:
         return f"--no-{flag.removeprefix('--')}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{flag} {key}={one}" for key, one in value.items())
     if isinstance(value, tuple):  # sizes are (height, width); other tuples are repeated flags
         if option == "tile" and len(value) == 2:
             return f"{flag} {value[1]}x{value[0]}"

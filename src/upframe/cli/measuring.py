@@ -170,7 +170,7 @@ def bench(
     import torch
 
     from upframe.benchmark.compare import REPEATS as ROUNDS
-    from upframe.benchmark.compare import compare_with_plain
+    from upframe.benchmark.compare import compare_with_reference
     from upframe.benchmark.cost import INPUT_SIZE, REPEATS
     from upframe.benchmark.cost import bench as run_bench
     from upframe.engines import keep_freed_memory
@@ -187,7 +187,7 @@ def bench(
     height_width = (int(found[2]), int(found[1])) if found else None
     result: Bench | Comparison
     if with_plain:
-        result = compare_with_plain(
+        result = compare_with_reference(
             [load_or_untrained(m) for m in models],
             size=height_width,
             frames=frames,

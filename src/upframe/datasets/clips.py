@@ -1,8 +1,8 @@
-"""Video test sets on disk: their usual folder layouts, their frames in order and without holes, and the pixels they give.
+"""Video test sets on disk: their usual folder layouts, their frames in order and without gaps, and their pixels.
 
-The order of frames is that of the numbers in their names, and every number must be there once. A folder read in the order
-the file system happens to give, or with a frame lost in copying, still yields scores that look like scores: the pictures
-of one published model, stored in unsorted order, reach 16 dB instead of 28.
+The numbers in their names give the order of the frames, and every number must occur once. A folder that is read in file-system
+order, or that lost a frame in copying, would still give plausible scores: the pictures of one published model, stored in
+unsorted order, reach 16 dB instead of 28.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 BD_SIGMA = 1.6
 BD_RADIUS = 6
-"""Blur of the "BD" degradation: a 13×13 Gaussian of σ 1.6, as in DUF (Jo et al., CVPR 2018) and the tables since."""
+"""Blur of the "BD" degradation: a 13×13 Gaussian of σ 1.6, as in DUF (Jo et al., CVPR 2018) and later tables."""
 
 
 # Layouts --------------------------------------------------------------------------------------------------------------
@@ -36,14 +36,14 @@ BD_RADIUS = 6
 class Layout:
     """Possible folders of a clip below the root of a set; the first existing one counts.
 
-    `{clip}` is the clip's name, `{scale}` the scale, `{val}` the name less 240: the clips of the REDS validation set have
-    both numbers. A pattern without `{clip}` is for a folder that holds one clip.
+    `{clip}` is the clip's name, `{scale}` the scale, `{val}` the name minus 240, because the clips of the REDS validation set
+    have both numbers. A pattern without `{clip}` is for a folder that holds one clip.
     """
 
     truth: tuple[str, ...]
     inputs: tuple[str, ...]
     listing: str | None = None
-    """A file below the root that lists the clips, one a line; other folders are not looked at."""
+    """A file below the root that lists the clips, one per line; other folders are ignored."""
 
 
 _SIMPLE_TRUTH = ("GT/{clip}", "HR/{clip}", "{clip}/HR", "{clip}/GT", "{clip}/truth", "HR", "GT", "truth")
@@ -92,8 +92,8 @@ LAYOUTS: dict[str, Layout] = {
 def blur_and_subsample_8bit(planes: Tensor, scale: int) -> Tensor:
     """The "BD" degradation of 8-bit data (..., H, W): Gaussian blur, then every `scale`-th pixel from the top left.
 
-    Borders are mirrored without repeating the edge; the result is rounded once. Note that the pixels kept are the first of
-    each `scale`×`scale` block and not its centre: unlike bicubic inputs, these are shifted by (scale − 1) / 2 pixels.
+    Borders are mirrored without repeating the edge; the result is rounded once. The kept pixel is the first of each
+    `scale`×`scale` block, not its centre: unlike bicubic inputs, these inputs are shifted by (scale − 1) / 2 pixels.
 
     Returns:
         uint8 (..., H/scale, W/scale).
@@ -121,16 +121,16 @@ class Clip:
 
     name: str
     inputs: tuple[Path, ...]
-    """Every frame, in order; empty where they are made from the truth."""
+    """Every frame, in order; empty if inputs are made from the truth."""
     truth: Mapping[int, Path]
-    """True frames by position, all of them where inputs are made from them; empty where nobody knows them."""
+    """True frames by position, all of them if inputs are made from them; empty if the truth is not known."""
     scored: tuple[int, ...]
     """Positions that are scored."""
     rule: ClipRule
 
     @property
     def folder(self) -> Path:
-        """Folder of its frames: the inputs, or the truth from which they are made."""
+        """Folder of its frames: the inputs, or the truth from which inputs are made."""
         return (self.inputs or tuple(self.truth.values()))[0].parent
 
     @property
@@ -148,11 +148,11 @@ class ClipSet:
 
 
 def find_clip_set(data: Path, rule: ClipRule, *, scale: int, limit: int | None = None) -> ClipSet:
-    """The clips of a set in a folder.
+    """Find the clips of a set in a folder.
 
     Args:
         data: The root of the set, in one of the layouts of `LAYOUTS[rule.layout]`.
-        limit: Take only the first so many clips.
+        limit: Use only the first `limit` clips.
 
     Raises:
         InputError: if the folder, a clip, a frame or the counterpart of one is missing, or a folder mixes clips.
@@ -173,7 +173,7 @@ def find_clip_set(data: Path, rule: ClipRule, *, scale: int, limit: int | None =
 
 
 def _title(rule: ClipRule, clips: Sequence[Clip]) -> str:
-    """The set's name, with how much of it is here unless it is whole."""
+    """Return the set's name, with the number of clips and frames found if the set is incomplete."""
     found = (len(clips), sum(len(clip.scored) for clip in clips))
     if found == rule.whole:
         return rule.dataset
@@ -181,7 +181,7 @@ def _title(rule: ClipRule, clips: Sequence[Clip]) -> str:
 
 
 def _find_clips(data: Path, rule: ClipRule, layout: Layout, patterns: Sequence[str], scale: int) -> tuple[str, tuple[str, ...]]:
-    """The pattern that this folder follows, and the names of its clips."""
+    """Return the pattern that this folder follows, and the names of its clips."""
     wanted = rule.clips
     if layout.listing is not None:
         wanted = _listed(data / layout.listing)
@@ -213,7 +213,7 @@ def _listed(path: Path) -> tuple[str, ...]:
     names = tuple(line for line in lines if line)
     unsafe = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if not names or unsafe:
-        raise InputError(path, f"does not list clips ({unsafe[0] if unsafe else 'it is empty'})", "take the list of the set")
+        raise InputError(path, f"does not list clips ({unsafe[0] if unsafe else 'it is empty'})", "use the list of the set")
     return names
 
 
@@ -233,7 +233,7 @@ def _clip_names(data: Path, pattern: str, scale: int) -> tuple[str, ...]:
 
 
 def _folder(data: Path, pattern: str, clip: str, scale: int) -> Path | None:
-    """The folder of a clip, if there are images in it."""
+    """Return the folder of a clip, if it contains images."""
     folder = _path(data, pattern, clip, scale)
     return folder if folder.is_dir() and next(iter_files(folder), None) is not None else None
 
@@ -250,7 +250,7 @@ def _counterpart(data: Path, pattern: str | None, clip: str, scale: int) -> Path
         raise InputError(
             _path(data, pattern, clip, scale),
             f"clip {clip} has no input frames here",
-            "add them, or remove the others to have all made",
+            "add them, or remove the other clips' inputs so that all are made",
         )
     return folder
 
@@ -268,7 +268,8 @@ def _clip(name: str, rule: ClipRule, *, truth: Path | None, inputs: Path | None)
         log.warning("%s: only frames %s are scored, the clip has %d", name, ", ".join(map(str, scored)), len(numbers))
     if truth is not None and inputs is not None:
         needed = {numbers[i] for i in scored}
-        # A truth may have scored frames only, as copies of Vimeo-90K do; an extra one means that frames of the input are lost.
+        # A truth may have only the scored frames, as copies of Vimeo-90K do; an extra frame means that input frames are
+        # missing.
         odd = sorted(needed - hr.keys()) or sorted(hr.keys() - lr.keys())
         if odd:
             lacking = truth if odd[0] not in hr else inputs
@@ -277,7 +278,7 @@ def _clip(name: str, rule: ClipRule, *, truth: Path | None, inputs: Path | None)
 
 
 def list_frames(folder: Path) -> dict[int, Path]:
-    """The frames of a clip by their number, ascending, without holes.
+    """Return the frames of a clip by number, ascending, without gaps.
 
     Raises:
         InputError: if a name has no number, two have the same, names differ before the number, or a number is missing.
@@ -287,9 +288,9 @@ def list_frames(folder: Path) -> dict[int, Path]:
     for path in iter_files(folder):
         match = re.fullmatch(r"(.*?)([0-9]+)", path.stem)
         if match is None:
-            raise InputError(path, "has no number, so its place is not known", "name frames such as 00000000.png")
+            raise InputError(path, "has no number, so its position is unknown", "name frames such as 00000000.png")
         if before is not None and match[1] != before:
-            raise InputError(path, f"seems to be of another clip than {before}…", "keep each clip in a folder of its own")
+            raise InputError(path, f"seems to belong to another clip than {before}…", "keep each clip in a folder of its own")
         before, number = match[1], int(match[2])
         if number in found:
             raise InputError(path, f"has the same number as {found[number].name}", "remove one of them")
@@ -302,7 +303,7 @@ def list_frames(folder: Path) -> dict[int, Path]:
 
 
 def load_clip(clip: Clip, *, scale: int) -> Sample:
-    """The pixels of a clip: all inputs, and the truth of the scored frames.
+    """Load the pixels of a clip: all inputs, and the truth of the scored frames.
 
     Raises:
         InputError: if a file is not 8-bit gray or RGB, frames differ in size, or input and truth do not fit together.

@@ -1,7 +1,7 @@
 """Content of a folder of training data: its pictures or clips, the frames of each in order, and their stored inputs.
 
-Understood are folders of pictures, folders of clips (REDS: `000/00000000.png`), Vimeo-90K (`sequences/00001/0001/im1.png`
-with `sep_trainlist.txt`), video files, and LMDB stores of any of these.
+upframe reads folders of pictures, folders of clips (REDS: `000/00000000.png`), Vimeo-90K (`sequences/00001/0001/im1.png` with
+`sep_trainlist.txt`), video files, and LMDB stores of any of these.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Footage:
     name: str
     """Below the root of its set: `000`, `00001/0001`, `0001_s001.png`."""
     frames: tuple[str, ...]
-    """Keys in the store, in the order of time."""
+    """Keys in the store, in temporal order."""
     inputs: tuple[str, ...] = ()
-    """Keys of the degraded frames in their store; empty where they are made from `frames`."""
+    """Keys of the degraded frames in their store; empty if inputs are made from `frames`."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class FootageSet:
 
 
 def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 1) -> FootageSet:
-    """Each 8-bit RGB picture below `folder`, or in an LMDB store, as a clip of one frame; headers only are read.
+    """Find each 8-bit RGB picture below `folder`, or in an LMDB store, as a clip of one frame. Only headers are read.
 
-    It skips pictures of other kinds, and those smaller than `minimum_px`, with a warning.
+    Pictures of other kinds, and those smaller than `minimum_px`, are skipped with a warning.
 
     Args:
         exclude: Glob patterns of excluded names (or paths below `folder`), including sub-images of such names.
@@ -92,13 +92,13 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
 
 
 def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int = 1, cache: Path | None = None) -> FootageSet:
-    """Each clip below `folder`, or in an LMDB store: folders of numbered frames and videos, or Vimeo-90K's training clips.
+    """Find each clip below `folder`, or in an LMDB store: folders of numbered frames and videos, or Vimeo-90K's training clips.
 
-    It skips clips of fewer than `minimum_frames` frames with a warning.
+    Clips of fewer than `minimum_frames` frames are skipped with a warning.
 
     Args:
         exclude: Glob patterns of excluded clips: "000" excludes the clip and its sub-images "000_s001".
-        cache: Where videos are kept decoded; `video_cache.default_cache()` otherwise.
+        cache: Folder of decoded videos; by default `video_cache.default_cache()`.
 
     Raises:
         InputError: if nothing usable exists, a frame's number is missing or repeated, or a video is damaged.
@@ -141,24 +141,24 @@ def with_reductions(found: FootageSet, factors: Sequence[int], *, minimum_px: in
 
 
 def with_inputs(found: FootageSet, folder: Path, *, scale: int) -> FootageSet:
-    """The set with the degraded frames in `folder`: the same names, or `0001x4.png` for `0001.png`, or below `X4/`.
+    """Return the set with the degraded frames in `folder`: of the same names, or `0001x4.png` for `0001.png`, or below `X4/`.
 
     Raises:
-        InputError: naming the first clip or frame that has no counterpart.
+        InputError: if a clip or frame has no counterpart; the message names the first.
     """
     store: FrameStore
     if is_lmdb(folder):
         store = LmdbStore(folder)
-        by_name = {_plain(key, scale): key for key in store.names()}
+        by_name = {_shared_name(key, scale): key for key in store.names()}
     else:
         if not folder.is_dir():
             raise InputError(folder, "no such folder", "pass the folder of degraded pictures")
         files = {path.relative_to(folder).as_posix(): path for path in iter_files(folder, recursive=True)}
         store = FileStore(files)
-        by_name = {_plain(name, scale): name for name in files}
+        by_name = {_shared_name(name, scale): name for name in files}
     clips = []
     for clip in found.clips:
-        keys = [by_name.get(_plain(key, scale)) for key in clip.frames]
+        keys = [by_name.get(_shared_name(key, scale)) for key in clip.frames]
         missing = next((frame for frame, key in zip(clip.frames, keys, strict=True) if key is None), None)
         if missing is not None:
             raise InputError(folder, f"has no counterpart of {missing}", "check that both folders name pictures alike")
@@ -166,8 +166,8 @@ def with_inputs(found: FootageSet, folder: Path, *, scale: int) -> FootageSet:
     return replace(found, clips=tuple(clips), input_store=store)
 
 
-def _plain(name: str, scale: int) -> str:
-    """The part of a name that a picture and its reduction share: REDS has `X4/000/…`, DIV2K `0001x4.png`."""
+def _shared_name(name: str, scale: int) -> str:
+    """Return the part of a name that a picture and its reduction share: REDS has `X4/000/…`, DIV2K `0001x4.png`."""
     stem = re.sub(r"\.(png|jpe?g|webp|bmp|tiff?)$", "", name, flags=re.IGNORECASE)
     return stem.removeprefix(f"X{scale}/").removesuffix(f"x{scale}")
 
@@ -180,7 +180,7 @@ def _is_rgb8(name: str, info: MediaInfo) -> bool:
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name, a part of its path, or the picture or clip that it is a sub-image of fits one of the patterns."""
+    """Whether one of the patterns matches a name, a part of its path, or the picture or clip of which it is a sub-image."""
     candidates = {name, *name.split("/")}
     for part in tuple(candidates):
         stem, suffix = (part[: -len(s)], s) if (s := Path(part).suffix) else (part, "")
@@ -190,7 +190,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _grouped(keys: Sequence[str], *, subject: Path) -> dict[str, list[str]]:
-    """Keys of frames by clip, both in natural order, no number missing."""
+    """Group keys of frames by clip, both in natural order, and refuse missing numbers."""
     clips: dict[str, list[str]] = {}
     for key in sorted(keys, key=natural_key):
         clips.setdefault(key.rpartition("/")[0] or ".", []).append(key)
@@ -221,7 +221,7 @@ def _from_files(folder: Path, exclude: Sequence[str], cache: Path | None) -> tup
         return frames, clips
     held = cache or default_cache()
     arrays = ArrayStore({name: decoded_video(path, cache=held) for name, path in videos.items()})
-    clips = _grouped(arrays.names(), subject=folder) | clips  # a video's name has a suffix, so no folder is called so
+    clips = _grouped(arrays.names(), subject=folder) | clips  # a video's name has a suffix, so no folder has the same name
     return (JoinedStore([arrays, frames]) if named else arrays), clips
 
 
@@ -237,14 +237,14 @@ def _from_folders(root: Path, folders: dict[str, Path]) -> tuple[FrameStore, dic
     for name, path in folders.items():
         frames = list(list_frames(path).values())
         if not frames:
-            raise InputError(path, "has no frames in it", "copy the clip again, or take it off the list")
+            raise InputError(path, "has no frames in it", "copy the clip again, or remove it from the list")
         clips[name] = [frame.relative_to(root).as_posix() for frame in frames]
         files |= dict(zip(clips[name], frames, strict=True))
     return FileStore(files), clips
 
 
 def read_list(path: Path) -> list[str]:
-    """Read the names in a list of clips, one a line; empty lines are skipped.
+    """Read the names in a list of clips, one per line; empty lines are skipped.
 
     Raises:
         InputError: if it cannot be read, is empty, or a name leads out of the folder.
@@ -255,5 +255,5 @@ def read_list(path: Path) -> list[str]:
         raise InputError(path, f"cannot be read ({error})", "put the list of the set there") from error
     unsafe = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
     if not names or unsafe:
-        raise InputError(path, f"does not list clips ({unsafe or 'it is empty'})", "take the list of the set")
+        raise InputError(path, f"does not list clips ({unsafe or 'it is empty'})", "use the list of the set")
     return names

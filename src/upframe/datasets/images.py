@@ -1,7 +1,7 @@
-"""Test sets on disk: which images there are, and the pairs of input and truth they give.
+"""Test sets on disk: their images, and the pairs of input and truth.
 
-The layout is `<Set>/HR/<name>.png` and `<Set>/LRbicX2|LRbicX3|LRbicX4/<name>.png`. Where a set lacks the folder for a
-scale, its inputs are made from the truth exactly as published ones are (`pixels.matlab_bicubic_8bit`).
+The layout is `<Set>/HR/<name>.png` and `<Set>/LRbicX2|LRbicX3|LRbicX4/<name>.png`. If a set has no folder for a scale, its
+inputs are made from the truth, exactly as published inputs are (`pixels.matlab_bicubic_8bit`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ImagePair:
     name: str
     hr: Path
     lr: Path | None
-    """None when it is made from `hr`."""
+    """None if it is made from `hr`."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class ImageSet:
 
 
 def find_test_sets(data: Path, *, scale: int, datasets: Sequence[str] | None = None) -> tuple[ImageSet, ...]:
-    """The test sets in a folder.
+    """Find the test sets in a folder.
 
     Args:
         data: A folder of sets, each with `HR/` and perhaps `LRbicX{scale}/`; or one such set; or only HR images.
-        datasets: Names of the sets wanted, in that order, case ignored; by default all there are.
+        datasets: Names of the sets to find, in this order, case ignored; by default all.
 
     Raises:
         InputError: if the folder, a wanted set, or the LR file of an image is missing.
@@ -64,7 +64,7 @@ def find_test_sets(data: Path, *, scale: int, datasets: Sequence[str] | None = N
 
 
 def canonical_set(name: str) -> str:
-    """A key under which the spellings of one set's name agree: B100 and BSD100 are the same hundred images."""
+    """Return a key that is the same for all spellings of a set's name: B100 and BSD100 are the same hundred images."""
     key = name.lower().replace("-", "").replace("_", "")
     return "bsd100" if key in ("b100", "bsds100") else key
 
@@ -84,7 +84,7 @@ def _test_set(name: str, hr: Path, scale: int) -> ImageSet:
         if path.stem in found:
             raise InputError(path, f"has the same name as {found[path.stem].hr.name}", "rename one of them")
         if has_low and path.stem not in inputs:
-            raise InputError(path, f"has no counterpart in {low.name}", "add it, or remove that folder to have LR made")
+            raise InputError(path, f"has no counterpart in {low.name}", "add it, or remove that folder so that inputs are made")
         found[path.stem] = ImagePair(path.stem, path, inputs.get(path.stem))
     if not found:
         raise InputError(hr, "no images here", f"expected {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -111,13 +111,13 @@ class Sample:
     scored: tuple[int, ...]
     """Indices of scored images, from 0."""
     truth: tuple[RGB8, ...]
-    """The true frames of the scored ones, in that order; empty where nobody knows them."""
+    """The truth of the scored images, in that order; empty if it is not known."""
     files: tuple[str, ...]
-    """Names for the outputs of the scored ones, without extension."""
+    """Names for the outputs of the scored images, without extension."""
 
 
 def load_sample(image: ImagePair, *, scale: int) -> Sample:
-    """`load_pair` as a sample."""
+    """Load an image pair as a sample; see `load_pair`."""
     lr, hr = load_pair(image, scale=scale)
     return Sample((lr,), (0,), (hr,), (image.name,))
 
@@ -125,10 +125,10 @@ def load_sample(image: ImagePair, *, scale: int) -> Sample:
 def load_pair(
     image: ImagePair, *, scale: int, degrade: Callable[[torch.Tensor, int], torch.Tensor] = pixels.matlab_bicubic_8bit
 ) -> tuple[RGB8, RGB8]:
-    """Input and truth, (h, w, 3) and (h * scale, w * scale, 3) uint8.
+    """Load input and truth, (h, w, 3) and (h * scale, w * scale, 3) uint8.
 
     Args:
-        degrade: Makes the input, where there is no file of it, from the truth (3, H, W) uint8 and the scale.
+        degrade: Makes the input from the truth (3, H, W) uint8 and the scale, if there is no file of it.
 
     Raises:
         InputError: if a file is not 8-bit gray or RGB, or LR and HR do not fit together.

@@ -1,4 +1,4 @@
-"""Is a test picture among the training pictures? Found by exact pixels and by a perceptual hash.
+"""Find test pictures among training pictures, by exact pixels and by a perceptual hash.
 
 The perceptual hash survives resizing, recompression, mild colour changes and all eight orientations. It does not find a
 small crop of a large picture.
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 HASH_SIDE = 8  # 8×8 low frequencies: 64 bits
 SAMPLED_PX = 32
 ALIKE_BITS = 8
-"""Pictures whose hashes differ in at most this many of 64 bits are taken for one. Unrelated photographs differ in about
-32; recompressed and resized copies in 0 to 4."""
+"""Pictures whose hashes differ in at most this many of 64 bits count as the same. Unrelated photographs differ in about 32
+bits; recompressed and resized copies in 0 to 4."""
 MOST_FRAMES = 3000
-"""Most compared frames of a training set. Neighbouring frames of a clip look alike, so frames at equal distances represent
-larger sets."""
+"""Maximum number of compared frames of a training set. Neighbouring frames of a clip look alike, so evenly spaced frames
+represent larger sets."""
 
 Frames = Mapping[str, NDArray[Any]] | Iterable[tuple[str, NDArray[Any]]]
-"""(H, W, C) pixels by name, at once or one after the other."""
+"""(H, W, C) pixels by name, as a mapping or one after the other."""
 
 _BLOCK = 4096  # hashes compared at a time
-_COARSE_PX = 128  # pictures are first averaged down to about this, which is quick, and then resampled
+_COARSE_PX = 128  # pictures are first averaged to about this side, which is fast, and then resampled
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Leak:
     test: str
     kind: Literal["exact", "alike"]
     bits: int
-    """Hash bits that differ."""
+    """Number of differing hash bits."""
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Compared data of a set of pictures: 4 KB each."""
+    """Data of a set of pictures for the comparison: 4 KB for each."""
 
     names: tuple[str, ...]
     digests: tuple[bytes, ...]
@@ -66,13 +66,13 @@ class Fingerprints:
         return _hashes(self.thumbnails)
 
     def posed_hashes(self) -> NDArray[np.uint64]:
-        """(8, n), of each orientation."""
+        """(8, n): the hashes of each orientation."""
         turned = [np.rot90(self.thumbnails, k, (1, 2)) for k in range(4)]
         return np.stack([_hashes(t) for one in turned for t in (one, one[..., ::-1])])
 
 
 def fingerprints(frames: Frames) -> Fingerprints:
-    """Fingerprints of pictures, which are seen one at a time and not kept."""
+    """Compute fingerprints of pictures. Pictures are read one at a time and not kept."""
     names, digests, thumbnails = [], [], []
     for name, pixels in frames.items() if isinstance(frames, Mapping) else frames:
         names.append(name)
@@ -83,10 +83,11 @@ def fingerprints(frames: Frames) -> Fingerprints:
 
 
 def find_leaks(train: Frames | Fingerprints, test: Frames | Fingerprints) -> list[Leak]:
-    """Every pair of a training and a test picture that show the same; pictures of one even colour are passed over.
+    """Find every pair of a training and a test picture with the same content; pictures of one uniform colour are skipped.
 
     Returns:
-        In the order of the test pictures. One whose very pixels are in the training set is listed with that one alone.
+        Leaks in the order of the test pictures. A test picture with an exact copy in the training set is listed only with that
+        copy.
     """
     known = train if isinstance(train, Fingerprints) else fingerprints(train)
     asked = test if isinstance(test, Fingerprints) else fingerprints(test)
@@ -102,7 +103,7 @@ def find_leaks(train: Frames | Fingerprints, test: Frames | Fingerprints) -> lis
 
 
 def _alike(known: Fingerprints, asked: Fingerprints) -> dict[int, list[tuple[int, int]]]:
-    """For each test picture, by number: training pictures with the same content, and the differing bits."""
+    """Return, for the number of each test picture, the training pictures with the same content and the differing bits."""
     mine, posed = known.hashes(), asked.posed_hashes()
     # The hash of a picture without content is noise.
     shows_something = known.thumbnails.reshape(len(mine), -1).std(1) > _FLAT if len(mine) else np.empty(0, bool)
@@ -120,21 +121,21 @@ def _alike(known: Fingerprints, asked: Fingerprints) -> dict[int, list[tuple[int
 
 
 _FLAT = 0.5 / 255
-"""Standard deviation of the thumbnail's luma under which a picture shows nothing: black and white frames of fades."""
+"""Standard deviation of the thumbnail's luma below which a picture has no content, such as black and white frames of fades."""
 
 
 # Training sets --------------------------------------------------------------------------------------------------------
 def refuse_leaks(footage: FootageSet, held_out: Frames, *, most_frames: int = MOST_FRAMES, threads: int | None = None) -> None:
-    """Stop before training on what will be tested on.
+    """Refuse to train on pictures that are used for testing.
 
     Args:
         held_out: Test pictures and frames by name.
         most_frames: See `MOST_FRAMES`.
-        threads: That decode training frames; as many as there are cores otherwise.
+        threads: Number of threads that decode training frames; by default the number of cores.
 
     Raises:
-        UsageError: naming pairs of frames that show the same.
-        InputError: naming a training file that cannot be read.
+        UsageError: if test pictures are in the training set; the message names pairs.
+        InputError: if a training file cannot be read; the message names it.
     """
     test = fingerprints(held_out)
     if not test.names:
@@ -143,13 +144,13 @@ def refuse_leaks(footage: FootageSet, held_out: Frames, *, most_frames: int = MO
     log.info("compared %d training frames with %d test frames", len(train.names), len(test.names))
     leaks = find_leaks(train, test)
     if leaks:
-        pairs = ", ".join(f"{leak.train} shows what {leak.test} shows" for leak in leaks[:3])
+        pairs = ", ".join(f"{leak.train} shows the same as {leak.test}" for leak in leaks[:3])
         count = len({leak.test for leak in leaks})
         raise UsageError("training set", f"{count} test pictures are in it: {pairs}", "exclude them")
 
 
 def footage_fingerprints(footage: FootageSet, *, most_frames: int = MOST_FRAMES, threads: int | None = None) -> Fingerprints:
-    """Fingerprints of a training set's frames, or of evenly spaced ones of each clip (always its first)."""
+    """Compute fingerprints of a training set's frames, or of evenly spaced frames of each clip, including its first."""
     keys = list(sampled_frames(footage, most_frames=most_frames))
 
     def one(key: str) -> Fingerprints:
@@ -165,7 +166,7 @@ def footage_fingerprints(footage: FootageSet, *, most_frames: int = MOST_FRAMES,
 
 
 def sampled_frames(footage: FootageSet, *, most_frames: int = MOST_FRAMES) -> Iterator[str]:
-    """Keys of about `most_frames` frames, and at least one of each clip."""
+    """Yield keys of about `most_frames` frames, at least one from each clip."""
     total = sum(len(clip.frames) for clip in footage.clips)
     stride = max(1, math.ceil(total / most_frames))
     for clip in footage.clips:
@@ -174,12 +175,13 @@ def sampled_frames(footage: FootageSet, *, most_frames: int = MOST_FRAMES) -> It
 
 # Hashes ---------------------------------------------------------------------------------------------------------------
 def perceptual_hash(pixels: NDArray[Any]) -> int:
-    """64 bits: which of the lowest 8×8 DCT coefficients of the picture's luma (without the mean) exceed their median."""
+    """Return 64 bits: for each of the lowest 8×8 DCT coefficients of the picture's luma (without the mean), whether it exceeds
+    their median."""
     return int(_hashes(_thumbnail(pixels)[None])[0])
 
 
 def _thumbnail(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """(32, 32) luma in [0, 1]."""
+    """Return (32, 32) luma in [0, 1]."""
     rgb = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
     factor = max(1, min(rgb.shape[:2]) // _COARSE_PX)
     height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
@@ -196,7 +198,7 @@ def _hashes(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
     k = np.arange(HASH_SIDE)[:, None]
     basis = np.cos(math.pi * (np.arange(n) + 0.5) * k / n)  # DCT-II
     low = (basis @ thumbnails.astype(np.float64) @ basis.T).reshape(len(thumbnails), -1)
-    # The lower of the two middle values, as torch has it: a bit is set in one half of the coefficients.
+    # The lower of the two middle values, as in torch, so that half of the bits are set.
     middle = np.sort(low[:, 1:], axis=1)[:, (low.shape[1] - 2) // 2, None] if len(low) else np.empty((0, 1))
     bits = low > middle
     bits[:, 0] = False  # the mean carries no content

@@ -1,8 +1,8 @@
-"""LMDB stores of pictures, in the layout the field shares: encoded files by key, and `meta_info.txt` beside them.
+"""LMDB stores of pictures, in the usual layout: encoded files by key, and `meta_info.txt` beside them.
 
-A store is a folder `NAME.lmdb` with `data.mdb`, `lock.mdb` and `meta_info.txt`, one line a picture:
-`000/00000000.png (720,1280,3) 1`: name with extension, (height, width, channels), level of PNG compression. The key is the
-name without extension. Sources: the documents of BasicSR and mmagic on data preparation.
+A store is a folder `NAME.lmdb` with `data.mdb`, `lock.mdb` and `meta_info.txt`, one line for each picture: `000/00000000.png
+(720,1280,3) 1`: name with extension, (height, width, channels), level of PNG compression. The key is the name without
+extension. Sources: the documents of BasicSR and mmagic on data preparation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMPRESSION = 1
 """Third field of `meta_info.txt` for files stored unchanged; readers ignore it."""
 
 _LINE = re.compile(r"(?P<name>.+?) \((?P<h>\d+),\s*(?P<w>\d+),\s*(?P<c>\d+)\) (?P<level>-?\d+)")
-_COMMIT_EVERY = 500  # pictures; what an interrupted run may have to write again
+_COMMIT_EVERY = 500  # pictures; an interrupted run repeats at most this many
 
 
 _OPEN: dict[Path, tuple[int, Any]] = {}
@@ -43,7 +43,7 @@ class Entry:
     """One line of `meta_info.txt`."""
 
     name: str
-    """With extension: `000/00000000.png`."""
+    """Name with extension: `000/00000000.png`."""
     size: tuple[int, int]
     """(height, width)."""
     channels: int
@@ -67,7 +67,7 @@ class LmdbStore:
         path: The `.lmdb` folder, of upframe or another framework. Without `meta_info.txt`, keys are read from the store.
 
     Raises:
-        InputError: if it is no store, or its list is damaged.
+        InputError: if it is not a store, or its list is damaged.
         UsageError: if the `lmdb` package is not installed.
     """
 
@@ -98,7 +98,7 @@ class LmdbStore:
         return decode(self.encoded(key), subject=subject)
 
     def encoded(self, key: str) -> bytes:
-        """The file as it was put in.
+        """Return the encoded file as it was stored.
 
         Raises:
             InputError: if the key does not exist.
@@ -110,21 +110,21 @@ class LmdbStore:
         return bytes(data)
 
     def close(self) -> None:
-        """Unmap the file, for all stores of this process that read it; reading maps it again."""
+        """Unmap the file for all stores of this process that read it. Reading maps it again."""
         with _OPEN_LOCK:
             held = _OPEN.pop(self.path.resolve(), None)
         if held is not None:
             held[1].close()
 
     def _open(self) -> Any:
-        """The environment of this file. LMDB allows one in a process, so all stores share it."""
+        """Return the environment of this file. LMDB allows one per process, so all stores share it."""
         lmdb = _lmdb()
         path = self.path.resolve()
         with _OPEN_LOCK:
             try:
                 inode = (path / "data.mdb").stat().st_ino
                 if path in _OPEN and _OPEN[path][0] != inode:
-                    _OPEN.pop(path)[1].close()  # the store was made again since
+                    _OPEN.pop(path)[1].close()  # the store has been made again
                 if path not in _OPEN:
                     # Random access: reading ahead would fetch unused data. No lock: nobody writes to a finished store.
                     environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
@@ -139,10 +139,10 @@ class LmdbStore:
 
 
 def read_meta_info(path: Path) -> list[Entry]:
-    """The lines of `meta_info.txt`.
+    """Read the lines of `meta_info.txt`.
 
     Raises:
-        InputError: naming the first line that is not of the form `name (h,w,c) compression`.
+        InputError: if a line, which the message names, is not of the form `name (h,w,c) compression`.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -162,14 +162,14 @@ def read_meta_info(path: Path) -> list[Entry]:
 
 
 def write_lmdb(path: Path, files: Mapping[str, Path], *, shapes: Iterable[Entry]) -> None:
-    """Put encoded pictures into the store at `path`, and list them.
+    """Write encoded pictures to the store at `path`, and list them.
 
-    Files are stored unchanged and committed every few hundred: a call after an interruption resumes with the missing ones. The
-    list is written last, so a store with a list is complete.
+    Files are stored unchanged and committed after every few hundred, so that a call after an interruption resumes with the
+    missing files. The list is written last, so a store with a list is complete.
 
     Args:
         path: A folder; it is created if missing.
-        files: By key.
+        files: Encoded files, by key.
         shapes: One entry for each key, in the order of the list.
 
     Raises:
@@ -213,7 +213,7 @@ def _fill(environment: Any, files: Mapping[str, Path], *, subject: Path) -> None
 
 
 def png_entry(name: str, file: Path) -> Entry:
-    """Its line of the list, from the header of the PNG file.
+    """Return the list's line for a PNG file, from its header.
 
     Raises:
         InputError: if it is not an 8-bit gray or RGB PNG.
@@ -232,7 +232,7 @@ def png_entry(name: str, file: Path) -> Entry:
     if tail[4:8] != b"IEND":
         raise InputError(file, "is truncated (its end is missing)", "get the file again")
     if depth != 8 or colour not in (0, 2):
-        raise InputError(file, f"is a PNG of depth {depth} and colour type {colour}", "training takes 8-bit gray or RGB")
+        raise InputError(file, f"is a PNG of depth {depth} and colour type {colour}", "use 8-bit gray or RGB")
     return Entry(name, (height, width), 3 if colour == 2 else 1)
 
 

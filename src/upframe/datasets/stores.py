@@ -27,25 +27,25 @@ from upframe.pixels import crop_to_multiple, matlab_bicubic_8bit
 log = logging.getLogger(__name__)
 
 DEFAULT_BUDGET_BYTES = 4 << 30
-"""How many bytes of decoded pictures are kept in memory."""
+"""Maximum number of bytes of decoded pictures in memory."""
 
 
 class FrameStore(Protocol):
-    """8-bit RGB pictures by key. Can be pickled, for worker processes, and read from several threads."""
+    """8-bit RGB pictures by key. A store can be pickled, for worker processes, and read from several threads."""
 
     def names(self) -> Sequence[str]:
         """All keys."""
         ...
 
     def size(self, key: str) -> tuple[int, int]:
-        """(height, width), without decoding where the format allows it."""
+        """Return (height, width), without decoding if the format allows it."""
         ...
 
     def read(self, key: str) -> RGB8:
-        """(H, W, 3) uint8. Not to be written into.
+        """Return (H, W, 3) uint8, which must not be changed.
 
         Raises:
-            InputError: naming the file, if it is missing, damaged or not 8-bit gray or RGB.
+            InputError: if the file is missing, damaged or not 8-bit gray or RGB; the message names it.
         """
         ...
 
@@ -54,7 +54,7 @@ class FileStore:
     """Picture files by key.
 
     Args:
-        sizes: (height, width) of those that are known already.
+        sizes: (height, width) of pictures whose size is already known.
     """
 
     def __init__(self, files: Mapping[str, Path], *, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
@@ -79,7 +79,7 @@ class FileStore:
 class ArrayStore:
     """Clips in `.npy` files of shape (T, H, W, 3) uint8. They are mapped, not read: the system keeps the used parts in memory.
 
-    The keys of clip `name` are `name/00000000` and on.
+    The keys of clip `name` are `name/00000000` and so on.
     """
 
     def __init__(self, clips: Mapping[str, Path]) -> None:
@@ -104,18 +104,18 @@ class ArrayStore:
             try:
                 self._maps[name] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
-                raise InputError(path, f"is not a readable array ({error})", "remove it to have it made again") from error
+                raise InputError(path, f"is not a readable array ({error})", "remove it so that it is made again") from error
         return self._maps[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_clips": self._clips, "_maps": {}}  # the receiver maps it again; a pickled map is a copy
+        return {"_clips": self._clips, "_maps": {}}  # the receiver maps the files again; a pickled map would be a copy
 
 
 class JoinedStore:
     """Several stores as one.
 
     Args:
-        stores: Without a key that two of them have.
+        stores: Stores without common keys.
     """
 
     def __init__(self, stores: Sequence[FrameStore]) -> None:
@@ -155,15 +155,15 @@ class ReducedStore:
 
 
 class HeldStore:
-    """The pictures of another store, decoded once and kept: all of them where they fit, else those used last.
+    """The pictures of another store, decoded once and kept in memory: all if they fit, else the most recently used.
 
     Args:
-        budget_bytes: Memory for decoded pictures. Pictures that all fit are decoded now, so that a damaged one is found
-            now; worker processes then share them through a file in the temporary folder. Otherwise they are decoded when
-            they are used, and each worker process keeps its share of the budget.
+        budget_bytes: Memory for decoded pictures. If all pictures fit, they are decoded at once, which finds damaged files
+            early, and worker processes share them through a file in the temporary folder. Otherwise pictures are decoded when
+            used, and each worker process has a share of the budget.
 
     Raises:
-        InputError: naming the first damaged file, where all are decoded now.
+        InputError: if a file is damaged and all are decoded at once; the message names the first.
     """
 
     def __init__(self, store: FrameStore, *, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
@@ -229,7 +229,8 @@ class HeldStore:
             self._held = _mapped(self._spool, state["sizes"])
 
     def _write_spool(self) -> Path:
-        """All pictures in one file that is removed with this object; this process maps it as well and frees its copy."""
+        """Write all pictures to one file, which is removed with this object. This process also maps the file and frees its
+        copy."""
         scratch = ScratchFolder()
         weakref.finalize(self, scratch.remove)
         path = scratch.path / "frames"
@@ -252,20 +253,20 @@ def _mapped(spool: Path, sizes: Mapping[str, tuple[int, int]]) -> OrderedDict[st
 
 
 def decode(data: bytes, *, subject: Path) -> RGB8:
-    """The picture in the bytes of a PNG, JPEG, WebP or BMP file, gray spread over three channels: (H, W, 3) uint8.
+    """Decode the bytes of a PNG, JPEG, WebP or BMP file to (H, W, 3) uint8; gray is repeated in three channels.
 
     Args:
-        subject: What to call it in an error.
+        subject: Name of the picture in errors.
 
     Raises:
         InputError: if it is damaged, of another format, or not 8-bit gray or RGB.
     """
     kind = sniff(data[:SNIFF_BYTES])
     if kind not in ("png", "jpeg", "webp", "bmp"):
-        raise InputError(subject, f"holds {len(data)} bytes that are no PNG, JPEG, WebP or BMP", "make the store again")
+        raise InputError(subject, f"holds {len(data)} bytes that are not PNG, JPEG, WebP or BMP", "make the store again")
     reading = Reading(subject, io.BytesIO(data), first_frame=True)
     decoder: Decoder = PngDecoder(reading) if kind == "png" else PillowDecoder(reading, kind)
     picture = next(iter(decoder.frames())).pixels
     if picture.dtype != np.uint8 or picture.shape[2] not in (1, 3):
-        raise InputError(subject, f"is {picture.dtype} with {picture.shape[2]} channels", "training takes 8-bit gray or RGB")
+        raise InputError(subject, f"is {picture.dtype} with {picture.shape[2]} channels", "use 8-bit gray or RGB")
     return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))

@@ -1,4 +1,4 @@
-"""Videos as arrays: decoded once, kept on disk as uint8, and mapped from there by every process of every run."""
+"""Videos as arrays: decoded once, kept on disk as uint8, and mapped by every process of every run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upframe.media.video.files import VideoSource, index_video, probe_video
 log = logging.getLogger(__name__)
 
 _ADVICE = "set XDG_CACHE_HOME to another disk"
-_FORMAT = "1"  # of the cached arrays; a change makes all be decoded again
+_FORMAT = "1"  # of the cached arrays; after a change, all videos are decoded again
 
 
 def default_cache() -> Path:
@@ -30,12 +30,12 @@ def default_cache() -> Path:
 
 
 def decoded_video(path: Path, *, cache: Path) -> Path:
-    """The `.npy` file (T, H, W, 3) uint8 of all frames of a video, made now if `cache` does not hold it.
+    """Return the `.npy` file (T, H, W, 3) uint8 of all frames of a video; make it if `cache` does not have it.
 
-    The file is found again by the video's place, size and time of change. It appears whole or not at all.
+    The video's path, size and modification time identify the file. It appears whole or not at all.
 
     Raises:
-        InputError: if the video is damaged anywhere: training must not use repeated frames in place of bad ones.
+        InputError: if the video is damaged anywhere, because training must not use repeated frames in place of damaged ones.
         OutputError: if the cache cannot be written, or its disk has no room.
     """
     try:
@@ -49,7 +49,7 @@ def decoded_video(path: Path, *, cache: Path) -> Path:
     with writing(cache, advice=_ADVICE):
         cache.mkdir(parents=True, exist_ok=True)
         with Lock(target.with_suffix(".lock"), wait=True, remove=True):
-            if not target.is_file():  # another process of this run may have made it meanwhile
+            if not target.is_file():  # another process may have made it meanwhile
                 _decode(path, target)
     return target
 

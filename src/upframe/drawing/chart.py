@@ -1,4 +1,4 @@
-"""Line charts as pictures: panels below one another over a common axis, independent of the data's meaning."""
+"""Draw line charts: panels below one another over a common axis, for any data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS: tuple[RGB, ...] = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0)),
     *((204, 121, 167), (86, 180, 233), (24, 24, 27)),
 )
-_DENSE = 2  # everything is drawn so many times as large and then reduced, which smooths the lines
+_DENSE = 2  # everything is drawn this many times larger and then reduced, which smooths the lines
 _FONT_PX = 14
 _LEFT_PX, _RIGHT_PX, _TOP_PX, _BOTTOM_PX = 76, 20, 30, 30  # around the plot of a panel
 _LEGEND_PX = 22
@@ -42,17 +42,17 @@ class Panel:
     title: str
     curves: tuple[Curve, ...]
     logarithmic: bool = False
-    """Whether its vertical axis is."""
+    """Whether the vertical axis is logarithmic."""
     marks: tuple[float, ...] = ()
     """Positions of events on the common axis, drawn as dashed vertical lines."""
 
 
 def line_charts(panels: Sequence[Panel], *, x_title: str, width_px: int = 960, panel_px: int = 240) -> Pixels:
-    """The panels below one another; a label has the same colour in all of them.
+    """Draw the panels below one another; a label has the same colour in all of them.
 
     Args:
-        x_title: Of the common axis.
-        panel_px: Height of each.
+        x_title: Title of the common axis.
+        panel_px: Height of each panel.
 
     Returns:
         (H, W, 3) uint8.
@@ -101,7 +101,7 @@ class _Axis:
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Round numbers between `low` and `high`, steps of 1, 2 or 5 times a power of ten, about so many of them."""
+    """Return about `about` round numbers between `low` and `high`, in steps of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     raw = (high - low) / about
@@ -112,7 +112,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between `low` and `high`; with fewer than three of them also their doubles and fivefolds."""
+    """Return the powers of ten between `low` and `high`; if there are fewer than three, also 2 and 5 times these."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = [10.0**k for k in range(first, last + 1) if low * (1 - 1e-9) <= 10.0**k <= high * (1 + 1e-9)]
     if len(decades) >= 3:
@@ -158,7 +158,7 @@ def _text_width(text: str) -> float:
 
 
 def _legend_rows(labels: Sequence[str], width_px: float) -> list[list[str]]:
-    """The labels divided so that each row fits."""
+    """Divide the labels into rows that fit."""
     rows: list[list[str]] = [[]]
     used = 0.0
     for label in labels:

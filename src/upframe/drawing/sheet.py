@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 Pixels = NDArray[Any]
 
 BACKGROUND, INK, FAINT, MARK = (255, 255, 255), (24, 24, 27), (113, 113, 122), (220, 38, 38)
-MARGIN_PX = 16
+BORDER_PX = 16
 GAP_PX = 8
 FONT_PX = 15
 LINE_PX = 20
@@ -21,7 +21,7 @@ LINE_PX = 20
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of a picture, in pixels from its top left corner."""
+    """A rectangle in a picture, in pixels from its top left corner."""
 
     top: int
     left: int
@@ -29,7 +29,7 @@ class Box:
     width: int
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """That part of (H, W, C) pixels, as a copy."""
+        """Return that part of (H, W, C) pixels, as a copy."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width].copy()
 
 
@@ -49,40 +49,41 @@ class SheetRow:
 
 
 def most_detailed(pixels: Pixels, *, side_px: int) -> Box:
-    """The square of `side_px` with the strongest edges: where methods differ most, and where the eye looks.
+    """Return the square of `side_px` with the strongest edges, where methods differ most.
 
     Args:
         pixels: (H, W, C), any depth.
-        side_px: Its side; a smaller picture gives a smaller box.
+        side_px: Side of the square; a smaller picture gives a smaller box.
 
     Returns:
-        The box whose sum of gradient magnitudes is largest; the topmost, then leftmost, of equals.
+        The box with the largest sum of gradient magnitudes; among equals the topmost, then leftmost.
     """
     height, width = min(side_px, pixels.shape[0]), min(side_px, pixels.shape[1])
     gray = pixels.astype(np.float64).mean(axis=2)
     edges = np.abs(np.diff(gray, axis=0, append=gray[-1:])) + np.abs(np.diff(gray, axis=1, append=gray[:, -1:]))
     area = np.pad(edges, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     total = area[height:, width:] - area[:-height, width:] - area[height:, :-width] + area[:-height, :-width]
-    # The cumulative sums carry rounding noise; without the rounding it, not the position, would break ties.
+    # Cumulative sums have rounding noise. Without rounding here, the noise would break ties instead of the position.
     top, left = np.unravel_index(int(np.argmax(np.round(total, 6))), total.shape)
     return Box(int(top), int(left), height, width)
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, headings: Sequence[str], title: str, panel_px: int = 240) -> Pixels:
-    """A sheet with one row for each picture: the whole with the detail marked, then the detail under every heading.
+    """Draw a sheet with one row for each picture: the whole picture with the detail marked, then the detail under every
+    heading.
 
     Details are enlarged by whole pixels (nearest), so the sheet shows the computed pixels.
 
     Args:
-        headings: What made each detail, left to right, for instance "bicubic", a model, "original".
-        title: One line above everything; says scale and protocol.
-        panel_px: Wanted side of an enlarged detail.
+        headings: Source of each detail, left to right, for instance "bicubic", a model, "original".
+        title: One line above everything, with scale and protocol.
+        panel_px: Approximate side of an enlarged detail.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: if there is no row, or a row has not one detail and one caption for each heading.
+        ValueError: if there is no row, or a row does not have one detail and one caption for each heading.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")
@@ -97,21 +98,21 @@ def contact_sheet(rows: Sequence[SheetRow], *, headings: Sequence[str], title: s
     # All overviews get the width of the widest, so that the details of all rows align in columns.
     first = max([o.width for o in overviews] + [int(small.getlength(row.name)) + 1 for row in rows])
     heights = [max(o.height, *(p.height for p in line)) for o, line in zip(overviews, panels, strict=True)]
-    width = max(2 * MARGIN_PX + first + len(headings) * (GAP_PX + cell), 2 * MARGIN_PX + int(font.getlength(title)) + 1)
-    height = 2 * MARGIN_PX + 2 * LINE_PX + sum(h + LINE_PX + GAP_PX for h in heights) + GAP_PX
+    width = max(2 * BORDER_PX + first + len(headings) * (GAP_PX + cell), 2 * BORDER_PX + int(font.getlength(title)) + 1)
+    height = 2 * BORDER_PX + 2 * LINE_PX + sum(h + LINE_PX + GAP_PX for h in heights) + GAP_PX
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
 
-    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
-    y = MARGIN_PX + LINE_PX + GAP_PX
-    columns = [MARGIN_PX + first + GAP_PX + i * (cell + GAP_PX) for i in range(len(headings))]
+    draw.text((BORDER_PX, BORDER_PX), title, fill=INK, font=font)
+    y = BORDER_PX + LINE_PX + GAP_PX
+    columns = [BORDER_PX + first + GAP_PX + i * (cell + GAP_PX) for i in range(len(headings))]
     for x, heading in zip(columns, headings, strict=True):
         draw.text((x, y), heading, fill=INK, font=font)
     y += LINE_PX
     for row, overview, line, tall in zip(rows, overviews, panels, heights, strict=True):
-        sheet.paste(overview, (MARGIN_PX, y))
-        _mark(draw, row, overview, (MARGIN_PX, y))
-        draw.text((MARGIN_PX, y + tall + 2), row.name, fill=FAINT, font=small)
+        sheet.paste(overview, (BORDER_PX, y))
+        _mark(draw, row, overview, (BORDER_PX, y))
+        draw.text((BORDER_PX, y + tall + 2), row.name, fill=FAINT, font=small)
         for x, panel, caption in zip(columns, line, row.captions, strict=True):
             sheet.paste(panel, (x, y))
             draw.text((x, y + tall + 2), caption, fill=FAINT, font=small)
@@ -126,7 +127,7 @@ def _enlarged(detail: Pixels, panel_px: int) -> Image.Image:
 
 
 def _fitted(picture: Pixels, size: tuple[int, int]) -> Image.Image:
-    """`picture` made to fit into (height, width), keeping its shape."""
+    """Fit `picture` into (height, width), keeping its aspect ratio."""
     image = Image.fromarray(picture)
     factor = min(size[0] / image.height, size[1] / image.width)
     fitted = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))

@@ -1,9 +1,9 @@
-"""Evaluation: published protocols, run on test sets, as tables that state how they were made.
+"""Evaluation: score models on test sets by published protocols, in tables that state how they were made.
 
-A score means nothing without its method. The method is a `Protocol` with a name. Every score is stored with the digest of its
-protocol, the digest of the compared pixels, the SHA-256 of the model and the machine, and results that differ in protocol,
-scale or data are not compared. This module runs models; `metrics.protocols` defines the methods, `datasets.images` and
-`datasets.clips` find the data, `results` holds the scores.
+A score has no meaning without its method, which is a named `Protocol`. Every score is stored with the digest of its protocol,
+the digest of the compared pixels, the SHA-256 of the model and the machine. Results that differ in protocol, scale or data are
+not compared. This module runs models; `metrics.protocols` defines the methods, `datasets.images` and `datasets.clips` find the
+data, `results` holds the scores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from upframe.datasets.clips import find_clip_set, load_clip
 from upframe.datasets.images import Sample, find_test_sets, load_sample
 from upframe.drawing import sheet
 from upframe.engines import exact, make_clip_engine, pick_device
-from upframe.errors import InputError, OutputError, UsageError
+from upframe.errors import InputError, OptionError, OutputError, UsageError
 from upframe.evaluation.results import (
     DatasetRecord,
     Difference,
@@ -76,15 +76,15 @@ BICUBIC: Literal["bicubic"] = "bicubic"
 CLIP_PROTOCOLS = tuple(p.name for p in PROTOCOLS.values() if p.clips is not None)
 
 SHEET_ROWS = 6
-SHEET_DETAIL_PX = 80  # enlarged three times, as tall as the overview beside it
+SHEET_DETAIL_PX = 80  # enlarged three times, it is as tall as the overview beside it
 
 
-# What is run ----------------------------------------------------------------------------------------------------------
+# Models to run ---------------------------------------------------------------------------------------------------------
 class ClipUpscaler(TypingProtocol):
     """Enlarges whole clips."""
 
     def __call__(self, frames: Sequence[RGB8]) -> Iterable[RGB8]:
-        """All `frames` enlarged, in order; the frames are not to be written into."""
+        """Return all `frames` enlarged, in order. The frames must not be changed."""
         ...
 
 
@@ -92,16 +92,16 @@ class ClipUpscaler(TypingProtocol):
 class _Contender:
     record: ModelRecord
     upscale: Callable[[RGB8], RGB8] | None
-    """Enlarges single frames; None for a network that takes clips."""
+    """Enlarges single frames; None for a network for clips."""
     clip_upscaler: ClipUpscaler | None = None
 
     @property
     def engine(self) -> str | None:
-        """Engine of networks on single frames; the others run in torch."""
+        """Engine of a network for single frames; None for others, which run in torch."""
         return self.upscale.engine.name if isinstance(self.upscale, Upscaler) else None
 
     def run(self, sample: Sample, *, mirrored: bool) -> list[RGB8]:
-        """The scored frames of a sample, enlarged. A network on single frames is spared the others."""
+        """Enlarge the scored frames of a sample. A network for single frames does not run on the other frames."""
         if self.upscale is not None:
             return [self.upscale(sample.lr[i]) for i in sample.scored]
         assert self.clip_upscaler is not None
@@ -112,23 +112,23 @@ class _Contender:
 
 
 def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
-    """Runs a network on all frames of a clip at once, as published scores of recurrent networks are taken."""
+    """Run a network on all frames of a clip at once, as for published scores of recurrent networks."""
     engine = make_clip_engine(model, options.engine)
 
     def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
         clip = torch.stack([pixels.to_unit(frame) for frame in frames])[None]  # (1, T, C, H, W)
-        for out in engine.stream(engine.prepare(clip).clip):  # one frame at a time: a clip in float32 is gigabytes
+        for out in engine.stream(engine.prepare(clip).clip):  # one frame at a time, because a clip in float32 takes gigabytes
             yield pixels.from_unit(out[0], np.uint8)
 
     return upscale
 
 
 def _in_windows(model: Model, options: UpscaleOptions) -> ClipUpscaler:
-    """Run a network that takes a limited number of frames in windows, as for videos."""
+    """Run a network for a limited number of frames in windows, as for videos."""
     upscaler = clips.ClipUpscaler(model, options)
 
     def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
-        yield from upscaler.frames(frames)  # uint8, as these are
+        yield from upscaler.frames(frames)  # uint8, as the input
 
     return upscale
 
@@ -155,19 +155,21 @@ def evaluate(
 
     Args:
         models: Models, or names or paths that `models.load` takes, or "bicubic".
-        protocol: A key of `PROTOCOLS`; it says whether `data` holds images or clips.
+        protocol: A key of `PROTOCOLS`; it determines whether `data` holds images or clips.
         data: See `find_test_sets` for images; for clips the root of the set in one of its usual layouts, see
             `datasets.clips.LAYOUTS`.
-        datasets: Sets wanted, in that order; by default all in `data`. Only for images: a protocol on clips names its set.
-        scale: Needed only when no model states it.
+        datasets: Sets to score, in this order; by default all in `data`. Only for images, because a protocol on clips names its
+            set.
+        scale: Needed only if no model states it.
         save_images: Folder for the outputs, `<model>/<set>/<image>.png` or `<model>/<set>/<clip>/<frame>.png`.
-        contact_sheet: Also write `<set>_x<scale>_sheet.png` there: bicubic | models | HR; of a clip its middle frame.
-        limit: Use only the first so many images or clips of each set; the data digest tells such results apart.
-        overwrite: Allow `save_images` to be a folder with content.
-        options: How to run the networks; by default whole images. A precision that is left to "auto" is float32 here.
+        contact_sheet: Also write `<set>_x<scale>_sheet.png` to that folder: bicubic | models | HR; for a clip, its middle
+            frame.
+        limit: Use only the first `limit` images or clips of each set. The data digest distinguishes such results.
+        overwrite: Allow `save_images` to be a folder that is not empty.
+        options: How to run the networks; by default on whole images. The precision "auto" is float32 here.
         niqe_params: The pristine model, or its file, for protocols with NIQE.
-        flow: Finds motion for protocols that follow it; by default `LucasKanade`.
-        clip_upscaler: How to run a network that takes clips; by default all frames at once.
+        flow: Estimator of motion, for protocols that use it; by default `LucasKanade`.
+        clip_upscaler: How to run a network for clips; by default on all frames at once.
         on_event: Called after each image or clip and model.
 
     Raises:
@@ -179,7 +181,7 @@ def evaluate(
     if save_images is not None:
         _check_folder(save_images, overwrite=overwrite)
     used = options if options is not None else UpscaleOptions(tile="off")
-    used = replace(used, engine=exact(used.engine))  # what others compare with must not depend on the machine
+    used = replace(used, engine=exact(used.engine))  # scores must not depend on the machine
     scale, contenders = _contenders(models, scale=scale, options=used, rule=rule, clip_upscaler=clip_upscaler)
     judge = Judge(rule, scale, pristine_model(niqe_params), flow if flow is not None else LucasKanade())
     sets = _test_sets(rule, data, scale=scale, datasets=datasets, limit=limit)
@@ -206,13 +208,13 @@ def _check_arguments(
 ) -> None:
     if limit is not None and limit < 1:
         what = "images" if rule.clips is None else "clips"
-        raise UsageError("limit", f"{limit} {what} cannot be scored", "use 1 or more")
+        raise OptionError("limit", limit, f"{limit} {what} cannot be scored", "use 1 or more")
     if contact_sheet and save_images is None:
-        raise UsageError("contact sheet", "there is no folder to write it to", "add --save-images FOLDER")
+        raise OptionError("contact_sheet", True, "there is no folder to write it to", "name one with `save_images`")
     if rule.clips is not None and datasets is not None:
-        raise UsageError("datasets", f"the protocol {rule.name} is for {rule.clips.dataset} alone", "leave it out")
+        raise OptionError("datasets", list(datasets), f"protocol {rule.name} uses only {rule.clips.dataset}", "do not set it")
     if contact_sheet and rule.clips is not None and not rule.clips.has_truth:
-        raise UsageError("contact sheet", f"{rule.clips.dataset} has no true pictures to show", "leave it out")
+        raise OptionError("contact_sheet", True, f"{rule.clips.dataset} has no true pictures to show", "do not set it")
 
 
 # Test sets ------------------------------------------------------------------------------------------------------------
@@ -229,9 +231,9 @@ class _Item:
 @dataclass(frozen=True)
 class _TestSet:
     name: str
-    """In tables."""
+    """Name in tables."""
     folder: str
-    """In the names of files written."""
+    """Name in the names of written files."""
     items: tuple[_Item, ...]
     is_clips: bool
 
@@ -314,20 +316,20 @@ def _contenders(
     rule: Protocol,
     clip_upscaler: Callable[[Model], ClipUpscaler] | None,
 ) -> tuple[int, list[_Contender]]:
-    """The common scale, and what to run."""
+    """Return the common scale, and the models to run."""
     if not wanted:
         raise UsageError("evaluate", "no model was named", "name one or more, or bicubic")
     loaded = [m if isinstance(m, Model) or m == BICUBIC else model_registry.load(m, scale=scale) for m in wanted]
     scales = {m.spec.scale for m in loaded if isinstance(m, Model)} | ({scale} if scale is not None else set())
     if not scales:
-        raise UsageError(BICUBIC, "has no scale of its own", "add --scale 2, 3 or 4")
+        raise UsageError(BICUBIC, "has no scale of its own", "set `scale` to 2, 3 or 4")
     if len(scales) > 1:
         named = ", ".join(f"{m.name} x{m.spec.scale}" for m in loaded if isinstance(m, Model))
-        asked = f" with --scale {scale}" if scale is not None else ""
+        asked = f" with `scale={scale}`" if scale is not None else ""
         raise UsageError("evaluate", f"one table holds one scale, found {named}{asked}", "evaluate each scale separately")
     (common,) = scales
     if common < 1:
-        raise UsageError("scale", f"{common} is not a scale", "use 2, 3 or 4")
+        raise OptionError("scale", common, "is not a scale", "use 2, 3 or 4")
     found: list[_Contender] = []
     for model in loaded:
         taken = {_file_name(c.record.label) for c in found}
@@ -358,7 +360,7 @@ def _contender(
 
 
 def _label(model: Model, taken: set[str]) -> str:
-    """A name for the tables that is new among those `taken`: the model's, with its file, with a number."""
+    """Return a label for the tables that is not in `taken`: the model's name, if needed with its file, then with a number."""
     named = f"{model.name} ({Path(model.source).stem})"
     candidates = (model.name, named, *(f"{named} #{i}" for i in range(2, len(taken) + 3)))
     return next(label for label in candidates if _file_name(label) not in taken)
@@ -386,7 +388,8 @@ def _write(path: Path, picture: RGB8) -> None:
 
 
 def _file_name(label: str) -> str:
-    """`label` as the name of a folder; it may come from a stranger's card, so nothing in it may lead elsewhere."""
+    """Turn `label` into the name of a folder. It may come from an untrusted card, so the name must not lead to another
+    folder."""
     return "".join(c if c.isalnum() or c in "-_.()# " else "_" for c in label).strip(". ") or "model"
 
 
@@ -421,12 +424,12 @@ def _sheet(
 
 # NIQE -----------------------------------------------------------------------------------------------------------------
 def fit_niqe(folder: Path, *, name: str | None = None) -> NiqeModel:
-    """A pristine model of NIQE from the photographs in a folder; save it with `metrics.save_niqe`.
+    """Fit a pristine model of NIQE to the photographs in a folder; save it with `metrics.save_niqe`.
 
-    Its scores compare with each other and not with published ones, which rest on the model of the metric's authors.
+    Its scores compare only with each other. Published scores use the model of the metric's authors.
 
     Args:
-        name: What reports call it; by default "own model of <n> photographs in <folder>".
+        name: Name in reports; by default "own model of <n> photographs in <folder>".
 
     Raises:
         InputError: if the folder has no photographs, or too few that are sharp.

@@ -17,28 +17,28 @@ from upframe.metrics.protocols import PROTOCOLS
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """Pixels of the evaluation."""
+    """One test set of an evaluation."""
 
     name: str
     images: int
-    """How many images, or clips."""
+    """Number of images or clips."""
     sha256: str
     """Hash of names, sizes and values of every truth and input, in order; recompressing a file does not change it."""
     frames: int = 0
-    """Frames scored in all the clips; 0 for a set of images."""
+    """Number of scored frames in all clips; 0 for a set of images."""
 
     @property
     def extent(self) -> str:
-        """How much it is, in words."""
+        """Return the size of the set in words."""
         return f"{self.images} clips, {self.frames} frames" if self.frames else f"{self.images} images"
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Model of the evaluation."""
+    """One model of an evaluation."""
 
     label: str
-    """Its name in the tables, unique among them."""
+    """Name in the tables, unique among the models."""
     source: str
     """File name of the weights; empty for bicubic."""
     sha256: str
@@ -52,16 +52,16 @@ class ImageScore:
     model: str
     dataset: str
     image: str
-    """The image or clip."""
+    """Name of the image or clip."""
     scores: Mapping[str, float]
     """Metric → value; for a clip the mean over its scored frames."""
     seconds: float = field(compare=False, default=0.0)
-    """Time from LR pixels to SR pixels of the image or of all frames, taken once; `bench` measures time with its spread."""
+    """Time from LR pixels to SR pixels of the image or all frames, measured once; `bench` also measures the spread."""
 
 
 @dataclass(frozen=True)
 class EvaluationEvent:
-    """One image or clip was scored."""
+    """Event: one image or clip was scored."""
 
     model: str
     dataset: str
@@ -90,18 +90,18 @@ class Evaluation:
         return tuple(self.scores[0].scores)
 
     def mean(self, model: str, dataset: str, metric: str) -> float:
-        """The mean over a dataset's images or clips; infinite if any is reproduced exactly."""
+        """Return the mean over a dataset's images or clips; a PSNR is infinite if any is reproduced exactly."""
         values = [s.scores[metric] for s in self.scores if s.model == model and s.dataset == dataset]
         if not values:
             raise KeyError(f"no scores of {model} on {dataset}")
         return math.fsum(values) / len(values)
 
     def mean_seconds(self, model: str, dataset: str) -> float:
-        """Mean time per image or clip, without reading, scoring and writing."""
+        """Return the mean time per image or clip, without reading, scoring and writing."""
         return statistics.fmean(s.seconds for s in self.scores if s.model == model and s.dataset == dataset)
 
     def to_json(self) -> str:
-        """Everything, with the means; infinite values as the string "inf"."""
+        """Return everything, with the means, as JSON; infinite values are the string "inf"."""
         means = {
             m.label: {d.name: {k: _to_number(self.mean(m.label, d.name, k)) for k in self.metrics} for d in self.datasets}
             for m in self.models
@@ -160,7 +160,7 @@ class Evaluation:
         return "\n".join([*lines, "", *(f"- {line}" for line in self._provenance())]) + "\n"
 
     def to_markdown_per_image(self) -> str:
-        """A table for each set with the scores of every image or clip."""
+        """Return a table for each set with the scores of every image or clip."""
         blocks = []
         values = {(s.dataset, s.image, s.model): s.scores for s in self.scores}
         for dataset in self.datasets:
@@ -180,7 +180,7 @@ class Evaluation:
     def _provenance(self) -> Iterator[str]:
         protocol = PROTOCOLS.get(self.protocol)
         about = (
-            f"{protocol.colour}; border of {protocol.border_px(self.scale)} px left out; output {protocol.rounding}; "
+            f"{protocol.colour}; border of {protocol.border_px(self.scale)} px excluded; output {protocol.rounding}; "
             if (protocol and protocol.digest == self.protocol_digest)
             else ""
         )
@@ -223,19 +223,19 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """How much better b is: b minus a, or a minus b where lower is better."""
+        """Return how much better b is: b minus a, or a minus b if lower is better."""
         difference = 0.0 if self.a == self.b else self.b - self.a  # infinity minus itself is no number
         return difference if MEASURES[self.metric].higher_is_better else -difference
 
 
 def compare(a: Evaluation, b: Evaluation) -> tuple[Difference, ...]:
-    """Mean scores of `b` against those of `a` on the sets both have.
+    """Compare mean scores of `b` with those of `a` on their common sets.
 
-    A model of `b` meets the model of that label in `a`, or every model of `a` when there is none.
+    A model of `b` is compared with the model of the same label in `a`, or with every model of `a` if there is none.
 
     Raises:
-        UsageError: if protocol, basis, scale or the pixels of a shared set differ, or no set is shared: such numbers look alike
-            and mean different things.
+        UsageError: if protocol, basis, scale or the pixels of a shared set differ, or no set is shared. Such numbers look
+            comparable and are not.
     """
     if (a.protocol, a.protocol_digest) != (b.protocol, b.protocol_digest):
         raise UsageError(
@@ -246,7 +246,7 @@ def compare(a: Evaluation, b: Evaluation) -> tuple[Difference, ...]:
     if a.basis != b.basis:
         raise UsageError(
             "comparison",
-            f"the scores rest on different things ({_listed(a.basis)}; {_listed(b.basis)})",
+            f"the scores have different conditions ({_listed(a.basis)}; {_listed(b.basis)})",
             "evaluate both with the same NIQE parameters and motion",
         )
     if a.scale != b.scale:

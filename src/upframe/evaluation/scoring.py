@@ -1,4 +1,4 @@
-"""Scores of one image or clip under a protocol: which measure looks at which frames."""
+"""Score one image or clip under a protocol: apply each measure to its frames."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ log = logging.getLogger(__name__)
 
 
 def bicubic(lr: RGB8, scale: int) -> RGB8:
-    """(h, w, 3) enlarged by MATLAB-exact bicubic in float64, rounded once at the end."""
+    """Enlarge (h, w, 3) by MATLAB-exact bicubic in float64, rounded once at the end."""
     unit = pixels.imresize(torch.from_numpy(lr).permute(2, 0, 1).to(torch.float64) / 255, scale)
     return pixels.from_unit(unit, np.uint8)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Takes the scores that a protocol names.
+    """Computes the scores of a protocol.
 
     Raises:
-        UsageError: at once, if the protocol needs a pristine model of NIQE and there is none.
+        UsageError: on creation, if the protocol needs a pristine model of NIQE and there is none.
     """
 
     rule: Protocol
@@ -60,7 +60,7 @@ class Judge:
             raise UsageError(
                 self.rule.name,
                 "NIQE compares with a model of pristine pictures, and none was given",
-                "add --niqe-params FILE: niqe_pris_params.npz as published with the metric, or one that fit_niqe made",
+                "name one with `niqe_params`: niqe_pris_params.npz as published with the metric, or a model that fit_niqe made",
             )
 
     @property
@@ -77,7 +77,7 @@ class Judge:
         """Refuse samples that are too small for the measures, before a network runs.
 
         Raises:
-            InputError: naming `subject`.
+            InputError: if the sample is too small; the message names `subject`.
         """
         height, width = (side * self.scale for side in sample.lr[0].shape[:2])
         border = 2 * self.rule.border_px(self.scale)
@@ -89,22 +89,22 @@ class Judge:
             raise InputError(subject, happened, f"two blocks of {BLOCK_PX}x{BLOCK_PX} pixels are needed")
 
     def sitting(self, sample: Sample) -> Sitting:
-        """Score the outputs of several models on one image or clip."""
+        """Return a scorer for the outputs of several models on one image or clip."""
         return Sitting(self, sample)
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """Scores outputs for one sample; motion that concerns all of them is found once."""
+    """Scores outputs for one sample. Motion that is common to all outputs is estimated once."""
 
     judge: Judge
     sample: Sample
 
     def scores(self, outputs: Sequence[RGB8]) -> dict[str, float]:
-        """Metric → value of the outputs for the scored frames, in their order.
+        """Return metric → value for the outputs of the scored frames, in their order.
 
         Raises:
-            ValueError: if an output has not the size it must have.
+            ValueError: if an output has a wrong size.
         """
         height, width = (side * self.judge.scale for side in self.sample.lr[0].shape[:2])
         wrong = next((o.shape for o in outputs if o.shape != (height, width, 3)), None)
@@ -117,7 +117,8 @@ class Sitting:
 
     @cached_property
     def guide(self) -> Sequence[RGB8]:
-        """The clip whose motion is followed, the same for all outputs: the truth, else the bicubic enlargement."""
+        """The clip whose motion the temporal measures follow, the same for all outputs: the truth, else the bicubic
+        enlargement."""
         return self.sample.truth or [bicubic(self.sample.lr[i], self.judge.scale) for i in self.sample.scored]
 
     @cached_property
@@ -159,7 +160,7 @@ def _niqe(sitting: Sitting, outputs: Sequence[RGB8]) -> float:
     assert judge.pristine is not None
     try:
         return _mean([niqe(sr, judge.pristine, crop_border=judge.rule.border_px(judge.scale)) for sr in outputs])
-    except ValueError as error:  # the size was checked: a picture without any variation
+    except ValueError as error:  # the size was checked, so this is a picture without any variation
         log.warning("%s has no NIQE: %s", sitting.sample.files[0], error)
         return math.nan
 
@@ -180,5 +181,5 @@ _SCORERS: Mapping[str, Callable[[Sitting, Sequence[RGB8]], float]] = {
 
 
 def pristine_model(given: NiqeModel | str | Path | None) -> NiqeModel | None:
-    """The pristine model of NIQE that was given, read from its file where it is one."""
+    """Return the given pristine model of NIQE, read from its file if it is a path."""
     return load_niqe(given) if isinstance(given, str | Path) else given

@@ -1,9 +1,9 @@
-"""A proof sheet: whether weights, loaded and run by this program, reach their known scores.
+"""A proof sheet: check that weights, loaded and run by upframe, reach their known scores.
 
-Weights are known by their SHA-256, either as officially published or through the card that came with them. Measured on
-Set5: a 0–1/0–255 mix-up costs 4 dB or more, channels swapped on one side 6 dB, BGR on both sides 0.04 dB (RLFN ×4) and
-0.08 dB (VapSR-S), all beyond the tolerance. The one fault seen to slip through is BGR on both sides with the NTIRE
-variant of RLFN, which treats red and blue alike to 0.003 dB: name more than one model in a proof of the pipeline.
+Scores are looked up by the weights' SHA-256, in the published tables or in the card of the weights. Measured on Set5: confusing
+0–1 with 0–255 costs 4 dB or more, swapping channels on one side 6 dB, and BGR on both sides 0.04 dB (RLFN ×4) and 0.08 dB
+(VapSR-S). All exceed the tolerance. The only known fault that is not detected is BGR on both sides with the NTIRE variant of
+RLFN, for which red and blue differ by only 0.003 dB: use more than one model to prove the pipeline.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from upframe.models.spec import Published
 PROTOCOL = "sisr-y"
 PSNR_TOLERANCE_DB = 0.01
 SSIM_TOLERANCE = 0.0005
-"""Known scores are printed with two and four decimals; float32 sums in another order move PSNR by less than 0.001 dB."""
+"""Known scores have two and four decimals. Another order of float32 sums changes PSNR by less than 0.001 dB."""
 
 Verdict = Literal["pass", "FAIL", "unknown weights", "no figure known", "set not here"]
 
@@ -43,7 +43,7 @@ class ProofRow:
     basis: str
     """Source of the expected scores; empty if there are none."""
     psnr: float | None
-    """Measured, dB on Y; None when the set is not here."""
+    """Measured PSNR on Y in dB; None if the set is missing."""
     ssim: float | None
     expected_psnr: float | None
     expected_ssim: float | None
@@ -57,7 +57,7 @@ class ProofSheet:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that could be compared was off, and something was compared."""
+        """Whether something was compared, and every comparison was within the tolerance."""
         verdicts = {row.verdict for row in self.rows}
         return "pass" in verdicts and "FAIL" not in verdicts
 
@@ -100,16 +100,16 @@ def proof_sheet(
     datasets: Sequence[str] | None = None,
     on_event: Callable[[EvaluationEvent], None] | None = None,
 ) -> ProofSheet:
-    """Measure weights and hold the scores against those they are known for.
+    """Measure weights, and compare the scores with their known scores.
 
     Args:
         weights: Models, or names or paths that `models.load` takes; any mix of scales.
         data: Test sets, see `datasets.images.find_test_sets`.
-        datasets: Sets wanted; by default all in `data`. Sets that a score is known for but that are not in `data`
-            get a row that says so.
+        datasets: Sets to score; by default all in `data`. A set with a known score that is not in `data` gets a row that states
+            this.
 
     Returns:
-        A row for each model and set. Weights that nobody vouches for are measured, and the verdict says just that.
+        A row for each model and set. Weights without known scores are measured, with the verdict "unknown weights".
     """
     rows: list[ProofRow] = []
     for entry in weights:
@@ -134,13 +134,13 @@ def proof_sheet(
 
 
 def agrees(psnr: float, ssim: float, expected: Published) -> bool:
-    """Whether both scores are within the tolerance of those expected."""
-    # 1e-9: 32.25 against 32.24 is 0.01 on paper and a little more in binary.
+    """Return whether both scores are within the tolerance of the expected ones."""
+    # 1e-9, because 32.25 - 32.24 is 0.01 in decimals and slightly more in binary.
     return abs(psnr - expected.psnr) <= PSNR_TOLERANCE_DB + 1e-9 and abs(ssim - expected.ssim) <= SSIM_TOLERANCE + 1e-9
 
 
 def known_scores(model: Model) -> tuple[str, dict[str, Published]]:
-    """Who vouches for these weights, and the scores by `canonical_set` key; ("", {}) for unknown weights."""
+    """Return the source of the weights' known scores, and these scores by `canonical_set` key; ("", {}) for unknown weights."""
     official = OFFICIAL.get(model.sha256)
     if official is not None:
         return "official", {canonical_set(score.dataset): score for score in official.scores}

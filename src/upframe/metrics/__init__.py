@@ -1,8 +1,8 @@
-"""How good a picture or a clip is, as numbers: each metric with its convention stated and its paper named.
+"""Metrics of pictures and clips, each with its convention and its paper.
 
-`fidelity` compares a picture with the true one (PSNR, SSIM), `niqe` judges a picture without a true one, and `temporal` judges
-the motion of a clip, along the flow that `motion` or any other `FlowEstimator` finds. This module lists them and is their
-public interface.
+`fidelity` compares a picture with the true one (PSNR, SSIM), `niqe` scores a picture without a true one, and `temporal` scores
+the motion of a clip along the flow of `motion` or any other `FlowEstimator`. This module lists them and is their public
+interface.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measure:
-    """Name of a score, and how to read it."""
+    """Name, unit and direction of a score."""
 
     name: str
     """Key in `MEASURES`."""
     title: str
-    """How a table heads it."""
+    """Heading in tables."""
     citation: str
     higher_is_better: bool
     unit: Literal["dB", "px", ""]
@@ -70,7 +70,7 @@ class Measure:
     """Decimals that published tables print."""
 
     def format(self, value: float) -> str:
-        """`value` with the decimals of published tables."""
+        """Format `value` with the decimals of published tables."""
         return f"{value:.{self.digits}f}"
 
 
@@ -138,7 +138,7 @@ MEASURES: dict[str, Measure] = {
             Measure(
                 "warp-error",
                 "E_warp",
-                "W.-S. Lai et al., Learning blind video temporal consistency, ECCV 2018; RGB in [0, 1], occlusions left out",
+                "W.-S. Lai et al., Learning blind video temporal consistency, ECCV 2018; RGB in [0, 1], without occlusions",
                 higher_is_better=False,
                 unit="",
                 digits=6,
@@ -155,7 +155,7 @@ MEASURES: dict[str, Measure] = {
             Measure(
                 "flicker",
                 "flicker",
-                "mean |2 Y(t) − Y(t−1) − Y(t+1)| / 2 along the motion, in code values of 255; our definition",
+                "mean |2 Y(t) − Y(t−1) − Y(t+1)| / 2 along the motion, in code values of 255; upframe's definition",
                 higher_is_better=False,
                 unit="",
                 digits=3,
@@ -163,15 +163,15 @@ MEASURES: dict[str, Measure] = {
         )
     },
 }
-"""Everything a table can hold. What is here and not in `METRICS` needs more than a picture and its truth: NIQE a model of
-pristine pictures, the temporal ones a clip; see the functions of those names."""
+"""All measures of tables, by name. Those that are not in `METRICS` need more than a picture and its truth: NIQE needs a model
+of pristine pictures, the temporal measures need a clip. See the functions of the same names."""
 
 
 def metric(name: str) -> Metric:
-    """The metric of that name; case and `_` for `-` do not matter.
+    """Return the metric called `name`. Case does not matter, and `_` stands for `-`.
 
     Raises:
-        UsageError: for an unknown name, with the nearest known ones.
+        UsageError: if the name is unknown; the message suggests the nearest ones.
 
     Example:
         >>> white = np.full((16, 16, 3), 255, np.uint8)

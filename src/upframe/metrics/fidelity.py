@@ -1,10 +1,10 @@
-"""How close a picture is to the true one: PSNR and SSIM, each with its convention stated and its paper named.
+"""PSNR and SSIM of a picture against the true one, each with its convention and its paper.
 
 Both are computed in float64. Pictures are arrays (H, W) or (H, W, C), or tensors (C, H, W) or (N, C, H, W); the score of a
 batch is the mean over its pictures. White is 255 for uint8, 65535 for uint16 and 1.0 for floats unless `peak` sets another
-value: the range is never guessed from the values.
+value: upframe never guesses the range from the values.
 
-Correctness: the reference values of PSNR and SSIM on RGB, Y and gray, with and without border, to 1e-6 (dB and SSIM).
+Correctness: equal to reference values of PSNR and SSIM on RGB, Y and gray, with and without border, to 1e-6 (dB and SSIM).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
 def psnr(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int = 0, luma: bool = False) -> float:
-    """Peak signal-to-noise ratio in dB, over all pixels and channels together; infinite for identical pictures.
+    """Return the peak signal-to-noise ratio in dB over all pixels and channels together; infinite for identical pictures.
 
     Args:
         peak: Code value of white; by default that of the dtype.
@@ -37,7 +37,7 @@ def psnr(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
         luma: Compare the unrounded BT.601 studio Y of RGB pictures instead of their channels.
 
     Raises:
-        ValueError: if shapes or dtypes differ, the border leaves nothing, or `luma` is asked of other than 3 channels.
+        ValueError: if shapes or dtypes differ, the border leaves nothing, or `luma` is set and there are not 3 channels.
     """
     x, y = prepare(a, b, peak=peak, crop_border=crop_border, luma=luma)
     errors = (x - y).square_().mean(dim=(1, 2, 3)).tolist()
@@ -45,7 +45,7 @@ def psnr(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
 
 
 def ssim(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int = 0, luma: bool = False) -> float:
-    """Structural similarity, at most 1: the mean over channels of single-scale SSIM where its window fits whole.
+    """Return the structural similarity, at most 1: the mean over channels of single-scale SSIM where its whole window fits.
 
     Args and errors are those of `psnr`; after the border is cut, both sides must be 11 pixels or more.
     """
@@ -64,7 +64,7 @@ def ssim(a: Picture, b: Picture, *, peak: float | None = None, crop_border: int 
 
 
 def prepare(a: Picture, b: Picture, *, peak: float | None, crop_border: int, luma: bool) -> tuple[Tensor, Tensor]:
-    """Both pictures as float64 (N, C, H, W) with white at 1, cut and converted as asked."""
+    """Return both pictures as float64 (N, C, H, W) with white at 1, without the border, in the requested colour."""
     if isinstance(a, Tensor) != isinstance(b, Tensor) or a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
             f"pictures must agree in kind, shape and dtype, found {type(a).__name__} {tuple(a.shape)} {a.dtype} "
@@ -95,7 +95,7 @@ def white_of(picture: Picture) -> float:
 
 
 def planes(picture: Picture) -> Tensor:
-    """(N, C, H, W) float64 with the values of `picture`; never a view of it."""
+    """Return (N, C, H, W) float64 with the values of `picture`; never a view."""
     if isinstance(picture, Tensor):
         if picture.ndim not in (3, 4):
             raise ValueError(f"a tensor must be (C, H, W) or (N, C, H, W), found {tuple(picture.shape)}")
@@ -108,7 +108,7 @@ def planes(picture: Picture) -> Tensor:
 
 
 def _gaussian(x: Tensor) -> Tensor:
-    """(N, C, H, W) smoothed by the SSIM window where it fits whole: (N, C, H - 10, W - 10).
+    """Smooth (N, C, H, W) by the SSIM window where the whole window fits: (N, C, H - 10, W - 10).
 
     The window is separable; adding shifted views is faster than float64 convolution, which torch does not optimise.
     """

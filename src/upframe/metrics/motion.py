@@ -1,4 +1,4 @@
-"""Motion between two frames, for the measures that follow it, and warping along it.
+"""Motion between two frames, for the temporal measures, and warping along it.
 
 A *flow* is a tensor (2, H, W) in pixels, x before y: the content at (y, x) of the first frame is at (y + flow[1], x + flow[0])
 of the second. Any `FlowEstimator` works; `LucasKanade` needs no weights.
@@ -15,29 +15,29 @@ from torch import Tensor
 
 
 class FlowEstimator(Protocol):
-    """Something that finds motion. Scores taken with different ones do not compare, so it has a name."""
+    """Estimates motion. Scores with different estimators do not compare, so each has a name."""
 
     @property
     def name(self) -> str:
-        """Kept with every score; changes when the flow changes."""
+        """Name that is stored with every score. It must change when the flow changes."""
         ...
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """The flow (2, H, W) from `first` to `second`, both (3, H, W) RGB in [0, 1]."""
+        """Return the flow (2, H, W) from `first` to `second`, both (3, H, W) RGB in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class LucasKanade:
-    """Dense, iterative Lucas–Kanade in a pyramid: every pixel's window finds its own displacement.
+    """Dense, iterative Lucas–Kanade in a pyramid: each pixel gets the displacement of its window.
 
-    Source: B. D. Lucas, T. Kanade, IJCAI 1981; the pyramid as J.-Y. Bouguet, Intel, 2000.
+    Source: B. D. Lucas, T. Kanade, IJCAI 1981; the pyramid as in J.-Y. Bouguet, Intel, 2000.
 
     Mean error on synthetic motion of three textured pictures of 160×200: 0.05 to 0.1 px for shifts up to 6 px and for 2° of
     rotation with 3 % of zoom; 0.1 to 0.4 px for a shift of 14 px, most of it at the border that leaves the frame; 0.1 to 0.2 px
-    under noise of deviation 5. The estimator does not detect motion borders: it is wrong within a window of one, and on flat
-    areas, which keep the motion of coarser levels. `occluded` marks most of these errors. Identical frames have a flow of
-    exactly 0. Takes 2 to 5 s per megapixel on one core.
+    under noise of deviation 5. The estimator does not detect motion borders. It is wrong within a window of such a border, and
+    on flat areas, which keep the motion of coarser levels. `occluded` marks most of these errors. Identical frames have a flow
+    of exactly 0. Takes 2 to 5 s per megapixel on one core.
     """
 
     window_sigma: float = 5.0
@@ -47,7 +47,7 @@ class LucasKanade:
     coarsest_px: int = 16
     """Levels are added while the shorter side stays at this size or above."""
     damping: float = 2.0
-    """Number added to the structure tensor, in squared code values (0–255) per squared pixel, so that noise moves nothing on
+    """Number added to the structure tensor, in squared code values (0–255) per squared pixel, so that noise causes no motion on
     flat areas."""
 
     @property
@@ -64,29 +64,29 @@ class LucasKanade:
         for a, b in reversed(levels):
             flow = _double(flow, a.shape[-2:])
             for _ in range(self.iterations):
-                # The median removes what single windows got wrong before the finer level builds on it.
+                # The median removes errors of single windows before the finer level starts from them.
                 flow = _median(flow + self._step(a, b, flow))
         return flow
 
     def _step(self, a: Tensor, b: Tensor, flow: Tensor) -> Tensor:
-        """The displacement (2, H, W) to add: least squares on what warped `b` and `a` still differ by in each window."""
+        """Return the displacement (2, H, W) to add: least squares on the difference of warped `b` and `a` in each window."""
         warped = warp(b, flow)
         difference = warped - a
-        # Gradients of both frames: the step is then right to second order (symmetric linearisation).
+        # Gradients of both frames make the step correct to second order (symmetric linearisation).
         dy, dx = _gradient((warped + a) / 2)
-        # What left the frame says nothing about where it went.
+        # Content that left the frame gives no information about its motion.
         products = torch.stack([dx * dx, dx * dy, dy * dy, dx * difference, dy * difference]) * inside(flow)  # (5, 1, H, W)
         xx, xy, yy, xt, yt = _smooth(products, self.window_sigma)[:, 0]
         xx, yy = xx + self.damping, yy + self.damping
         determinant = xx * yy - xy * xy
         step: Tensor = torch.stack([xy * yt - yy * xt, xy * xt - xx * yt]) / determinant
-        return step.clamp_(-1.5, 1.5)  # px: further than that the linearisation does not reach
+        return step.clamp_(-1.5, 1.5)  # px, the range of the linearisation
 
 
 def warp(frame: Tensor, flow: Tensor) -> Tensor:
-    """`frame` (C, H, W) read along `flow` (2, H, W), bilinear, edge pixels repeated: what the first frame would look like.
+    """Sample `frame` (C, H, W) along `flow` (2, H, W), bilinearly, with repeated edge pixels: a prediction of the first frame.
 
-    Whole-pixel flows give the very pixels, without rounding.
+    Whole-pixel flows give exact pixels, without rounding.
     """
     height, width = frame.shape[-2:]
     x = (torch.arange(width, dtype=flow.dtype, device=flow.device) + flow[0]).clamp(0, width - 1)
@@ -106,7 +106,7 @@ def warp(frame: Tensor, flow: Tensor) -> Tensor:
 
 
 def inside(flow: Tensor) -> Tensor:
-    """(H, W) bool: whether the flow ends within the frame."""
+    """Return (H, W) bool: whether the flow ends within the frame."""
     height, width = flow.shape[-2:]
     x = torch.arange(width, dtype=flow.dtype, device=flow.device) + flow[0]
     y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None] + flow[1]
@@ -114,18 +114,18 @@ def inside(flow: Tensor) -> Tensor:
 
 
 def _gray(frame: Tensor) -> Tensor:
-    """(1, H, W) float32 luma in code values."""
+    """Return (1, H, W) float32 luma in code values."""
     return (frame.to(torch.float32) * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True) * 255
 
 
 def _halve(x: Tensor) -> Tensor:
-    """(1, H, W) → (1, ⌈H/2⌉, ⌈W/2⌉), smoothed."""
+    """Smooth and halve: (1, H, W) → (1, ⌈H/2⌉, ⌈W/2⌉)."""
     x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="replicate")
     return F.avg_pool2d(_smooth(x[None], 0.7), 2)[0]
 
 
 def _double(flow: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A flow of the next finer level, (2, *size); itself when it has that size already."""
+    """Return the flow at the next finer level, (2, *size); the same flow if it already has that size."""
     if flow.shape[-2:] == size:
         return flow
     finer = 2 * F.interpolate(flow[None], scale_factor=2.0, mode="bilinear", align_corners=False)[0]
@@ -133,20 +133,20 @@ def _double(flow: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences of (1, H, W) along y and x, edges repeated."""
+    """Return central differences of (1, H, W) along y and x, with repeated edges."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     return (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2, (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
 
 
 def _median(flow: Tensor) -> Tensor:
-    """Each component replaced by the median of its 3×3 neighbourhood, edges repeated."""
+    """Replace each component by the median of its 3×3 neighbourhood, with repeated edges."""
     height, width = flow.shape[-2:]
     padded = F.pad(flow[None], (1, 1, 1, 1), mode="replicate")[0]
     return torch.stack([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]).median(0).values
 
 
 def _smooth(x: Tensor, sigma: float) -> Tensor:
-    """(N, 1, H, W) under a Gaussian window, edges repeated."""
+    """Smooth (N, 1, H, W) by a Gaussian window, with repeated edges."""
     radius = max(1, round(2.5 * sigma))
     at = torch.arange(-radius, radius + 1, dtype=x.dtype)
     weights = torch.exp(-(at**2) / (2 * sigma**2))

@@ -1,22 +1,22 @@
-"""NIQE: how far a picture's statistics lie from those of pristine photographs; lower is better, no truth is needed.
+"""NIQE: distance of a picture's statistics from those of pristine photographs. Lower is better; no truth is needed.
 
 Paper: A. Mittal, R. Soundararajan, A. C. Bovik, "Making a 'completely blind' image quality analyzer", IEEE Signal
 Processing Letters 20(3), 2013. Every 96×96 block of the picture, at full and at half size, gives 18 numbers: the shapes
 and widths of asymmetric generalised Gaussians (AGGD) fitted to its locally normalised luma and to products of
 neighbouring values. Their mean and covariance over the blocks are compared with those of the pristine model.
 
-The model decides the figure. Published scores rest on the one of the authors' release: mean (1, 36), covariance
-(36, 36) and the 7×7 window. It is not part of upframe; give its file, or fit a model of your own with `fit_niqe`, whose
-scores must not be compared with published ones.
+The score depends on the model. Published scores use the model of the authors' release: mean (1, 36), covariance (36, 36) and
+the 7×7 window. It is not part of upframe. Pass its file, or fit your own model with `fit_niqe`, whose scores must not be
+compared with published ones.
 
-Conventions where the paper is silent follow the authors' MATLAB release as it is described and measured: blocks are
-counted from the top left and an incomplete rest is not looked at; borders are repeated; neighbours wrap around within
-a block; shapes are found by searching a table from 0.2 to 10 in steps of 0.001; half size is MATLAB's bicubic; a block without
-variation has shapes of 0.2 and no widths, so it counts in the mean of the shapes only; the covariance divides by the
-number of whole blocks − 1.
+Where the paper states nothing, the conventions follow published descriptions and measurements of the authors' MATLAB release:
+blocks are counted from the top left, and incomplete blocks are ignored; borders are repeated; neighbours wrap around within a
+block; shapes are found by searching a table from 0.2 to 10 in steps of 0.001; half size is MATLAB's bicubic; a block without
+variation has shapes of 0.2 and no widths, so it counts in the mean of the shapes only; the covariance divides by the number of
+whole blocks − 1.
 
-Correctness: the reference values of pictures with 6 and 2 blocks, colour and gray, to 1e-3. With fewer than 37 blocks
-the picture's own covariance is singular; only the pristine one keeps the sum invertible, and the figure is less stable.
+Correctness: equal to reference values of pictures with 6 and 2 blocks, colour and gray, to 1e-3. With fewer than 37 blocks, the
+picture's covariance is singular. Only the pristine covariance keeps the sum invertible, and the score is less stable.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ FEATURES = 36
 WINDOW_PX = 7
 WINDOW_SIGMA = 7 / 6
 SHARPNESS_THRESHOLD = 0.75
-"""Mittal et al. 2013, §II.B: a pristine patch is used when it is sharper than this share of the sharpest one."""
+"""Mittal et al. 2013, §II.B: a pristine patch is used if its sharpness exceeds this fraction of the sharpest one's."""
 
 Colour = Literal["y", "gray"]
 
 
 @dataclass(frozen=True, eq=False)
 class NiqeModel:
-    """The multivariate Gaussian that pristine pictures follow."""
+    """The multivariate Gaussian of pristine pictures."""
 
     name: str
     """Name of the model in reports."""
@@ -76,20 +76,20 @@ class NiqeModel:
 
     @property
     def digest(self) -> str:
-        """A hash of the numbers: models with equal digests give equal scores, from any file."""
+        """Return a hash of the numbers: models with equal digests give equal scores, whatever their files."""
         parts = (self.mean, self.covariance, self.window)
         return hashlib.sha256(b"".join(np.ascontiguousarray(p, "<f8").tobytes() for p in parts)).hexdigest()
 
 
 # Scoring --------------------------------------------------------------------------------------------------------------
 def niqe(picture: Picture, model: NiqeModel, *, colour: Colour = "y", peak: float | None = None, crop_border: int = 0) -> float:
-    """NIQE of a picture, 0 at best; natural photographs have 2 to 5.
+    """Return the NIQE of a picture, 0 at best; natural photographs have 2 to 5.
 
     Args:
         picture: (H, W) luma, (H, W, 1 or 3) gray or RGB, or a tensor (C, H, W).
         model: From `load_niqe` or `fit_niqe`.
-        colour: What RGB is turned into: BT.601 studio Y rounded to whole code values, as in tables of restoration, or
-            MATLAB's `rgb2gray` (0.299, 0.587, 0.114, rounded) as in the authors' release.
+        colour: Conversion of RGB: BT.601 studio Y rounded to whole code values, as in tables of restoration, or MATLAB's
+            `rgb2gray` (0.299, 0.587, 0.114, rounded) as in the authors' release.
         peak: Code value of white; by default that of the dtype. NIQE itself is defined on 0 to 255.
         crop_border: Excluded pixels along every edge.
 
@@ -103,7 +103,7 @@ def niqe(picture: Picture, model: NiqeModel, *, colour: Colour = "y", peak: floa
 
 
 def _gaussian_of(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over the numbers there are, and sample covariance over the blocks (n, 36) that are whole."""
+    """Return the mean over the finite numbers, and the sample covariance over the blocks (n, 36) without missing numbers."""
     whole = features[np.isfinite(features).all(axis=1)]
     if len(whole) < 2:
         raise ValueError(f"NIQE needs two {BLOCK_PX}x{BLOCK_PX} blocks with any variation, found {len(whole)}")
@@ -111,7 +111,7 @@ def _gaussian_of(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], ND
 
 
 def _luma(picture: Picture, *, colour: Colour, peak: float | None, crop_border: int) -> Tensor:
-    """(H, W) float64 whole code values of 0 to 255."""
+    """Return (H, W) float64 luma in whole code values of 0 to 255."""
     x = planes(picture) / (peak if peak is not None else white_of(picture))
     if x.shape[0] != 1:
         raise ValueError(f"NIQE judges one picture at a time, found {x.shape[0]}")
@@ -124,11 +124,11 @@ def _luma(picture: Picture, *, colour: Colour, peak: float | None, crop_border: 
     if x.shape[0] == 3:
         weights = torch.tensor([0.299, 0.587, 0.114], dtype=x.dtype).view(3, 1, 1)
         x = pixels.rgb_to_y(x) if colour == "y" else (x * weights).sum(0, keepdim=True)
-    return torch.floor(x[0] * 255 + (0.5 + 1e-9))  # halves up, also those that binary fractions miss
+    return torch.floor(x[0] * 255 + (0.5 + 1e-9))  # rounds halves up, also those that are slightly less in binary
 
 
 def _block_features(luma: Tensor, window: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """36 features (n, 36) and the mean local deviation at full size (n,) of the whole blocks in (H, W)."""
+    """Return 36 features (n, 36) and the mean local deviation at full size (n,) of the whole blocks in (H, W)."""
     rows, columns = luma.shape[0] // BLOCK_PX, luma.shape[1] // BLOCK_PX
     if rows * columns < 2:
         raise ValueError(
@@ -149,11 +149,11 @@ def _block_features(luma: Tensor, window: NDArray[np.float64]) -> tuple[NDArray[
 
 
 def _normalise(luma: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean-subtracted, contrast-normalised luma (MSCN) and the local deviation, both (H, W)."""
-    margin = WINDOW_PX // 2
-    padded = F.pad(luma[None, None], (margin,) * 4, mode="replicate")
+    """Return mean-subtracted, contrast-normalised luma (MSCN) and the local deviation, both (H, W)."""
+    border = WINDOW_PX // 2
+    padded = F.pad(luma[None, None], (border,) * 4, mode="replicate")
     both = torch.cat([padded, padded**2])
-    # 49 shifted sums rather than float64 convolution, which torch does not optimise.
+    # 49 shifted sums, because torch does not optimise float64 convolution.
     sums = torch.zeros(2, *luma.shape, dtype=luma.dtype)
     for y in range(WINDOW_PX):
         for x in range(WINDOW_PX):
@@ -181,20 +181,20 @@ def _features(blocks: Tensor) -> Tensor:
 
 
 def _fit_aggd(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape and the scales on either side of zero of asymmetric generalised Gaussians, (n,) each, by moment matching.
+    """Fit asymmetric generalised Gaussians by moment matching: shape, and scale on either side of zero, (n,) each.
 
     Source: N.-E. Lasmar, Y. Stitou, Y. Berthoumieu, ICIP 2009, as used by Mittal et al.
     """
     x = samples.flatten(1)
     below, above = x.clamp_max(0), x.clamp_min(0)
-    left = ((below**2).sum(1) / (x < 0).sum(1)).sqrt()  # 0 / 0 where nothing is below zero: not a number, on purpose
+    left = ((below**2).sum(1) / (x < 0).sum(1)).sqrt()  # 0 / 0 if nothing is below zero: deliberately not a number
     right = ((above**2).sum(1) / (x > 0).sum(1)).sqrt()
     ratio = left / right
     moments = x.abs().mean(1) ** 2 / (x**2).mean(1)
     wanted = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     shapes, moments_of_shapes = _shape_table()
     shape = shapes[((moments_of_shapes - wanted[:, None]) ** 2).argmin(1)]
-    # Without variation there is nothing to fit: MATLAB's search then stops at the first shape, and the scales are no numbers.
+    # Without variation there is nothing to fit: MATLAB's search then stops at the first shape, and the scales are not numbers.
     shape = torch.where(torch.isfinite(wanted), shape, shapes[0])
     to_scale = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
     return shape, left * to_scale, right * to_scale
@@ -202,31 +202,32 @@ def _fit_aggd(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @cache
 def _shape_table() -> tuple[Tensor, Tensor]:
-    """Shapes 0.2, 0.201 … 10 and Γ(2/a)² / (Γ(1/a) Γ(3/a)) of each."""
+    """Return shapes 0.2, 0.201 … 10 and Γ(2/a)² / (Γ(1/a) Γ(3/a)) of each."""
     shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000
     return shapes, torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
 def gaussian_window() -> NDArray[np.float64]:
-    """(7, 7) Gaussian of σ 7/6 with the sum 1."""
+    """Return a (7, 7) Gaussian of σ 7/6 with the sum 1."""
     at = np.arange(WINDOW_PX) - WINDOW_PX // 2
     weights = np.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / (2 * WINDOW_SIGMA**2))
     return np.asarray(weights / weights.sum(), np.float64)
 
 
 def fit_niqe(pictures: Iterable[Picture], *, name: str, colour: Colour = "y") -> NiqeModel:
-    """A pristine model of your own from sharp, undistorted photographs, as §II.B of the paper tells.
+    """Fit a pristine model to sharp, undistorted photographs, as in §II.B of the paper.
 
-    From each picture, blocks sharper than 0.75 of its sharpest block are used. The authors used 125 photographs of 480×320 to
-    1280×720; a model of fewer than some hundred blocks is singular. Scores compare only with scores of the same model.
+    From each picture, blocks with more than 0.75 of the sharpness of its sharpest block are used. The authors used 125
+    photographs of 480×320 to 1280×720; a model of fewer than some hundred blocks is singular. Scores compare only with scores
+    of the same model.
 
     Args:
-        pictures: As `niqe` takes them; pictures without two whole blocks give nothing.
-        name: What reports call the model.
+        pictures: As for `niqe`; pictures without two whole blocks are ignored.
+        name: Name of the model in reports.
 
     Raises:
-        ValueError: if the blocks of all pictures together are fewer than 37, so that the covariance is singular.
+        ValueError: if all pictures together have fewer than 37 blocks, so that the covariance is singular.
     """
     window = gaussian_window()
     chosen: list[NDArray[np.float64]] = []
@@ -248,12 +249,12 @@ _KEYS = ("mu_pris_param", "cov_pris_param", "gaussian_window")
 
 
 def load_niqe(path: str | Path) -> NiqeModel:
-    """The pristine model in a file: .npz or .safetensors with mu_pris_param and cov_pris_param.
+    """Load a pristine model from a file: .npz or .safetensors with mu_pris_param and cov_pris_param.
 
-    The window is taken from gaussian_window where the file has it, else it is the paper's. Nothing in the file is run.
+    The window is the file's gaussian_window, if it has one, else the paper's. Nothing in the file is executed.
 
     Raises:
-        InputError: if the file is absent or is something else.
+        InputError: if the file does not exist or holds something else.
     """
     path = Path(path)
     advice = (
@@ -297,7 +298,7 @@ def save_niqe(model: NiqeModel, path: str | Path, *, about: str = "") -> None:
     """Write a model as .safetensors under the published keys.
 
     Args:
-        about: What it was fitted on; kept in the file.
+        about: Description of the training pictures; stored in the file.
 
     Raises:
         OutputError: if the file cannot be written.

@@ -1,8 +1,8 @@
-"""Published ways to take scores, each under a name: colour, border, frames, rounding, average, and where inputs come from.
+"""Published ways to compute scores, each under a name: colour, border, frames, rounding, average, and source of the inputs.
 
-A score means nothing without its protocol. "PSNR on Vid4" has been taken on Y and on RGB, with and without border, on all
-frames and without the first and last; the figures differ by decibels. A protocol here is data: its digest is stored with
-each score, and unlike ones refuse to be compared.
+A score has no meaning without its protocol. Papers compute "PSNR on Vid4" on Y and on RGB, with and without border, on all
+frames and without the first and last; the figures differ by decibels. Here a protocol is data. Its digest is stored with each
+score, and scores with different digests are not compared.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class ClipRule:
     layout: str
     """Layout of the files: a key of `datasets.clips.LAYOUTS`."""
     whole: tuple[int, int]
-    """Clips and scored frames of the whole set; a part of it is marked as such in tables."""
+    """Number of clips and scored frames of the whole set; tables mark an incomplete set."""
     clips: tuple[str, ...] | None = None
-    """Names of the clips, all of which must be there; None takes every clip found."""
+    """Names of the clips, all of which must exist; None uses every clip found."""
     frames: tuple[int, ...] | None = None
-    """Frames that are scored, counted from 0, as far as a clip reaches; None scores all."""
+    """Scored frames, counted from 0; frames beyond the end of a clip are ignored. None scores all."""
     has_truth: bool = True
-    """False for footage whose true pixels nobody knows."""
+    """False for footage without known true pixels."""
     degradation: Literal["bicubic", "gaussian"] = "bicubic"
     """Degradation that makes inputs from the truth if the set has none; a key of `datasets.clips.DEGRADATIONS`."""
     mirrored: bool = False
-    """Whether networks that take whole clips see the frames and then the same in reverse."""
+    """Whether networks for whole clips see the frames and then the same frames in reverse."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to take scores."""
+    """A way to compute scores."""
 
     name: str
     colour: str
@@ -54,7 +54,7 @@ class Protocol:
     """Source of the inputs."""
     average: str
     metrics: tuple[str, ...]
-    """Keys of `metrics.METRICS`; the first is the one to rank by."""
+    """Keys of `metrics.METRICS`; models are ranked by the first."""
     citation: str
     clips: ClipRule | None = None
     """Clips and frames; None for a protocol on single images."""
@@ -65,7 +65,7 @@ class Protocol:
 
     @property
     def digest(self) -> str:
-        """A hash of the definition: two protocols of one name and digest take the same score."""
+        """Return a hash of the definition: protocols with the same name and digest compute the same score."""
         facts = {key: value for key, value in asdict(self).items() if value is not None}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -206,7 +206,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol_named(name: str) -> Protocol:
-    """The protocol of that name, or a `UsageError` that lists them."""
+    """Return the protocol called `name`; raise UsageError, which lists all, if there is none."""
     if name not in PROTOCOLS:
         raise UsageError(name, "is not a known protocol", f"use one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

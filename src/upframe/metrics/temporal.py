@@ -1,11 +1,11 @@
-"""How a clip moves: warping error, tOF, flicker, and how faithful frames are to their input.
+"""Temporal measures of clips: warping error, tOF and flicker; and the consistency of frames with their input.
 
 A clip is a sequence of frames of one size, each as `psnr` takes a picture: (H, W, 3) arrays or (3, H, W) tensors, white
-as there. Frames are read one after the other; never more than three are held.
+as there. Frames are read one after the other; at most three are in memory.
 
-The first three follow motion and are only as good as the flow they are given: compare scores of one estimator. None is
-to be read alone. Blur lowers warping error and flicker without being better, so look at them beside PSNR or
-LR-consistency: a clip of constant colour is perfectly steady.
+The first three follow motion and depend on the flow: compare only scores with the same estimator. Do not read any of them
+alone. Blur lowers warping error and flicker without improving a clip, and a clip of constant colour is perfectly steady. So
+read them together with PSNR or LR-consistency.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def warping_error(
     flow: FlowEstimator = _DEFAULT_FLOW,
     peak: float | None = None,
 ) -> float:
-    """E_warp (Lai et al., ECCV 2018): mean squared difference of each frame and the next one warped onto it.
+    """Return E_warp (Lai et al., ECCV 2018): the mean squared difference of each frame and the next one warped onto it.
 
     Colours are RGB in [0, 1]. For each pair of neighbours, the mean is over the channels and over the pixels that are visible
     in both (see `occluded` of `motion`); then over the pairs.
 
     Args:
-        motion: The clip whose motion is followed: the truth where there is one, so that an output does not choose its
-            own motion; `clip` itself when absent.
+        motion: The clip whose motion is followed: the truth if there is one, so that the output's own errors do not affect the
+            motion. By default `clip`.
         peak: Code value of white of both; by default that of the dtype.
 
     Returns:
-        0 for a clip that moves exactly as its motion says; NaN when no pixel is seen twice.
+        0 for a clip that moves exactly as its motion says; NaN if no pixel is visible twice.
 
     Raises:
         ValueError: for fewer than two frames, or clips that differ in number or size of frames.
@@ -59,9 +59,10 @@ def warping_error(
 def temporal_flow_difference(
     clip: Iterable[Picture], truth: Iterable[Picture], *, flow: FlowEstimator = _DEFAULT_FLOW, peak: float | None = None
 ) -> float:
-    """tOF (TecoGAN, Chu et al. 2020): mean of |Δu| + |Δv| between the motion of a clip and that of the truth, in pixels.
+    """Return tOF (TecoGAN, Chu et al. 2020): the mean of |Δu| + |Δv| between the motion of a clip and that of the truth, in
+    pixels.
 
-    Over all pixels and pairs of neighbours. Papers print it times 10.
+    The mean is over all pixels and pairs of neighbours. Papers print it times 10.
 
     Raises:
         ValueError: for fewer than two frames, or clips that differ in number or size of frames.
@@ -79,14 +80,15 @@ def flicker(
     flow: FlowEstimator = _DEFAULT_FLOW,
     peak: float | None = None,
 ) -> float:
-    """Mean of |2 Y(t) − Y(t−1) − Y(t+1)| / 2 with both neighbours warped onto t, Y in code values of 255.
+    """Return the mean of |2 Y(t) − Y(t−1) − Y(t+1)| / 2 with both neighbours warped onto t, Y in code values of 255.
 
-    A second difference: steady changes (fades, turning light) count nothing, and frames that alternate between +a and −a count
-    2a. Y is studio luma. Pixels that are not visible in all three frames are excluded. The mean is over pixels, then over the
+    This is a second difference: steady changes (fades, changing light) do not count, and frames that alternate between +a and
+        −a count 2a. Y is studio luma. Pixels that are not visible in all three frames are excluded. The mean is over pixels,
+        then over the
     inner frames. Args as for `warping_error`.
 
     Returns:
-        0 for a clip that moves exactly as its motion says; NaN when no pixel is seen three times.
+        0 for a clip that moves exactly as its motion says; NaN if no pixel is visible three times.
 
     Raises:
         ValueError: for fewer than three frames, or clips that differ in number or size of frames.
@@ -103,10 +105,11 @@ def flicker(
 
 
 def lr_consistency(output: Picture, lr: Picture) -> float:
-    """PSNR in dB, over RGB, between an input and the output shrunk to its size by MATLAB bicubic; infinite for equal ones.
+    """Return the PSNR in dB, over RGB, between an input and the output reduced to its size by MATLAB bicubic; infinite if they
+    are equal.
 
-    Measures invention: an output may add any detail, but shrunk it must be its input again. 8-bit pictures are shrunk with
-    rounding after each pass, as test inputs are made, so a truth is consistent with its input to infinity.
+    This measures invented content: an output may add any detail, but reduced it must equal its input. 8-bit pictures are
+        reduced with rounding after each pass, as test inputs are, so a truth is infinitely consistent with its input.
 
     Raises:
         ValueError: if the sizes are not those of one whole scale, or the dtypes differ.
@@ -124,11 +127,11 @@ def lr_consistency(output: Picture, lr: Picture) -> float:
 
 
 def occluded(forward: Tensor, backward: Tensor) -> Tensor:
-    """(H, W) bool: pixels of the first frame that the second does not show, by forward–backward consistency.
+    """Return (H, W) bool: pixels of the first frame that the second does not show, by forward–backward consistency.
 
-    Marked if following `forward` and then `backward` does not return to the start, |f + b|² > 0.01 (|f|² + |b|²) + 0.5, or
-    leaves the frame. Source: N. Sundaram, T. Brox, K. Keutzer, ECCV 2010. The motion-border test that some authors add is not
-    used: it excludes every pixel of finely varying motion.
+    A pixel is marked if following `forward` and then `backward` does not return to the start, |f + b|² > 0.01 (|f|² + |b|²) +
+    0.5, or leaves the frame. Source: N. Sundaram, T. Brox, K. Keutzer, ECCV 2010. The motion-border test of some authors is not
+    used, because it excludes every pixel of finely varying motion.
     """
     back = warp(backward, forward)
     apart = (forward + back).square().sum(0)
@@ -142,7 +145,8 @@ _Run = tuple[Tensor, ...]
 def _runs(
     clip: Iterable[Picture], beside: Iterable[Picture] | None, *, length: int, peak: float | None
 ) -> Iterator[tuple[_Run, _Run]]:
-    """All runs of `length` neighbours of a clip with those of the one beside it (itself if None), as (3, H, W) in [0, 1]."""
+    """Yield all runs of `length` neighbours of a clip with those of `beside` (the clip itself if None), as (3, H, W) in [0,
+    1]."""
     frames: deque[Tensor] = deque(maxlen=length)
     guides: deque[Tensor] = deque(maxlen=length)
     for count, (frame, guide) in enumerate(_pairs(clip, beside), start=1):
@@ -170,7 +174,7 @@ def _pairs(clip: Iterable[Picture], beside: Iterable[Picture] | None) -> Iterato
 
 
 def _unit(frame: Picture, peak: float | None) -> Tensor:
-    """(3, H, W) float64 in [0, 1]; gray is spread over three channels."""
+    """Return (3, H, W) float64 in [0, 1]; gray is repeated in three channels."""
     unit = planes(frame) / (peak if peak is not None else white_of(frame))
     if unit.shape[0] != 1 or unit.shape[1] not in (1, 3):
         raise ValueError(f"a frame has 1 or 3 channels, found {tuple(unit.shape)}")

@@ -435,7 +435,7 @@ def test_configurations_that_make_no_sense_are_refused() -> None:
         steps.Blur(kinds=(("box", 1.0),), sigma=Walk(1, 2))
     with pytest.raises(ValueError, match="no range: 3 to 2"):
         Walk(3, 2)
-    with pytest.raises(ValueError, match="do not hold 1"):
+    with pytest.raises(ValueError, match="do not contain 1"):
         steps.Resize((("up", 1.0),), Walk(1.5, 2.0))
     with pytest.raises(ValueError, match="not a probability"):
         steps.Blur(kinds=(("iso", 1.0),), sigma=Walk(1, 2), probability=1.5)

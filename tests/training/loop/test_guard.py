@@ -56,7 +56,7 @@ def test_with_rolling_back_off_a_leap_is_let_through() -> None:
 
 
 # In a run -------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("value", "complaint"), [(math.nan, "the loss is nan"), (1e4, "the loss leapt to")])
+@pytest.mark.parametrize(("value", "complaint"), [(math.nan, "the loss is nan"), (1e4, "the loss jumped to")])
 def test_a_bad_batch_is_undone_skipped_and_reported(
     tmp_path: Path, value: float, complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:

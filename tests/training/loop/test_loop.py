@@ -271,7 +271,7 @@ def test_asked_to_stop_it_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Pa
 
 
 def test_a_test_picture_among_the_photographs_stops_the_run_before_it_starts(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"1\.png.* shows what Set5/planted shows"):
+    with pytest.raises(UsageError, match=r"1\.png.* shows the same as Set5/planted"):
         train(RECIPE, data=photos, out=tmp_path, held_out={"Set5/planted": make_photo(96, 100, seed=1)[:, ::-1].copy()})
     assert not (tmp_path / "last.pth").exists()
 

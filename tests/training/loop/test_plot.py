@@ -125,5 +125,5 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"metric niqe: no validation has it\. There are psnr-y, ssim-y"):
         plot([scored], tmp_path / "curves.png", metric="niqe")
     (_run(tmp_path / "bad") / "log.jsonl").write_text('{"step": 1}\nnot json\n')
-    with pytest.raises(InputError, match="line 2 is no JSON"):
+    with pytest.raises(InputError, match="line 2 is not JSON"):
         plot([tmp_path / "bad"], tmp_path / "curves.png")

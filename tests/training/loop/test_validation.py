@@ -80,8 +80,8 @@ def test_every_true_frame_of_a_set_of_clips_is_held_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "datasets", "refusal"),
     [
-        ("vid4-y", ["Vid4"], "--datasets: vid4-y is taken on Vid4 alone"),
-        ("videolq-3frame", None, "--validate-on: videolq-3frame compares with a model of pristine pictures"),
+        ("vid4-y", ["Vid4"], r"datasets=\['Vid4'\]: vid4-y uses only Vid4"),
+        ("videolq-3frame", None, "validation: videolq-3frame needs a pristine model of NIQE"),
     ],
 )
 def test_what_would_fail_at_the_first_validation_is_refused_at_once(

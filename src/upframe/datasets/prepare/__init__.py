@@ -1,1 +1,1 @@
-"""Public data sets made ready for training, in the layouts that recipes and other frameworks read."""
+"""Prepare public data sets for training, in the layouts that recipes and other frameworks read."""

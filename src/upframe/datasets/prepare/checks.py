@@ -1,4 +1,4 @@
-"""Is everything in a folder readable? And is VideoLQ the set that tables speak of?"""
+"""Check that every file in a folder can be read, and that VideoLQ is the published set."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ VIDEOLQ_FRAMES = 100
 
 @dataclass(frozen=True)
 class Bad:
-    """A file that cannot be trained on."""
+    """A file that training cannot use."""
 
     name: str
-    """Below the folder that was checked; of an LMDB store, its path and the key."""
+    """Path below the checked folder; for an LMDB store, its path and the key."""
     reason: str
 
 
@@ -40,10 +40,10 @@ def check_folder(
     on_progress: Callable[[int, int], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> tuple[int, tuple[Bad, ...]]:
-    """Decode every picture, video and LMDB store below `folder`, or in it.
+    """Decode every picture, video and LMDB store in `folder` and below.
 
     Returns:
-        How many pictures (and videos) were decoded, and those that could not be, by name.
+        The number of files decoded, and the files that cannot be decoded, by name.
 
     Raises:
         InputError: if there is nothing to decode.
@@ -80,7 +80,7 @@ def check_folder(
 
 
 def _jobs(folder: Path) -> list[tuple[str, Callable[[], object]]]:
-    """Data to decode, by name."""
+    """Return the data to decode, by name."""
     jobs: list[tuple[str, Callable[[], object]]] = []
     stores = [folder] if is_lmdb(folder) else sorted(path.parent for path in folder.rglob("data.mdb"))
     for path in stores:
@@ -112,10 +112,10 @@ def _reader_of_video(path: Path) -> Callable[[], object]:
 
 
 def check_videolq(root: Path, *, partial_set: bool = False) -> Preparation:
-    """VideoLQ as its authors published it: 50 clips (000 to 049) of up to 100 numbered frames. Nothing has to be made.
+    """Check VideoLQ against its publication: 50 clips (000 to 049) of up to 100 numbered frames. No files are made.
 
     Raises:
-        InputError: if clips or frames are missing, or a clip is longer than the set's are.
+        InputError: if clips or frames are missing, or a clip is too long.
     """
     require_folder(root, advice="pass the folder that holds the 50 clips")
     folder = next((root / name for name in ("LQ", "lq", "Input", "input") if (root / name).is_dir()), root)
@@ -125,6 +125,6 @@ def check_videolq(root: Path, *, partial_set: bool = False) -> Preparation:
     for clip in clips:
         count = len(list_frames(clip))
         if not 1 <= count <= VIDEOLQ_FRAMES:
-            raise InputError(clip, f"has {count} frames where the set has 1 to {VIDEOLQ_FRAMES}", "copy the set again")
+            raise InputError(clip, f"has {count} frames and the set has 1 to {VIDEOLQ_FRAMES}", "copy the set again")
         frames += count
     return Preparation(f"VideoLQ in {root}", (), {}, (f"{len(clips)} clips", f"{frames} frames"))

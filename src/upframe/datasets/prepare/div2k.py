@@ -1,8 +1,8 @@
-"""DIV2K: inputs where they are missing, sub-images of truth and inputs, and stores of the sub-images.
+"""Prepare DIV2K: missing inputs, sub-images of truth and inputs, and stores of the sub-images.
 
 The set has 800 training pictures `DIV2K_train_HR/0001.png` to `0800.png` and bicubic inputs such as
 `DIV2K_train_LR_bicubic/X4/0001x4.png` (Agustsson and Timofte, "NTIRE 2017 Challenge on Single Image Super-Resolution: Dataset
-and Study", CVPR Workshops 2017). Sub-images of 480 px every 240 px are 32 592.
+and Study", CVPR Workshops 2017). Cutting 480 px every 240 px gives 32 592 sub-images.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SCALES = (2, 3, 4)
 def prepare_div2k(
     root: Path, *, cut: Cut | None = None, lmdb: bool = False, scales: tuple[int, ...] = SCALES, partial_set: bool = False
 ) -> Preparation:
-    """Sub-images `DIV2K_train_HR_sub/0001_s001.png` and, at the same places, `DIV2K_train_LR_bicubic/X4_sub/0001_s001.png`.
+    """Plan sub-images `DIV2K_train_HR_sub/0001_s001.png` and `DIV2K_train_LR_bicubic/X4_sub/0001_s001.png` at the same places.
 
-    Inputs that the folder lacks are made first, bit for bit as MATLAB makes them.
+    Missing inputs are made first, bit for bit as MATLAB makes them.
 
     Args:
-        cut: How; 480 px every 240 px otherwise.
+        cut: Size and step of the sub-images; by default 480 px every 240 px.
         lmdb: Also make the stores `DIV2K_train_HR_sub.lmdb` and `DIV2K_train_LR_bicubic_X4_sub.lmdb`.
-        partial_set: Take the pictures that are there.
+        partial_set: Use the pictures that exist.
 
     Raises:
         InputError: if pictures are missing, one is smaller than a sub-image, or an input does not fit its truth.
@@ -65,9 +65,9 @@ def prepare_div2k(
 
 
 def _cut_item(truth: Path, source: Path, folder: Path, *, cut: Cut, scale: int) -> Item:
-    """The sub-images of one picture or input, at the places of the truth's sub-images."""
+    """Make the item for the sub-images of one picture or input, at the places of the truth's sub-images."""
     height, width = probe(truth, first_frame=True).size
-    # Cut from the part that the input shows, so that each sub-image begins on a multiple of the scale.
+    # Cut from the part that the input covers, so that each sub-image begins on a multiple of the scale.
     whole = np.lcm.reduce(np.array(SCALES))
     places = cut.places(height - height % whole, width - width % whole)
     if not places:
@@ -86,7 +86,7 @@ def _write_cuts(
     picture = read_rgb8(source)
     if picture.shape[:2] != expected:
         (h, w), (due_h, due_w) = picture.shape[:2], expected
-        raise InputError(source, f"is {h}x{w} where {due_h}x{due_w} is due (height x width)", "get the file again")
+        raise InputError(source, f"is {h}x{w}, not {due_h}x{due_w} (height x width)", "get the file again")
     for (top, left), target in zip(places, targets, strict=True):
         if not target.exists():
             write_pixels(target, np.ascontiguousarray(picture[top : top + size_px, left : left + size_px]))

@@ -1,4 +1,4 @@
-"""Run a preparation: many files, each written whole or not at all; existing ones are kept and never overwritten."""
+"""Run a preparation: write many files, each whole or not at all. Existing files are kept and never overwritten."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MANIFEST = "prepared.json"
 
 @dataclass(frozen=True)
 class Item:
-    """Files that are made in one go."""
+    """Files that are made together."""
 
     targets: tuple[Path, ...]
     make: Callable[[], None]
-    """Makes the targets that are missing, each whole or not at all."""
+    """Makes the missing targets, each whole or not at all."""
     size_bytes: int
-    """About how much room they take."""
+    """Approximate size of the targets."""
     phase: int = 0
-    """Items of a phase begin when those of the phases before are done."""
+    """Items of a phase begin when those of earlier phases are done."""
 
     def missing(self) -> list[Path]:
         return [target for target in self.targets if not target.exists()]
@@ -39,14 +39,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Plan of a preparation, known before anything is written."""
+    """Plan of a preparation, made before anything is written."""
 
     title: str
     items: tuple[Item, ...]
     manifests: Mapping[Path, Mapping[str, object]]
     """Record for each prepared folder."""
     facts: tuple[str, ...] = ()
-    """Checked counts, for the reader."""
+    """Checked counts, for the report."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Outcome:
     title: str
     made: int
     kept: int
-    """Files that were there already, from an earlier or interrupted run."""
+    """Files that already existed, from an earlier or interrupted run."""
     size_bytes: int
-    """About what the files that were made take."""
+    """Approximate size of the files made."""
     facts: tuple[str, ...]
 
 
@@ -74,13 +74,13 @@ def carry_out(
 
     Args:
         dry_run: Check everything that can be checked and write nothing.
-        threads: That decode, resample and encode; as many as there are cores otherwise.
-        on_progress: Called with the number of files made and due.
-        cancel: Stops between files.
+        threads: Number of threads that decode, resample and encode; by default the number of cores.
+        on_progress: Called with the number of files made and the total.
+        cancel: Once set, the preparation stops after the current files.
 
     Raises:
-        OutputError: if a folder holds files of another making, the disk has no room, or a file cannot be written.
-        InputError: naming a file that is damaged.
+        OutputError: if a folder was made differently, the disk has no room, or a file cannot be written.
+        InputError: if a file is damaged; the message names it.
         Cancelled: if `cancel` was set.
     """
     for folder, manifest in preparation.manifests.items():
@@ -136,10 +136,10 @@ def _make(
             for future in finished:
                 future.result()
     if cancel.is_set() and done < due:
-        raise Cancelled("preparing data", f"stopped after {done} of {due} files", "run it again to go on")
+        raise Cancelled("preparing data", f"stopped after {done} of {due} files", "run it again to resume")
 
 
-# Who made a folder ----------------------------------------------------------------------------------------------------
+# Records of folders ----------------------------------------------------------------------------------------------------
 def _check_manifest(folder: Path, wanted: Mapping[str, object]) -> None:
     if not folder.exists():
         return
@@ -148,13 +148,13 @@ def _check_manifest(folder: Path, wanted: Mapping[str, object]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if any(True for _ in folder.iterdir()):
-            raise OutputError(folder, "is there already and was not made by this command", "choose another folder") from None
+            raise OutputError(folder, "already exists and was not made by this command", "choose another folder") from None
         return
     except (OSError, ValueError) as error:
         raise OutputError(path, f"cannot be read ({error})", "remove the folder to make it again") from error
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
     if differing:
-        what = ", ".join(f"{k} ({found.get(k)} there, {wanted.get(k)} asked)" for k in differing)
+        what = ", ".join(f"{k} ({found.get(k)} there, {wanted.get(k)} requested)" for k in differing)
         raise OutputError(folder, f"was made differently: {what}", "choose another folder, or remove it")
 
 
@@ -166,7 +166,7 @@ def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
 
 # Files ----------------------------------------------------------------------------------------------------------------
 def link_or_copy(source: Path, target: Path) -> None:
-    """`target` as another name of `source`, or as a copy where the file system has no such names.
+    """Make `target` a hard link to `source`, or a copy if the file system has no hard links.
 
     Raises:
         OutputError: if `target` exists with other content.
@@ -181,10 +181,10 @@ def require_same(source: Path, target: Path) -> None:
     """Refuse a `target` whose content differs from that of `source`.
 
     Raises:
-        OutputError: naming both.
+        OutputError: if the contents differ; the message names both files.
     """
     if not filecmp.cmp(source, target, shallow=False):
-        raise OutputError(target, f"is there already and differs from {source}", "remove or rename it")
+        raise OutputError(target, f"already exists and differs from {source}", "remove or rename it")
 
 
 def require_count(found: Iterable[object], expected: int, *, subject: Path, what: str, partial: bool = False) -> None:
@@ -194,19 +194,19 @@ def require_count(found: Iterable[object], expected: int, *, subject: Path, what
         partial: Accept an incomplete set and report it.
 
     Raises:
-        InputError: unless there are `expected`, or `partial` is given.
+        InputError: if there are not `expected` items and `partial` is not set.
     """
     count = sum(1 for _ in found)
     if count == expected:
         return
     if not partial or not count:
-        advice = "copy the set again, or pass --partial to use the existing files" if count else "check the folder"
-        raise InputError(subject, f"has {count} {what} where the set has {expected}", advice)
-    log.warning("%s has %d %s where the set has %d", subject, count, what, expected)
+        advice = "copy the set again, or set `partial_set=True` to use the existing files" if count else "check the folder"
+        raise InputError(subject, f"has {count} {what}, and the set has {expected}", advice)
+    log.warning("%s has %d %s, and the set has %d", subject, count, what, expected)
 
 
 def require_folder(path: Path, *, advice: str) -> Path:
-    """`path`, if it is a folder.
+    """Return `path` if it is a folder.
 
     Raises:
         InputError: otherwise.
@@ -217,11 +217,11 @@ def require_folder(path: Path, *, advice: str) -> Path:
 
 
 def require_apart(source: Path, out: Path) -> None:
-    """Refuse to write into the folder that is read.
+    """Refuse to write into the source folder.
 
     Raises:
         UsageError: if one lies in the other.
     """
     a, b = source.resolve(), out.resolve()
     if a == b or a in b.parents or b in a.parents:
-        raise UsageError(out, f"and {source} lie in one another", "choose a folder beside it")
+        raise UsageError(out, f"and {source} contain one another", "choose a folder beside it")

@@ -1,4 +1,4 @@
-"""Clips of a camera that moves over photographs: sharp frames with subpixel motion, where freely licensed videos are soft and
+"""Clips of a camera that moves over photographs: sharp frames with subpixel motion, because freely licensed videos are soft and
 compressed.
 
 A network for clips learns to combine neighbouring frames only from footage with preserved detail. Photographs have it, and any
@@ -28,7 +28,7 @@ OVERSAMPLING = 2
 TURN = 0.004
 """Standard deviation of the camera's turn, in radians a frame, and of its zoom, as a share a frame."""
 SHAKE_PX = 0.25
-"""Standard deviation of the shake of a hand, in pixels of a frame."""
+"""Standard deviation of the hand's shake, in pixels of a frame."""
 
 
 def prepare_pans(
@@ -37,24 +37,24 @@ def prepare_pans(
     """Make clips `out/PHOTO_p1/00000000.png` and so on, one folder for each camera path; photos that are too small are skipped.
 
     Args:
-        folder: Of photographs, with sub-folders.
-        frames: Of each clip.
+        folder: Folder of photographs, with sub-folders.
+        frames: Number of frames in each clip.
         size_px: Side of the frames.
-        per_photo: Clips of each photo.
+        per_photo: Number of clips from each photo.
         speed_px: Fastest motion, in pixels a frame; half of the clips move slower than a quarter of it.
-        seed: Clips of equal seeds are equal, whichever other photos there are.
+        seed: The same seed gives the same clip of a photo, whatever other photos there are.
 
     Raises:
         InputError: if no photo is large enough.
-        UsageError: for numbers that make no clip.
+        UsageError: if a number is out of range.
     """
     if min(frames, size_px, per_photo) < 1 or speed_px < 0:
         raise UsageError("pans", "need frames, size and clips of at least 1, and a speed of at least 0", "change them")
     files = pictures_below(folder)
     require_apart(folder, out)
-    # Half of the path lies to each side of the middle; turn, zoom and shake take a few pixels more.
-    margin_px = math.ceil(speed_px * (frames - 1) / 2 + 4 * SHAKE_PX + 3 * TURN * frames / 2 * size_px) + 2
-    side = (size_px + 2 * margin_px) * OVERSAMPLING
+    # Half of the path lies to each side of the middle; turn, zoom and shake need a few more pixels.
+    border_px = math.ceil(speed_px * (frames - 1) / 2 + 4 * SHAKE_PX + 3 * TURN * frames / 2 * size_px) + 2
+    side = (size_px + 2 * border_px) * OVERSAMPLING
     items = []
     for name, path in files.items():
         if min(probe(path, first_frame=True).size) < side:
@@ -63,7 +63,7 @@ def prepare_pans(
             clip = f"{name.rpartition('.')[0]}_p{number}"
             targets = tuple(out / clip / f"{i:08}.png" for i in range(frames))
             make = partial(
-                _write_clip, path, targets, size_px=size_px, margin_px=margin_px, speed_px=speed_px, seed=(seed, clip)
+                _write_clip, path, targets, size_px=size_px, border_px=border_px, speed_px=speed_px, seed=(seed, clip)
             )
             items.append(Item(targets, make, 2 * frames * size_px**2))
     if not items:
@@ -79,9 +79,9 @@ def prepare_pans(
 
 
 def camera_path(frames: int, *, speed_px: float, rng: np.random.Generator) -> Tensor:
-    """(frames, 2, 3) affine maps from pixels of a frame, about its middle, to those of the middle frame.
+    """Draw (frames, 2, 3) affine maps from pixels of a frame, relative to its middle, to those of the middle frame.
 
-    A steady shift whose speed is drawn with a preference for slow ones, a steady turn and zoom, and the shake of a hand.
+    The path has a steady shift, whose random speed is more often slow, a steady turn and zoom, and the shake of a hand.
     """
     speed = speed_px * float(rng.random()) ** 2
     heading = rng.uniform(0, 2 * math.pi)
@@ -96,11 +96,11 @@ def camera_path(frames: int, *, speed_px: float, rng: np.random.Generator) -> Te
 
 
 def _write_clip(
-    path: Path, targets: tuple[Path, ...], *, size_px: int, margin_px: int, speed_px: float, seed: tuple[int, str]
+    path: Path, targets: tuple[Path, ...], *, size_px: int, border_px: int, speed_px: float, seed: tuple[int, str]
 ) -> None:
     number, clip = seed
     rng = np.random.default_rng([number, *hashlib.sha256(clip.encode()).digest()[:8]])
-    side = (size_px + 2 * margin_px) * OVERSAMPLING
+    side = (size_px + 2 * border_px) * OVERSAMPLING
     photo = read_rgb8(path)
     top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
     crop = np.ascontiguousarray(photo[top : top + side, left : left + side])
@@ -115,7 +115,7 @@ def _write_clip(
 
 
 def _views(photo: Tensor, path: Tensor, size_px: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    """The photo (1, 3, S, S), 0 to 255, as the camera sees it at each point of the path: (size_px, size_px, 3) each."""
+    """Sample the photo (1, 3, S, S), 0 to 255, at each point of the path: (size_px, size_px, 3) each."""
     at = torch.arange(size_px, dtype=torch.float32) - (size_px - 1) / 2
     y, x = torch.meshgrid(at, at, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1)

@@ -1,4 +1,4 @@
-"""Pictures made from pictures: reduced inputs, and sub-images that are quick to read."""
+"""Make pictures from pictures: reduced inputs, and sub-images that are fast to read."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Reduction = Literal["bicubic", "bd"]
 
 SUB_IMAGE_PX = 480
 SUB_IMAGE_STEP_PX = 240
-"""Sizes that the field cuts DIV2K (32 592 sub-images) and REDS into; sources: BasicSR's and RealBasicVSR's documents."""
+"""Usual size and step of sub-images of DIV2K (32 592 of them) and REDS; sources: BasicSR's and RealBasicVSR's documents."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How pictures are cut into sub-images."""
+    """Size and step of sub-images."""
 
     size_px: int = SUB_IMAGE_PX
     step_px: int = SUB_IMAGE_STEP_PX
@@ -37,7 +37,7 @@ class Cut:
             raise UsageError("sub-images", f"of {self.size_px} px every {self.step_px} px", "use 1 or more")
 
     def places(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Return (top, left) of each sub-image, row by row: one every `step_px`, and one more at the far edge for the rest.
+        """Return (top, left) of each sub-image, row by row: one every `step_px`, and one more at the far edge if pixels remain.
 
         A picture smaller than a sub-image has none.
         """
@@ -52,7 +52,7 @@ class Cut:
         return starts
 
     def reduced(self, scale: int) -> Cut:
-        """The same cut of pictures `scale` times smaller.
+        """Return the same cut of pictures `scale` times smaller.
 
         Raises:
             UsageError: if a side is not a multiple of the scale.
@@ -64,10 +64,10 @@ class Cut:
 
 # Reduced inputs -------------------------------------------------------------------------------------------------------
 def reduce_folder(source: Path, out: Path, *, scale: int, reduction: Reduction = "bicubic", suffix: str = "") -> Preparation:
-    """Reduced versions of all pictures below `source`, in the same tree below `out`, as PNG.
+    """Plan reduced versions of all pictures below `source`, in the same tree below `out`, as PNG.
 
     Args:
-        reduction: "bicubic" is MATLAB's on 8 bits; "bd" a Gaussian blur of 1.6 px and every `scale`-th pixel.
+        reduction: "bicubic": MATLAB's on 8 bits. "bd": a Gaussian blur of 1.6 px, then every `scale`-th pixel.
         suffix: Added to the names: "x4" makes `0001x4.png` of `0001.png`.
     """
     files = pictures_below(source)
@@ -82,7 +82,7 @@ def reduce_folder(source: Path, out: Path, *, scale: int, reduction: Reduction =
 
 
 def reduced_items(targets: Mapping[Path, Path], *, scale: int, reduction: Reduction) -> tuple[Item, ...]:
-    """Items that make each target from its source picture."""
+    """Return items that make each target from its source picture."""
     if scale < 2:
         raise UsageError("scale", f"{scale} reduces nothing", "use 2, 3 or 4")
     return tuple(
@@ -106,10 +106,10 @@ def _write_reduced(source: Path, target: Path, *, scale: int, reduction: Reducti
 
 # Sub-images -----------------------------------------------------------------------------------------------------------
 def cut_folder(source: Path, out: Path, *, cut: Cut, of_clips: bool = False) -> Preparation:
-    """Sub-images of all pictures below `source`, numbered from 1, row by row, as PNG in `out`.
+    """Plan sub-images of all pictures below `source`, numbered from 1, row by row, as PNG in `out`.
 
-    `0001.png` becomes `0001_s001.png` and on; with `of_clips`, `000/00000007.png` becomes `000_s001/00000007.png` and on, so
-    that each sub-image is a clip. Numbers have three digits, or more where there are more.
+    `0001.png` becomes `0001_s001.png` and so on. With `of_clips`, `000/00000007.png` becomes `000_s001/00000007.png` and so on,
+    so that each sub-image is a clip. Numbers have at least three digits.
 
     Raises:
         InputError: if a picture is smaller than a sub-image.
@@ -151,10 +151,10 @@ def _write_cuts(source: Path, cuts: Sequence[tuple[tuple[int, int], Path]], size
 
 
 def pictures_below(source: Path) -> dict[str, Path]:
-    """Pictures below a folder by their name in it.
+    """Return the pictures below a folder by name.
 
     Raises:
-        InputError: if there are none, or two that differ in their ending only.
+        InputError: if there are none, or two names differ only in their extension.
     """
     require_folder(source, advice="pass a folder of pictures")
     files = {path.relative_to(source).as_posix(): path for path in iter_files(source, recursive=True)}

@@ -1,8 +1,8 @@
-"""REDS: validation clips joined to the training clips, inputs made where they are missing, and the splits by name.
+"""Prepare REDS: join validation clips to the training clips, make missing inputs, and list the named splits.
 
 The set has 240 training clips (000 to 239) and 30 validation clips (000 to 029) of 100 frames, 1280×720 (Nah et al., "NTIRE
-2019 Challenges on Video Deblurring and Super-Resolution", CVPR Workshops 2019). The field trains on both: validation clip n is
-called 240 + n. Papers hold out different clips, so a split has a name and a run states it.
+2019 Challenges on Video Deblurring and Super-Resolution", CVPR Workshops 2019). It is usual to train on both, with validation
+clip n called 240 + n. Papers hold out different clips, so each split has a name, which a run states.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ SPLITS: dict[str, Split] = {
 
 
 def find_split(name: str) -> Split:
-    """The split of this name, case ignored.
+    """Return the split of this name, case ignored.
 
     Raises:
-        UsageError: for an unknown name.
+        UsageError: if the name is unknown.
     """
     for split in SPLITS.values():
         if split.name.lower() == name.lower():
@@ -71,7 +71,7 @@ def find_split(name: str) -> Split:
 
 
 def prepare_reds(root: Path, *, lmdb: bool = False, partial_set: bool = False) -> Preparation:
-    """REDS in `root`, regrouped in place, with lists of the clips of each split in `root/splits`.
+    """Plan to regroup REDS in place in `root`, with lists of the clips of each split in `root/splits`.
 
     Accepted folders are `train_sharp/000`, `train/train_sharp/000` and `train_sharp/train/train_sharp/000`, and the same for
     `val_sharp`, `train_sharp_bicubic/X4` and `val_sharp_bicubic/X4`. Validation clips get second names (hard links) in the
@@ -80,7 +80,7 @@ def prepare_reds(root: Path, *, lmdb: bool = False, partial_set: bool = False) -
 
     Args:
         lmdb: Also make the stores `train_sharp.lmdb` and `train_sharp_bicubic_X4.lmdb` of all 270 clips.
-        partial_set: Take the clips and frames that are there.
+        partial_set: Use the clips and frames that exist.
 
     Raises:
         InputError: if clips or frames are missing.
@@ -111,7 +111,7 @@ def prepare_reds(root: Path, *, lmdb: bool = False, partial_set: bool = False) -
     return Preparation(f"REDS in {root}", tuple(items), {}, tuple(facts))
 
 
-# Finding it -----------------------------------------------------------------------------------------------------------
+# Finding clips --------------------------------------------------------------------------------------------------------
 def _find(root: Path, name: str) -> Path | None:
     part = name.partition("_")[0]
     for folder in (root / name / part / name, root / part / name, root / name):
@@ -153,7 +153,7 @@ def _frames(folder: Path, *, partial_set: bool) -> list[Path]:
     return frames
 
 
-# Making it ------------------------------------------------------------------------------------------------------------
+# Making files ---------------------------------------------------------------------------------------------------------
 def _link_item(source: Path, target: Path) -> Item:
     same_disk = source.stat().st_dev == _existing(target).stat().st_dev
     return Item((target,), partial(link_or_copy, source, target), 0 if same_disk else source.stat().st_size)
@@ -175,5 +175,5 @@ def _split_lists(folder: Path, *, present: set[str]) -> list[Item]:
 
 
 def _store(files: Mapping[Path, Path], root: Path, out: Path) -> tuple[Item, ...]:
-    """A store of the joined frames, read from the files they are made of."""
+    """Make a store of the joined frames, read from their source files."""
     return store_items({target.relative_to(root).as_posix(): source for target, source in files.items()}, out)

@@ -1,4 +1,4 @@
-"""Folders of PNG files as LMDB stores."""
+"""Make LMDB stores from folders of PNG files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from upframe.media.image.files import natural_key
 
 
 def store_folder(source: Path, out: Path, *, wanted: Callable[[str], bool] | None = None) -> Preparation:
-    """All PNG files below `source` as the store `out`: the key of `000/00000000.png` is `000/00000000`.
+    """Plan the store `out` of all PNG files below `source`. The key of `000/00000000.png` is `000/00000000`.
 
     Args:
-        out: A folder whose name ends in .lmdb, as other frameworks want it.
-        wanted: Of the names below `source`.
+        out: A folder whose name ends in .lmdb, as other frameworks require.
+        wanted: Selects names below `source`; by default all.
 
     Raises:
         InputError: if there are no PNG files, or one is not 8-bit gray or RGB.
@@ -38,12 +38,12 @@ def store_folder(source: Path, out: Path, *, wanted: Callable[[str], bool] | Non
 
 
 def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
-    """One item that makes the store `out` of these files, by name with extension, in this order.
+    """Return an item that makes the store `out` of these files, by name with extension, in this order.
 
-    The files need not be there yet when earlier phases make them.
+    The files need not exist yet if earlier phases make them.
     """
     if out.suffix != ".lmdb":
-        raise UsageError(out, "does not end in .lmdb", "name the store NAME.lmdb: other frameworks tell it by that")
+        raise UsageError(out, "does not end in .lmdb", "name the store NAME.lmdb, by which other frameworks recognise it")
     if out.exists():
         _require_same_names(out, list(files))
     size_bytes = sum(path.stat().st_size for path in files.values() if path.exists())
@@ -51,7 +51,7 @@ def store_items(files: Mapping[str, Path], out: Path) -> tuple[Item, ...]:
 
 
 def _write(files: Mapping[str, Path], out: Path) -> None:
-    """Write a store in a part folder, which an interrupted run resumes, and check it before it gets its name."""
+    """Write a store to a part folder, which an interrupted run resumes, and check it before renaming it."""
     part = part_path(out)
     entries = [png_entry(name, path) for name, path in files.items()]
     by_key = {entry.key: files[entry.name] for entry in entries}
@@ -60,20 +60,20 @@ def _write(files: Mapping[str, Path], out: Path) -> None:
     write_lmdb(part, by_key, shapes=entries)
     store = LmdbStore(part)
     try:
-        for key, path in by_key.items():  # an interrupted run may have stored what has changed since
+        for key, path in by_key.items():  # a file may have changed since an interrupted run stored it
             if store.encoded(key) != path.read_bytes():
-                raise InputError(path, f"differs from what {part.name} holds of it", f"remove {part} and run it again")
+                raise InputError(path, f"differs from its copy in {part.name}", f"remove {part} and run it again")
     finally:
         store.close()
-    (part / "lock.mdb").touch()  # LMDB has it anyway; other frameworks look for it
+    (part / "lock.mdb").touch()  # LMDB creates it anyway; other frameworks look for it
     put_in_place(part, out)
 
 
 def _require_same_names(out: Path, names: list[str]) -> None:
     if not (out / META_INFO).is_file():
-        raise OutputError(out, f"is there already and has no {META_INFO}", "choose another name, or remove it")
+        raise OutputError(out, f"already exists and has no {META_INFO}", "choose another name, or remove it")
     stored = set(LmdbStore(out).names())
     asked = {name.rpartition(".")[0] for name in names}
     if stored != asked:
         odd = min(stored ^ asked)
-        raise OutputError(out, f"is there already and holds other pictures (such as {odd})", "choose another name")
+        raise OutputError(out, f"already exists and holds other pictures (such as {odd})", "choose another name")

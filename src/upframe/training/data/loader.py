@@ -1,4 +1,4 @@
-"""The loader: batches of any step, made ahead by threads or processes, the same bits however many there are."""
+"""The loader: threads or processes prepare the batches of any step in advance. Their number does not change a bit."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ WorkerKind = Literal["thread", "process"]
 class Loader:
     """Batches of the steps of a run. A context manager; `close` ends its workers.
 
-    Sample i of step s is `source(np.random.default_rng((seed, s * batch + i)))`: it depends on nothing else, so a resumed
-    run needs the number of its step only, and one process with batch 8 trains on what two with 4 each train on.
+    Sample i of step s is `source(np.random.default_rng((seed, s * batch + i)))`: it depends on nothing else. So a resumed run
+    needs only the number of its step, and one process with batch 8 trains on the same samples as two with 4 each.
 
     Args:
         batch: Samples of one optimiser step over all processes and accumulated parts, a multiple of `world`.
-        rank: Which of the `world` processes this is; it gets samples `rank * batch / world` and on.
-        workers: Threads or processes that draw samples ahead; 0 draws them in the calling thread when they are asked for.
+        rank: Index of this process among `world`; its samples begin at `rank * batch / world`.
+        workers: Threads or processes that draw samples in advance; 0 draws them in the calling thread on demand.
         kind: "thread" shares the decoded pictures and starts at once; decoding, resampling and codecs release the
             interpreter's lock. "process" is for sources that spend their time in Python.
-        prefetch: Batches made ahead.
+        prefetch: Number of batches prepared in advance.
 
     Raises:
-        ValueError: for sizes that do not fit together.
+        ValueError: if `batch` is not a multiple of `world`, or another number is out of range.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Loader:
         self.close()
 
     def batches(self, first: int, last: int | None = None) -> Iterator[Batch]:
-        """This process's share of the batches of steps `first` to `last` - 1, or for ever.
+        """Yield this process's share of the batches of steps `first` to `last` - 1, or without end.
 
         Raises:
-            InputError: naming a file that is missing or damaged, whichever worker met it.
-            ResourceError: when a worker process was killed.
+            InputError: if a file is missing or damaged; the message names it.
+            ResourceError: if a worker process was killed.
         """
         share = self.batch // self.world
         steps = count(first) if last is None else range(first, last)
@@ -97,7 +97,7 @@ class Loader:
                     one.cancel()
 
     def close(self) -> None:
-        """End the workers, after the samples they are at. Nothing is left running; closing twice is allowed."""
+        """End the workers after their current samples. Nothing keeps running; closing twice is allowed."""
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -144,24 +144,24 @@ _drawn_from: tuple[Source, int] | None = None
 
 
 def _processes(workers: int, source: Source, seed: int) -> ProcessPoolExecutor:
-    # Not fork: the parent has threads of torch, and a lock that one of them holds would never open in the child.
+    # Not fork: torch has threads in the parent, and a lock held by one of them would never open in the child.
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
     if has_server:
-        context.set_forkserver_preload([__name__])  # torch is imported once, by the server, and not by each worker
+        context.set_forkserver_preload([__name__])  # the server imports torch once, instead of each worker
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(source, seed))
 
 
 def _begin_worker(source: Source, seed: int) -> None:
     global _drawn_from  # noqa: PLW0603 (the state of a worker process; an executor offers no other place)
     _drawn_from = source, seed
-    torch.set_num_threads(1)  # there are as many workers as are wanted already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what ends when
+    torch.set_num_threads(1)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent was killed: it would wait for work for ever."""
+    """End this worker when its parent is killed; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -175,7 +175,7 @@ def _draw_packed(number: int) -> tuple[Packed, Packed]:
 
 
 def _pack(x: Tensor) -> Packed:
-    """Convert to bytes if bytes are exact, for a quarter of the traffic between processes."""
+    """Convert to bytes if this is exact, for a quarter of the traffic between processes."""
     codes = (x * 255).round().clamp(0, 255).to(torch.uint8)
     exact = torch.equal(codes.float() / 255, x)
     return (codes if exact else x).numpy(), exact

@@ -1,4 +1,4 @@
-"""Synthetic motion: two views of one photo whose optical flow is known exactly, to train a flow network on."""
+"""Synthetic motion: two views of one photo with exactly known optical flow, to train a flow network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upframe.training.data.samples import Sample
 from upframe.training.recipes.recipe import DataRecipe
 
 _OVERSAMPLING = 2
-"""Photo pixels per pixel of a view: both views are resampled alike, so that sharpness does not tell them apart."""
+"""Photo pixels per pixel of a view: both views are resampled in the same way, so that they are equally sharp."""
 _LARGEST = 0.2
 """Largest displacement, as a fraction of the patch's side."""
 _NOISE = 0.02
@@ -26,7 +26,8 @@ class MotionPairs:
     """Draws pairs of views and their flow; a `samples.Source`.
 
     The second view shows the photo unchanged, b(y) = photo(2·y). The first shows it displaced, a(x) = photo(2·(x + f(x))), with
-    smooth f: a shift, a rotation and zoom, and a random field of low frequency. So b(x + f(x)) = a(x): f is the flow from a to
+    smooth f: the sum of a shift, a rotation and zoom, and a random field of low frequency. So b(x + f(x)) = a(x): f is the flow
+        from a to
     b, and warping b by it gives a. The motion varies from none to a fifth of the patch. Each view has independent noise.
 
     `Sample.lq` is (2, 3, P, P), a and b, in [0, 1]; `Sample.gt` is (2, P, P), (dx, dy) in pixels.
@@ -37,7 +38,7 @@ class MotionPairs:
 
     def __init__(self, footage: FootageSet, data: DataRecipe) -> None:
         self._data = data
-        self._margin = math.ceil(_LARGEST * data.patch_px) + 1
+        self._border_px = math.ceil(_LARGEST * data.patch_px) + 1
         self._side = pair_side_px(data)
         sizes = {clip.frames[0]: footage.store.size(clip.frames[0]) for clip in footage.clips}
         self._sizes = {key: size for key, size in sizes.items() if min(size) >= self._side}
@@ -70,23 +71,23 @@ class MotionPairs:
         return Sample(views.clamp(0, 1), flow)
 
     def _view(self, photo: Tensor, flow: Tensor) -> Tensor:
-        """(1, 3, P, P): the photo (1, 3, S, S) seen at x + flow(x)."""
+        """Return (1, 3, P, P): the photo (1, 3, S, S) sampled at x + flow(x)."""
         patch = flow.shape[-1]
         at = torch.arange(patch, dtype=torch.float32)
         y, x = torch.meshgrid(at, at, indexing="ij")
-        places = (torch.stack([x, y]) + flow + self._margin) * _OVERSAMPLING
+        places = (torch.stack([x, y]) + flow + self._border_px) * _OVERSAMPLING
         grid = places.permute(1, 2, 0)[None] * 2 / (photo.shape[-1] - 1) - 1
         view: Tensor = F.grid_sample(photo, grid, mode="bilinear", padding_mode="border", align_corners=True)
         return view
 
 
 def pair_side_px(data: DataRecipe) -> int:
-    """Side of the part of a photo that one pair of views needs."""
+    """Return the side of the part of a photo that one pair of views needs."""
     return (data.patch_px + 2 * (math.ceil(_LARGEST * data.patch_px) + 1)) * _OVERSAMPLING
 
 
 def smooth_flow(side: int, *, largest_px: float, rng: np.random.Generator) -> Tensor:
-    """A random smooth flow (2, side, side), (dx, dy) in pixels, whose longest vector is `largest_px`."""
+    """Return a random smooth flow (2, side, side), (dx, dy) in pixels, whose longest vector is `largest_px`."""
     at = torch.linspace(-1, 1, side)
     y, x = torch.meshgrid(at, at, indexing="ij")
     shift, turn, zoom = rng.standard_normal(2), rng.normal(0, 0.5), rng.normal(0, 0.5)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Degrade = Callable[[Tensor, np.random.Generator], Tensor]
 """(T, 3, H, W) float32 in [0, 1] → (T, 3, h, w) of the same kind."""
 
-# The cubic kernel widened by s reaches 2·s pixels of the ground truth; 3 low-resolution pixels of context hold it.
+# The cubic kernel widened by s reaches 2·s pixels of the ground truth, so 3 low-resolution pixels of context are enough.
 _CUBIC_CONTEXT_PX = 3
 
 
@@ -41,8 +41,8 @@ class Patches:
         degrade: For `low_quality` "degraded".
 
     Raises:
-        InputError: if no clip is long and large enough. While drawing: for a file that is damaged, or whose size differs
-            from its clip or does not fit its counterpart.
+        InputError: if no clip is long and large enough. While drawing: if a file is damaged, or its size differs from its
+            clip's or does not fit its counterpart.
     """
 
     def __init__(self, footage: FootageSet, data: DataRecipe, *, scale: int, degrade: Degrade | None = None) -> None:
@@ -58,7 +58,7 @@ class Patches:
         self._clips = [clip for clip in footage.clips if self._is_usable(clip)]
         if not self._clips:
             needed = f"{self._side} px" + (f" and {self._span} frames" if self._span > 1 else "")
-            raise InputError("training data", f"nothing in it holds {needed}", "use smaller patches or shorter clips")
+            raise InputError("training data", f"no clip in it has {needed}", "use smaller patches or shorter clips")
         sizes = [footage.store.size(clip.frames[0]) for clip in self._clips]
         pixels = [h * w * len(clip.frames) for (h, w), clip in zip(sizes, self._clips, strict=True)]
         self._share = np.cumsum(pixels) / np.sum(pixels)
@@ -84,7 +84,7 @@ class Patches:
         size = self.footage.store.size(clip.frames[0])
         if len(clip.frames) < self._span or min(size) < self._side:
             log.warning(
-                "%s (%d frames of %dx%d) is left out: %d px and %d frames are needed",
+                "skipped %s (%d frames of %dx%d): %d px and %d frames are needed",
                 *(clip.name, len(clip.frames), *size, self._side, self._span),
             )
             return False
@@ -92,27 +92,27 @@ class Patches:
 
     # Drawing ----------------------------------------------------------------------------------------------------------
     def _draw(self, rng: np.random.Generator) -> tuple[Footage, list[int], Tensor, int, int]:
-        """A clip, positions in it, and the ground truth there with its place."""
+        """Draw a clip, positions of its frames, and a part of their ground truth with its place."""
         clip = self._clips[int(np.searchsorted(self._share, rng.random(), side="right"))]
         order = self._draw_frames(clip, rng)
         return clip, order, *self._crop(clip, order, rng)
 
     def _draw_frames(self, clip: Footage, rng: np.random.Generator) -> list[int]:
-        """Positions of the frames that are read, in the order in which they are shown."""
+        """Draw the positions of the frames to read, in the order of the sample."""
         data, count = self._data, len(clip.frames)
         fitting = [i for i in data.intervals if (data.frames_read - 1) * i < count]
         interval = fitting[int(rng.integers(len(fitting)))]
         span = (data.frames_read - 1) * interval + 1
         start = int(rng.integers(count - span + 1))
         order = list(range(start, start + span, interval))
-        reverse = bool(rng.random() < 0.5)  # drawn always, so that the switch changes nothing else
+        reverse = bool(rng.random() < 0.5)  # always drawn, so that the switch changes no other random number
         return order[::-1] if data.time_reversal and reverse else order
 
     def _crop(self, clip: Footage, order: list[int], rng: np.random.Generator) -> tuple[Tensor, int, int]:
-        """The ground truth with its context, (T, 3, side, side) uint8, and its place."""
+        """Draw a part of the ground truth with its context, (T, 3, side, side) uint8, and return it with its place."""
         store, s, side = self.footage.store, self._scale, self._side
         height, width = store.size(clip.frames[0])
-        # Multiples of the scale: the patch's grid is then that of the whole picture's low-resolution version.
+        # Multiples of the scale, so that the patch has the pixel grid of the whole picture's input.
         top = int(rng.integers((height - side) // s + 1)) * s
         left = int(rng.integers((width - side) // s + 1)) * s
         frames = [self._read(store, clip.frames[i], (height, width)) for i in order]
@@ -122,12 +122,12 @@ class Patches:
         frame = store.read(key)
         if frame.shape[:2] != size:
             h, w = frame.shape[:2]
-            raise InputError(Path(key), f"is {h}x{w} where {size[0]}x{size[1]} is due (height x width)", "check the folder")
+            raise InputError(Path(key), f"is {h}x{w}, not {size[0]}x{size[1]} (height x width)", "check the folder")
         return frame
 
     # Inputs -----------------------------------------------------------------------------------------------------------
     def _reduced(self, codes: Tensor) -> Tensor:
-        """The input that a set stored on disk would hold here, without the context."""
+        """Reduce the ground truth to the input that a stored set would hold here, without the context."""
         reduce = DEGRADATIONS["bicubic" if self._data.low_quality == "bicubic" else "gaussian"]
         edge = self._context_px
         lq = reduce(codes.float(), self._scale)
@@ -146,14 +146,14 @@ class Patches:
 
 
 def _context_px(data: DataRecipe, scale: int) -> int:
-    """Input pixels around a patch on which its input depends."""
+    """Return the context in input pixels: how far around a patch its input depends on the picture."""
     if data.low_quality == "bicubic":
         return _CUBIC_CONTEXT_PX
     return math.ceil(BD_RADIUS / scale) if data.low_quality == "bd" else 0
 
 
 def patch_side_px(data: DataRecipe, *, scale: int) -> int:
-    """Side of the part of a picture that one patch needs; smaller pictures cannot be trained on."""
+    """Return the side of the part of a picture that one patch needs; smaller pictures cannot be used."""
     return (data.patch_px + 2 * _context_px(data, scale)) * scale
 
 
@@ -162,7 +162,7 @@ def _stacked(frames: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> T
 
 
 def _detail(codes: Tensor) -> float:
-    """How much neighbouring pixels of a (3, H, W) picture differ, on average."""
+    """Return the mean difference of neighbouring pixels of a (3, H, W) picture."""
     green = codes[1].float()
     return float((green[1:] - green[:-1]).abs().mean() + (green[:, 1:] - green[:, :-1]).abs().mean())
 

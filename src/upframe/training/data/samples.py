@@ -22,13 +22,13 @@ class Sample:
 
 
 class Source(Protocol):
-    """Draws samples. One source gives samples of one shape, so that they can be stacked.
+    """Draws samples. All samples of a source have one shape, so that they can be stacked.
 
     `rng` alone decides a sample: the same generator state gives the same bytes, in any process and after any earlier samples. A
     source can be pickled, for worker processes.
 
     Raises:
-        InputError: naming the file, when one that it needs is missing or damaged.
+        InputError: if a file is missing or damaged; the message names it.
     """
 
     def __call__(self, rng: np.random.Generator, /) -> Sample: ...
@@ -47,7 +47,7 @@ class Batch:
         return len(self.lq)
 
     def split(self, parts: int) -> list[Batch]:
-        """`parts` batches of equal size in order, for gradient accumulation; views, not copies.
+        """Return `parts` batches of equal size in order, for gradient accumulation; views, not copies.
 
         Raises:
             ValueError: if the batch cannot be divided evenly.
@@ -58,5 +58,5 @@ class Batch:
 
 
 def stack(samples: Sequence[Sample]) -> Batch:
-    """The batch of these samples, in their order."""
+    """Return the batch of these samples, in their order."""
     return Batch(torch.stack([s.lq for s in samples]), torch.stack([s.gt for s in samples]))

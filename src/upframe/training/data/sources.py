@@ -1,4 +1,4 @@
-"""Training data: the door of this part.
+"""Training data: the public interface of this package.
 
 paths = DataPaths(gt, lq)                                     folders, videos or LMDB stores
 source = source_for(stage.data, paths, scale=spec.scale)      draws samples
@@ -47,13 +47,13 @@ class DataPaths:
     gt: Path
     """Ground truth: a folder of photos, of clips or of videos, or an LMDB store."""
     lq: Path | None = None
-    """Degraded counterparts by the same names, for "paired" data."""
+    """Degraded counterparts with the same names, for "paired" data."""
     cache: Path | None = None
     """Folder for decoded videos; by default `video_cache.default_cache()`."""
 
 
 class FootageSource(Source, Protocol):
-    """A source, and the clips that it draws from."""
+    """A source that draws from clips."""
 
     footage: FootageSet
 
@@ -66,12 +66,12 @@ def source_for(
     budget_bytes: int = DEFAULT_BUDGET_BYTES,
     degradation: Degrade | None = None,
 ) -> FootageSource:
-    """The source of the samples that `data` describes.
+    """Return the source of the samples that `data` describes.
 
     Args:
-        scale: Of the network: ground-truth pixels per input pixel. Ignored for "motion".
+        scale: Scale of the network, in ground-truth pixels per input pixel. Ignored for "motion".
         budget_bytes: Memory for decoded pictures; see `stores.HeldStore`.
-        degradation: In place of the preset that `data.degradation` names.
+        degradation: Replaces the preset that `data.degradation` names.
 
     Raises:
         UsageError: if `paths` do not fit `data`.
@@ -87,14 +87,14 @@ def source_for(
 
 
 def open_footage(data: DataRecipe, paths: DataPaths, *, scale: int, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> FootageSet:
-    """The pictures or clips that `data` takes of `paths`, kept in memory as far as they fit.
+    """Open the pictures or clips in `paths` that `data` uses, and keep them in memory as far as they fit.
 
     Raises:
         As `source_for`.
     """
     if (data.low_quality == "paired") != (paths.lq is not None):
-        wanted = "needs a folder of inputs as well" if paths.lq is None else f"makes its inputs itself ({data.low_quality})"
-        raise UsageError("training data", f"the recipe {wanted}", "pass the inputs of paired data, and of no other")
+        wanted = "needs a folder of inputs as well" if paths.lq is None else f"makes the inputs ({data.low_quality})"
+        raise UsageError("training data", f"the recipe {wanted}", "pass inputs for paired data only")
     if data.kind == "clips":
         needed = (data.frames_read - 1) * min(data.intervals) + 1
         footage = find_clips(paths.gt, exclude=data.exclude, minimum_frames=needed, cache=paths.cache)
@@ -109,7 +109,7 @@ def open_footage(data: DataRecipe, paths: DataPaths, *, scale: int, budget_bytes
 
 
 def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
-    """The set with its pictures in memory as far as they fit; degraded frames take their share of the budget."""
+    """Return the set with its pictures in memory as far as they fit; degraded frames use a share of the budget."""
     inputs_bytes = 0 if footage.input_store is None else budget_bytes // 5  # at ×2 they are a quarter of the truth's pixels
     return dataclasses.replace(
         footage,
@@ -119,7 +119,7 @@ def held(footage: FootageSet, *, budget_bytes: int) -> FootageSet:
 
 
 def _held(store: FrameStore, budget_bytes: int) -> FrameStore:
-    # Decoded videos are mapped files: the system keeps the used parts once for all processes.
+    # Decoded videos are mapped files: the system keeps the used parts in memory once for all processes.
     if isinstance(store, JoinedStore) and any(isinstance(part, ArrayStore) for part in store.stores):
-        return JoinedStore([_held(part, budget_bytes) for part in store.stores])  # only one of them is held
+        return JoinedStore([_held(part, budget_bytes) for part in store.stores])  # only one of them is kept in memory
     return store if isinstance(store, ArrayStore) else HeldStore(store, budget_bytes=budget_bytes)

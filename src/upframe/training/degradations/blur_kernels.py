@@ -1,4 +1,4 @@
-"""Blur kernels of real-world degradations: Gaussians, flat-topped relatives of them, and the ideal low-pass (sinc).
+"""Blur kernels of real-world degradations: Gaussians, generalised and flat-topped ones, and the ideal low-pass (sinc).
 
 Source: X. Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data",
 ICCV Workshops 2021 (arXiv 2107.10833), section 3. With q = pᵀ Σ⁻¹ p for the offset p from the centre:
@@ -27,13 +27,13 @@ KERNEL_KINDS: tuple[str, ...] = get_args(KernelKind)
 def gaussian_kernels(
     kind: GaussianKind, size: int, *, sigma_x: Tensor, sigma_y: Tensor, rotation: Tensor, beta: Tensor
 ) -> Tensor:
-    """Kernels of one kind and size, one for each entry of the parameters.
+    """Return kernels of one kind and size, one for each entry of the parameters.
 
     Args:
         kind: The isotropic kinds use `sigma_x` only; the Gaussian kinds ("iso", "aniso") ignore `beta`.
         size: Side in pixels, odd.
-        sigma_x: (T,) standard deviation along the first axis, in pixels.
-        sigma_y: (T,) the same along the second axis.
+        sigma_x: (T,) standard deviation along the kernel's first axis, in pixels.
+        sigma_y: (T,) standard deviation along the second axis, in pixels.
         rotation: (T,) angle from the columns' axis to the first axis, in radians.
         beta: (T,) exponent of the shape.
 
@@ -41,7 +41,7 @@ def gaussian_kernels(
         (T, size, size) float32, [row, column], each summing to 1.
 
     Raises:
-        ValueError: for an even size.
+        ValueError: if `size` is even.
     """
     y, x = _offsets(size)
     a = sigma_x.double().view(-1, 1, 1)
@@ -58,18 +58,18 @@ def gaussian_kernels(
 
 
 def sinc_kernels(size: int, *, cutoff: Tensor, pad_to: int = 0) -> Tensor:
-    """Ideal low-pass kernels; they make the ringing that sharpening and compression leave around edges.
+    """Return ideal low-pass kernels, which make ringing like that of sharpening and compression around edges.
 
     Args:
         size: Side in pixels, odd.
         cutoff: (T,) ω in radians per pixel; π keeps all frequencies along the axes.
-        pad_to: Surround the kernels with zeros to this side; 0 leaves them as they are.
+        pad_to: Pad the kernels with zeros to this side; 0 pads nothing.
 
     Returns:
         (T, size, size) float32, or (T, pad_to, pad_to), each summing to 1.
 
     Raises:
-        ValueError: for an even size, or a `pad_to` that is even or smaller.
+        ValueError: if `size` is even, or `pad_to` is even or smaller.
     """
     y, x = _offsets(size)
     radius = torch.hypot(y, x)
@@ -82,12 +82,12 @@ def sinc_kernels(size: int, *, cutoff: Tensor, pad_to: int = 0) -> Tensor:
         return kernels
     if pad_to < size or pad_to % 2 == 0:
         raise ValueError(f"a kernel of {size} cannot be padded to {pad_to}")
-    margin = (pad_to - size) // 2
-    return torch.nn.functional.pad(kernels, (margin, margin, margin, margin))
+    border = (pad_to - size) // 2
+    return torch.nn.functional.pad(kernels, (border, border, border, border))
 
 
 def _offsets(size: int) -> tuple[Tensor, Tensor]:
-    """Row and column offsets from the centre, (size, size) float64 each."""
+    """Return row and column offsets from the centre, (size, size) float64 each."""
     if size < 1 or size % 2 == 0:
         raise ValueError(f"a kernel needs an odd size, not {size}")
     along = torch.arange(size, dtype=torch.float64) - size // 2

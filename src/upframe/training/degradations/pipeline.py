@@ -1,4 +1,4 @@
-"""Real-world degradations of clips and pictures: second-order, replayable, and walking over the frames of a clip.
+"""Real-world degradations of clips and pictures: second-order, replayable, with parameters that walk over the frames of a clip.
 
     ground truth → first order (blur, resize, noise, JPEG, video codec) → second order (the same, milder)
                  → {codec} and {final size, sinc} in random order → 8 bits
@@ -8,8 +8,8 @@ compression and the *stochastic degradation scheme* from K. C. K. Chan et al., "
 Super-Resolution" (RealBasicVSR), CVPR 2022 (arXiv 2111.12704): only half of a clip's frames are read and `mirrored` to the
 full length, and because the parameters walk, the second half looks different from the first.
 
-All randomness comes from the generator that is passed: the same state gives the same bytes. First every parameter of every
-frame is drawn (`draw`), then the noise itself, frame by frame. Nothing is written into the caller's clip.
+All randomness comes from the generator argument: the same state gives the same bytes. `draw` first draws every parameter of
+every frame; `apply` then draws the noise, frame by frame. The caller's clip is never changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Degradations:
     shuffled: tuple[tuple[Step, ...], ...]
     """Groups of steps that follow in random order; one step among them is `ResizeToOutput`."""
     scale: int = 4
-    """Ground truth pixels to a pixel of the output, along each axis."""
+    """Ground-truth pixels per output pixel, along each axis."""
 
     def __post_init__(self) -> None:
         everything = [*self.steps, *(step for group in self.shuffled for step in group)]
@@ -61,17 +61,17 @@ class Degradations:
             raise ValueError(f"{self.name}: scale {self.scale}")
 
     def __call__(self, clip: Tensor, rng: np.random.Generator, /) -> Tensor:
-        """`degrade(clip, self, rng)`: a configuration is itself the function that degrades, and can be pickled."""
+        """Return `degrade(clip, self, rng)`. A configuration is callable, and can be pickled."""
         return degrade(clip, self, rng)
 
     def without_walk(self) -> Degradations:
-        """The same with every parameter held over the clip, for comparison."""
+        """Return the same degradations with every parameter constant over the clip, for comparison."""
         still: Degradations = _map_walks(self, lambda walk: dataclasses.replace(walk, step=0.0))
         return still
 
 
 def _map_walks(value: Any, change: Callable[[Walk], Walk]) -> Any:
-    """A copy of a tree of dataclasses and tuples with every `Walk` in it changed."""
+    """Return a copy of a tree of dataclasses and tuples with `change` applied to every `Walk`."""
     if isinstance(value, Walk):
         return change(value)
     if isinstance(value, tuple):
@@ -84,7 +84,7 @@ def _map_walks(value: Any, change: Callable[[Walk], Walk]) -> Any:
 
 # Degrading ------------------------------------------------------------------------------------------------------------
 def draw(config: Degradations, frames: int, rng: np.random.Generator) -> tuple[Operation, ...]:
-    """All that will happen to a clip of so many frames but the noise itself."""
+    """Draw all operations on a clip of `frames` frames, except the noise."""
     operations = draw_all(config.steps, frames, rng)
     for group in rng.permutation(len(config.shuffled)):
         operations += draw_all(config.shuffled[int(group)], frames, rng)
@@ -92,17 +92,17 @@ def draw(config: Degradations, frames: int, rng: np.random.Generator) -> tuple[O
 
 
 def apply(operations: Sequence[Operation], clip: Tensor, *, scale: int, rng: np.random.Generator) -> Tensor:
-    """`clip` after `operations`, rounded to 8 bits.
+    """Apply `operations` to `clip`, and round to 8 bits.
 
     Args:
-        clip: (T, 3, H, W) float32 in [0, 1] on the CPU, H and W multiples of `scale`; not written to.
+        clip: (T, 3, H, W) float32 in [0, 1] on the CPU, H and W multiples of `scale`; it is not changed.
         rng: Source of the noise.
 
     Returns:
         A new tensor (T, 3, H / scale, W / scale), float32 multiples of 1/255 in [0, 1].
 
     Raises:
-        ValueError: for a clip that is not as above.
+        ValueError: if the clip has another shape or dtype.
     """
     if clip.ndim != 4 or clip.shape[1] != 3 or clip.dtype != torch.float32 or not clip.numel():
         raise ValueError(f"a clip must be (T, 3, H, W) float32, not {tuple(clip.shape)} {clip.dtype}")
@@ -117,18 +117,18 @@ def apply(operations: Sequence[Operation], clip: Tensor, *, scale: int, rng: np.
 
 
 def degrade(clip: Tensor, config: Degradations, rng: np.random.Generator) -> Tensor:
-    """`clip` as a bad camera and two careless hands would have handed it on.
+    """Degrade a clip by the steps of `config`.
 
     Args:
-        clip: (T, 3, H, W) float32 in [0, 1], H and W multiples of `config.scale`; a picture is a clip of one frame. It is
-            not written to.
+        clip: (T, 3, H, W) float32 in [0, 1], H and W multiples of `config.scale`; a picture is a clip of one frame. It is not
+            changed.
         rng: The only source of randomness.
 
     Returns:
         (T, 3, H / scale, W / scale) float32, rounded to 8 bits.
 
     Raises:
-        ValueError: for a clip of another shape or dtype.
+        ValueError: if the clip has another shape or dtype.
     """
     return apply(draw(config, len(clip), rng), clip, scale=config.scale, rng=rng)
 
@@ -138,7 +138,7 @@ def mirrored(clip: Tensor) -> Tensor:
     return torch.cat([clip, clip.flip(0)])
 
 
-# Published and own settings -------------------------------------------------------------------------------------------
+# Published settings and upframe's -------------------------------------------------------------------------------------------
 _KERNELS: Weighted = (
     ("iso", 0.405),
     ("aniso", 0.225),
@@ -174,7 +174,7 @@ _OFFICIAL_SECOND: tuple[Step, ...] = (
 
 
 def realbasicvsr(*, scale: int = 4) -> Degradations:
-    """RealBasicVSR's degradations with the numbers of its published configurations; clips only."""
+    """Return RealBasicVSR's degradations with the values of its published configurations, for clips only."""
     return Degradations(
         "realbasicvsr",
         steps=(*_OFFICIAL_FIRST, VideoCompression(), *_OFFICIAL_SECOND, Jpeg(Walk(30, 95, 3))),
@@ -184,7 +184,8 @@ def realbasicvsr(*, scale: int = 4) -> Degradations:
 
 
 def photo_real(*, scale: int = 4) -> Degradations:
-    """Real-ESRGAN's second-order degradations of pictures: the above without video, the last JPEG before or after the sinc."""
+    """Return Real-ESRGAN's second-order degradations of pictures: `realbasicvsr` without video, with the last JPEG before or
+    after the sinc."""
     return Degradations(
         "photo-real",
         steps=(*_OFFICIAL_FIRST, *_OFFICIAL_SECOND),
@@ -207,9 +208,9 @@ _MILD_SECOND: tuple[Step, ...] = (
 
 
 def photo_mild(*, scale: int = 4) -> Degradations:
-    """Return a milder `photo_real` for small networks, chosen by this project: less noise, better JPEG, little second blur.
+    """Return a milder `photo_real` for small networks, chosen by upframe: less noise, better JPEG, little second blur.
 
-    On crops of photographs the results are 30.6 dB from a clean bicubic reduction, those of `photo_real` 25.8 dB.
+    On crops of photographs, PSNR against a clean bicubic reduction is 30.6 dB, and 25.8 dB for `photo_real`.
     """
     return Degradations(
         "photo-mild",
@@ -241,10 +242,10 @@ DEGRADATIONS: dict[str, Callable[..., Degradations]] = {
 
 
 def find_degradations(name: str, *, scale: int = 4) -> Degradations:
-    """The degradations called `name`.
+    """Return the degradations called `name`.
 
     Raises:
-        UsageError: for an unknown name, with the nearest.
+        UsageError: if the name is unknown; the message suggests the nearest one.
     """
     key = name.lower().replace("_", "-")
     if key not in DEGRADATIONS:

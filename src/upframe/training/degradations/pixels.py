@@ -1,4 +1,4 @@
-"""Arithmetic of the degradations on frames: blur with a kernel for each, resizing without antialiasing, Poisson noise."""
+"""Arithmetic of the degradations on frames: blur with a kernel for each frame, resizing without antialiasing, Poisson noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ResizeFilter = Literal["bilinear", "area", "bicubic"]
 
 
 def blurred(frames: list[Tensor], kernels: Tensor) -> list[Tensor]:
-    """Each frame (C, h, w) correlated with its kernel, borders mirrored without repeating the edge.
+    """Correlate each frame (C, h, w) with its kernel; borders are mirrored without repeating the edge.
 
     Args:
         kernels: (T, k, k), one for each frame.
@@ -32,10 +32,10 @@ def blurred(frames: list[Tensor], kernels: Tensor) -> list[Tensor]:
 
 
 def _correlated(clip: Tensor, kernels: Tensor) -> Tensor:
-    """(T, C, H, W) with (T, k, k): where the kernels lie inside, (T, C, H - k + 1, W - k + 1).
+    """Correlate (T, C, H, W) with (T, k, k), where the kernels lie inside: (T, C, H - k + 1, W - k + 1).
 
-    One channel to a group is on a CPU ten times as fast as a loop over frames, but only from some 16 channels on; for less,
-    the Fourier transform is four times as fast for wide kernels. They agree to 1e-6.
+    On a CPU, a grouped convolution with one channel in each group is ten times as fast as a loop over frames, but only from
+    about 16 channels on. With fewer channels, the Fourier transform is four times as fast for wide kernels. Both agree to 1e-6.
     """
     t, c, height, width = clip.shape
     k = kernels.shape[-1]
@@ -49,10 +49,10 @@ def _correlated(clip: Tensor, kernels: Tensor) -> Tensor:
 
 
 def resized(frame: Tensor, size: tuple[int, int], *, filter: ResizeFilter) -> Tensor:
-    """`frame` (C, h, w) at `size` (height, width), centres aligned, without antialiasing except for "area".
+    """Resize `frame` (C, h, w) to `size` (height, width), centres aligned, without antialiasing except for "area".
 
-    "bicubic" is the sharp one of imaging programs (a = −0.75) and overshoots [0, 1]. "area" averages exactly what a pixel
-    of the result covers, in both directions of scaling. A frame of that size already is returned as it is.
+    "bicubic" is the sharp variant of imaging programs (a = −0.75) and overshoots [0, 1]. "area" averages exactly the area that
+    a pixel of the result covers, also when enlarging. A frame that has the size is returned as it is.
     """
     if tuple(frame.shape[-2:]) == tuple(size):
         return frame
@@ -64,7 +64,7 @@ def resized(frame: Tensor, size: tuple[int, int], *, filter: ResizeFilter) -> Te
 
 @lru_cache(maxsize=256)
 def _coverage(n_in: int, n_out: int) -> Tensor:
-    """(n_out, n_in) share of each output sample that each input sample covers; rows sum to 1."""
+    """Return (n_out, n_in): the fraction of each output sample that each input sample covers; rows sum to 1."""
     edges = torch.arange(n_out + 1, dtype=torch.float64) * n_in / n_out
     at = torch.arange(n_in, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], at + 1) - torch.maximum(edges[:-1, None], at)
@@ -72,7 +72,7 @@ def _coverage(n_in: int, n_out: int) -> Tensor:
 
 
 def luma(frame: Tensor) -> Tensor:
-    """(3, h, w) RGB as (1, h, w) full-range luma. Source: ITU-R BT.601."""
+    """Convert (3, h, w) RGB to (1, h, w) full-range luma. Source: ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=frame.dtype, device=frame.device)
     return torch.einsum("c,chw->hw", weights, frame)[None]
 
@@ -80,8 +80,8 @@ def luma(frame: Tensor) -> Tensor:
 def poisson_noise(frame: Tensor, rng: np.random.Generator) -> Tensor:
     """Return the noise of photon counting for a frame rounded to 8 bits, as a float32 tensor of the same shape with mean 0.
 
-    White is as many photons as the frame has different values, raised to a power of two; that is the convention of
-    scikit-image's `random_noise` and of the real-world degradations since. The variance at brightness x is x / photons.
+    The photon count of white is the number of different values in the frame, rounded up to a power of two: the convention of
+        scikit-image's `random_noise` and of later real-world degradations. The variance at brightness x is x / photons.
     """
     code = (frame.detach() * 255).round_().clamp_(0, 255).to(torch.uint8).numpy()
     distinct = int(np.count_nonzero(np.bincount(code.ravel(), minlength=256)))

@@ -20,7 +20,7 @@ from upframe.media.video.source import VideoSource
 from upframe.training.degradations.pipeline import Degradations, apply, draw, mirrored
 
 CROP_PX = 256
-"""Side of the part that is shown: that of the training crops the degradations were published for."""
+"""Side of the shown part: that of the training crops for which the degradations were published."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Preview:
 
 
 def read_frames(path: Path, *, limit: int) -> Tensor:
-    """The first frames of a picture, a folder of pictures in natural order, or a video.
+    """Read the first frames of a picture, a folder of pictures in natural order, or a video.
 
     Returns:
         (T, 3, H, W) float32 in [0, 1], T at most `limit`.
 
     Raises:
-        InputError: for a file that cannot be read or is not RGB or gray, frames of several sizes, or a folder without any.
+        InputError: if a file cannot be read or is not RGB or gray, frames differ in size, or a folder has no frames.
     """
     if path.is_dir() or is_image_name(path):
         files = list(islice(iter_files(path), limit)) if path.is_dir() else [path]
@@ -58,17 +58,17 @@ def read_frames(path: Path, *, limit: int) -> Tensor:
 def preview(clip: Tensor, config: Degradations, *, seed: int, rows: int = 4, name: str = "clip") -> Preview:
     """Degrade the most detailed part of a clip under several seeds.
 
-    A clip of two frames and more is mirrored as in training, and a row shows the first and last frame that were read with
-    their mirrored selves: what differs between the two is the walk of the parameters.
+    A clip of two or more frames is mirrored as in training. A row shows the first and the last frame read, each with its
+    mirrored copy; the two differ by the walk of the parameters.
 
     Args:
-        clip: (T, 3, H, W) float32 in [0, 1], the frames that are read.
-        seed: Of the first row; the next rows count on.
+        clip: (T, 3, H, W) float32 in [0, 1], the frames read.
+        seed: Seed of the first row; each further row adds 1.
         rows: Number of seeds.
-        name: What the title calls the clip.
+        name: Name of the clip in the title.
 
     Raises:
-        InputError: for frames smaller than a pixel of the output.
+        InputError: if frames are smaller than a pixel of the output.
     """
     truth = pixels.from_unit(clip[0], np.uint8)
     side = min(CROP_PX, *truth.shape[:2]) // config.scale * config.scale
@@ -94,7 +94,7 @@ def _row(
     degraded = apply(operations, clip, scale=config.scale, rng=rng)
     enlarged = degraded[shown].repeat_interleave(config.scale, -1).repeat_interleave(config.scale, -2)
     details = [box.cut(truth), *(pixels.from_unit(frame, np.uint8) for frame in enlarged)]
-    # The caption has room for the first order only; its numbers are those that the eye can follow.
+    # The caption has room for the first order only.
     captions = [f"seed {seed}", *(", ".join(o.describe(i) for o in operations[:3]) for i in shown)]
     row = SheetRow(f"seed {seed}", truth, box, tuple(details), tuple(captions))
     return row, f"seed {seed}: " + ", ".join(operation.describe(0) for operation in operations)

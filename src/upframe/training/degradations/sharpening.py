@@ -1,4 +1,4 @@
-"""Unsharp masking, by which the targets of real-world training are made crisper than the ground truth.
+"""Unsharp masking, which makes the targets of real-world training sharper than the ground truth.
 
 Source: X. Wang et al., "Real-ESRGAN", ICCV Workshops 2021 (arXiv 2107.10833), section 3.4; the numbers are those of
 RealBasicVSR's published configurations (K. C. K. Chan et al., CVPR 2022, arXiv 2111.12704): pixel, cleaning and perceptual
@@ -17,22 +17,22 @@ from upframe.pixels import mirror_pad
 def unsharp_mask(
     images: Tensor, *, kernel_size: int = 51, sigma: float = 0, weight: float = 0.5, threshold: float = 10
 ) -> Tensor:
-    """`images` sharpened where they have detail; flat and noisy areas are left as they are.
+    """Sharpen `images` where they have detail; flat and noisy areas stay as they are.
 
-    The detail is what a Gaussian takes away. Where it exceeds the threshold, `weight` times the detail is added; the border
-    between sharpened and untouched areas is softened by the same Gaussian.
+    The detail is the difference from a Gaussian blur. Where it exceeds the threshold, `weight` times the detail is added; the
+    same Gaussian softens the border between sharpened and untouched areas.
 
     Args:
         images: (..., H, W) float in [0, 1], any leading axes, any size.
         kernel_size: Side of the Gaussian in pixels, odd.
         sigma: Its standard deviation; 0 derives it from the size, σ = 0.3·((size − 1) / 2 − 1) + 0.8, which is 8 for 51.
-        threshold: Detail that counts, in units of 1/255.
+        threshold: Least detail that is sharpened, in units of 1/255.
 
     Returns:
         The same shape, dtype and device, in [0, 1]. Gradients pass.
 
     Raises:
-        ValueError: for an even kernel size.
+        ValueError: if the kernel size is even.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"a kernel needs an odd size, not {kernel_size}")
@@ -47,7 +47,7 @@ def unsharp_mask(
 
 
 def _blurred(images: Tensor, taps: Tensor) -> Tensor:
-    """`images` convolved with `taps` along both axes, borders mirrored without repeating the edge."""
+    """Convolve `images` with `taps` along both axes; borders are mirrored without repeating the edge."""
     reach = len(taps) // 2
     planes = images.reshape(-1, 1, *images.shape[-2:])
     planes = mirror_pad(planes, top=reach, bottom=reach, left=reach, right=reach)

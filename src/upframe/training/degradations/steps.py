@@ -1,4 +1,4 @@
-"""The steps that degradations are made of: what each may draw, and what the drawn step does to a clip.
+"""The steps of degradations: the parameters that each may draw, and the effect of the drawn step on a clip.
 
 A step is configuration (`Blur`, `Resize`, ...). Its `draw` returns an operation (`DrawnBlur`, ...) with the parameters of every
 frame, or None to skip the step. All parameters are drawn before any pixel changes, so that they can be printed, counted and
@@ -6,8 +6,8 @@ replayed. The `apply` of an operation makes new frames and never writes into its
 
 The split between choices for a clip and choices that walk from frame to frame follows RealBasicVSR (K. C. K. Chan, S. Zhou, X.
 Xu, C. C. Loy, "Investigating Tradeoffs in Real-World Video Super-Resolution", CVPR 2022, arXiv 2111.12704): kinds, kernel
-sizes, filters, gray or coloured noise, codec and bit rate hold for the clip; every other number p takes a random walk p(i+1) =
-p(i) + r(i+1), r uniform in ±step, clipped to the range of its first draw.
+sizes, filters, gray or coloured noise, codec and bit rate are constant over the clip; every other number p takes a random walk
+p(i+1) = p(i) + r(i+1), r uniform in ±step, clipped to the range of its first draw.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from upframe.training.degradations.pixels import ResizeFilter, blurred, luma, po
 Frames = list[Tensor]
 """Frames of a clip, (3, h, w) float32 each, nominally in [0, 1]. While sizes walk, every frame may have its own."""
 Values = NDArray[np.float64]
-"""A parameter of every frame, (T,)."""
+"""Values of a parameter, one for each frame, (T,)."""
 Weighted = tuple[tuple[str, float], ...]
 """Choices with their probabilities, which sum to 1."""
 
 _SMALL_KERNEL = 13
-"""Side from which on sinc kernels may have lower cutoffs."""
+"""Side from which sinc kernels may have lower cutoffs."""
 
 
 class Operation(Protocol):
-    """A step with everything decided but the noise itself."""
+    """A step with all parameters drawn; only the noise is still random."""
 
     def apply(self, frames: Frames, *, size: tuple[int, int], rng: np.random.Generator) -> Frames:
-        """`frames` degraded; `size` is (height, width) of the final output."""
+        """Return `frames` degraded; `size` is (height, width) of the final output."""
         ...
 
     def describe(self, frame: int) -> str:
-        """A few words on what happens to this frame; ASCII, which every font has."""
+        """Describe the operation on this frame in a few words of ASCII, which every font has."""
         ...
 
 
@@ -66,18 +66,18 @@ class Walk:
     low: float
     high: float
     step: float = 0.0
-    """Largest change from a frame to the next; 0 keeps the number."""
+    """Largest change between successive frames; 0 keeps the number."""
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or self.step < 0:
             raise ValueError(f"no range: {self.low} to {self.high} in steps of {self.step}")
 
     def draw(self, frames: int, rng: np.random.Generator) -> Values:
-        """(T,) values, the first uniform in the range."""
+        """Draw (T,) values, the first uniform in the range."""
         return self.follow(rng.uniform(self.low, self.high), frames, rng)
 
     def follow(self, first: float, frames: int, rng: np.random.Generator) -> Values:
-        """(T,) values of the walk that begins at `first`."""
+        """Draw (T,) values of the walk that begins at `first`."""
         values = np.full(frames, first, dtype=np.float64)
         if self.step:
             for i, change in enumerate(rng.uniform(-self.step, self.step, frames - 1), start=1):
@@ -111,7 +111,7 @@ class Blur:
 
     kinds: Weighted
     sigma: Walk
-    """Standard deviations in pixels; of both axes, each with its own draw."""
+    """Standard deviation in pixels, drawn separately for each axis."""
     probability: float = 1.0
     sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
     """Sides of the kernel, equally likely."""
@@ -149,7 +149,7 @@ class DrawnBlur:
     beta: Values
     """Used by the generalised and plateau kinds."""
     cutoff: Values
-    """Used by "sinc", which uses nothing else."""
+    """Used only by "sinc", whose only parameter it is."""
 
     def kernels(self) -> Tensor:
         """(T, size, size) float32."""
@@ -180,20 +180,20 @@ _FILTERS: Weighted = (("bilinear", 1 / 3), ("area", 1 / 3), ("bicubic", 1 / 3))
 
 @dataclass(frozen=True)
 class Resize:
-    """A change of size, up, down or none, by a random filter without antialiasing, as careless programs do it."""
+    """A change of size, up, down or none, by a random filter without antialiasing."""
 
     modes: Weighted
     """Probabilities of "up", "down" and "keep"."""
     scale: Walk
-    """Factors on the size of the first frame: up is drawn from 1 to `high`, down from `low` to 1, keep is 1; the walk goes
-    through the whole range."""
+    """Factor of the size. For the first frame, "up" draws from 1 to `high`, "down" from `low` to 1, and "keep" is 1; the walk
+    uses the whole range."""
     filters: Weighted = _FILTERS
 
     def __post_init__(self) -> None:
         _check_weights(self.modes, known=("up", "down", "keep"))
         _check_weights(self.filters, known=get_args(ResizeFilter))
         if not 0 < self.scale.low <= 1 <= self.scale.high:
-            raise ValueError(f"scales {self.scale.low} to {self.scale.high} do not hold 1")
+            raise ValueError(f"scales {self.scale.low} to {self.scale.high} do not contain 1")
 
     def draw(self, frames: int, rng: np.random.Generator) -> DrawnResize:
         mode = _choose(self.modes, rng)
@@ -218,13 +218,13 @@ class DrawnResize:
 
 
 def _even(length: float) -> int:
-    """The even number at or below; codecs with halved colour need even sides."""
+    """Round down to an even number; codecs with halved colour need even sides."""
     return max(2 * int(length // 2), 2)
 
 
 @dataclass(frozen=True)
 class ResizeToOutput:
-    """The size of the final output, by a random filter."""
+    """Resizing to the final output, by a random filter."""
 
     filters: Weighted = _FILTERS
 
@@ -249,15 +249,15 @@ class DrawnResizeToOutput:
 # Noise ----------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Noise:
-    """Sensor noise: Gaussian, or Poisson, whose strength follows the brightness."""
+    """Sensor noise: Gaussian, or Poisson, whose strength depends on the brightness."""
 
     gaussian_sigma: Walk
     """Standard deviation in units of 1/255."""
     poisson_scale: Walk
-    """Factor on the noise of photon counts with as many levels as the frame has, at most 256."""
+    """Factor of photon noise with as many levels as the frame has, at most 256."""
     kinds: Weighted = (("gaussian", 0.5), ("poisson", 0.5))
     gray_probability: float = 0.4
-    """Chance that all channels get the same noise."""
+    """Probability that all channels get the same noise."""
 
     def __post_init__(self) -> None:
         _check_weights(self.kinds, known=("gaussian", "poisson"))
@@ -280,7 +280,7 @@ class DrawnNoise:
         return [frame + s * self._noise(frame, rng) for frame, s in zip(frames, self.strength.tolist(), strict=True)]
 
     def _noise(self, frame: Tensor, rng: np.random.Generator) -> Tensor:
-        """Noise of strength 1 for a frame, (1 or 3, h, w)."""
+        """Draw noise of strength 1 for a frame, (1 or 3, h, w)."""
         if self.kind == "poisson":
             return poisson_noise(luma(frame) if self.is_gray else frame, rng)
         shape = (1 if self.is_gray else 3, *frame.shape[-2:])
@@ -321,7 +321,7 @@ class VideoCompression:
     """Compression of the clip as one MP4 video. Frames of other sizes are first resized to the size of the first."""
 
     encoders: Weighted = (("libx264", 1 / 3), ("h264", 1 / 3), ("mpeg4", 1 / 3))
-    """FFmpeg's names. "h264" is its first choice of H.264 encoders, which is libx264 again in PyAV's own wheels."""
+    """FFmpeg's names. "h264" is FFmpeg's preferred H.264 encoder, which is also libx264 in PyAV's wheels."""
     bit_rate: tuple[int, int] = (10_000, 100_000)
     """Bits per second, uniform, ends included."""
     frame_rate: int = 1
@@ -344,9 +344,9 @@ class DrawnVideoCompression:
     def apply(self, frames: Frames, *, size: tuple[int, int], rng: np.random.Generator) -> Frames:
         height, width = frames[0].shape[-2:]
         alike = [resized(frame, (height, width), filter="bilinear") for frame in frames]
-        film = np.stack([pixels.from_unit(frame, np.uint8) for frame in alike])
-        film = video_compressed(film, encoder=self.encoder, bit_rate=self.bit_rate, frame_rate=self.frame_rate)
-        return [pixels.to_unit(picture) for picture in film]
+        video = np.stack([pixels.from_unit(frame, np.uint8) for frame in alike])
+        video = video_compressed(video, encoder=self.encoder, bit_rate=self.bit_rate, frame_rate=self.frame_rate)
+        return [pixels.to_unit(picture) for picture in video]
 
     def describe(self, frame: int) -> str:
         return f"{self.encoder} {self.bit_rate / 1000:.0f} kbit"

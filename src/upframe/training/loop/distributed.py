@@ -1,7 +1,7 @@
-"""Several processes that train one network: shared values, and work that only the first process does.
+"""Train one network in several processes: shared values, and work that only the first process does.
 
-`torchrun` (or any launcher that sets its variables) starts the processes; without it there is one, and everything here
-costs nothing. Gradients are averaged by DistributedDataParallel over NCCL between GPUs, over gloo between CPUs.
+`torchrun` (or any launcher that sets its variables) starts the processes. Without it there is one process, and everything here
+costs nothing. DistributedDataParallel averages the gradients, over NCCL between GPUs and over gloo between CPUs.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from upframe.engines import pick_device
-from upframe.errors import UpframeError, UsageError
+from upframe.errors import OptionError, UpframeError, UsageError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=2)
-"""How long the others wait for the first process, which validates and writes alone. A process that died is noticed at
-once by torchrun, which ends the others."""
+"""How long the other processes wait for the first one, which validates and writes alone. If a process dies, torchrun notices at
+once and ends the others."""
 
 
 class FirstProcessError(UpframeError):
-    """Raised in the other processes when the first failed and reported why; they stop with its exit code."""
+    """The first process failed and reported why. The other processes raise this and stop with its exit code."""
 
     def __init__(self, rank: int, error: UpframeError) -> None:
-        super().__init__(f"process {rank}", f"stopped because the first process did: {error}")
-        self.exit_code = error.exit_code  # type: ignore[misc] # of this one error: the class has none of its own
+        super().__init__(f"process {rank}", f"stopped because the first process failed: {error}")
+        self.exit_code = error.exit_code  # type: ignore[misc] # of this error alone, not of the class
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run."""
+    """This process and the number of processes in the run."""
 
     rank: int
     world: int
@@ -50,7 +50,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes: run folder, log, progress."""
+        """Whether this process writes the run folder, the log and the progress."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
@@ -85,8 +85,10 @@ class Ranks:
         try:
             result = work()
         except Exception as error:
-            told = error if isinstance(error, UpframeError) else UpframeError("training", f"{type(error).__name__}: {error}")
-            dist.broadcast_object_list([told], src=0)
+            reported = (
+                error if isinstance(error, UpframeError) else UpframeError("training", f"{type(error).__name__}: {error}")
+            )
+            dist.broadcast_object_list([reported], src=0)
             raise
         dist.broadcast_object_list([result], src=0)
         return result
@@ -110,41 +112,43 @@ class Ranks:
         return result
 
     def share(self, batch: int, *, accumulate: int) -> int:
-        """Samples of one forward pass here, when `batch` is divided over processes and `accumulate` passes.
+        """Return the samples of one forward pass in this process, if `batch` is divided over processes and `accumulate` passes.
 
         Raises:
-            UsageError: when it does not divide.
+            OptionError: if `batch` is not a multiple of processes times passes.
         """
         parts = self.world * accumulate
         if batch % parts:
-            raise UsageError(
-                f"batch={batch}",
+            raise OptionError(
+                "batch",
+                batch,
                 f"cannot be divided over {self.world} process(es) and {accumulate} part(s)",
                 f"use a multiple of {parts}",
             )
         return batch // parts
 
     def wrapped(self, module: nn.Module) -> nn.Module:
-        """`module` so that backward passes average gradients over the processes; itself when there is one."""
+        """Wrap `module` so that backward passes average gradients over the processes; return it as it is if there is one
+        process."""
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
         with warnings.catch_warnings():
-            # Its successor is not in every torch that we run with.
+            # Not every torch version that upframe supports has its successor.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-            # Buffers are constants or follow from the weights alike in every process, so nothing is gained by sending them.
+            # Buffers are constants or follow from the weights in the same way in every process, so sending them gains nothing.
             return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Ranks]:
-    """Join the other processes of the run, and leave them at the end.
+    """Join the process group of the run, and leave it at the end.
 
     Args:
-        device: As `engines.pick_device`; with "auto" or "cuda" every process on a machine takes a GPU of its own.
+        device: As `engines.pick_device`; with "auto" or "cuda", every process on a machine uses its own GPU.
 
     Raises:
-        UsageError: when the launcher's variables are incomplete, or a GPU is named for several processes.
+        UsageError: if the launcher's variables are incomplete, or `device` is one GPU for several processes.
         ResourceError: if the device does not exist.
     """
     world = _number("WORLD_SIZE", 1)
@@ -171,19 +175,19 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
 
 
 def _own_device(device: str, local_rank: int, processes: int) -> torch.device:
-    """The device of one of the processes on this machine."""
+    """Return the device of process `local_rank` on this machine."""
     chosen = pick_device(device)
     if chosen.type == "mps":
-        raise UsageError("--device mps", "serves one process", "use --device cpu, or one process")
+        raise OptionError("device", device, "serves one process", "use `device='cpu'`, or one process")
     if chosen.type != "cuda":
         return chosen
     if chosen.index is not None:
-        raise UsageError(f"--device {device}", f"one GPU for {processes} processes", "use --device cuda: each takes its own")
+        raise OptionError("device", device, f"is one GPU for {processes} processes", "use `device='cuda'`: each uses its own")
     return pick_device(f"cuda:{local_rank}")
 
 
 def _number(variable: str, otherwise: int) -> int:
     text = os.environ.get(variable, "")
     if text and not text.isdigit():
-        raise UsageError(f"{variable}={text}", "is no number", "start the processes with torchrun")
+        raise UsageError(f"{variable}={text}", "is not a number", "start the processes with torchrun")
     return int(text or otherwise)

@@ -1,4 +1,4 @@
-"""Watches the loss: one that leaps or is not finite sends the run back to its last good state, at a lower rate.
+"""Watch the loss: if it jumps or is not finite, the run returns to its last good state, at a lower rate.
 
 After a roll-back the run continues with the batches after the bad one, as in the training of large language models (A.
 Chowdhery et al., "PaLM", 2022, https://arxiv.org/abs/2204.02311, §5.1): the same batches would often cause the same spike.
@@ -20,21 +20,21 @@ from upframe.training.recipes.recipe import SpikeGuard
 
 @dataclass
 class Guard:
-    """Judges every step of a stage before its gradient is used."""
+    """Checks every step of a stage before its gradient is used."""
 
     rules: SpikeGuard
     rate_factor: float = 1.0
     """Product of the rate multipliers of all roll-backs."""
     rollbacks: int = 0
-    """In this stage."""
+    """Number of roll-backs in this stage."""
     _recent: deque[float] = field(default_factory=deque)
     """Losses of the last `window` steps that were good."""
 
     def complaint(self, values: Mapping[str, float]) -> str | None:
-        """Return the reason why a step is bad, or None if it is good.
+        """Return why a step is bad, or None if it is good.
 
         Args:
-            values: "loss", and whatever else must be finite; means over all processes.
+            values: "loss" and other values that must be finite; means over all processes.
         """
         loss = values["loss"]
         for name, value in values.items():
@@ -44,7 +44,7 @@ class Guard:
             usual = statistics.median(self._recent)
             if loss > self.rules.factor * usual > 0:
                 return (
-                    f"the loss leapt to {loss:.3g}, {loss / usual:.1f} times the median of the last {len(self._recent)} steps"
+                    f"the loss jumped to {loss:.3g}, {loss / usual:.1f} times the median of the last {len(self._recent)} steps"
                 )
         return None
 
@@ -72,4 +72,4 @@ class Guard:
 
 
 class DivergedError(ModelError):
-    """The loss left the rails more often than the recipe allows."""
+    """The loss jumped or was not finite more often than the recipe's guard allows."""

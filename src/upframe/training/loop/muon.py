@@ -1,4 +1,4 @@
-"""Muon: steps of matrices whose singular values have all been brought to about one."""
+"""Muon: an optimiser that brings all singular values of a matrix's step to about one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ITERATIONS = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U Vᵀ of a matrix U S Vᵀ: five Newton-Schulz iterations bring singular values between 0.68 and 1.2.
+    """Return about U Vᵀ of a matrix U S Vᵀ. Five Newton-Schulz iterations bring its singular values to 0.68 to 1.2.
 
-    Those below 0.0015 of the matrix's Frobenius norm end lower.
+    Singular values below 0.0015 of the matrix's Frobenius norm end lower.
 
     Args:
         matrix: (rows, columns), float32.
@@ -34,15 +34,15 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Adam):
-    """Adam, but for weights between channels.
+    """Adam, except that weights between channels get orthogonalised steps.
 
-    Such a weight is taken as a matrix (outputs, everything else), its step is the `orthogonalised` averaged gradient times
-    0.2 √(the longer side): about as long, root mean square, as Adam's steps are, so that one learning rate serves both. L2
-    penalties are added to the gradient, as in Adam. torch.optim.Muon takes matrices alone, no convolutions.
+    Such a weight is treated as a matrix (outputs, everything else). Its step is the `orthogonalised` averaged gradient times
+    0.2 √(the longer side). In root mean square, this is about as long as Adam's steps, so one learning rate suits both. L2
+    penalties are added to the gradient, as in Adam. torch.optim.Muon accepts only matrices, no convolutions.
 
     Args:
-        params: Groups, as for Adam; `settings` are Adam's too.
-        matrices: The weights between channels, as `matrices` finds them.
+        params: Groups, as for Adam; `settings` are Adam's as well.
+        matrices: Weights between channels, as `matrices` finds them.
 
     Sources: Jordan et al. 2024; Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, equation 4, for the length.
     """
@@ -51,13 +51,13 @@ class Muon(torch.optim.Adam):
         super().__init__(params, fused=True, **settings)
         self._matrices = {id(parameter) for parameter in matrices}
         for group in self.param_groups:
-            group["method"] = "muon"  # so that a checkpoint says it
-        # A gradient scaler then skips steps with infinite gradients itself, also for matrices.
+            group["method"] = "muon"  # so that a checkpoint records it
+        # A gradient scaler then skips steps with infinite gradients, also for matrices.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step all parameters that have a gradient, which `closure` may make first; returns what that returns."""
+        """Step all parameters that have a gradient. `closure`, if given, computes the gradients first; return its result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -69,7 +69,7 @@ class Muon(torch.optim.Adam):
                     continue
                 stepped.append((parameter, parameter.grad))
                 self._step_matrix(parameter, parameter.grad, group["lr"], group["weight_decay"])
-                parameter.grad = None  # Adam's own step passes it over
+                parameter.grad = None  # Adam's own step skips it
         try:
             super().step()
         finally:
@@ -82,7 +82,7 @@ class Muon(torch.optim.Adam):
             gradient = gradient.add(parameter, alpha=weight_decay)
         state = self.state[parameter]
         if not state:
-            # Adam reads "step" of every state that it loads.
+            # Adam reads "step" in every state that it loads.
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["momentum"] = torch.zeros_like(parameter)
         state["step"] += 1
@@ -92,8 +92,9 @@ class Muon(torch.optim.Adam):
 
 
 def matrices(network: nn.Module) -> list[nn.Parameter]:
-    """The weights between channels: of convolutions, deformable ones too, with several input channels a group, and of linear
-    layers. Not biases, tables of them, scales of any shape, and kernels of single channels."""
+    """Return the weights between channels: those of linear layers, and of convolutions (also deformable ones) with several
+    input channels per group. Biases, tables of biases, scales of any shape and kernels of single channels are not among
+    them."""
     return [
         parameter
         for name, parameter in network.named_parameters()

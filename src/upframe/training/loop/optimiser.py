@@ -1,4 +1,4 @@
-"""Adam or Muon for a recipe: groups of parameters with their own learning rates, some of them frozen."""
+"""Make and drive a recipe's optimiser, Adam or Muon: groups of parameters with their own learning rates, some frozen."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from upframe.training.recipes.schedule import Schedule, learning_rate_at
 
 
 def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
-    """The parameters of `network` that are in none of the groups, then those of each group in order.
+    """Return the parameters of `network` that are in no group, then those of each group in order.
 
-    Parameters that the network itself froze are skipped unless a group names them.
+    Parameters that the network froze are skipped unless a group names them.
 
     Raises:
-        UsageError: a group names no parameter.
+        UsageError: if a group matches no parameter.
     """
     members: list[list[nn.Parameter]] = [[] for _ in (None, *rules.groups)]
     for name, parameter in network.named_parameters():
@@ -39,7 +39,7 @@ def grouped(network: nn.Module, rules: Optimiser) -> list[list[nn.Parameter]]:
 def make_optimiser(network: nn.Module, rules: Optimiser) -> torch.optim.Adam:
     """Make the optimiser of `rules` for `network`, with its parameters `grouped`.
 
-    It contains all groups from the beginning, also those that train later; they have no state until then.
+    The optimiser contains all groups from the beginning. Groups that train later have no state until then.
     """
     make = partial(torch.optim.Adam, fused=True) if rules.method == "adam" else partial(Muon, matrices=matrices(network))
     return make(
@@ -61,11 +61,11 @@ def set_rates(
     steps_before: int,
     factor: float,
 ) -> float:
-    """Give every group its rate for a step; returns that of the parameters in no group.
+    """Set the learning rate of every group for a step, and return that of the parameters in no group.
 
     Args:
         step, steps, steps_before: As for `schedule.learning_rate_at`.
-        factor: What the guard has left of all rates.
+        factor: Product of the rate multipliers of the guard's roll-backs.
     """
     for group, own in _matched(optimiser, rules):
         peak = rules.learning_rate * (1.0 if own is None else own.learning_rate_multiplier)
@@ -74,9 +74,9 @@ def set_rates(
 
 
 def set_frozen(optimiser: torch.optim.Adam, rules: Optimiser, *, step: int) -> bool:
-    """Let exactly those parameters ask for gradients that are trained at this step of the stage; whether any changed.
+    """Enable gradients for exactly the parameters that this step of the stage trains; return whether any changed.
 
-    A frozen parameter has no gradient, so the optimiser passes it over and begins its state when it is first trained.
+    A frozen parameter has no gradient, so the optimiser skips it, and creates its state when it is first trained.
     """
     changed = False
     for group, own in _matched(optimiser, rules):
@@ -88,20 +88,20 @@ def set_frozen(optimiser: torch.optim.Adam, rules: Optimiser, *, step: int) -> b
 
 
 def adopt_state(optimiser: torch.optim.Adam, state: Mapping[str, Any], *, subject: str) -> None:
-    """Copy the moments of another optimiser over the same parameters, without its settings.
+    """Copy the moments of another optimiser for the same parameters, without its settings.
 
     Raises:
-        ModelError: it was one over other parameters, or another method's.
+        ModelError: if that optimiser had other parameters or another method.
     """
     if {group.get("method") for group in state["param_groups"]} != {group.get("method") for group in optimiser.param_groups}:
         advice = "train both stages with the same optimiser.method, or set keep_optimiser=false"
-        raise ModelError(subject, "its optimiser was of another method", advice)
+        raise ModelError(subject, "its optimiser used another method", advice)
     kept = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
     try:
         optimiser.load_state_dict(dict(state))
     except (ValueError, KeyError) as error:
         advice = "train the same network in the same groups, or set keep_optimiser=false"
-        raise ModelError(subject, "its optimiser was one over other parameters", advice) from error
+        raise ModelError(subject, "its optimiser had other parameters", advice) from error
     for group, settings in zip(optimiser.param_groups, kept, strict=True):
         group.update(settings)
 

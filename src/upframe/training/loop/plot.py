@@ -1,4 +1,4 @@
-"""Curves of training runs as a picture: loss, scores of validations and learning rate over the steps."""
+"""Draw curves of training runs: loss, validation scores and learning rate over the steps."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from upframe.training.loop.run_folder import read_log
 
 @dataclass(frozen=True)
 class History:
-    """Content of a run's log, without the steps that roll-backs undid."""
+    """Curves from a run's log, without the steps that roll-backs undid."""
 
     loss: tuple[tuple[int, float], ...]
-    """(step, value)."""
+    """Pairs (step, value), as in all curves."""
     learning_rate: tuple[tuple[int, float], ...]
     scores: Mapping[str, tuple[tuple[int, float], ...]]
     """Scores by set and metric, as "Set5 psnr"."""
     rollbacks: tuple[int, ...]
-    """Steps that were bad."""
+    """Steps at which the run rolled back."""
 
 
 def read_history(run: Path) -> History:
-    """The curves in a run folder.
+    """Read the curves from a run folder.
 
     Raises:
-        InputError: it holds no log.
+        InputError: if the folder has no log.
     """
     loss: dict[int, float] = {}
     rate: dict[int, float] = {}
@@ -60,12 +60,12 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
 
     Args:
         target: A file name of a picture format, such as curves.png. An existing file is replaced.
-        metric: Score to draw, of every set that has it; "psnr" also matches "psnr-y" and "psnr-rgb".
+        metric: Score to draw, for every set that has it; "psnr" also matches "psnr-y" and "psnr-rgb".
 
     Raises:
-        UsageError: no run is named, or the runs were validated by other scores than `metric`.
-        InputError: a folder holds no log, or nothing has been logged yet.
-        OutputError: the picture cannot be written.
+        UsageError: if no run is named, or no validation has `metric`.
+        InputError: if a folder has no log, or nothing has been logged yet.
+        OutputError: if the picture cannot be written.
     """
     if not runs:
         raise UsageError("plot", "no run is named", "name one or more run folders")
@@ -89,7 +89,7 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
 
 
 def labels(runs: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's, with as many of those above it as tell the runs apart."""
+    """Return a name for each run: its folder's name, with as many parent folders as needed to tell the runs apart."""
     parts = [run.resolve().parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
@@ -103,5 +103,5 @@ def _curves(named: Iterable[tuple[str, Sequence[tuple[int, float]]]]) -> tuple[C
 
 
 def _number(value: Any) -> float:
-    """A number of the log, where those that are not finite are text."""
+    """Read a number from the log, which stores numbers that are not finite as text."""
     return float(value) if value is not None else math.nan

@@ -1,4 +1,4 @@
-"""Reports of a run for the log and the screen, and TensorBoard on request."""
+"""Reports of a run, for the log, the screen and, on request, TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from upframe.errors import UsageError
+from upframe.errors import OptionError
 from upframe.training.loop.state import TrainState
 
 MEASURED = ("images_per_s", "waiting", "memory_bytes")
-"""Fields of a report that depend on the machine and the moment; all others are the same however often a run was stopped."""
+"""Fields of a report that depend on the machine and the moment. All other fields are the same however often a run was
+interrupted."""
 
 
 @dataclass(frozen=True)
@@ -23,34 +24,34 @@ class Progress:
     """One report of a run. Losses and the norm are means over the steps since the last report."""
 
     step: int
-    """Steps done, over the whole run."""
+    """Steps done in the whole run."""
     stage: str
     steps: int
     """Steps of the whole run."""
     batch: int
     """Samples a step."""
     loss: float
-    """The weighted sum that is trained on."""
+    """Weighted sum of the terms, which training minimises."""
     terms: Mapping[str, float]
-    """Each of its terms before it was weighted; of a discriminator "d_real" and "d_fake"."""
+    """Each term of the loss without its weight; for a discriminator "d_real" and "d_fake"."""
     learning_rate: float
     grad_norm: float
-    """Before it was clipped; infinite where float16 overflowed in one of the steps."""
+    """Norm of the gradient before clipping; infinite if float16 overflowed in one of the steps."""
     images_per_s: float
-    """Samples a second, all processes together."""
+    """Samples per second of all processes together."""
     waiting: float
-    """Share of the time that the first process waited for data."""
+    """Fraction of the time that the first process waited for data."""
     memory_bytes: int
-    """Most that was allocated on the GPU; without one, the most that the process ever held."""
+    """Peak memory allocated on the GPU; without a GPU, peak memory of the process."""
 
     @property
     def seconds_left(self) -> float:
-        """Until the end of the run, at the speed of late."""
+        """Time until the end of the run at the current speed."""
         return (self.steps - self.step) * self.batch / max(self.images_per_s, 1e-9)
 
 
 class Clock:
-    """Measures speed from one report to the next."""
+    """Measures the speed between two reports."""
 
     def __init__(self) -> None:
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
@@ -59,15 +60,15 @@ class Clock:
         self._images += images
 
     def wait(self, seconds: float) -> None:
-        """So long was waited for data."""
+        """Count time spent waiting for data."""
         self._waited += seconds
 
     def pause(self, seconds: float) -> None:
-        """So long was spent on something else, such as validation; it does not count."""
+        """Exclude time spent on something else, such as validation."""
         self._since += seconds
 
     def take(self) -> tuple[float, float]:
-        """Images a second and the share of the time that was spent waiting, since the last call."""
+        """Return images per second and the fraction of time spent waiting, since the last call."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
         speed, waiting = self._images / elapsed, min(self._waited / elapsed, 1.0)
@@ -102,7 +103,8 @@ def as_row(report: Progress) -> dict[str, Any]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most bytes that were in use: on the GPU by torch, else by the whole process; 0 where the system does not tell."""
+    """Return the peak memory in bytes: torch's on the GPU, else that of the whole process; 0 if the system does not report
+    it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -117,16 +119,16 @@ class TensorBoard:
     """Writes reports and scores for TensorBoard.
 
     Raises:
-        UsageError: it is not installed.
+        OptionError: if TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter  # with the extra only
+            from torch.utils.tensorboard import SummaryWriter  # only with the extra "train"
         except ImportError as error:
             advice = 'install it with: pip install "upframe[train]"'
-            raise UsageError("--tensorboard", "TensorBoard is not installed", advice) from error
-        # What an interrupted run wrote after its last checkpoint is taken out of the curves.
+            raise OptionError("tensorboard", True, "TensorBoard is not installed", advice) from error
+        # Steps that an interrupted run wrote after its last checkpoint are removed from the curves.
         self._writer = SummaryWriter(str(folder), purge_step=from_step + 1)
 
     def report(self, report: Progress) -> None:
@@ -135,7 +137,7 @@ class TensorBoard:
         self._add(values, report.step)
 
     def scores(self, scores: Mapping[str, Any], step: int) -> None:
-        """Numbers of a validation, by their path in it."""
+        """Write the numbers of a validation, named by their path in `scores`."""
         self._add({f"validation/{name}": value for name, value in flat_numbers(scores).items()}, step)
 
     def close(self) -> None:
@@ -147,7 +149,7 @@ class TensorBoard:
 
 
 def flat_numbers(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, float]:
-    """The numbers in nested mappings by their joined keys: {"Set5": {"psnr": 30}} → {"Set5 psnr": 30}."""
+    """Return the numbers in nested mappings by their joined keys: {"Set5": {"psnr": 30}} → {"Set5 psnr": 30}."""
     found: dict[str, float] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"

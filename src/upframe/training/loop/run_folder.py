@@ -1,16 +1,15 @@
-"""The folder of a run: its files, written so that no crash can spoil them.
+"""The folder of a run: its files, written so that no crash can damage them.
 
     recipe.json          the resolved recipe
-    environment.jsonl    one line for every start: versions, machine, device, seed, processes, git state
-    log.jsonl            losses, rates, speed, notices and validations, a line each; a resumed run continues it exactly
-    last.pth             everything needed to go on; also a weights file for `upframe upscale -m` and `evaluate`
-    previous.pth         the checkpoint before, kept in case the last one is damaged
-    stages/NAME.pth      the end of each stage, where there are several
+    environment.jsonl    a line for each start: versions, machine, device, seed, processes, git state
+    log.jsonl            a line for each report, notice and validation; a resumed run continues it exactly
+    last.pth             everything needed to resume; also a weights file for `upframe upscale -m` and `evaluate`
+    previous.pth         the previous checkpoint, kept in case the last one is damaged
+    stages/NAME.pth      the end of each stage, if there are several
     validation/          contact sheets of the newest validations
-    lock                 held by the process that trains here
+    lock                 held by the process that trains in this folder
 
-A checkpoint appears whole or not at all. Its archive holds a checksum of every
-part, which is compared before anything in it is used.
+A checkpoint appears whole or not at all. Its archive holds a checksum of every part, and reading compares all checksums first.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ _GIT_SECONDS = 10
 
 
 class RunFolder:
-    """A context manager: entered by one process at a time, which alone writes.
+    """The folder of a run, as a context manager. One process at a time can enter it, and only this process writes.
 
     Raises:
-        UsageError: on entering, if another process trains there, or the path is a file.
-        OutputError: when the folder cannot be made.
+        UsageError: on entering, if another process trains in the folder, or the path is a file.
+        OutputError: if the folder cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,14 +55,14 @@ class RunFolder:
 
     def __enter__(self) -> Self:
         if self.path.is_file():
-            raise UsageError(self.path, "is a file, and a run needs a folder", "choose another --out")
+            raise UsageError(self.path, "is a file, and a run needs a folder", "choose another `out`")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.__enter__()
             except BlockingIOError:
                 raise UsageError(
-                    self.path, "another process is training in it", "wait for it, stop it or choose --out"
+                    self.path, "another process is training in it", "wait for it, stop it or choose another `out`"
                 ) from None
         return self
 
@@ -72,12 +71,12 @@ class RunFolder:
 
     # Checkpoints --------------------------------------------------------------------------------------------------------
     def checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole; None where there is none.
+        """Return the newest checkpoint that is whole; None if there is no checkpoint.
 
-        A damaged last one is renamed to `last.pth.damaged`, and the one before takes its place.
+        A damaged `last.pth` is renamed to `last.pth.damaged`, and `previous.pth` takes its place.
 
         Raises:
-            InputError: when there are checkpoints and none of them is whole.
+            InputError: if there are checkpoints and none is whole.
         """
         last, previous = self.path / LAST, self.path / PREVIOUS
         if not last.exists():
@@ -94,17 +93,17 @@ class RunFolder:
             return content
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Make `content` the last checkpoint, and the last one the one before.
+        """Write `content` as the last checkpoint, and keep the former last one as the previous one.
 
         Raises:
-            OutputError: when it cannot be written; both earlier ones are still there then.
+            OutputError: if it cannot be written; both earlier checkpoints then still exist.
         """
         last = self.path / LAST
         with atomic_file(last, keep=self.path / PREVIOUS) as file:
             torch.save(dict(content), file)  # type: ignore[arg-type]  # all that it uses of a file
 
     def save_stage(self, content: Mapping[str, Any], name: str) -> None:
-        """Keep `content` as the end of the stage of that name."""
+        """Write `content` as the end of the stage `name`."""
         path = self.path / "stages" / f"{name}.pth"
         with writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -113,12 +112,12 @@ class RunFolder:
 
     # Log ----------------------------------------------------------------------------------------------------------------
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a line to the log. Numbers that are not finite are written as text, since JSON has none."""
+        """Add a line to the log. Numbers that are not finite are written as text, because JSON has no such numbers."""
         with writing(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
 
     def log_bytes(self) -> int:
-        """The length of the log, which is on the disk when this returns: a checkpoint that refers to it may be written."""
+        """Sync the log to disk and return its length, so that a checkpoint may refer to it."""
         path = self.path / LOG
         with writing(path):
             path.touch()
@@ -126,9 +125,9 @@ class RunFolder:
             return path.stat().st_size
 
     def cut_log(self, length: int, *, step: int) -> bool:
-        """Cut the log back to the checkpoint of `step`, and drop an incomplete last line.
+        """Cut the log to its length at the checkpoint of `step`, and drop an incomplete last line.
 
-        The validation of that checkpoint comes after it and is kept. Returns whether it exists.
+        The validation of that checkpoint follows in the log and is kept. Return whether it exists.
         """
         path = self.path / LOG
         if not path.exists():
@@ -153,7 +152,7 @@ class RunFolder:
         atomic_text(self.path / "recipe.json", text)
 
     def record_start(self, *, device: str, precision: str, facts: Mapping[str, Any]) -> None:
-        """Add a line to `environment.jsonl`: when, on what, with which versions, from which commit."""
+        """Add a line to `environment.jsonl`: time, machine, device, versions and commit."""
         row = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **facts,
@@ -166,27 +165,27 @@ class RunFolder:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, on the CPU, after every byte of it was checked; nothing in it is executed.
+    """Check every byte of a checkpoint and return its content, on the CPU. Nothing in the file is executed.
 
     Raises:
-        InputError: it is missing, damaged, or no checkpoint of a run.
+        InputError: if it is missing, damaged, or not a checkpoint of a run.
     """
-    advice = "remove it to start again, or choose another --out"
+    advice = "remove it to start again, or choose another `out`"
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = _odd_part(archive) or archive.testzip()  # torch writes checksums, but does not compare them
         if damaged is not None:
-            raise InputError(path, f"is damaged: its part {damaged} is not as it was written", advice)
+            raise InputError(path, f"is damaged: its part {damaged} has changed", advice)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"is no readable checkpoint ({error})", advice) from error
+        raise InputError(path, f"is not a readable checkpoint ({error})", advice) from error
     if not isinstance(content, dict) or "recipe" not in content or "step" not in content:
         raise InputError(path, "is a weights file, not a checkpoint of a run", advice)
     return content
 
 
 def _odd_part(archive: zipfile.ZipFile) -> str | None:
-    """Find a part of a checkpoint whose directory entry has values that torch never writes; None if there is none.
+    """Return a part of a checkpoint whose directory entry has values that torch never writes; None if there is none.
 
     No checksum covers the directory. A single changed bit there turns a part into a folder, and torch then reads uninitialised
     memory.
@@ -196,10 +195,10 @@ def _odd_part(archive: zipfile.ZipFile) -> str | None:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without one that broke off at its end.
+    """Return the lines of a run's log, without an incomplete last one.
 
     Raises:
-        InputError: when the folder holds no log, or a line in it is no JSON object.
+        InputError: if the folder has no log, or a line is not a JSON object.
     """
     path = run / LOG
     try:
@@ -209,19 +208,20 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
-            break  # of a run that was killed, or is writing it just now
+            break  # the run was killed, or is writing the line now
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(path, f"line {number} is no JSON", "remove that line") from error
+            raise InputError(path, f"line {number} is not JSON", "remove that line") from error
         if not isinstance(row, dict):
-            raise InputError(path, f"line {number} is no JSON object", "remove that line")
+            raise InputError(path, f"line {number} is not a JSON object", "remove that line")
         rows.append(row)
     return rows
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that holds `folder`, and whether tracked files differ from it; None outside a checkout."""
+    """Return the commit of the checkout that holds `folder`, and whether tracked files differ from it; None outside a
+    checkout."""
     git = shutil.which("git")
     if git is None:
         return None
@@ -231,7 +231,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS).stdout.strip()  # noqa: S603
 
     try:
-        # An installed package may lie inside somebody's own repository, in a virtual environment that git ignores.
+        # An installed package may lie inside another repository, in a virtual environment that git ignores.
         ask("ls-files", "--error-unmatch", Path(__file__).with_name("__init__.py").as_posix())
         return {"commit": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
@@ -239,7 +239,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with floats that are not finite as text: "nan", "inf"."""
+    """Return `value` with floats that are not finite as text: "nan", "inf"."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

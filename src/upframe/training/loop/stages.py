@@ -1,4 +1,4 @@
-"""The stages of a recipe: whether they can run, their first weights, and resuming an interrupted stage."""
+"""Check the stages of a recipe, begin them with their first weights, and resume them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from upframe.errors import InputError, ModelError, UpframeError, UsageError
+from upframe.errors import InputError, ModelError, OptionError, UpframeError, UsageError
 from upframe.models.architectures._correlation_flow import CorrelationFlow
 from upframe.models.architectures._flow import SPyNet
 from upframe.models.architectures._flow_names import mm_names
@@ -34,21 +34,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe that was found able to run here."""
+    """A recipe that has been checked and can run on this machine."""
 
     recipe: Recipe
     spec: ModelSpec
     objectives: tuple[Objective, ...]
-    """Objective of each stage to run."""
+    """The objective of each stage to run."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Those to be run."""
+        """The stages to run."""
         return self.recipe.stages[: len(self.objectives)]
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the stages to be run."""
+        """Optimiser steps of the stages to run."""
         return sum(stage.steps for stage in self.stages)
 
 
@@ -56,21 +56,21 @@ FlowNetwork = SPyNet | CorrelationFlow
 
 
 def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan:
-    """Look through every stage before the first one begins: files, sizes, names of parameters.
+    """Check every stage before the first one begins: files, sizes, names of parameters.
 
     Args:
         until: Name of the last stage to run.
 
     Raises:
-        UsageError: a batch that cannot be divided, patches or clips that the network does not take, a group without
-            parameters, activations that cannot be computed again, a stage that does not exist.
-        ModelError: a weights file of a stage is missing; the message names the stage.
+        UsageError: if a batch cannot be divided, the network does not accept the patches or clips, a group matches no
+            parameters, activations cannot be computed again, or `until` is not a stage.
+        ModelError: if a weights file of a stage is missing; the message names the stage.
     """
     spec = model_spec(recipe)
     _check_task(recipe, spec)
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
-        raise UsageError(f"--until {until}", f"{recipe.name} has no such stage", f"its stages are {', '.join(names)}")
+        raise OptionError("until", until, f"{recipe.name} has no such stage", f"its stages are {', '.join(names)}")
     stages = recipe.stages if until is None else recipe.stages[: names.index(until) + 1]
     with torch.device("meta"):
         network = spec.build()
@@ -91,16 +91,19 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
             objectives.append(Objective(stage, spec))
         except UpframeError as error:
             happened = f"cannot run: {error.subject}: {error.happened}"
-            alone = f", or train only what comes before with --until {names[i - 1]}" if i else ""
+            alone = f", or train only the stages before it with `until={names[i - 1]!r}`" if i else ""
             raise type(error)(f"stage {stage.name}", happened, f"{error.advice}{alone}") from error
     return Plan(recipe, spec, tuple(objectives))
 
 
 def _check_task(recipe: Recipe, spec: ModelSpec) -> None:
-    """Samples are a clip or picture and the same, better and perhaps larger: no noise level, no frame in between."""
+    """Refuse networks that training samples do not suit. A sample is a degraded picture or clip and its ground truth, without a
+    noise level and without frames in between."""
     if spec.takes_sigma or spec.task == "interpolate":
-        lacking = "is told how noisy its input is" if spec.takes_sigma else "makes frames between those it is given"
-        raise UsageError(f"recipe {recipe.name}", f"{spec.name} {lacking}, which no data here do", "train another network")
+        lacking = "needs the noise level of its input" if spec.takes_sigma else "makes frames between input frames"
+        raise UsageError(
+            f"recipe {recipe.name}", f"{spec.name} {lacking}, and training data do not have this", "train another network"
+        )
 
 
 def _check_sample(stage: Stage, spec: ModelSpec) -> None:
@@ -118,17 +121,17 @@ def _check_sample(stage: Stage, spec: ModelSpec) -> None:
 
 
 def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | None) -> TrainState:
-    """The state in which stage `index` begins.
+    """Make the state in which stage `index` begins.
 
     Args:
-        before: The state in which the stage before it ended.
+        before: The final state of the previous stage.
 
     Raises:
-        ModelError: the weights to begin with do not fit.
+        ModelError: if the first weights do not fit.
     """
     recipe, stage = plan.recipe, plan.recipe.stages[index]
     seed = recipe.seed + index
-    torch.manual_seed(seed)  # alike in all processes: they begin with the same weights
+    torch.manual_seed(seed)  # the same in all processes, so that they begin with the same weights
     network = plan.spec.build()
     given = _given(stage, before, network.state_dict().keys())
     if given is not None:
@@ -155,7 +158,7 @@ def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | No
 
 
 def resume_stage(plan: Plan, content: Content, *, ranks: Ranks) -> TrainState:
-    """The state that a checkpoint of this recipe holds."""
+    """Make the state that a checkpoint of this recipe holds."""
     state = _assembled(plan, content["stage"], plan.spec.build(), ranks)
     restore(state, content, ranks)
     return state
@@ -195,12 +198,12 @@ def _adversary(rules: Discriminator, ranks: Ranks) -> Adversary:
 
 
 def _ask_checkpointing(network: nn.Module, stage: Stage, spec: ModelSpec) -> None:
-    """Tell the network what to compute again in the backward pass, where the stage asks for it."""
+    """Set which activations the network computes again in the backward pass, if the stage asks for it."""
     asked = stage.activation_checkpointing
     if asked is None:
         return
     if not hasattr(network, "checkpoint_activations"):
-        raise UsageError("activation_checkpointing", f"{spec.name} offers none", "leave it out")
+        raise UsageError("activation_checkpointing", f"{spec.name} does not support it", "set it to none")
     try:
         cast("Checkpoints", network).checkpoint_activations(
             attention=asked.attention, feed_forward=asked.feed_forward, except_stages=asked.except_stages
@@ -209,18 +212,18 @@ def _ask_checkpointing(network: nn.Module, stage: Stage, spec: ModelSpec) -> Non
         raise UsageError("activation_checkpointing", str(error), "change it") from error
 
 
-# What a stage begins with ---------------------------------------------------------------------------------------------
+# First weights of a stage ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Given:
-    """Weights and what came with them."""
+    """First weights of a stage, and the state that came with them."""
 
     name: str
     weights: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
-    """Averaged weights; only if the optimiser is kept, so that the average continues too."""
+    """Averaged weights; only if the optimiser is kept, so that the average also continues."""
     optimiser: Mapping[str, Any] | None
     trained: int
-    """Steps they had been trained, as far as is known."""
+    """Number of steps that trained the weights; 0 if not known."""
 
 
 def _given(stage: Stage, before: TrainState | None, names: Collection[str]) -> _Given | None:
@@ -244,12 +247,13 @@ def _from_file(path: Path, stage: Stage, names: Collection[str]) -> _Given:
         return _Given(str(path), content["params"], content.get("params_ema"), content["optimiser"], _trained(content))
     trained = 0
     if not stage.schedule.reset_periods:
-        with suppress(InputError):  # other weights files do not say how long they were trained
+        with suppress(InputError):  # other weights files do not state how long they were trained
             trained = _trained(read_checkpoint(path))
     file = read(path)
     if file.value_range == "0-1" and not file.state.keys().isdisjoint(names):
-        return _Given(str(path), file.state, None, None, trained)  # upframe's; also of networks that `recognise` does not know
-    found = recognise(file.state, value_range=file.value_range, subject=path)  # converts it to upframe's names and [0, 1]
+        # A file of upframe's, also of a network that `recognise` does not know.
+        return _Given(str(path), file.state, None, None, trained)
+    found = recognise(file.state, value_range=file.value_range, subject=path)  # converts names and range to upframe's
     return _Given(str(path), found.state, None, None, trained)
 
 
@@ -280,14 +284,14 @@ def _take_optimiser(state: TrainState, given: _Given) -> None:
 def _flow_network(network: nn.Module, recipe: Recipe) -> FlowNetwork:
     found = next((module for module in network.modules() if isinstance(module, SPyNet | CorrelationFlow)), None)
     if found is None:
-        raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no flow network", "leave flow_weights out")
+        raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no flow network", "set flow_weights to none")
     return found
 
 
 def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
-    """Fill a flow network from a file that holds one of its kind, alone or inside a larger network.
+    """Load a flow network from a file that holds one of its kind, alone or inside a larger network.
 
-    A SPyNet may be in either published layout.
+    A SPyNet may have either published layout.
     """
     mark = "basic_module." if isinstance(network, SPyNet) else "sharpness"
     state = read(path).state

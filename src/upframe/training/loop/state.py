@@ -19,7 +19,7 @@ from upframe.training.loop.distributed import Ranks
 from upframe.training.loop.guard import Guard
 
 Content = dict[str, Any]
-"""A state as tensors, numbers, strings and containers of them: what a checkpoint may hold."""
+"""A state as tensors, numbers, strings and containers of these, which a checkpoint may hold."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Adversary:
 
 @dataclass
 class Sums:
-    """Added up over the steps since the last report, so that a report does not depend on when the run was interrupted."""
+    """Sums over the steps since the last report, so that a report does not depend on when the run was interrupted."""
 
     values: dict[str, float] = field(default_factory=dict)
     count: int = 0
@@ -43,7 +43,7 @@ class Sums:
         self.count += 1
 
     def take(self) -> dict[str, float]:
-        """The means, and start again."""
+        """Return the means and reset the sums."""
         means = {name: value / self.count for name, value in self.values.items()}
         self.values, self.count = {}, 0
         return means
@@ -51,14 +51,14 @@ class Sums:
 
 @dataclass
 class TrainState:
-    """A network in training, on its device."""
+    """The network in training, on its device."""
 
     network: nn.Module
     optimiser: torch.optim.Adam
     ema: dict[str, Tensor] | None
-    """Averaged weights under the names of the network's own, with its buffers; None in a stage without an average."""
+    """Averaged weights and buffers under the network's names; None in a stage without an average."""
     scaler: torch.amp.GradScaler
-    """Switched off unless the stage computes in float16."""
+    """Disabled unless the stage computes in float16."""
     guard: Guard
     adversary: Adversary | None = None
     stage: int = 0
@@ -70,7 +70,7 @@ class TrainState:
     drawn: int = 0
     """Batches drawn in the whole run; more than `step` after roll-backs."""
     trained_before: int = 0
-    """Steps that what this stage began with had been trained."""
+    """Steps that had trained the first weights of this stage."""
     sums: Sums = field(default_factory=Sums)
 
     @property
@@ -79,12 +79,13 @@ class TrainState:
         return self.step - self.stage_start
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that are validated and shipped: averaged ones where there are."""
+        """Return the weights that are validated and shipped: the averaged ones if there are any."""
         return self.network.state_dict() if self.ema is None else self.ema
 
 
 def capture(state: TrainState, ranks: Ranks) -> Content:
-    """Everything in `state`, and the random generators of all processes. Every process calls it; tensors are shared."""
+    """Return everything in `state` and the random generators of all processes. Every process must call this. Tensors
+    share memory with `state`."""
     content: Content = {
         "params": state.network.state_dict(),
         "optimiser": state.optimiser.state_dict(),
@@ -109,12 +110,12 @@ def capture(state: TrainState, ranks: Ranks) -> Content:
 
 
 def restore(state: TrainState, content: Content, ranks: Ranks) -> None:
-    """Bring `state`, made for the same stage, to what `capture` returned; `content` is copied from.
+    """Restore `state`, made for the same stage, to what `capture` returned; `content` is copied.
 
     With another number of processes, each process begins its own random sequence; samples do not depend on it.
     """
     state.network.load_state_dict(content["params"])
-    # Optimisers adopt the tensors that they are given, and would write into `content` from then on.
+    # Optimisers keep the tensors that they load, and would later write into `content`.
     state.optimiser.load_state_dict(detached_copy(content["optimiser"]))
     state.scaler.load_state_dict(content["scaler"])
     state.guard.load_state_dict(content["guard"])
@@ -134,10 +135,10 @@ def restore(state: TrainState, content: Content, ranks: Ranks) -> None:
 
 
 def roll_back(state: TrainState, snapshot: Content, ranks: Ranks) -> None:
-    """As `restore`, but what the guard learnt stays: its count and the lower rate; and batches already drawn stay drawn."""
+    """Restore `snapshot`, but keep the guard's count and lower rate, and the number of drawn batches."""
     guard, drawn = state.guard.state_dict(), state.drawn
     if state.scaler.is_enabled():
-        # It has seen the bad step's gradients and would take them for those of the next; only `update` makes it forget them.
+        # The scaler has seen the bad step's gradients and would apply them to the next step; only `update` resets it.
         state.scaler.update(state.scaler.get_scale())
     restore(state, snapshot, ranks)
     state.guard.load_state_dict({**guard, "recent": snapshot["guard"]["recent"]})
@@ -145,7 +146,7 @@ def roll_back(state: TrainState, snapshot: Content, ranks: Ranks) -> None:
 
 
 def detached_copy(content: Any) -> Any:
-    """`content` with tensors copied into the host's memory, so that training on does not change them."""
+    """Return `content` with tensors copied to host memory, so that further training does not change them."""
     if isinstance(content, Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, Mapping):
@@ -157,10 +158,10 @@ def detached_copy(content: Any) -> Any:
 
 # Random generators ----------------------------------------------------------------------------------------------------
 def seed_all(seed: int, ranks: Ranks) -> None:
-    """Seed every generator, differently in each process, so that draws such as dropped paths differ."""
+    """Seed every generator, differently in each process, so that random choices such as dropped paths differ."""
     own = seed * ranks.world + ranks.rank
     torch.manual_seed(own)  # all devices
-    np.random.seed(own % (1 << 32))  # for libraries that draw from it; upframe does not
+    np.random.seed(own % (1 << 32))  # for libraries that use it; upframe does not
     random.seed(own)
 
 

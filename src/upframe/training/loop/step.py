@@ -1,4 +1,4 @@
-"""One optimiser step of a stage: forward and backward in parts, averaged over processes, judged, then applied."""
+"""One optimiser step of a stage: compute gradients in parts, average them over processes, check them, then apply them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Gradients:
-    """Decision about a batch before it changes anything, the same in every process."""
+    """Gradients of a batch before they change any weight, and their figures, which are the same in every process."""
 
     values: dict[str, float]
-    """"loss", every term of it, "grad_norm" and, with a discriminator, "d_real" and "d_fake": means over the batch."""
+    """"loss", each of its terms, "grad_norm" and, with a discriminator, "d_real" and "d_fake": means over the batch."""
     learning_rate: float
     """Learning rate of the parameters in no group."""
     stop: bool
@@ -38,12 +38,12 @@ class Stepper:
     """Trains `state` by the rules of one stage, batch by batch.
 
     Args:
-        objective: On the state's device.
+        objective: Objective of the stage, on the state's device.
     """
 
     def __init__(self, state: TrainState, stage: Stage, spec: ModelSpec, objective: Objective, ranks: Ranks) -> None:
         self.state, self.stage, self.objective, self.ranks = state, stage, objective, ranks
-        self._channels_last = stage.channels_last and spec.window is None and stage.data.kind != "motion"  # of pictures
+        self._channels_last = stage.channels_last and spec.window is None and stage.data.kind != "motion"  # pictures only
         self._generator = Generator(state.network, cleans=objective.cleans, views=stage.data.kind == "motion")
         if stage.compile:
             self._generator.compile()
@@ -53,12 +53,12 @@ class Stepper:
             self._judge = ranks.wrapped(state.adversary.network.requires_grad_(True))
 
     def gradients(self, batch: Batch, *, stop: bool = False) -> Gradients:
-        """Fill in the gradients of every network for this process's share of a batch; no weight is changed."""
+        """Compute the gradients of every network for this process's share of a batch; no weight changes."""
         state, stage = self.state, self.stage
         rate = self._set_rates()
         changed = set_frozen(state.optimiser, stage.optimiser, step=state.stage_step)
         if changed or self._wrapped is None:
-            self._wrapped = self.ranks.wrapped(self._generator)  # which gradients it averages is fixed when it is made
+            self._wrapped = self.ranks.wrapped(self._generator)  # the set of averaged gradients is fixed when it is made
         state.optimiser.zero_grad(set_to_none=True)
         if state.adversary is not None:
             state.adversary.network.requires_grad_(False)
@@ -89,7 +89,7 @@ class Stepper:
 
     # Passes -------------------------------------------------------------------------------------------------------------
     def _generator_pass(self, network: nn.Module, part: Batch, sums: dict[str, Tensor]) -> Tensor:
-        """Add one part's losses to `sums` and its gradients to the network's; returns the output without its history."""
+        """Add one part's losses to `sums` and its gradients to the network's; return the output without its history."""
         parts = self.stage.accumulation
         with self._autocast():
             raw = network(part.lq)
@@ -114,7 +114,7 @@ class Stepper:
             _add(sums, {"d_real" if real else "d_fake": loss}, len(fakes))
 
     def _clipped_norm(self) -> Tensor:
-        """The norm of the network's gradient; longer ones than the stage allows are shortened to that."""
+        """Return the norm of the network's gradient, and shorten the gradient to the stage's limit."""
         self.state.scaler.unscale_(self.state.optimiser)
         parameters = [p for p in self.state.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -146,7 +146,8 @@ class Stepper:
         return torch.autocast(self.ranks.device.type, dtype) if dtype is not None and reduced else nullcontext()
 
     def _over_processes(self, sums: dict[str, Tensor], *, stop: bool) -> tuple[dict[str, float], bool]:
-        """Means over the processes, and whether any of them is to stop: one message, one wait for the device."""
+        """Return means over the processes, and whether any process was asked to stop, in one message and one wait for the
+        device."""
         values = torch.stack([value.float() for value in sums.values()] + [next(iter(sums.values())).new_full((), stop)])
         *means, stopping = self.ranks.mean(values).tolist()
         return dict(zip(sums, means, strict=True)), stopping > 0
@@ -164,7 +165,7 @@ class Stepper:
 
 
 def _averaging(module: nn.Module, passes: int) -> Iterator[AbstractContextManager[object]]:
-    """A context for each of several forward and backward passes: gradients travel between processes in the last alone."""
+    """Yield a context for each forward and backward pass: processes exchange gradients only in the last pass."""
     for i in range(passes):
         wait = isinstance(module, DistributedDataParallel) and i < passes - 1
         yield module.no_sync() if wait and isinstance(module, DistributedDataParallel) else nullcontext()

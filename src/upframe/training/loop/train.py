@@ -1,4 +1,4 @@
-"""The training loop: the stages of a recipe one after the other, in one process or many, resumed to the bit.
+"""The training loop: run the stages of a recipe in order, in one process or many, with bit-exact resume.
 
 `run_folder` defines the files of a run, `stages` the start of a stage, `step` one optimiser step, `state` everything that
 resuming needs, and `guard` the reaction to spikes. This module runs them in order.
@@ -37,11 +37,11 @@ __all__ = ["DataPaths", "Progress", "TrainState", "Validate", "train"]
 log = logging.getLogger(__name__)
 
 Validate = Callable[[Path, int], dict[str, Any]]
-"""Scores the weights in a file, at this step of the run."""
+"""Function that scores the weights in a file, at a step of the run."""
 
 
 @dataclass(frozen=True)
-class _Wishes:
+class RunOptions:
     """Options of a run that are not part of its recipe."""
 
     validate: Validate | None
@@ -74,49 +74,49 @@ def train(
     """Train `recipe`, or resume the run in `out`. Under `torchrun` every process calls this in the same way.
 
     Args:
-        data: Where the ground truth is, or a function that gives each stage a source of samples of one's own.
-        validate: Called with the last checkpoint and the step every `validate_every` steps and at the end of each stage, in
-            the first process; what it returns is logged. It may draw random numbers without changing the run.
-        held_out: Pictures by name that must not be among the training data, usually those validated on. Gone through once
-            for each kind of data that the stages take.
+        data: Paths of the data, or a function that returns a source of samples for each stage.
+        validate: Called with the last checkpoint and the step, every `validate_every` steps and at the end of each stage, in
+            the first process; its result is logged. It may draw random numbers without changing the run.
+        held_out: Pictures by name that must not be in the training data, usually those of the validation. Read once for each
+            kind of data in the stages.
         on_progress: Called with every report, in the first process.
         on_event: Called with the other lines of the log: notices and validations.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N" or "mps".
         threads: CPU threads of torch in each process.
-        workers, worker_kind: See `Loader`. They change nothing that is trained.
+        workers, worker_kind: See `Loader`. They do not affect the result.
         until: Name of the stage to stop after.
         tensorboard: Also write curves for TensorBoard into `out/tensorboard`.
-        cancel: When it is set, the run finishes the current step, writes a checkpoint and raises `Cancelled`.
-        stop_after: Return after this step of the run, leaving a checkpoint; for tests and for sharing a machine.
+        cancel: Once set, the run finishes the current step, writes a checkpoint and raises `Cancelled`.
+        stop_after: Write a checkpoint and return after this step of the run; for tests and for sharing a machine.
 
     Returns:
         The state at the end, on its device.
 
     Raises:
-        UsageError: `out` holds a run of another recipe or is in use; a held-out picture is among the data; the recipe
-            cannot be run here.
-        InputError: the data or the checkpoint cannot be used.
-        ModelError: weights that a stage begins with or needs are missing or do not fit.
-        DivergedError: the loss left the rails more often than the recipe's guard allows.
-        OutputError: nothing more can be written.
-        Cancelled: as asked.
+        UsageError: if `out` holds a run of another recipe or is in use, a held-out picture is in the data, or the recipe cannot
+            run on this machine.
+        InputError: if the data or the checkpoint cannot be used.
+        ModelError: if weights that a stage starts from or needs are missing or do not fit.
+        DivergedError: if the loss jumped or was not finite more often than the recipe's guard allows.
+        OutputError: if the run folder cannot be written.
+        Cancelled: if `cancel` was set.
     """
     if threads:
         torch.set_num_threads(threads)
-    wishes = _Wishes(validate, on_progress, on_event, stop_after, cancel or threading.Event(), workers, worker_kind)
+    options = RunOptions(validate, on_progress, on_event, stop_after, cancel or threading.Event(), workers, worker_kind)
     with ExitStack() as open_things:
         ranks = open_things.enter_context(joined(device))
         plan = ranks.together(lambda: make_plan(recipe, ranks=ranks, until=until))
         folder = RunFolder(out)
         ranks.on_first(lambda: bool(open_things.enter_context(folder)))
-        # Without this cuDNN chooses by trial, and some of its choices add in an order that changes from run to run.
+        # Otherwise cuDNN chooses algorithms by trial, and some of them sum in an order that changes from run to run.
         open_things.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
-        run = _Run(plan, ranks, folder, _Sources(plan, data, held_out, ranks), wishes)
-        state = run.taken_up()
+        run = _Run(plan, ranks, folder, _Sources(plan, data, held_out, ranks), options)
+        state = run.start_or_resume()
         if tensorboard and ranks.is_first:
             run.board = TensorBoard(out / "tensorboard", from_step=state.step)
             open_things.callback(run.board.close)
-        return run.to_the_end(state)
+        return run.run_all_stages(state)
 
 
 class _Sources:
@@ -135,9 +135,9 @@ class _Sources:
         self._checked: list[DataRecipe] = []
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Open the data of every stage, so that an error in the last stage's data appears at once."""
+        """Open the data of every stage, so that an error in the last stage's data is found at once."""
         if isinstance(self._data, DataPaths):
-            for stage in reversed(stages):  # those of the first stay open
+            for stage in reversed(stages):  # the data of the first stage stay open
                 self(stage)
 
     def __call__(self, stage: Stage) -> Source:
@@ -161,8 +161,8 @@ class _Sources:
 class _Run:
     """One run, in one of its processes."""
 
-    def __init__(self, plan: Plan, ranks: Ranks, folder: RunFolder, sources: _Sources, wishes: _Wishes) -> None:
-        self.plan, self.ranks, self.folder, self.sources, self.wishes = plan, ranks, folder, sources, wishes
+    def __init__(self, plan: Plan, ranks: Ranks, folder: RunFolder, sources: _Sources, options: RunOptions) -> None:
+        self.plan, self.ranks, self.folder, self.sources, self.options = plan, ranks, folder, sources, options
         self.board: TensorBoard | None = None
         self._snapshot: Content | None = None
         """The last good state, in the host's memory; None in a stage that does not roll back."""
@@ -171,15 +171,15 @@ class _Run:
         self._clock = Clock()
 
     # Beginning and resuming ---------------------------------------------------------------------------------------------
-    def taken_up(self) -> TrainState:
-        """The state in which the run was left, or in which it begins."""
+    def start_or_resume(self) -> TrainState:
+        """Return the state of an interrupted run, or of a new one."""
         content = self.ranks.on_first(self._last_checkpoint)
         if content is None:
             state = begin_stage(self.plan, 0, ranks=self.ranks, before=None)
         else:
             state = resume_stage(self.plan, content, ranks=self.ranks)
             self._snapshot = content.get("snapshot")
-            log.info("going on from step %d", state.step)
+            log.info("resuming from step %d", state.step)
         ended = state.stage_step == self.plan.stages[state.stage].steps
         self.sources.check(self.plan.stages[state.stage + ended :])
         if self.ranks.is_first:
@@ -190,22 +190,22 @@ class _Run:
         return state
 
     def _last_checkpoint(self) -> Content | None:
-        """Read the state of this run from the folder, and cut the log back to the same moment."""
+        """Read the last checkpoint of this run, and cut the log to the same step."""
         content = self.folder.checkpoint()
         if content is None:
-            self.folder.cut_log(0, step=-1)  # of a run that was stopped before its first checkpoint
+            self.folder.cut_log(0, step=-1)  # the run was stopped before its first checkpoint
             return None
         differing = self.plan.recipe.same_training(Recipe.from_json(content["recipe"]))
         if differing:
             happened = f"holds a run that differs in {', '.join(differing)}"
-            raise UsageError(self.folder.path, happened, "choose another --out")
+            raise UsageError(self.folder.path, happened, "choose another `out`")
         if content["stage"] >= len(self.plan.stages):
             happened = f"holds a run that is past stage {self.plan.stages[-1].name}"
-            raise UsageError(self.folder.path, happened, "leave --until out, or name a later stage")
+            raise UsageError(self.folder.path, happened, "do not set `until`, or name a later stage")
         self._validated = self.folder.cut_log(content["log_bytes"], step=content["step"])
         return content
 
-    def to_the_end(self, state: TrainState) -> TrainState:
+    def run_all_stages(self, state: TrainState) -> TrainState:
         """Train until the last stage ends or the run is asked to stop."""
         while True:
             stage = self.plan.stages[state.stage]
@@ -218,10 +218,10 @@ class _Run:
             state = begin_stage(self.plan, state.stage + 1, ranks=self.ranks, before=state)
 
     def _run_stage(self, state: TrainState, stage: Stage, stepper: Stepper) -> bool:
-        """Train to the end of the stage; True if the run is to stop before that."""
+        """Train to the end of the stage; return True if the run stopped before that."""
         end = state.stage_start + stage.steps
-        last = end if self.wishes.stop_after is None else min(end, self.wishes.stop_after)
-        self._validate(state, stage, again=False)  # a run may have been stopped between a checkpoint and its validation
+        last = end if self.options.stop_after is None else min(end, self.options.stop_after)
+        self._validate(state, stage, again=False)  # the run may have been interrupted between a checkpoint and its validation
         if state.step >= last:
             return state.step < end
         log.info("stage %s: steps %d to %d", stage.name, state.step, end)
@@ -231,8 +231,8 @@ class _Run:
             seed=self.plan.recipe.seed,
             rank=self.ranks.rank,
             world=self.ranks.world,
-            workers=self.wishes.workers,
-            kind=self.wishes.worker_kind,
+            workers=self.options.workers,
+            kind=self.options.worker_kind,
         )
         self._clock = Clock()
         with loader:
@@ -240,7 +240,7 @@ class _Run:
             if self._snapshot is None:
                 self._keep_snapshot(state)
             while state.step < last:
-                gradients = stepper.gradients(self._next(batches), stop=self.wishes.cancel.is_set())
+                gradients = stepper.gradients(self._next(batches), stop=self.options.cancel.is_set())
                 state.drawn += 1
                 if complaint := self._complaint(state, gradients):
                     self._roll_back(state, stage, complaint)
@@ -268,12 +268,14 @@ class _Run:
         if state.step % cadence.checkpoint_every == 0 or state.step == last or validates or gradients.stop:
             start = time.perf_counter()
             self._save(state, stage)
-            if not gradients.stop:  # stop without waiting for scores; a resumed run takes them
+            if not gradients.stop:  # stop without waiting for scores; a resumed run computes them
                 self._validate(state, stage, again=True)
             self._clock.pause(time.perf_counter() - start)
         if gradients.stop:
-            advice = "the same command resumes there"
-            raise self._told_once(Cancelled(self.folder.path, f"stopped after step {state.step}, with a checkpoint", advice))
+            advice = "start it again to resume there"
+            raise self._reported_once(
+                Cancelled(self.folder.path, f"stopped after step {state.step}, with a checkpoint", advice)
+            )
 
     def _report(self, state: TrainState, stage: Stage, learning_rate: float) -> None:
         report = make_report(
@@ -290,8 +292,8 @@ class _Run:
         self.folder.append(as_row(report))
         if self.board is not None:
             self.board.report(report)
-        if self.wishes.on_progress is not None:
-            self.wishes.on_progress(report)
+        if self.options.on_progress is not None:
+            self.options.on_progress(report)
 
     def _save(self, state: TrainState, stage: Stage) -> None:
         content = capture(state, self.ranks)
@@ -312,13 +314,13 @@ class _Run:
 
     def _validation_is_due(self, state: TrainState, stage: Stage) -> bool:
         every = self.plan.recipe.cadence.validate_every
-        if self.wishes.validate is None or state.stage_step == 0:
+        if self.options.validate is None or state.stage_step == 0:
             return False
         return state.stage_step == stage.steps or (every > 0 and state.step % every == 0)
 
     def _validate(self, state: TrainState, stage: Stage, *, again: bool) -> None:
-        """Score the last checkpoint if that is due; not if the log has it already, unless `again`."""
-        validate = self.wishes.validate
+        """Score the last checkpoint if a validation is due. Skip it if the log already has the scores, unless `again`."""
+        validate = self.options.validate
         if validate is None or not self._validation_is_due(state, stage):
             return
 
@@ -338,10 +340,10 @@ class _Run:
     def _event(self, row: Mapping[str, Any]) -> None:
         if self.ranks.is_first:
             self.folder.append(row)
-            if self.wishes.on_event is not None:
-                self.wishes.on_event(row)
+            if self.options.on_event is not None:
+                self.options.on_event(row)
 
-    def _told_once(self, error: UpframeError) -> UpframeError:
+    def _reported_once(self, error: UpframeError) -> UpframeError:
         """Return the error with which this process ends when all processes end in the same step."""
         return error if self.ranks.is_first else FirstProcessError(self.ranks.rank, error)
 
@@ -351,20 +353,21 @@ class _Run:
             self._snapshot = detached_copy(capture(state, self.ranks))
 
     def _complaint(self, state: TrainState, gradients: Gradients) -> str | None:
-        # In float16 gradients overflow now and then; the scaler handles it.
+        # In float16, gradients overflow occasionally; the scaler handles this.
         may_overflow = {"grad_norm"} if state.scaler.is_enabled() else set()
         return state.guard.complaint({name: value for name, value in gradients.values.items() if name not in may_overflow})
 
     def _roll_back(self, state: TrainState, stage: Stage, complaint: str) -> None:
-        """Go back to the last good state at a lower rate, or give up."""
+        """Return to the last good state at a lower rate, or raise if no roll-back is left."""
         bad = state.step + 1
         if self._snapshot is None or not state.guard.may_roll_back:
-            times = f" and it had gone back {state.guard.rollbacks} times before" if state.guard.rollbacks else ""
-            advice = f"lower optimiser.learning_rate, or look at what stage {stage.name} is fed with; {LAST} is unharmed"
-            raise self._told_once(DivergedError(self.plan.recipe.name, f"{complaint} at step {bad}{times}", advice))
+            times = f" after {state.guard.rollbacks} roll-backs" if state.guard.rollbacks else ""
+            advice = f"lower optimiser.learning_rate, or check the data of stage {stage.name}; {LAST} is intact"
+            raise self._reported_once(DivergedError(self.plan.recipe.name, f"{complaint} at step {bad}{times}", advice))
         state.guard.rolled_back()
         roll_back(state, self._snapshot, self.ranks)
-        message = f"{complaint} at step {bad}; back at step {state.step}, rates times {state.guard.rate_factor:g} from now on"
+        rates = f"learning rates times {state.guard.rate_factor:g} from now on"
+        message = f"{complaint} at step {bad}; returned to step {state.step}; {rates}"
         if self.ranks.is_first:
             log.warning("%s: %s", self.plan.recipe.name, message)
         self._event({"step": bad, "stage": stage.name, "notice": "rolled-back", "message": message, "to": state.step})

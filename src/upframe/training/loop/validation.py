@@ -1,4 +1,4 @@
-"""Validation while training: the same `evaluate` that the command line runs, on the checkpoint just written."""
+"""Validation during training: score each new checkpoint with `evaluate`, as `upframe evaluate` does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upframe.datasets.clips import find_clip_set
 from upframe.datasets.images import find_test_sets
 from upframe.engines import TorchOptions
-from upframe.errors import UsageError
+from upframe.errors import OptionError, UsageError
 from upframe.evaluation.evaluate import evaluate
 from upframe.files import atomic_bytes, scratch_folder
 from upframe.media.image.source import read_rgb8
@@ -22,7 +22,7 @@ from upframe.models.registry import load
 from upframe.upscaling.options import UpscaleOptions
 
 KEPT_SHEETS = 10
-"""Validations whose contact sheets are kept."""
+"""Number of validations whose contact sheets are kept."""
 
 
 def validator(
@@ -33,26 +33,27 @@ def validator(
     device: str = "auto",
     sheets: Path | None = None,
 ) -> Callable[[Path, int], dict[str, Any]]:
-    """A function that scores a checkpoint on the test sets in `data`.
+    """Return a function that scores a checkpoint on the test sets in `data`.
 
     Args:
         protocol, datasets: As for `evaluate`.
         device: As `engines.pick_device`.
-        sheets: Folder for a contact sheet of each set: input, result and truth, `step-<number>_<set>_x<scale>.png`. Those of
+        sheets: Folder for a contact sheet of each set: input, result and truth, as `step-<number>_<set>_x<scale>.png`. Those of
             the last `KEPT_SHEETS` validations are kept.
 
     Returns:
-        A function of (weights file, step) that gives {set: {"psnr": dB, "ssim": ...}}.
+        A function of (weights file, step) that returns {set: {"psnr": dB, "ssim": ...}}.
 
     Raises:
-        UsageError: `datasets` for a protocol on clips, which names its set; a protocol that asks for more than test sets.
+        UsageError: if `datasets` is given for a protocol on clips, which names its set, or the protocol needs more than test
+            sets.
     """
     rule = protocol_named(protocol)
     if rule.clips is not None and datasets is not None:
-        raise UsageError("--datasets", f"{protocol} is taken on {rule.clips.dataset} alone", "leave it out")
+        raise OptionError("datasets", list(datasets), f"{protocol} uses only {rule.clips.dataset}", "do not set it")
     if "niqe" in rule.metrics:
-        happened = f"{protocol} compares with a model of pristine pictures, which training is not given"
-        raise UsageError("--validate-on", happened, "leave it out, and score with upframe evaluate --niqe-params")
+        happened = f"{protocol} needs a pristine model of NIQE, which training does not have"
+        raise UsageError("validation", happened, "train without validation, and score with upframe evaluate and `niqe_params`")
     shows = sheets is not None and (rule.clips is None or rule.clips.has_truth)
     options = UpscaleOptions(tile="off", engine=TorchOptions(device=device, precision="fp32", fused=False))
 
@@ -81,7 +82,7 @@ def _keep_sheets(made: Path, kept: Path, step: int) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for sheet in sorted(made.glob("*_sheet.png")):
         target = kept / f"step-{step:08d}_{sheet.name.removesuffix('_sheet.png')}.png"
-        atomic_bytes(target, sheet.read_bytes())  # a copy: the scratch folder may lie on another file system
+        atomic_bytes(target, sheet.read_bytes())  # copied, because the scratch folder may be on another file system
     by_step: dict[str, list[Path]] = {}
     for file in kept.glob("step-*.png"):
         if found := re.match(r"step-(\d+)_", file.name):
@@ -93,7 +94,8 @@ def _keep_sheets(made: Path, kept: Path, step: int) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Every true picture of test sets, for the guard against training on them: (name, (H, W, 3) uint8), one at a time."""
+    """Every ground-truth picture of test sets, as (name, (H, W, 3) uint8), one at a time, for the guard against training on
+    them."""
 
     data: Path
     scale: int

@@ -1,11 +1,11 @@
-"""Losses of super-resolution training, and how they are built from the terms of a recipe.
+"""Losses of super-resolution training, and their construction from the terms of a recipe.
 
 Each loss is called as `loss(prediction, target)` with pictures (N, 3, H, W) or clips (N, T, 3, H, W) and returns a scalar in
 float32 for any precision of its input, also under autocast (float64 stays float64). `ContrastiveLoss` also takes `negative=`,
 and `VanillaGanLoss` takes scores instead of pictures. The objective applies the weights of terms.
 
-The image-cleaning loss of RealBasicVSR is one of them between the cleaned clip and the ground truth, reduced by area averaging
-in `objective.py`.
+The image-cleaning loss of RealBasicVSR is one of these losses, between the cleaned clip and the ground truth, which
+`objective.py` reduces by area averaging.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class CharbonnierLoss(nn.Module):
     """√(difference² + eps), an absolute error that is smooth at 0.
 
     P. Charbonnier et al., "Two deterministic half-quadratic regularization algorithms for computed imaging", ICIP 1994.
-    Articles often write ε² where the code has `eps`: a published ε of 1e-3 is `eps=1e-6`. VRT's code has 1e-9 and the mean,
-    VSR-Transformer's 1e-12 and the sum.
+    Articles often write ε² where the code has `eps`: a published ε of 1e-3 is `eps=1e-6`. VRT's code uses 1e-9 and the mean,
+        VSR-Transformer's 1e-12 and the sum.
 
     Args:
-        eps: Inside the root, not squared; above 0, or the gradient of equal pixels would be undefined.
-        reduction: "mean" over all values or their "sum", which grows with the batch, the frames and the pixels.
+        eps: Number inside the root, not squared; above 0, because otherwise the gradient of equal pixels would be undefined.
+        reduction: "mean" of all values, or their "sum", which grows with the batch, the frames and the pixels.
 
     Raises:
         ValueError: for any other argument.
@@ -53,7 +53,7 @@ class CharbonnierLoss(nn.Module):
 
     def __init__(self, *, eps: float = 1e-12, reduction: Reduction = "mean") -> None:
         super().__init__()
-        # Less would vanish in float32 even where the difference is 0.
+        # A smaller value would vanish in float32 even where the difference is 0.
         if not eps >= torch.finfo(torch.float32).tiny:
             raise ValueError(f"eps must be above 1e-37, not {eps}")
         if reduction not in ("mean", "sum"):
@@ -70,8 +70,8 @@ class CharbonnierLoss(nn.Module):
 class EndpointErrorLoss(nn.Module):
     """Mean length of the difference of two flows, in pixels.
 
-    S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1. Supervision of the
-    coarser levels as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights.
+    S. Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 4.1. The coarser levels are
+    supervised as in D. Sun et al., "PWC-Net", CVPR 2018, section 4, with equal weights.
     """
 
     def forward(self, prediction: Tensor, target: Tensor, *, coarser: Sequence[Tensor] = ()) -> Tensor:
@@ -79,8 +79,8 @@ class EndpointErrorLoss(nn.Module):
 
         Args:
             prediction, target: (N, 2, H, W) in pixels.
-            coarser: Flows (N, 2, h, w) in pixels of their own, smaller size. Their mean error is added, counted in pixels of
-                the full size.
+            coarser: Flows (N, 2, h, w) of smaller size, in pixels of that size. Their mean error is added, in pixels of the
+                full size.
         """
         prediction, target = comparable(prediction, target)
         if prediction.ndim < 3 or prediction.shape[-3] != 2:
@@ -102,29 +102,29 @@ def _mean_length(difference: Tensor) -> Tensor:
 
 
 class VanillaGanLoss(nn.Module):
-    """Binary cross-entropy of a discriminator's scores, for either side of the game.
+    """Binary cross-entropy of a discriminator's scores, for generator and discriminator.
 
-    I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv 1406.2661, in the form that does not saturate:
-    the generator wants its pictures taken for true ones. The discriminator's loss is that of true pictures plus that of made
-    ones.
+    I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv 1406.2661, in the non-saturating form: the
+    generator's loss is that of its pictures against the verdict "true picture". The discriminator's loss is that of true
+    pictures plus that of generated ones.
     """
 
     def forward(self, scores: Tensor, real: bool) -> Tensor:
         """Return the mean loss (a scalar) of scores of any shape, before a sigmoid, against the verdict "true picture" or
-        "made"."""
+        "generated"."""
         (scores,) = comparable(scores)
         return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
 # From a recipe --------------------------------------------------------------------------------------------------------
 def build_loss(term: LossTerm) -> nn.Module:
-    """The loss that a recipe's term names, on the CPU, without parameters that could be trained.
+    """Build the loss of a recipe's term, on the CPU, without trainable parameters.
 
-    It reads files now, so that a missing file is reported before training starts.
+    Files are read now, so that a missing file is reported before training starts.
 
     Raises:
-        UsageError: options that do not go together or are out of range.
-        ModelError: VGG-19's weights are not given, or the file cannot be used.
+        UsageError: if options contradict each other or are out of range.
+        ModelError: if VGG-19's weights are not given, or the file cannot be used.
     """
     weights = term.options.get("weights")
     try:
@@ -132,11 +132,11 @@ def build_loss(term: LossTerm) -> nn.Module:
     except ValueError as error:
         raise UsageError(f"loss {term.kind}", str(error), f"change losses.{term.kind}.options") from error
     except ModelError as error:
-        if weights and not Path(str(weights)).is_file():  # no advice on networks, as other weights files have it
+        if weights and not Path(str(weights)).is_file():  # the usual advice on weights files names networks
             raise ModelError(str(weights), "no such file", "name torchvision's vgg19, as .pth or .safetensors") from error
         if weights:
             raise
-        advice = f"{error.advice}: --set losses.{term.kind}.options.weights=FILE"
+        advice = f"{error.advice}, in losses.{term.kind}.options.weights"
         raise ModelError(f"loss {term.kind}", f"needs VGG-19, and {error.happened}", advice) from error
 
 

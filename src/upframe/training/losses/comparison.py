@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def comparable(*compared: Tensor) -> tuple[Tensor, ...]:
-    """Tensors of one shape in one precision that a loss may add up: float32, or float64 if one of them is that.
+    """Return the tensors in one precision in which a loss may sum: float32, or float64 if one of them is float64.
 
-    In half precision a sum over a picture loses digits, and the small constants of losses vanish.
+    In half precision, a sum over a picture loses digits, and small constants vanish.
 
     Raises:
-        ValueError: the shapes differ; torch would repeat the smaller tensor and train on nonsense.
+        ValueError: if the shapes differ; torch would broadcast the smaller tensor, and training would be wrong.
     """
     first = compared[0]
     for other in compared[1:]:
@@ -23,17 +23,17 @@ def comparable(*compared: Tensor) -> tuple[Tensor, ...]:
 
 
 def as_pictures(images: Tensor) -> Tensor:
-    """Pictures (N, C, H, W) as they are; clips (N, T, C, H, W) with their frames in the batch: (N·T, C, H, W)."""
+    """Return pictures (N, C, H, W) as they are, and clips (N, T, C, H, W) with their frames in the batch: (N·T, C, H, W)."""
     if images.ndim not in (4, 5):
         raise ValueError(f"pictures have 4 axes and clips 5, not {images.ndim}")
     return images.flatten(0, -4)
 
 
 def checked_weights(weights: tuple[float, ...], *, layers: int) -> tuple[float, ...]:
-    """The weights of a loss that adds up distances in several layers.
+    """Check the weights of a loss that sums distances in several layers, and return them.
 
     Raises:
-        ValueError: not one for each layer, not numbers of 0 or more, or none above 0.
+        ValueError: if there is not one for each layer, one is below 0 or not a number, or none is above 0.
     """
     if len(weights) != layers:
         raise ValueError(f"layer_weights has {len(weights)} numbers for {layers} layers")

@@ -1,21 +1,21 @@
-"""RLFN's contrastive loss: towards the ground truth and away from the blurry enlargement, in shallow random features.
+"""RLFN's contrastive loss: closer to the ground truth and farther from the blurry enlargement, in shallow random features.
 
 Source: F. Kong et al., "Residual Local Feature Network for Efficient Super-Resolution", CVPR Workshops 2022, arXiv
-2205.07514, section 3.3 and equation 8. For each layer j of a feature extractor φ
+2205.07514, section 3.3 and equation 8. The loss is the sum over the layers j of a feature extractor φ of
 
     λ_j · d(φ_j(anchor), φ_j(positive)) / d(φ_j(anchor), φ_j(negative)),    d: mean absolute difference,
 
-is added up; the anchor is the network's output, the positive the ground truth, the negative the low-resolution picture
-enlarged bicubically. Nothing here knows the network.
+where the anchor is the network's output, the positive the ground truth, the negative the low-resolution picture enlarged
+bicubically. This module is independent of the network.
 
-The article's extractor is Conv 3×3 – Tanh – Conv 3×3 with random, frozen weights. It does not give the width, the
-initialisation, λ, which outputs are the layers, or what keeps the quotient finite. Ours, each but the third an option: 3
-channels, He's normal initialisation without bias, the outputs of Tanh and of the second convolution, λ_j = 1, and 1e-7 added
-to the denominator.
+The article's extractor is Conv 3×3 – Tanh – Conv 3×3 with random, frozen weights. The article does not state the width, the
+initialisation, λ, the outputs used as layers, or how the quotient stays finite. upframe's choices, all but the third of them
+options: 3 channels, He's normal initialisation without bias, the outputs of Tanh and of the second convolution, λ_j = 1, and
+1e-7 added to the denominator.
 
 VGG-19 as extractor is the article's counter-example, which lowers PSNR: layers 1, 3, 5, 9 and 13 in the counting of H. Wu et
-al., "Contrastive Learning for Compact Single Image Dehazing", CVPR 2021, arXiv 2104.09367, that is of convolutions from 1.
-They are the first convolutions of VGG-19's five blocks; their activations are taken, weighted 1/32, 1/16, 1/8, 1/4 and 1.
+al., "Contrastive Learning for Compact Single Image Dehazing", CVPR 2021, arXiv 2104.09367, which counts convolutions from 1.
+They are the first convolutions of VGG-19's five blocks; the loss uses their activations, weighted 1/32, 1/16, 1/8, 1/4 and 1.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ LAYER_WEIGHTS = {"random": (1.0, 1.0), "vgg19": (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1
 
 
 class RandomFeatures(nn.Module):
-    """Conv 3×3 – Tanh – Conv 3×3 with random weights that are never trained; the outputs of Tanh and of the last.
+    """Conv 3×3 – Tanh – Conv 3×3 with random weights that are never trained; its features are the outputs of Tanh and of the
+    last convolution.
 
     Always in full precision, also under autocast.
 
     Args:
-        channels: Of both layers.
-        seed: The same seed gives the same weights, whatever the machine; torch's global generator is neither used nor moved.
+        channels: Width of both layers.
+        seed: The same seed gives the same weights on every machine. torch's global generator is not used.
 
     Raises:
-        ValueError: `channels` is less than 1, `seed` negative.
+        ValueError: if `channels` is less than 1 or `seed` negative.
     """
 
     first: Tensor
@@ -63,7 +64,7 @@ class RandomFeatures(nn.Module):
         for name, inputs in (("first", 3), ("second", channels)):
             weight = torch.empty(channels, inputs, 3, 3, device="cpu")
             nn.init.kaiming_normal_(weight, generator=generator)  # K. He et al., ICCV 2015: σ² = 2 / (9 · inputs)
-            # Buffers: no optimiser finds them. Not saved: the seed says all.
+            # Buffers, so that no optimiser finds them; not saved, because the seed determines them.
             self.register_buffer(name, weight, persistent=False)
 
     @property
@@ -84,18 +85,18 @@ Features = RandomFeatures | VGG19Features
 class ContrastiveLoss(nn.Module):
     """Σ_j λ_j · d(φ_j(prediction), φ_j(target)) / (d(φ_j(prediction), φ_j(negative)) + eps).
 
-    Each distance is a mean over the whole batch before the quotient is taken. A quotient for each picture would be ruled by
-    the flat ones, where all three agree: on 32 crops of B100 and a result that has 40 % of the lost detail, the crops'
-    gradients then differ 29-fold in norm, so 2.3-fold (1.2-fold for L1). The price: the loss of a batch is only about the
-    mean of the losses of its parts.
+    Each distance is a mean over the whole batch before the quotient is taken. With a quotient for each picture, flat pictures
+    would dominate, because all three distances are small there. On 32 crops of B100 and a result that has 40 % of the lost
+    detail, the norms of the crops' gradients then differ 29-fold; with means over the batch they differ 2.3-fold (1.2-fold for
+    L1). The disadvantage: the loss of a batch is only approximately the mean of the losses of its parts.
 
     Args:
         extractor: φ.
         layer_weights: λ_j, chosen by upframe; the article does not give them.
-        eps: Added to the denominator.
+        eps: Number added to the denominator.
 
     Raises:
-        ValueError: `eps` is not above 0; see also `checked_weights`.
+        ValueError: if `eps` is not above 0; see also `checked_weights`.
     """
 
     def __init__(self, extractor: Features, *, layer_weights: Sequence[float], eps: float = EPS) -> None:
@@ -110,24 +111,24 @@ class ContrastiveLoss(nn.Module):
         """(N, 3, H, W) or (N, T, 3, H, W) in [0, 1], three times → scalar, without an upper bound."""
         anchor, positive, negative = (self.extractor(as_pictures(x)) for x in comparable(prediction, target, negative))
         total: Tensor = anchor[0].new_zeros(())
-        for weight, ours, good, bad in zip(self.layer_weights, anchor, positive, negative, strict=True):
-            total = total + weight * F.l1_loss(ours, good) / (F.l1_loss(ours, bad) + self.eps)
+        for weight, own, good, bad in zip(self.layer_weights, anchor, positive, negative, strict=True):
+            total = total + weight * F.l1_loss(own, good) / (F.l1_loss(own, bad) + self.eps)
         return total
 
 
 def make_extractor(
     name: str = "random", *, channels: int | None = None, seed: int | None = None, weights: str | None = None
 ) -> Features:
-    """An extractor by name.
+    """Make an extractor by name.
 
     Args:
         name: "random" or "vgg19", with the layers of the article's counter-example.
-        channels, seed: Of "random" only; `CHANNELS` and `SEED` by default.
-        weights: File of "vgg19", which cannot do without.
+        channels, seed: For "random" only; by default `CHANNELS` and `SEED`.
+        weights: Weights file, for "vgg19" only, which needs it.
 
     Raises:
-        ValueError: another name, or an argument that the extractor does not take.
-        ModelError: no weights for VGG-19, or unusable ones.
+        ValueError: if the name is unknown, or the extractor does not take an argument.
+        ModelError: if VGG-19 has no weights, or unusable ones.
     """
     if name == "random":
         if weights is not None:

@@ -1,8 +1,8 @@
-"""A picture of the difference between two pictures in the features of an extractor.
+"""Draw the difference between two pictures in the features of an extractor.
 
 Source: RLFN's article (F. Kong et al., CVPR Workshops 2022, arXiv 2205.07514), section 3.3, which compares extractors for its
 contrastive loss by the mean over the channels of |φ(y₁) − φ(y₂)|, y₁ a photograph and y₂ the same photograph blurred. An
-extractor is of use for the loss where the map shows edges and texture.
+extractor suits the loss if the map shows edges and texture.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from upframe.training.degradations.blur_kernels import gaussian_kernels
 
 
 def difference_maps(one: Tensor, other: Tensor, extractor: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
-    """Mean over the channels of |φ_j(one) − φ_j(other)| for every layer j.
+    """Return the mean over the channels of |φ_j(one) − φ_j(other)| for every layer j.
 
     Args:
         one, other: (N, 3, H, W) in [0, 1].
-        extractor: φ; gives one tensor (N, C, h, w) a layer.
+        extractor: φ; returns a tensor (N, C, h, w) for each layer.
 
     Returns:
-        One (N, 1, h, w) a layer, not normalised.
+        One (N, 1, h, w) for each layer, not normalised.
     """
     pairs = zip(extractor(one), extractor(other), strict=True)
     return [(a - b).abs().mean(1, keepdim=True) for a, b in pairs]
 
 
 def blurred(pictures: Tensor, *, sigma_px: float) -> Tensor:
-    """(N, C, H, W) convolved with an isotropic Gaussian that is cut off at three standard deviations, borders mirrored.
+    """Convolve (N, C, H, W) with an isotropic Gaussian, cut off at three standard deviations; borders are mirrored.
 
     Raises:
-        ValueError: `sigma_px` is not above 0.
+        ValueError: if `sigma_px` is not above 0.
     """
     if not sigma_px > 0:
         raise ValueError(f"sigma_px must be above 0, not {sigma_px}")
@@ -50,11 +50,11 @@ def blurred(pictures: Tensor, *, sigma_px: float) -> Tensor:
 
 
 def as_sheet(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The maps of one pair side by side, each with its largest difference as white.
+    """Return the maps of one pair side by side, each with its largest difference as white.
 
     Args:
         maps: (1, 1, h, w) each, of any sizes; smaller ones are enlarged by repeating pixels.
-        size: Height and width of each in the sheet.
+        size: (height, width) of each map in the sheet.
 
     Returns:
         (1, height, width · len(maps)) in [0, 1].
@@ -62,6 +62,6 @@ def as_sheet(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     shown = []
     for layer in maps:
         peak = layer.amax()
-        scaled = layer / peak if peak > 0 else layer  # without a difference there is nothing to see
+        scaled = layer / peak if peak > 0 else layer  # without a difference the map stays black
         shown.append(F.interpolate(scaled, size=size, mode="nearest-exact")[0])
     return torch.cat(shown, dim=-1)

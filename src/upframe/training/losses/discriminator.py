@@ -1,12 +1,13 @@
 """The discriminator of real-world training: a U-Net with spectral normalisation that judges every pixel.
 
 Source: X. Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data",
-ICCV Workshops 2021, arXiv 2107.10833, section 3.4 and figure 6; RealBasicVSR (arXiv 2111.12704) trains against the same.
-Spectral normalisation: T. Miyato, T. Kataoka, M. Koyama, Y. Yoshida, "Spectral Normalization for Generative Adversarial
-Networks", ICLR 2018, arXiv 1802.05957, algorithm 1.
+ICCV Workshops 2021, arXiv 2107.10833, section 3.4 and figure 6; RealBasicVSR (arXiv 2111.12704) trains against the same
+network. Spectral normalisation: T. Miyato, T. Kataoka, M. Koyama, Y. Yoshida, "Spectral Normalization for Generative
+Adversarial Networks", ICLR 2018, arXiv 1802.05957, algorithm 1.
 
-Difference from the official code: pictures may have any size from 8 px, because each step up goes to the size of the skip
-connection rather than to the double. Correctness: both published implementations' outputs and norms in float32 and float64.
+Difference from the official code: pictures may have any size from 8 px, because each upsampling goes to the size of the skip
+connection instead of doubling. Correctness: compared with outputs and norms of both published implementations, in float32 and
+float64.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from upframe.models.architectures._layers import conv3x3
 
 LEAST_PX = 8
 _SLOPE = 0.2
-_EPS = 1e-12  # of the normalisations in the power iteration; that of torch and of the published weights
+_EPS = 1e-12  # of the normalisations in the power iteration, as in torch and for the published weights
 
 
 class SpectralConv2d(nn.Module):
-    """A convolution without bias whose weight is divided by its largest singular value, taken as a (C_out, C_in·k·k) matrix.
+    """A convolution without bias whose weight, as a (C_out, C_in·k·k) matrix, is divided by its largest singular value.
 
-    The singular vectors are estimated by one power iteration at each pass in training mode and kept in between; in
-    evaluation mode they stay as they are. The state's names are those of the published weights: `weight_orig`, `weight_u`,
-    `weight_v`. torch's own `parametrizations.spectral_norm` uses others, and its function that uses these is deprecated.
+    In training mode, each pass improves the singular vectors by one power iteration and keeps them; in evaluation mode they do
+    not change. The state's names are those of the published weights: `weight_orig`, `weight_u`, `weight_v`. torch's
+    `parametrizations.spectral_norm` uses other names, and its function that uses these is deprecated.
     """
 
     weight_u: Tensor
@@ -48,7 +49,7 @@ class SpectralConv2d(nn.Module):
         return F.conv2d(x, self.weight(), stride=self.stride, padding=1)
 
     def weight(self) -> Tensor:
-        """The normalised weight; in training mode the estimate of its norm is improved first."""
+        """Return the normalised weight; in training mode, first improve the estimate of its norm."""
         with torch.autocast(self.weight_orig.device.type, enabled=False):  # a norm in bfloat16 is off by half a per cent
             matrix = self.weight_orig.flatten(1)
             if self.training:
@@ -59,8 +60,8 @@ class SpectralConv2d(nn.Module):
 
     @torch.no_grad()
     def _iterated(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """One power iteration. What is returned is no buffer: the backward pass needs it as it is now, the next pass, which
-        may come before, changes the buffers."""
+        """Return the vectors after one power iteration, as new tensors. The backward pass needs these values, and another
+        forward pass may change the buffers before it."""
         v = F.normalize(matrix.T @ self.weight_u, dim=0, eps=_EPS)
         u = F.normalize(matrix @ v, dim=0, eps=_EPS)
         self.weight_u.copy_(u)
@@ -69,10 +70,10 @@ class SpectralConv2d(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """Says of each pixel how much it looks like one of a true picture.
+    """Scores each pixel by how much it looks like one of a true picture.
 
-    Its weights load under the names of both published implementations, `conv0` … `conv9` and `conv_0` … `conv_9`, and are
-    saved under the first.
+    Its weights load under the names of both published implementations, `conv0` … `conv9` and `conv_0` … `conv_9`, and are saved
+    under the names of the first.
 
     Args:
         channels: Width of its first layer; the deepest has eight times as many.
@@ -96,7 +97,7 @@ class UNetDiscriminator(nn.Module):
         """(N, 3, H, W) in [0, 1], sides of 8 px or more → (N, 1, H, W) scores before a sigmoid.
 
         Raises:
-            ValueError: for smaller pictures.
+            ValueError: if a side is smaller.
         """
         if min(pictures.shape[-2:]) < LEAST_PX:
             raise ValueError(f"the discriminator needs {LEAST_PX} px a side, not {tuple(pictures.shape[-2:])}")

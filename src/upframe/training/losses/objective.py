@@ -22,11 +22,11 @@ _ALL_FRAMES_AT_ONCE = Cleaning(sequential=False)
 
 
 class Generator(nn.Module):
-    """A network with the one forward pass that training needs, so that it can be wrapped and compiled as a whole.
+    """A network with the forward pass of training, so that it can be wrapped and compiled as a whole.
 
     Args:
-        cleans: Whether the network is to give its cleaned clip too, which its spec's `preparation` makes possible.
-        views: Whether a sample is two views of a scene that the network takes one by one, as flow networks do.
+        cleans: Whether to return the cleaned clip too, for networks whose spec has a `preparation`.
+        views: Whether a sample is two views of a scene, as separate arguments of the network, as for flow networks.
     """
 
     def __init__(self, network: nn.Module, *, cleans: bool, views: bool) -> None:
@@ -35,8 +35,8 @@ class Generator(nn.Module):
         self._cleans, self._views = cleans, views
 
     def forward(self, lq: Tensor) -> Raw:
-        """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, the cleaned clip (N, T, 3, h, w) if it is asked for, and of
-        a flow network the flows of its coarser levels."""
+        """(N, 3, h, w) or (N, T, 3, h, w) → the network's output, the cleaned clip (N, T, 3, h, w) if requested, and, for a
+        flow network, the flows of its coarser levels."""
         if self._views:
             finest, *coarser = self.network.pyramid(lq[:, 0], lq[:, 1], scales=LEVELS)  # type: ignore[operator] # flow networks
             return finest, None, tuple(coarser)
@@ -53,17 +53,17 @@ class Outputs:
     output: Tensor
     """(N, 3, s·h, s·w) or (N, T, 3, s·h, s·w)."""
     cleaned: Tensor | None
-    """(N, T, 3, h, w); None where no loss looks at it."""
+    """(N, T, 3, h, w); None if no loss uses it."""
     coarser: tuple[Tensor, ...] = ()
-    """For a flow network: the flows of its coarser levels, in pixels of their size."""
+    """For a flow network: the flows of its coarser levels, in pixels of their own size."""
 
 
 class Objective(nn.Module):
     """The weighted sum of a stage's loss terms.
 
     Raises:
-        UsageError: a loss looks at a cleaned clip, and the network does not clean.
-        ModelError: a loss needs a weights file that does not exist.
+        UsageError: if a loss uses the cleaned clip, and the network does not clean.
+        ModelError: if a loss needs a weights file that does not exist.
     """
 
     def __init__(self, stage: Stage, spec: ModelSpec) -> None:
@@ -74,18 +74,18 @@ class Objective(nn.Module):
         self.cleans = any(term.on == "cleaned" for term in stage.losses)
         self._sharpening, self._scale = stage.sharpening, spec.scale
         if self.cleans and spec.preparation is None:
-            happened = f"a loss looks at the cleaned clip, and {spec.name} does not clean"
+            happened = f"a loss uses the cleaned clip, and {spec.name} does not clean"
             raise UsageError(f"stage {stage.name}", happened, "train a network that cleans, or remove that loss")
 
     def forward(
         self, outputs: Outputs, batch: Batch, *, discriminator: nn.Module | None = None, parts: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The whole loss, and every term before it was weighted.
+        """Return the whole loss, and every term without its weight.
 
         Args:
-            discriminator: Judges the output for "gan" terms; its parameters must not ask for gradients now.
-            parts: Of how many equal parts of the step's batch this is one. Losses that add up their pixels are multiplied
-                by it, so that the mean over the parts is the sum over the whole batch.
+            discriminator: Scores the output for "gan" terms; its parameters must not require gradients now.
+            parts: Number of equal parts into which the step's batch is divided; `batch` is one of them. Losses that sum over
+                pixels are multiplied by it, so that the mean over the parts equals the sum over the whole batch.
         """
         sharp = _sharpened(batch.gt, self._sharpening)
         values: dict[str, Tensor] = {}
@@ -112,17 +112,17 @@ class Objective(nn.Module):
         return total, values
 
     def gan_loss(self, scores: Tensor, real: bool) -> Tensor:
-        """How far the discriminator's scores are from those of true pictures, or of made ones."""
+        """Return the loss of the discriminator's scores against those of true pictures (`real`), or of generated ones."""
         name = next(name for name, term in self.terms.items() if term.kind == "gan")
         return self.losses[name](scores, real)  # type: ignore[no-any-return]
 
     def _enlarged(self, lq: Tensor) -> Tensor:
-        """The network's input enlarged by MATLAB's bicubic to the size of its output."""
+        """Enlarge the network's input by MATLAB's bicubic to the size of its output."""
         return imresize(lq, self._scale)
 
 
 def folded(x: Tensor) -> Tensor:
-    """A clip's frames as pictures of a batch: (N, T, C, H, W) → (N·T, C, H, W); pictures stay as they are."""
+    """Turn a clip's frames into pictures of a batch: (N, T, C, H, W) → (N·T, C, H, W); pictures stay as they are."""
     return x.flatten(0, 1) if x.ndim == 5 else x
 
 
@@ -132,7 +132,7 @@ def in_float32(outputs: Raw) -> Outputs:
 
 
 def _reduced(target: Tensor, like: Tensor) -> Tensor:
-    """(N, T, 3, s·h, s·w) → (N, T, 3, h, w) by averaging areas."""
+    """Reduce (N, T, 3, s·h, s·w) to (N, T, 3, h, w) by area averaging."""
     small = F.interpolate(folded(target), size=like.shape[-2:], mode="area")
     return small.reshape(*target.shape[:-2], *like.shape[-2:])
 

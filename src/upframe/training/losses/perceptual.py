@@ -1,14 +1,14 @@
-"""The perceptual loss: distance between the features that VGG-19 sees in two pictures.
+"""The perceptual loss: distance between the VGG-19 features of two pictures.
 
 Sources: J. Johnson, A. Alahi, L. Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016,
 arXiv 1603.08155. VGG-19: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 ICLR 2015, arXiv 1409.1556, configuration E. Layers and weights: RealBasicVSR's published configuration (K. C. K. Chan et
-al., CVPR 2022, arXiv 2111.12704), which takes the features before the activations, as X. Wang et al., "ESRGAN", ECCV
+al., CVPR 2022, arXiv 2111.12704), which uses the features before the activations, as in X. Wang et al., "ESRGAN", ECCV
 Workshops 2018, arXiv 1809.00219, section 3.2.
 
-The weights are the user's: any file that holds them under torchvision's names, `features.0.weight` to `features.34.bias`,
-such as its `vgg19` (not `vgg19_bn`); the classifier in it is not used. They were trained for research on ImageNet pictures,
-so upframe does not pass them on.
+The user provides the weights: any file with torchvision's names, `features.0.weight` to `features.34.bias`, such as its `vgg19`
+(not `vgg19_bn`); the classifier is not used. They were trained on ImageNet pictures for research, so upframe does not
+distribute them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REALBASICVSR_LAYER_WEIGHTS = (0.1, 0.1, 1.0, 1.0, 1.0)
 
 _BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # width and number of convolutions; each ends with a pooling
 _LAYERS = 37
-# Mean and standard deviation of ImageNet's pictures in [0, 1], by which the weights' training normalised its input.
+# Mean and standard deviation of ImageNet's pictures in [0, 1], which normalised the input when the weights were trained.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -39,14 +39,14 @@ class VGG19Features(nn.Module):
     """Features of VGG-19, frozen; gradients pass to the pictures. Always in full precision, also under autocast.
 
     Args:
-        state: Its parameters under torchvision's names; others are ignored.
-        layers: Which layers' outputs to give, ascending, 0 to 36. A convolution's own output is the one before its
+        state: Parameters under torchvision's names; others are ignored.
+        layers: Layers whose outputs are returned, ascending, 0 to 36. The output of a convolution is the feature before the
             activation.
-        subject: What the state came from, for errors.
+        subject: Source of the state, for errors.
 
     Raises:
-        ValueError: `layers` are not such numbers.
-        ModelError: the state is not that of a VGG-19.
+        ValueError: if `layers` are not such numbers.
+        ModelError: if the state is not that of a VGG-19.
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class VGG19Features(nn.Module):
     def __init__(self, state: State, *, layers: Sequence[int], subject: str | Path = "VGG-19") -> None:
         super().__init__()
         self.layers = _checked_layers(layers)
-        with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
             stack = nn.Sequential(*_stack())
         own = {f"features.{name}": value.shape for name, value in stack.state_dict().items()}
         wrong = [name for name, shape in own.items() if name not in state or state[name].shape != shape]
@@ -69,7 +69,7 @@ class VGG19Features(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
         poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self.least_px = 2**poolings
-        """Smallest side of a picture that leaves something of it in the last layer."""
+        """Smallest side of a picture for which the last layer is not empty."""
 
     @staticmethod
     def read(path: str | Path, *, layers: Sequence[int]) -> VGG19Features:
@@ -77,7 +77,7 @@ class VGG19Features(nn.Module):
 
         Raises:
             ValueError: see `VGG19Features`.
-            ModelError: the file is missing, damaged, unsafe or holds something else.
+            ModelError: if the file is missing, damaged, unsafe or holds something else.
         """
         layers = _checked_layers(layers)  # before half a gigabyte is read
         return VGG19Features(read_state(path), layers=layers, subject=path)
@@ -86,7 +86,7 @@ class VGG19Features(nn.Module):
         """(N, 3, H, W) in [0, 1] → the outputs of `layers`, in their order.
 
         Raises:
-            ValueError: a side is shorter than `least_px`.
+            ValueError: if a side is shorter than `least_px`.
         """
         if min(pictures.shape[-2:]) < self.least_px:
             size = "×".join(map(str, pictures.shape[-2:]))
@@ -102,14 +102,14 @@ class VGG19Features(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Σ over layers of weight · mean absolute difference of features, of pictures or of all frames of clips.
+    """Σ over layers of weight · mean absolute difference of features, for pictures or all frames of clips.
 
-    The published configuration's style weight is 0 and its `norm_img` is off: pictures come in [0, 1], and only ImageNet's
-    mean and standard deviation are taken out.
+    The published configuration's style weight is 0 and its `norm_img` is off: pictures are in [0, 1], and only ImageNet's mean
+    and standard deviation normalise them.
 
     Args:
-        extractor: Gives one tensor for each of `layer_weights`.
-        layer_weights: Of each layer, 0 or more.
+        extractor: Returns one tensor for each of `layer_weights`.
+        layer_weights: Weight of each layer, 0 or more.
 
     Raises:
         ValueError: see `checked_weights`.
@@ -125,8 +125,8 @@ class PerceptualLoss(nn.Module):
         prediction, target = comparable(prediction, target)
         pairs = zip(self.extractor(as_pictures(prediction)), self.extractor(as_pictures(target)), strict=True)
         total = prediction.new_zeros(())
-        for weight, (ours, theirs) in zip(self.layer_weights, pairs, strict=True):
-            total = total + weight * F.l1_loss(ours, theirs)
+        for weight, (own, other) in zip(self.layer_weights, pairs, strict=True):
+            total = total + weight * F.l1_loss(own, other)
         return total
 
 
@@ -135,7 +135,7 @@ def _stack() -> list[nn.Module]:
     channels = 3
     for width, convolutions in _BLOCKS:
         for _ in range(convolutions):
-            # Activations must not write over what was given out as the features before them.
+            # Activations must not overwrite the features before them, which are returned.
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=False)]
             channels = width
         layers.append(nn.MaxPool2d(2))

@@ -1,4 +1,5 @@
-"""Nested frozen dataclasses as JSON, and changed by dotted paths given as text. Knows types, not training."""
+"""Convert nested frozen dataclasses to JSON and back, and change them by dotted paths and text. This module knows types, not
+training."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from upframe.errors import UsageError
+from upframe.errors import OptionError, UsageError
 
 Scalar = bool | int | float | str | tuple[int | float | str, ...]
-"""A value of a free mapping of options."""
+"""A value in a free mapping of options."""
 
 T = TypeVar("T")
 _SUGGESTIONS = 3
@@ -26,7 +27,7 @@ _SUGGESTIONS = 3
 
 # JSON -----------------------------------------------------------------------------------------------------------------
 def to_plain(value: Any) -> Any:
-    """`value` as dicts, lists, strings, numbers, booleans and None."""
+    """Return `value` as dicts, lists, strings, numbers, booleans and None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -41,10 +42,10 @@ def from_plain(kind: type[T], plain: Any, *, subject: str) -> T:
 
     Args:
         kind: A dataclass, or any type hint that a field of one may have.
-        subject: What it is called in errors.
+        subject: Name of the value in errors.
 
     Raises:
-        UsageError: unknown or missing fields, values of another type.
+        UsageError: if fields are unknown or missing, or values have another type.
     """
     return cast(T, _from_plain(kind, plain, subject))
 
@@ -121,35 +122,40 @@ class _Place:
     path: tuple[str, ...]
     """Field names and numbers from the root."""
     spellings: tuple[frozenset[str], ...]
-    """List the spellings of each part of `path`: items of a tuple have a number, or a name."""
+    """Spellings of each part of `path`. Items of a tuple have a number, and some also a name."""
     hint: Any
     one_stage: bool
-    """Whether it makes no sense to set it in every item of a tuple at once."""
+    """Whether it must not be set in all items of a tuple at once."""
 
 
 def override(value: T, changes: Mapping[str, str]) -> T:
-    """`value` with the fields that dotted paths name replaced by values read from text, in order, and then checked as a whole.
+    """Replace fields of `value`, named by dotted paths, by values read from text, in order; then check the result as a whole.
 
     Raises:
-        UsageError: see `Recipe.override`.
+        OptionError: see `Recipe.override`.
     """
     changed = value
     for path, text in changes.items():
-        for place in _meant(changed, path):
-            changed = _replaced(changed, place.path, _parse(place.hint, text, f"--set {path}={text}"))
+        try:
+            for place in _meant(changed, path):
+                changed = _replaced(changed, place.path, _parse(place.hint, text, path))
+        except UsageError as error:
+            inner = error.subject.removeprefix(path).lstrip(".")  # a field within a value in JSON
+            happened = f"{inner} {error.happened}" if inner else error.happened
+            raise OptionError("changes", {path: text}, happened, error.advice) from error
     try:
-        # Only now do the dataclasses look at their fields: one change alone may contradict what the next one mends.
+        # The dataclasses check their fields only now, because one change may be valid only together with the next.
         return from_plain(type(value), to_plain(changed), subject="")
     except UsageError as error:
-        subject = " ".join(f"--set {path}={text}" for path, text in changes.items())
-        raise UsageError(subject, f"{error.subject}: {error.happened}", error.advice) from error
+        happened = f"{error.subject}: {error.happened}" if error.subject else error.happened
+        raise OptionError("changes", dict(changes), happened, error.advice) from error
 
 
 def value_at(value: Any, path: str) -> Any:
     """Return the value at a complete dotted path; items of tuples by number or by name.
 
     Raises:
-        KeyError: the path does not exist.
+        KeyError: if the path does not exist.
     """
     for part in path.split("."):
         if isinstance(value, Mapping):
@@ -167,7 +173,7 @@ def value_at(value: Any, path: str) -> Any:
 
 
 def differing(one: Any, other: Any) -> list[str]:
-    """Paths of the fields in which two values of one type differ."""
+    """Return the paths of the fields in which two values of one type differ."""
     first, second = _leaves(to_plain(one)), _leaves(to_plain(other))
     return [path for path in {**first, **second} if first.get(path, _ABSENT) != second.get(path, _ABSENT)]
 
@@ -189,21 +195,21 @@ def _leaves(plain: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _meant(value: Any, path: str) -> list[_Place]:
-    """Find the complete paths that a path, or the end of one, matches: one, or the same field in every item of a tuple."""
+    """Return the complete paths that a path, or the end of a path, matches: one, or the same field in every item of a tuple."""
     parts = path.split(".")
     places = list(_places(value))
     whole = [p for p in places if len(p.path) == len(parts) and _fits(p, parts)]
     fitting = whole or [p for p in places if len(p.path) > len(parts) and _fits(p, parts)]
     fitting = fitting or [_item(p, parts[-1]) for p in places if _is_mapping(p.hint) and _fits(p, parts[:-1])]
     if not fitting:
-        # The nearest by the whole path and by its last word, which is misspelt most often.
+        # Suggest by the whole path, and by its last word, which is misspelt most often.
         spelt = {_spelt(p): None for p in places} | {p.path[-1]: None for p in places}
         advice = did_you_mean(path, spelt, otherwise="see docs/training.md for all fields")
-        raise UsageError(f"--set {path}", "no such field", advice)
+        raise UsageError(path, "no such field", advice)
     if len({_without_first_number(p) for p in fitting}) > 1:
-        raise UsageError(f"--set {path}", "may mean several fields", f"write {' or '.join(map(_spelt, fitting[:4]))}")
+        raise UsageError(path, "may mean several fields", f"write {' or '.join(map(_spelt, fitting[:4]))}")
     if len(fitting) > 1 and fitting[0].one_stage:
-        raise UsageError(f"--set {path}", "is not the same in every stage", f"write {' or '.join(map(_spelt, fitting[:4]))}")
+        raise UsageError(path, "is not the same in every stage", f"write {' or '.join(map(_spelt, fitting[:4]))}")
     return fitting
 
 
@@ -212,7 +218,7 @@ def _is_mapping(hint: Any) -> bool:
 
 
 def _item(place: _Place, key: str) -> _Place:
-    """A key of a free mapping, there already or not."""
+    """Return the place of a key in a free mapping, present or not."""
     return _Place((*place.path, key), (*place.spellings, frozenset((key,))), Scalar, False)
 
 
@@ -228,7 +234,7 @@ def _without_first_number(place: _Place) -> tuple[str, ...]:
 
 
 def _spelt(place: _Place) -> str:
-    """Names rather than numbers, where there are names."""
+    """Return the path, with names rather than numbers where there are names."""
     return ".".join(next((s for s in sorted(spelling) if not s.isdigit()), part) for part, spelling in _pairs(place))
 
 
@@ -237,7 +243,7 @@ def _pairs(place: _Place) -> Iterable[tuple[str, frozenset[str]]]:
 
 
 def _places(value: Any, path: tuple[str, ...] = (), spellings: tuple[frozenset[str], ...] = ()) -> Iterable[_Place]:
-    """Every field in `value`, the deeper ones after the ones they are in."""
+    """Yield every field in `value`; nested fields follow the fields that contain them."""
     hints = _hints(cast(type, type(value)))
     for field in dataclasses.fields(value):
         here, spelt = (*path, field.name), (*spellings, frozenset((field.name,)))
@@ -263,7 +269,7 @@ def _names(one: Any, among: tuple[Any, ...]) -> list[str]:
 
 
 def _replaced(value: Any, path: tuple[str, ...], new: Any) -> Any:
-    """A copy of `value` with `new` at `path`, which its dataclasses have not checked."""
+    """Return a copy of `value` with `new` at `path`, not yet checked by its dataclasses."""
     if not path:
         return new
     first, rest = path[0], path[1:]
@@ -273,7 +279,7 @@ def _replaced(value: Any, path: tuple[str, ...], new: Any) -> Any:
     if isinstance(value, Mapping):
         return {**value, first: new}
     changed = copy.copy(value)
-    object.__setattr__(changed, first, _replaced(getattr(value, first), rest, new))  # frozen, but nobody else has this copy
+    object.__setattr__(changed, first, _replaced(getattr(value, first), rest, new))  # frozen, but no other code has this copy
     return changed
 
 
@@ -313,7 +319,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 
 def _whole(text: str) -> int:
-    """A whole number; `3e5` and `300_000` are ways to write one."""
+    """Parse a whole number, also in the forms `3e5` and `300_000`."""
     try:
         return int(text)
     except ValueError:
@@ -324,7 +330,7 @@ def _whole(text: str) -> int:
 
 
 def _scalar(text: str) -> Scalar:
-    """Number, boolean, list of numbers or words, or text, whichever `text` looks like."""
+    """Parse a number, a boolean or a comma-separated list; other text stays text."""
     if "," in text:
         return tuple(_number_or_text(part.strip()) for part in text.split(",") if part)
     return {"true": True, "false": False}.get(text.lower(), _number_or_text(text))
@@ -341,7 +347,7 @@ def _number_or_text(text: str) -> int | float | str:
 
 # Checks and messages --------------------------------------------------------------------------------------------------
 def check_options(options: Mapping[str, Scalar], known: Mapping[str, type], *, subject: str) -> None:
-    """Raise UsageError for an option that is not `known` or whose value is not of its type; whole numbers are numbers."""
+    """Raise UsageError if an option is not `known` or its value has another type. Whole numbers are also numbers."""
     for name, value in options.items():
         if name not in known:
             raise UsageError(f"{subject}, option {name}", "no such option", did_you_mean(name, known))
@@ -350,7 +356,7 @@ def check_options(options: Mapping[str, Scalar], known: Mapping[str, type], *, s
 
 
 def check_arguments(build: Callable[..., object], arguments: Mapping[str, object], *, subject: str) -> None:
-    """Raise UsageError for an argument that `build`, a class or a `partial` of one, does not take."""
+    """Raise UsageError if `build`, a class or a `partial` of one, does not take an argument."""
     takes = inspect.signature(build.func if isinstance(build, partial) else build).parameters
     for name in arguments:
         if name not in takes:
@@ -358,7 +364,7 @@ def check_arguments(build: Callable[..., object], arguments: Mapping[str, object
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
-    """Advice that names the nearest of `known`; `otherwise`, or all of them, if none is near."""
+    """Return advice that names the nearest of `known`; if none is near, return `otherwise` or list all."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=_SUGGESTIONS, cutoff=0.6)
     if near:
@@ -367,14 +373,14 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str
 
 
 def described(value: object) -> str:
-    """Return the name of a dataclass in messages: its `name` if it has one, else its kind in words."""
+    """Return the name of a dataclass in messages: its kind in words and, if it has one, its `name`."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(value).__name__).strip()
     name = getattr(value, "name", None)
     return f"{words} {name}" if isinstance(name, str) else words
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; else just the hint."""
+    """Return the members of a union; for any other hint, the hint alone."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 

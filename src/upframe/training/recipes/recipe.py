@@ -54,7 +54,7 @@ def _check(claim: bool, subject: str, happened: str, advice: str) -> None:
 
 
 def _check_least(value: object, least: float, *names: str) -> None:
-    """Each named field of the dataclass `value` is at least `least`."""
+    """Raise UsageError unless each named field of the dataclass `value` is at least `least`."""
     for name in names:
         number = getattr(value, name)
         _check(number >= least, fields.described(value), f"{name} is {number}", f"use a number of {least:g} or more")
@@ -121,7 +121,7 @@ class LossTerm:
 
     def __post_init__(self) -> None:
         fields.check_options(self.options, LOSS_OPTIONS[self.kind], subject=f"loss {self.kind}")
-        object.__setattr__(self, "options", dict(self.options))  # the caller may change its own
+        object.__setattr__(self, "options", dict(self.options))  # a copy, because the caller may change its mapping
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class SpikeGuard:
-    """Return to the last good state and continue at a lower rate, if the loss leaps or is not finite."""
+    """Return to the last good state and continue at a lower rate, if the loss jumps or is not finite."""
 
     factor: float = 5.0
     """A loss is a spike if it exceeds this factor times the median of the last `window` losses."""

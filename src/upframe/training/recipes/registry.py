@@ -1,5 +1,5 @@
-"""Every recipe by name. The docstring of each function states command, hardware, hours and the score to reach; its module
-(`presets/`) states what the recipes of a system have in common."""
+"""Every recipe by name. The docstring of each function states command, hardware, hours and the score to reach. The docstring of
+its module in `presets/` states what the recipes of a system share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Preset = Callable[[], Recipe]
 
 
 def _of_families() -> Iterator[tuple[str, Preset]]:
-    """The recipes of every family, from the modules that their registrations name (`Family.recipes`)."""
+    """Yield the recipes of every family, from the module that its registration names (`Family.recipes`)."""
     for family in FAMILIES:
         if family.recipes is not None:
             yield from import_module(family.recipes).RECIPES.items()
@@ -41,10 +41,10 @@ HEADINGS: dict[str, str] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`; capitals and `_` for `-` do not matter.
+    """Return the recipe called `name`. Case does not matter, and `_` stands for `-`.
 
     Raises:
-        UsageError: for an unknown name, with the nearest.
+        UsageError: if the name is unknown; the message suggests the nearest one.
     """
     key = name.lower().replace("_", "-")
     if key not in RECIPES:

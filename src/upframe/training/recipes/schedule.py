@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: nothing to save, nothing to restore, defined at every step."""
+"""Learning rates as pure functions of the step, defined at every step, so that there is no state to save or restore."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Schedule:
         if self.kind == "multistep" and list(self.milestones) != sorted(set(self.milestones)):
             raise UsageError("schedule", f"milestones {self.milestones} do not rise", "list them in order, each once")
         if self.kind == "halve_every" and self.every < 1:
-            raise UsageError("schedule", f"every is {self.every}", "set the number of steps between two falls")
+            raise UsageError("schedule", f"every is {self.every}", "set the number of steps between two multiplications")
         if self.kind == "cosine_restarts" and len(self.periods) != len(self.restart_weights):
             happened = f"{len(self.periods)} periods and {len(self.restart_weights)} restart weights"
             raise UsageError("schedule", happened, "give one weight for each period")
@@ -95,7 +95,7 @@ def _cosine(progress: float, peak: float, final: float, weight: float = 1.0) -> 
 def _restarts(schedule: Schedule, step: int, peak: float) -> float:
     """Each period ends with `final_learning_rate`, and the restart shows one step later, as in BasicSR.
 
-    After the last period the rate stays there; the original returns None.
+    After the last period the rate stays at that value; the original returns None.
     """
     start = 0
     for period, weight in zip(schedule.periods, schedule.restart_weights, strict=True):

@@ -1,2 +1,2 @@
-"""Recipes as named functions, one module a system. `recipes.py` lists them all; `official.py` holds the values they are
-checked against. Requirement ids (RL-9 …) in comments are those of `official.py`."""
+"""Recipes as named functions, one module for each system. `registry.py` lists all of them; `official.py` holds the published
+values against which a test checks them. Ids such as RL-9 in comments are those of `official.py`."""

@@ -3,11 +3,11 @@
 Chan et al., Investigating Tradeoffs in Real-World Video Super-Resolution, CVPR 2022 (arXiv 2111.12704).
 
 Data: REDS `train_sharp` cut into sub-images of 480 px every 240 px (`upframe data prepare sub-images REDS/train_sharp
-REDS/train_sharp_sub --clips`); the degraded clips are made on the fly. Flow network: pretrained and frozen, from the user's
-file: `--set flow_weights=SPYNET`; its published weights may not be passed on. Perceptual loss: `--set
-losses.perceptual.options.weights=VGG19.pth`; without it, `--until wogan` trains the first stage. Hardware: eight
-GPUs with two clips each in the first stage and one in the second; hours are not published. The published network scores NIQE
-3.766 on VideoLQ (protocol `videolq-3frame`) after both stages.
+REDS/train_sharp_sub --clips`); upframe degrades clips during training. Flow network: pretrained and frozen, from the user's
+file: `--set flow_weights=SPYNET`; the licence of its published weights forbids redistribution. Perceptual loss: `--set
+losses.perceptual.options.weights=VGG19.pth`; without it, `--until wogan` trains the first stage. Hardware: eight GPUs with two
+clips each in the first stage and one in the second; hours are not published. The published network scores NIQE 3.766 on VideoLQ
+(protocol `videolq-3frame`) after both stages.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _recipe(name: str, *stages: Stage, model: str = "realbasicvsr-x4") -> Recipe
 
 
 def realbasicvsr_x4() -> Recipe:
-    """Both stages as in the authors' configurations: L1 for output and cleaning.
+    """Both stages as in the authors' configurations, with L1 for output and cleaning.
 
     Command: `upframe train realbasicvsr-x4 --data REDS/train_sharp_sub --out runs/rbv --set flow_weights=SPYNET
     --set losses.perceptual.options.weights=VGG19.pth`. To reach: NIQE 3.766 on VideoLQ.
@@ -91,7 +91,7 @@ def realbasicvsr_x4() -> Recipe:
 
 
 def realbasicvsr_x4_paper() -> Recipe:
-    """Both stages as in the article: Charbonnier for output and cleaning; all else as `realbasicvsr-x4`.
+    """Both stages as in the article: Charbonnier for output and cleaning; everything else as in `realbasicvsr-x4`.
 
     Command: as `realbasicvsr-x4`. To compare with it.
     """
@@ -109,7 +109,7 @@ def realbasicvsr_x4_wogan() -> Recipe:
 
 
 def realbasicvsr_x4_no_cleaning_loss() -> Recipe:
-    """Both stages without the cleaning loss: the article shows noise and artefacts being enlarged.
+    """Both stages without the cleaning loss; in the article, the network then enlarges noise and artefacts.
 
     Command: as `realbasicvsr-x4`. To reach: a higher (worse) NIQE than it.
     """
@@ -129,7 +129,7 @@ def realbasicvsr_x4_no_cleaning() -> Recipe:
 
 
 def realbasicvsr_x4_recurrent_cleaning() -> Recipe:
-    """Both stages with a cleaning network that runs through time; the article finds it worse than cleaning single frames.
+    """Both stages with a cleaning network that is recurrent in time; the article finds it worse than cleaning single frames.
 
     Command: as `realbasicvsr-x4`. To reach: a higher (worse) NIQE than it.
     """
@@ -143,7 +143,7 @@ def batch_length_sweep(
 
     Args:
         lengths: Frames of a clip, even numbers.
-        total_frames: Batch times length, the same for all; None keeps `batch` instead.
+        total_frames: Batch times length, the same for all recipes; None keeps `batch` constant instead.
 
     Raises:
         ValueError: if a length does not divide `total_frames`.
@@ -151,7 +151,7 @@ def batch_length_sweep(
     recipes = []
     for frames in lengths:
         if total_frames is not None and total_frames % frames:
-            raise ValueError(f"{total_frames} frames are no whole number of clips of {frames}")
+            raise ValueError(f"{total_frames} frames are not a whole number of clips of {frames}")
         clips = batch if total_frames is None else total_frames // frames
         recipes.append(_recipe(f"realbasicvsr-x4-b{clips}-l{frames}", wogan_stage(batch=clips, clip_frames=frames)))
     return recipes

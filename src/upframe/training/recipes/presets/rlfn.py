@@ -1,11 +1,11 @@
 """RLFN as its article describes it, with the switches of its ablations.
 
 Kong et al., Residual Local Feature Network for Efficient Super-Resolution, CVPRW 2022 (arXiv 2205.07514). The article counts
-in epochs; one epoch is taken for 1000 steps, as in the code family it builds on (EDSR, RFDN), so a stage of 1000 epochs has
-1 000 000 steps and its rate is halved four times.
+in epochs; here an epoch has 1000 steps, as in the code that it builds on (EDSR, RFDN). So a stage of 1000 epochs has 1 000 000
+steps and its rate is halved four times.
 
-Data: DIV2K, 800 photographs; low resolution by MATLAB's bicubic, made on the fly. Hardware: any one GPU with 8 GB; how long
-the authors trained is not published. With `--set steps=…` and `--set schedule.every=…` the same stages run shorter.
+Data: DIV2K, 800 photographs; inputs by MATLAB's bicubic, made during training. Hardware: any one GPU with 8 GB; the authors'
+training time is not published. With `--set steps=…` and `--set schedule.every=…` the same stages are shorter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONTRASTIVE = LossTerm(
     weight=0.0002,
     options={"extractor": "random", "channels": 3, "layer_weights": (1.0, 1.0), "eps": 1e-7, "seed": 0},
 )
-# Features after layers 1, 3, 5, 9 and 13 of VGG-19, weighted as in AECR-Net and CSD; the weight of the whole is not tuned.
+# Features after layers 1, 3, 5, 9 and 13 of VGG-19, weighted as in AECR-Net and CSD; the weight of the whole term is not tuned.
 CONTRASTIVE_VGG = LossTerm(
     "contrastive",
     weight=0.0002,
@@ -39,7 +39,7 @@ CONTRASTIVE_VGG = LossTerm(
 
 
 def single_stage(*, scale: int, steps: int = STAGE_STEPS) -> Stage:
-    """One training from scratch, for any network: L1, Adam at 5e-4, halved after each fifth of the stage."""
+    """Return a training from scratch for any network: L1, Adam at 5e-4, halved after each fifth of the stage."""
     return Stage(
         name="stage1",
         steps=steps,
@@ -53,11 +53,11 @@ def single_stage(*, scale: int, steps: int = STAGE_STEPS) -> Stage:
 
 
 def warm_started(first: Stage, *, starts: int, keep_optimiser: bool = False, last: LossTerm | None = None) -> tuple[Stage, ...]:
-    """`first`, repeated `starts` times from the weights it ended with; works for any network.
+    """Return `first` and `starts` repetitions of it, each from the final weights of the stage before; for any network.
 
     Args:
         keep_optimiser: Whether to keep Adam's state while the schedule starts fresh: the article's `clr`.
-        last: A loss that is added in the last stage.
+        last: Loss to add in the last stage.
     """
     again = [replace(first, name=f"stage{i + 2}", start_from=PREVIOUS, keep_optimiser=keep_optimiser) for i in range(starts)]
     stages = [first, *again]
@@ -134,7 +134,7 @@ def ws_2(*, steps: int = STAGE_STEPS) -> Recipe:
 
 
 def e2000(*, steps: int = STAGE_STEPS) -> Recipe:
-    """One stage of twice the length, its schedule stretched: what the warm start is compared with.
+    """One stage of twice the length with a stretched schedule, to compare with the warm start.
 
     Command: `upframe train rlfn-x4-e2000 --data DIV2K_train_HR --out runs/e2000`. To reach: less than `rlfn-x4-ws-1`.
     """
@@ -142,7 +142,7 @@ def e2000(*, steps: int = STAGE_STEPS) -> Recipe:
 
 
 def clr(*, steps: int = STAGE_STEPS) -> Recipe:
-    """The schedule restarts and Adam's state stays: a cyclical learning rate, the other comparison.
+    """The schedule restarts and Adam's state stays: a cyclical learning rate, also to compare with the warm start.
 
     Command: `upframe train rlfn-x4-clr --data DIV2K_train_HR --out runs/clr`. To reach: less than `rlfn-x4-ws-1`.
     """
@@ -151,7 +151,7 @@ def clr(*, steps: int = STAGE_STEPS) -> Recipe:
 
 
 def rlfn_x4_vgg() -> Recipe:
-    """`rlfn-x4` with features of VGG-19 instead of the random extractor; the article: PSNR falls.
+    """`rlfn-x4` with features of VGG-19 instead of the random extractor; in the article, this lowers PSNR.
 
     Command: `upframe train rlfn-x4-vgg --data DIV2K_train_HR --out runs/vgg --set
     losses.contrastive.options.weights=VGG19.pth`. To reach: less than `rlfn-x4`.
@@ -161,8 +161,8 @@ def rlfn_x4_vgg() -> Recipe:
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------------
-# Where the article's names leave details open, upframe chose them: all train like `ws_0`, and their ESA has three convolutions
-# on its pooled map, as in RFDB, and a quarter of the channels inside unless 16 are stated.
+# Where the article's names leave details open, upframe chose them: all train like `ws_0`. Their ESA has three convolutions on
+# its pooled map, as in RFDB, and a quarter of the channels inside unless the article states 16.
 def _block(name: str, block: str, *, channels: int, esa_channels: int) -> Recipe:
     options: dict[str, Scalar] = {
         "block": block,

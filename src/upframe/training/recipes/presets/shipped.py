@@ -1,7 +1,8 @@
-"""Recipes that upframe's own weights are made with, for one small machine.
+"""Recipes of upframe's own weights, for one small machine.
 
-Hours marked "estimated" were not run as they stand: they are the steps times what a step took. One GPU is many times faster.
-The photo networks were trained by Adam first; by Muon they learn far more a step (docs/training.md), so their recipes use it.
+Times marked "estimated" were not measured on this recipe: they are the number of steps times the measured time of a step. One
+GPU is many times faster. The photo networks were first trained by Adam. With Muon they learn far more in each step
+(docs/training.md), so their recipes use Muon.
 
 Data: photographs and clips under licences that allow upframe to distribute the weights. Share-alike files are excluded, so that
 nobody can argue that such a term extends to the weights.
@@ -46,7 +47,7 @@ def _photo_stage(
     learning_rate: float = 1e-3,
     method: Literal["adam", "muon"] = "adam",
 ) -> Stage:
-    """L1 under one cosine, in bfloat16 with a float32 tail: what pays on CPUs with avx512_bf16 and on GPUs alike."""
+    """L1 under one cosine, in bfloat16 with a float32 tail, which is fast on CPUs with avx512_bf16 and on GPUs."""
     return Stage(
         name="main",
         steps=steps,
@@ -62,7 +63,8 @@ def _photo_stage(
 
 
 def _photo(name: str, model: str, steps: int) -> Recipe:
-    """Muon from 3e-3 down, on the most detailed of two places a patch, of photographs as they are and at half their size."""
+    """Muon with a peak rate of 3e-3, on the more detailed of two positions for each patch, from photographs at full and half
+    size."""
     stage = replace(_photo_stage(steps, learning_rate=3e-3, method="muon"), fp32_tail_steps=200)
     data = replace(stage.data, reductions=(1, 2), draws=2)
     return Recipe(name=name, model=model, stages=(replace(stage, data=data),), protocol="sisr-y")
@@ -128,11 +130,11 @@ def photo_vapsr_x4() -> Recipe:
 
 
 def photo_real_x4() -> Recipe:
-    """RLFN's NTIRE variant at ×4 for photographs as they are found: blurred, noisy, compressed twice over. L1 only.
+    """RLFN's NTIRE variant at ×4 for real photographs: blurred, noisy and compressed twice. L1 only.
 
     Command: `upframe train photo-real-x4 --data PHOTOS --out runs/photo-real-x4 --set start_from=runs/photo-x4/last.pth`.
-    About an hour of one CPU core (22 patches a second when undisturbed). The shipped weights saw 2,000 of these steps and then
-    1,500 from 3e-4 down. Reached: on test sets degraded alike Set5-Y 28.38 dB where `photo-x4` has 27.68.
+    About an hour of one CPU core (22 patches per second on an idle machine). The shipped weights saw 2,000 of these steps and
+    then 1,500 with a peak rate of 3e-4. Reached: 28.38 dB on Set5-Y degraded in the same way, where `photo-x4` reaches 27.68.
     """
     stage = replace(_photo_stage(5_000, learning_rate=5e-4), fp32_tail_steps=200)
     data = replace(stage.data, low_quality="degraded", degradation="photo-mild")
@@ -171,7 +173,7 @@ VIDEO_OPTIONS: dict[str, Scalar] = {
 
 
 def _video_stage(name: str, steps: int, *, learning_rate: float, groups: tuple[ParameterGroup, ...]) -> Stage:
-    """Charbonnier on clips of eight frames reduced bicubically; the flow network stays as it was trained."""
+    """Charbonnier on clips of eight frames reduced bicubically; the flow network keeps its trained weights."""
     return Stage(
         name=name,
         steps=steps,
@@ -187,13 +189,13 @@ def _video_stage(name: str, steps: int, *, learning_rate: float, groups: tuple[P
 
 
 def video_x4() -> Recipe:
-    """A small RealBasicVSR (32 channels, 6 blocks a direction) with upframe's own flow network, for clean videos: its cleaning
-    network stays at its initial value, which does nothing.
+    """A small RealBasicVSR (32 channels, 6 blocks a direction) with upframe's own flow network, for clean videos. Its cleaning
+    network keeps its initial weights, which change nothing.
 
     Command:
     `upframe train video-x4 --data CLIPS --out runs/video-x4 --set flow_weights=runs/flow/last.pth`. One CPU core, an hour.
-    Reached: on the Vid4 parts 26.84 dB, warping error 0.00054. The shipped weights saw 6,000 steps more, on sharper clips
-    besides: 27.09 dB, 0.00046, where `photo-x4` has 27.06 and 0.00065.
+    Reached: on the Vid4 parts 26.84 dB, warping error 0.00054. The shipped weights saw 6,000 more steps, also on sharper clips:
+        27.09 dB and 0.00046, where `photo-x4` has 27.06 and 0.00065.
     """
     stage = _video_stage("clean", 4_400, learning_rate=7e-4, groups=(OWN_FLOW, NO_CLEANING))
     return Recipe(name="video-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(stage,), protocol="vid4-y")
@@ -207,7 +209,7 @@ def _real_stage() -> Stage:
 
 
 def video_real_x4() -> Recipe:
-    """`video-x4` made fit for degraded videos, its cleaning network trained along; distortion only.
+    """`video-x4` trained further for degraded videos, together with its cleaning network; without a discriminator.
 
     Command: `upframe train video-real-x4 --data CLIPS --out runs/video-real-x4 --set start_from=runs/video-x4/last.pth`.
     Half an hour of one CPU core. Reached: on the Vid4 parts 26.55 dB where `photo-real-x4` has 26.38 frame by frame, warping
@@ -244,7 +246,7 @@ def video_real_x4_gan() -> Recipe:
     )
 
 
-# The tricks of RLFN at a size where three seeds can be afforded -----------------------------------------------------------
+# RLFN's ablations at a size that allows three seeds ------------------------------------------------------------------------
 def _trick(name: str, *stages: Stage) -> Recipe:
     small = tuple(
         replace(
@@ -268,16 +270,16 @@ def _trick_stage(steps: int = TRICK_STEPS) -> Stage:
 
 
 def tricks_ws_1() -> Recipe:
-    """One warm start, 1500 steps a stage of a small RLFN (24 channels, 3 blocks): `rlfn-x4-ws-1` made small.
+    """One warm start, 1500 steps in each stage, for a small RLFN (24 channels, 3 blocks): a small `rlfn-x4-ws-1`.
 
     Command: `upframe train tricks-ws-1 --data PHOTOS --out runs/ws-1-seed1 --set seed=1`, also with seeds 2 and 3.
-    Two minutes of an undisturbed CPU core. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
+    Two minutes on an idle CPU core. To compare with `tricks-e2000` and `tricks-clr`, which are as long.
     """
     return _trick("tricks-ws-1", *warm_started(_trick_stage(), starts=1))
 
 
 def tricks_e2000() -> Recipe:
-    """One stage of twice the length: `rlfn-x4-e2000` made small.
+    """One stage of twice the length: a small `rlfn-x4-e2000`.
 
     Command: as `tricks-ws-1`.
     """
@@ -285,7 +287,7 @@ def tricks_e2000() -> Recipe:
 
 
 def tricks_clr() -> Recipe:
-    """The schedule restarts and Adam's state stays: `rlfn-x4-clr` made small.
+    """The schedule restarts and Adam's state stays: a small `rlfn-x4-clr`.
 
     Command: as `tricks-ws-1`.
     """

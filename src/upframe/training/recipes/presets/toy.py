@@ -1,6 +1,6 @@
-"""The five systems at toy size: a few minutes on one CPU core, enough to see a loss fall. Used by the tests.
+"""The five systems at toy size: a few minutes on one CPU core, enough to see the loss fall. The tests use them.
 
-Each recipe needs only photographs or clips. Flow networks are fresh, and there is no perceptual loss.
+Each recipe needs only photographs or clips. Flow networks start fresh, and there is no perceptual loss.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def _photo_stage(steps: int) -> Stage:
 
 
 def toy_rlfn() -> Recipe:
-    """RLFN with 16 channels and 2 blocks at ×2 in two stages, the second warm started and with the contrastive loss.
+    """RLFN with 16 channels and 2 blocks at ×2 in two stages, the second with a warm start and the contrastive loss.
 
     Command: `upframe train toy-rlfn --data PHOTOS --out runs/toy-rlfn`. One CPU core, under a minute. Reached: L1
-    from 0.216 (mean of the first 20 steps) to 0.037 (of the last), 28.24 dB on photographs that were held back.
+    from 0.216 (mean of the first 20 steps) to 0.037 (of the last), 28.24 dB on held-back photographs.
     """
     stages = warm_started(_photo_stage(STEPS // 2), starts=1, last=CONTRASTIVE)
     options = {"channels": 16, "inner_channels": 16, "blocks": 2}
@@ -49,7 +49,7 @@ def toy_vapsr() -> Recipe:
     """VapSR with 16 channels and 2 blocks at ×2.
 
     Command: `upframe train toy-vapsr --data PHOTOS --out runs/toy-vapsr`. One CPU core, under a minute. Reached: L1 from
-    0.243 (mean of the first 20 steps) to 0.035 (of the last), 28.47 dB on photographs that were held back.
+    0.243 (mean of the first 20 steps) to 0.035 (of the last), 28.47 dB on held-back photographs.
     """
     options = {"channels": 16, "attention_channels": 16, "blocks": 2}
     return Recipe(
@@ -63,7 +63,7 @@ def toy_vapsr() -> Recipe:
 
 
 def toy_realbasicvsr() -> Recipe:
-    """RealBasicVSR with 8 channels and 1 block a part, both stages, the second without the perceptual loss.
+    """RealBasicVSR with 8 channels and 1 block in each part, both stages, the second without the perceptual loss.
 
     Command: `upframe train toy-realbasicvsr --data CLIPS --out runs/toy-rbv`. One CPU core, some minutes. Reached: both
     L1 losses together from 0.158 (mean of the first 20 steps) to 0.129 (of the last), held-back clips from 21.41 to 25.19 dB.
@@ -91,9 +91,10 @@ def toy_realbasicvsr() -> Recipe:
 
 
 def toy_vrt() -> Recipe:
-    """VRT at ×2 with 24 channels and windows of 4 px; the flow network and the deformable convolutions join in half way.
+    """VRT at ×2 with 24 channels and windows of 4 px; the flow network and the deformable convolutions are trained from
+    half-way on.
 
-    Blocks are not skipped at random, which keeps long trainings from learning by heart and makes short ones noisy.
+    Blocks are not skipped at random: this prevents overfitting in long training, but makes short training noisy.
 
     Command: `upframe train toy-vrt --data CLIPS --out runs/toy-vrt`. One CPU core, some minutes. Reached: the loss from
     0.0210 (mean of the first 20 steps) to 0.0179 (of the last), held-back clips from 30.52 to 31.92 dB.

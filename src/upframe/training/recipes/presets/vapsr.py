@@ -4,14 +4,14 @@ Zhou et al., Efficient Image Super-Resolution using Vast-Receptive-Field Attenti
 
 Data: DF2K, the sub-images of DIV2K (`upframe data prepare div2k`) and of Flickr2K (`upframe data prepare sub-images`) in one
 folder. Hardware: two GPUs with 32 patches each (three with 64 for VapSR-S); batches here are global, so any number of GPUs
-does: `torchrun --nproc-per-node 2 -m upframe train …`. How long the authors trained is not published.
+works: `torchrun --nproc-per-node 2 -m upframe train …`. The authors' training time is not published.
 
-The article reaches its network in five steps. Its text, as far as it was available, gives parameters and scores: pixel
+The article reaches its network in five steps. The parts of its text that were available give parameters and scores: pixel
 attention 846 K; a large kernel 4123 K, 0.15 dB better; depth-wise separable 240 K, 28.48 dB; pixel normalisation 241 K, 28.92
 dB; the attention between the projections 28.95 dB. The sizes were derived from the parameters: 4123 K - 846 K is ten blocks'
 worth of 64² · (9² - 1), 241 K - 240 K ten norms of 64 channels. 3×3 projections and an attention without bias, later 1×1 ones
-and a 5×5 and a 7×7 dilated depth-wise convolution, with three convolutions around them, give all four numbers. That the steps
-had these layers, and how they were trained, is inferred and not published; here they train like `vapsr-x4`.
+and a 5×5 and a 7×7 dilated depth-wise convolution, with three convolutions around them, give all four numbers. The layers of
+the steps are inferred, not published; their training is not published either. Here they train like `vapsr-x4`.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def large_kernel() -> Recipe:
 
 
 def separable() -> Recipe:
-    """Third step, 240 K parameters: the large kernel decomposed, the projections 1×1.
+    """Third step, 240 K parameters: a decomposed large kernel and 1×1 projections.
 
-    Command: `upframe train vapsr-x4-separable --data DF2K --out runs/separable`. To reach: less than
-    `vapsr-x4-pixel-norm`, the article: by 0.44 dB.
+    Command: `upframe train vapsr-x4-separable --data DF2K --out runs/separable`. To reach: less than `vapsr-x4-pixel-norm`, by
+        0.44 dB in the article.
     """
     return _step("vapsr-x4-separable", {"dilated_px": 7, "attention_last": True, "pixel_norm": False})
 
@@ -114,7 +114,7 @@ def pixel_norm() -> Recipe:
     """Fourth step, 241 K parameters: every block normalises each pixel.
 
     Command: `upframe train vapsr-x4-pixel-norm --data DF2K --out runs/pixel-norm`. To reach: less than
-    `vapsr-x4-attention-inside`, the article: by 0.03 dB.
+        `vapsr-x4-attention-inside`, by 0.03 dB in the article.
     """
     return _step("vapsr-x4-pixel-norm", {"dilated_px": 7, "attention_last": True})
 

@@ -1,4 +1,4 @@
-"""VRT for video super-resolution as KAIR trains it, and as MindEditing does where that differs.
+"""VRT for video super-resolution as KAIR trains it, and a variant as MindEditing trains it.
 
 Liang et al., VRT: A Video Restoration Transformer, IEEE TIP 2024 (arXiv 2201.12288).
 
@@ -26,7 +26,7 @@ from upframe.training.recipes.schedule import Schedule
 
 STEPS = 300_000
 REDS4 = ("000", "011", "015", "020")
-"""Clips of REDS that are only ever tested on. The public recipe forgot to leave them out."""
+"""Clips of REDS that are used only for testing. The public recipe does not exclude them."""
 FLOW_PARTS = ("spynet", "deform")
 MINDEDITING_EPOCH = 3325
 """Steps of one pass over the 26 600 frames of the training clips, 8 at a time."""
@@ -57,7 +57,7 @@ def _stage(data: DataRecipe, *, learning_rate: float = 4e-4, frozen_until: int =
 
 
 def vrt_001() -> Recipe:
-    """Configuration 001: REDS, 6 frames. The flow network and the deformable convolutions wait for 20 000 steps.
+    """Configuration 001: REDS, 6 frames. The flow network and the deformable convolutions are frozen for 20 000 steps.
 
     Command: `upframe train vrt-001 --data REDS/train_sharp --data-lq REDS/train_sharp_bicubic/X4 --out runs/vrt-001 --set
     flow_weights=SPYNET`. To reach: REDS4-RGB 31.60 dB.

@@ -6,7 +6,7 @@ The authors start from warm-up checkpoints and do not describe them. Here a firs
 and the rate rises linearly.
 
 Data: REDS (`upframe data prepare reds`) without the four test clips of REDS4, or Vimeo-90K. Flow network: pretrained, from
-the user's file: `--set flow_weights=SPYNET`; unlike in RealBasicVSR it is trained along. Hardware: eight GPUs; hours are not
+the user's file: `--set flow_weights=SPYNET`; unlike in RealBasicVSR, it is trained too. Hardware: eight GPUs; hours are not
 published.
 """
 
@@ -116,7 +116,7 @@ def vsrt_reds_frames_7() -> Recipe:
 
 
 def vsrt_reds_no_flow() -> Recipe:
-    """`vsrt-reds` without flow: a feed-forward sees its neighbours' features where they lie.
+    """`vsrt-reds` without flow: feed-forward layers see the features of neighbouring frames without alignment.
 
     Command: `upframe train vsrt-reds-no-flow --data REDS/train_sharp --data-lq REDS/train_sharp_bicubic/X4 --out
     runs/vsrt-no-flow`. To reach: less than `vsrt-reds`.
@@ -125,7 +125,7 @@ def vsrt_reds_no_flow() -> Recipe:
 
 
 def vsrt_reds_no_attention() -> Recipe:
-    """`vsrt-reds` without attention: a residual block of nearly as many parameters is in the place of each.
+    """`vsrt-reds` without attention: a residual block of nearly as many parameters replaces each attention layer.
 
     Command: as `vsrt-reds`. To reach: less than it.
     """
@@ -133,7 +133,8 @@ def vsrt_reds_no_attention() -> Recipe:
 
 
 def vsrt_reds_no_boff() -> Recipe:
-    """`vsrt-reds` with feed-forwards that see one frame, so that only attention joins frames; there is no flow network.
+    """`vsrt-reds` with feed-forward layers that see one frame, so that only attention combines frames; there is no flow
+    network.
 
     Command: as `vsrt-reds-no-flow`. To reach: less than `vsrt-reds`.
     """
