@@ -239,7 +239,7 @@ def test_engines_stand_beside_each_other_in_the_precisions_they_have(tmp_path: P
 
 
 def test_an_engine_that_cannot_run_a_network_is_refused_before_any_process_starts() -> None:
-    with pytest.raises(UsageError, match="network for clips"):
+    with pytest.raises(UsageError, match="is a video network"):
         compare_with_reference([untrained(TINY_CLIP)], engines=["compile"])
 
 

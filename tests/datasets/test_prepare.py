@@ -244,7 +244,7 @@ def test_sub_images_and_their_inputs_lie_at_the_same_places(div2k: Path) -> None
 
 def test_another_cut_is_not_mixed_with_the_first(div2k: Path) -> None:
     carry_out(prepare_div2k(div2k, cut=Cut(48, 24), scales=(4,), partial_set=True))
-    with pytest.raises(OutputError, match=r"made differently: step_px \(24 there, 12 asked\)"):
+    with pytest.raises(OutputError, match=r"made differently: step_px \(24 there, 12 requested\)"):
         carry_out(prepare_div2k(div2k, cut=Cut(48, 12), scales=(4,), partial_set=True))
 
 

@@ -115,7 +115,7 @@ def test_an_interruption_changes_nothing_about_a_roll_back(tmp_path: Path, stop:
 def test_it_gives_up_after_the_recipe_s_maximum_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     guard = SpikeGuard(window=4, max_rollbacks=2)
     recipe = recipe_of(replace(STAGE, guard=guard))
-    with pytest.raises(DivergedError, match=r"the loss is nan at step \d+ and it had gone back 2 times") as caught:
+    with pytest.raises(DivergedError, match=r"the loss is nan at step \d+ after 2 roll-backs") as caught:
         train(recipe, data=_poisoned(*range(6, 20), value=math.nan), out=tmp_path)
     assert isinstance(caught.value, ModelError) and caught.value.exit_code == 4
     content = read_checkpoint(tmp_path / "last.pth")

@@ -77,7 +77,7 @@ def test_a_kept_optimiser_brings_no_settings(tmp_path: Path) -> None:
 
 def test_an_optimiser_over_other_groups_cannot_be_kept(tmp_path: Path) -> None:
     grouped = Optimiser(groups=(ParameterGroup(("block_1",)),))
-    with pytest.raises(ModelError, match="optimiser was one over other parameters"):
+    with pytest.raises(ModelError, match="optimiser had other parameters"):
         _trained(recipe_of(FIRST, replace(SECOND, keep_optimiser=True, optimiser=grouped)), tmp_path)
 
 
@@ -238,7 +238,7 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 def test_activation_checkpointing_is_asked_of_networks_that_offer_it() -> None:
     asked = ActivationCheckpointing(attention=True)
     with pytest.raises(
-        UsageError, match=r"stage only: cannot run: activation_checkpointing: rlfn.* offers none\. Leave it out"
+        UsageError, match=r"stage only: cannot run: activation_checkpointing: rlfn.* does not support it\. Set it to none"
     ):
         make_plan(recipe_of(replace(STAGE, activation_checkpointing=asked)), ranks=ALONE)
     toy = find_recipe("toy-vrt")
