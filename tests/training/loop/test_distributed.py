@@ -137,7 +137,7 @@ def test_what_is_wrong_in_every_process_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(recipe_of(replace(STAGE, batch=3)).to_json())
     first, second = _by_hand(tmp_path / "recipe.json", tmp_path / "run")
     errors = [process.communicate(timeout=WAIT_S)[1] for process in (first, second)]
-    assert first.returncode != 0 and "UsageError" in errors[0] and "batch=3" in errors[0]
+    assert first.returncode != 0 and "OptionError" in errors[0] and "batch=3" in errors[0]
     assert second.returncode != 0 and "FirstProcessError" in errors[1]
 
 
@@ -167,7 +167,7 @@ def test_incomplete_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UsageError, match="RANK is not set"), joined("cpu"):
         pass
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(UsageError, match="WORLD_SIZE=two: is no number"), joined("cpu"):
+    with pytest.raises(UsageError, match="WORLD_SIZE=two: is not a number"), joined("cpu"):
         pass
 
 
