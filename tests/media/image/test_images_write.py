@@ -324,7 +324,7 @@ def test_size_limits_are_known_before_any_work(format: str, size: tuple[int, int
     if fits:
         check_output_size(format, size, subject="x")
         return
-    with pytest.raises(UsageError, match="png or tiff"):
+    with pytest.raises(UsageError, match=r"png'` or tiff"):
         check_output_size(format, size, subject="x")
 
 

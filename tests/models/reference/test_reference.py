@@ -124,7 +124,7 @@ def test_the_reference_form_equals_the_network(family: str, arguments: dict[str,
     assert torch.equal(given, before)
 
 
-def test_the_plain_vsr_transformer_says_which_size_it_takes() -> None:
+def test_the_reference_form_of_vsr_transformer_says_which_size_it_takes() -> None:
     network = VSRTransformer(channels=4, depth=1, window_px=16, extract_blocks=1, reconstruct_blocks=1, feed_forward_blocks=1)
-    with pytest.raises(ValueError, match="frames of 16x16 only, not 24x16"):
+    with pytest.raises(ValueError, match="only frames of 16x16, not 24x16"):
         network(torch.zeros(1, 5, 3, 16, 24))
