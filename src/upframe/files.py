@@ -7,6 +7,7 @@
     put_in_place(made, path)             give a finished file or folder its name
     with scratch_folder() as folder:     temporary files; those of killed processes are removed by the next one
     with Lock(path): ...                 one process at a time; a killed process leaves no lock
+    parsed_json(text)                    JSON that anyone may have written
     check_room(path, needed_bytes)       refuse what the disk cannot hold
     with writing(path): ...              errors of the system as `OutputError` with advice
 
@@ -20,6 +21,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import logging
 import os
 import shutil
@@ -28,7 +30,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
 from upframe.errors import OutputError, UpframeError
 
@@ -357,6 +359,19 @@ def _sync_folder(folder: Path) -> None:
 
 def _files_within(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# Contents --------------------------------------------------------------------------------------------------------------
+def parsed_json(text: str | bytes) -> Any:
+    """The value that JSON text has.
+
+    Raises:
+        ValueError: it is no JSON, no UTF-8, has a number of thousands of digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 # Locks ----------------------------------------------------------------------------------------------------------------
