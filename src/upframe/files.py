@@ -7,6 +7,7 @@
     put_in_place(made, path)             rename a finished file or folder to its final name
     with scratch_folder() as folder:     temporary files; the next process removes those of killed processes
     with Lock(path): ...                 one process at a time; the lock of a killed process is released
+    parsed_json(text)                    read JSON that anyone may have written
     check_room(path, needed_bytes)       refuse to write more than the disk can hold
     with writing(path): ...              turn system errors into `OutputError` with advice
 
@@ -20,6 +21,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import logging
 import os
 import shutil
@@ -28,7 +30,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
 from upframe.errors import OutputError, UpframeError
 
@@ -358,6 +360,19 @@ def _sync_folder(folder: Path) -> None:
 
 def _files_within(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# Contents --------------------------------------------------------------------------------------------------------------
+def parsed_json(text: str | bytes) -> Any:
+    """The value that JSON text has.
+
+    Raises:
+        ValueError: it is no JSON, no UTF-8, has a number of thousands of digits, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 # Locks ----------------------------------------------------------------------------------------------------------------

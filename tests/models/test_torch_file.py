@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
 import datetime
+import io
 import json
 import pickle
 import random
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from upframe.errors import ModelError
@@ -204,14 +207,159 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
-def directory_bomb() -> bytes:
-    """A ZIP archive with 200,000 empty members."""
-    entry = struct.pack("<4s4B4H3L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
-    directory = entry * 200_000
+MEMBER = struct.pack("<4s4B4H3L5H2L", b"PK\x01\x02", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+"""Entry of an empty member in the directory of a ZIP archive."""
+
+
+def directory_bomb(members: int) -> bytes:
+    """A ZIP archive with so many empty members."""
+    directory = MEMBER * members
     return b"PK\x03\x04" + directory + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(directory), 4, 0)
 
 
-HOSTILE["a directory of 200,000 members"] = directory_bomb()
+HOSTILE["a directory of 200,000 members"] = directory_bomb(200_000)
+
+
+def text(value: bytes) -> bytes:
+    """Opcode of a text."""
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+def memo(index: int, *, put: bool = False) -> bytes:
+    """Opcode that puts the top of the stack under a number, or gets what is there."""
+    return (b"r" if put else b"j") + struct.pack("<I", index)
+
+
+def doubled(times: int) -> bytes:
+    """Opcodes of a list that holds a list twice, which holds a list twice, and so on."""
+    return text(b"x" * 100) + b"".join(memo(i, put=True) + b"0](" + memo(i) * 2 + b"e" for i in range(times))
+
+
+def modules(state: bytes) -> bytes:
+    """Opcodes of a pickled module with that state."""
+    return b"ctorch.nn\nModule\n)\x81" + state + b"b"
+
+
+def nested_modules() -> bytes:
+    """Modules each of which has the next one as two of its parts: 2^35 paths lead to the weights."""
+    made = modules(b"}(" + text(b"_parameters") + b"}" + text(b"w") + rebuilt(size=(2, 2), stride=(2, 1)) + b"su")
+    for i in range(35):
+        parts = b"}(" + text(b"a") + memo(i) + text(b"b") + memo(i) + b"u"
+        made += memo(i, put=True) + b"0" + modules(b"}(" + text(b"_parameters") + b"}" + text(b"_modules") + parts + b"u")
+    return made
+
+
+def state_in_many_modules() -> bytes:
+    """20,000 modules with one state of 5,000 tensors."""
+    tensors = rebuilt(size=(2, 2), stride=(2, 1)) + memo(0, put=True) + b"0}("
+    tensors += b"".join(text(b"%d" % i) + memo(0) for i in range(5_000)) + b"u" + memo(1, put=True) + b"0"
+    state = b"}" + text(b"_parameters") + memo(1) + b"s" + memo(2, put=True) + b"0"
+    return tensors + state + b"]((" + modules(memo(2)) * 20_000 + b"le"
+
+
+def tensors(count: int) -> bytes:
+    """A file with so many tensors of one value, none the same as another."""
+    first = rebuilt(size=(1,), stride=(1,))
+    function, storage = first[: first.index(b"(")], first[first.index(b"(X") : first.index(b"tQ") + 2]
+    made = b"}" + function + memo(0, put=True) + b"0" + storage + memo(1, put=True) + b"0K\x01\x85" + memo(2, put=True) + b"0("
+    rest = b"h\x02h\x02tR"
+    made += b"".join(text(b"%d" % i) + b"h\x00(h\x01J" + struct.pack("<i", i) + rest for i in range(count)) + b"u"
+    head = legacy(made).removesuffix(pickle.dumps([], protocol=2))
+    return head + pickle.dumps(["0"], protocol=2) + struct.pack("<q", count) + bytes(4 * count)
+
+
+def archive(content: bytes, *members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED, padding: int = 0) -> bytes:
+    """A ZIP archive with those opcodes as its pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as opened_archive:
+        opened_archive.writestr("a/data.pkl", content)
+        for name, data in members:
+            opened_archive.writestr(name, data)
+        if padding:
+            opened_archive.writestr(zipfile.ZipInfo("padding"), bytes(padding))
+    return file.getvalue()
+
+
+def hidden_directory() -> bytes:
+    """A ZIP archive with 200,000 members, whose ZIP64 locator points at a record of a small directory."""
+    directory = MEMBER * 200_000
+
+    def record(length: int) -> bytes:
+        return struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 9, 9, length, 4 + 56)
+
+    end = struct.pack("<4sLQL", b"PK\x06\x07", 0, 4, 1) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, 47, 60, 0)
+    return b"PK\x03\x04" + record(47) + directory + record(len(directory)) + end
+
+
+def zip_of_a_bomb() -> bytes:
+    """A ZIP archive whose pickle is 1.5 GB of zeros in 1 KB, and stated to be short."""
+    packer = bz2.BZ2Compressor(9)
+    packed = b"".join(packer.compress(bytes(1 << 24)) for _ in range(20)) + packer.flush()
+    made = bytearray(archive(b"N.", compression=zipfile.ZIP_STORED, padding=100_000))
+    at = made.index(b"N.")
+    made[at : at + 2] = packed
+    shift = len(packed) - 2
+    directory = made.index(b"PK\x01\x02")
+    struct.pack_into("<H", made, 8, 12)
+    struct.pack_into("<L", made, 18, len(packed))
+    struct.pack_into("<H", made, directory + 10, 12)
+    struct.pack_into("<LL", made, directory + 20, len(packed), 2)
+    second = made.index(b"PK\x01\x02", directory + 4)
+    struct.pack_into("<L", made, second + 42, struct.unpack_from("<L", made, second + 42)[0] + shift)
+    end = made.rindex(b"PK\x05\x06")
+    struct.pack_into("<L", made, end + 16, struct.unpack_from("<L", made, end + 16)[0] + shift)
+    return bytes(made)
+
+
+FACTORY = b"ccollections\nOrderedDict\n" + memo(0, put=True) + b"0]("
+HOSTILE |= {
+    "many classes": legacy(b"(" + b"".join(b"ca\n%x\n" % i for i in range(1_000_000)) + b"t"),
+    "many calls": legacy(b"ca\nb\n" + memo(0, put=True) + b"0(" + b"h\x00)R" * 330_000 + b"t"),
+    "many extensions": legacy(b"(" + b"\x82\x01" * 990_000 + b"t"),
+    "many dicts of one item": legacy(b"(" + b"}U\x00Ns" * 249_000 + b"t"),
+    "many lists of one item": legacy(b"(" + b"]Na" * 330_000 + b"t"),
+    "dicts made of one long list": legacy(
+        FACTORY
+        + b"".join(text(b"%d" % i) + b"N\x86" for i in range(20_000))
+        + b"e\x85"
+        + memo(1, put=True)
+        + b"0("
+        + b"h\x00h\x01R" * 100_000
+        + b"t"
+    ),
+    "a long class name called often": legacy(
+        b"c" + b"x" * 4_000_000 + b"\nb\n" + memo(0, put=True) + b"0(" + b"h\x00)R" * 300_000 + b"t"
+    ),
+    "a long module name with many classes": legacy(
+        text(b"x" * 4_000_000) + memo(0, put=True) + text(b"y") + memo(1, put=True) + b"(" + b"h\x00h\x01\x93" * 100_000 + b"t"
+    ),
+    "a list doubled as a class name": legacy(doubled(40) + b"N\x93"),
+    "a list doubled as a value range": with_storage(
+        rebuilt(size=(2, 2), stride=(2, 1)) + b"s" + text(b"value_range") + doubled(40)
+    ),
+    "a list doubled as a data type": legacy(
+        rebuilt(size=(2, 2), stride=(2, 1)).replace(b"tensor_v2", b"tensor_v3").removesuffix(b"tR") + doubled(40) + b"tR"
+    ),
+    "nested modules": legacy(nested_modules()),
+    "one state in many modules": legacy(state_in_many_modules()),
+    "a name of a million prefixes": with_storage(rebuilt(size=(2, 2), stride=(2, 1))).replace(
+        text(b"w.weight"), text(b"net." * 1_000_000 + b"w.weight")
+    ),
+    "100,000 tensors": tensors(100_000),
+    "text of four bytes a character": legacy(text(b"x" * 40_000_000 + "\U0001f600".encode())),
+    "text of four bytes a character in an archive": archive(text(b"x" * 40_000_000 + "\U0001f600".encode()) + b"."),
+    "a number of 40 MB": legacy(b"\x8b" + struct.pack("<i", 40_000_000) + b"\x7f" * 40_000_000),
+    "a long line": legacy(b"F" + b"1" * 60_000_000 + b"\n"),
+    "five long pickles": b"".join(
+        b"\x80\x02(" + b"]" * 990_000 + b"t0" + pickle.dumps(part, 2)[2:] for part in (0x1950A86A20F9469CFC6C, 1001)
+    )
+    + (b"(" + b"]" * 990_000 + b"t.") * 3,
+    "a size whose product overflows": with_storage(rebuilt(size=(1 << 47, 1 << 47, 0), stride=(1, 1, 1))),
+    "deep calls": legacy(b"ca\nb\n" + memo(0, put=True) + b"0N" + (b"\x85" + memo(1, put=True) + b"0h\x00h\x01R") * 150_000),
+    "a hidden directory": hidden_directory(),
+    "a compressed bomb": zip_of_a_bomb(),
+    "an archive with 85,000 members": directory_bomb(85_000),
+}
 MOST_SECONDS, MOST_MEMORY = 5, 64 << 20
 
 _CHILD = """
@@ -320,6 +468,28 @@ def test_tensors_that_take_turns_in_sharing_storages_are_refused(tmp_path: Path)
         read(saved(tmp_path / "w.pth", content))
 
 
+@pytest.mark.parametrize("name", ["w" * 1001, "net." * 1000 + "w"])
+def test_names_of_thousands_of_characters_are_refused(tmp_path: Path, name: str) -> None:
+    save_file({name: torch.ones(2, 2)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="characters"):
+        read(tmp_path / "w.safetensors")
+
+
+@LAYOUTS
+def test_long_texts_and_bytes_beside_the_weights_do_no_harm(tmp_path: Path, is_archive: bool) -> None:
+    content = {"params": WEIGHTS, "config": "x" * 100_000, "picture": bytes(100_000), "array": np.arange(100_000)}
+    assert read_state(saved(tmp_path / "w.pth", content, is_archive=is_archive)).keys() == WEIGHTS.keys()
+
+
+def test_hashes_of_tensors_are_salted() -> None:
+    """Numbers can be chosen so that their tuples hash alike; 40,000 such tensors would take minutes to be told apart."""
+    command = [sys.executable, "-c", (
+        "import torch; from upframe.models.torch_file import *;"
+        "print(hash(StoredTensor(Storage('0', torch.float32, 1), torch.float32, 0, (1, 2), (2, 1))))"
+    )]  # fmt: skip
+    assert len({subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}) == 2
+
+
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", WEIGHTS)
     with zipfile.ZipFile(path) as archive:
@@ -330,3 +500,81 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"data/0 is damaged"):
         read(path)
     assert member.compress_type == zipfile.ZIP_STORED
+
+
+# The other formats ----------------------------------------------------------------------------------------------------
+def safetensors_file(header: object, data: bytes) -> bytes:
+    head = json.dumps(header).encode()
+    return struct.pack("<Q", len(head)) + head + data
+
+
+def entry(index: int, shape: list[int]) -> dict[str, object]:
+    """Header of a tensor with one float32 value, the one at that place."""
+    return {"dtype": "F32", "shape": shape, "data_offsets": [4 * index, 4 * index + 4]}
+
+
+def mindspore_value(tag: bytes, dims: bytes) -> bytes:
+    """One value of a MindSpore checkpoint with the field of dims as it is given."""
+    tensor = dims + b"\x12\x07Float32\x1a\x04" + bytes(4)
+    length = len(tag) + 2
+    sized = b"\x12" + varint(len(tensor)) + tensor
+    return b"\x0a" + varint(length + len(sized)) + b"\x0a" + varint(len(tag)) + tag + sized
+
+
+def varint(number: int) -> bytes:
+    made = b""
+    while number > 127:
+        made, number = made + bytes([number & 127 | 128]), number >> 7
+    return made + bytes([number])
+
+
+OTHERS: dict[str, bytes] = {
+    "150,000 tensors": safetensors_file({str(i): entry(i, [1]) for i in range(150_000)}, bytes(600_000)),
+    "30,000 tensors": safetensors_file({str(i): entry(i, [1]) for i in range(30_000)}, bytes(120_000)),
+    "a tensor of a million sides": safetensors_file({"a": entry(0, [1] * 1_000_000)}, bytes(4)),
+    "an endless card": safetensors_file(
+        {"__metadata__": {"card": json.dumps({f"k{i}": 1 for i in range(100_000)})}, "a": entry(0, [1])}, bytes(4)
+    ),
+    "a card of long unknown entries": safetensors_file(
+        {"__metadata__": {"card": json.dumps({f"k{i}" * 500: 1 for i in range(100)})}, "a": entry(0, [1])}, bytes(4)
+    ),
+    "99,000 values of MindSpore": b"".join(mindspore_value(b"a%d" % i, b"\x08\x01") for i in range(99_000)),
+    "dims without numbers of MindSpore": mindspore_value(b"abc", b"\x0a\x00" * 9_000_000),
+}
+
+
+@pytest.fixture(scope="module")
+def other_costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int, float]]:
+    folder = tmp_path_factory.mktemp("others")
+    files = {name: folder / f"{number}.safetensors" for number, name in enumerate(OTHERS)}
+    for name, path in files.items():
+        path.write_bytes(OTHERS[name])
+    return costs(folder, files)
+
+
+@needs_linux
+@pytest.mark.parametrize("name", OTHERS)
+def test_hostile_files_of_other_formats_are_refused_too(other_costs: dict[str, tuple[str, int, float]], name: str) -> None:
+    ended, memory, seconds = other_costs[name]
+    kind, _, length = ended.rpartition(" of ")
+    assert kind == "ModelError"
+    assert int(length) < 600, "the message is one line for people"
+    assert memory <= 3 * len(OTHERS[name]) + MOST_MEMORY
+    assert seconds <= MOST_SECONDS
+
+
+def test_a_card_as_large_as_the_memory_is_not_read(tmp_path: Path) -> None:
+    weights, card = tmp_path / "w.safetensors", tmp_path / "w.card.json"
+    save_file({"w": torch.ones(2, 2)}, weights)
+    with card.open("wb") as file:
+        file.write(b'{"name": "')
+        file.truncate(1 << 40)  # takes no room on the disk
+    with pytest.raises(ModelError, match="too long"):
+        read(weights)
+
+
+def test_a_card_of_deep_nesting_is_refused(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2, 2)}, tmp_path / "w.safetensors")
+    (tmp_path / "w.card.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="nested too deeply"):
+        read(tmp_path / "w.safetensors")

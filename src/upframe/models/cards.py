@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from upframe.errors import ModelError
+from upframe.files import parsed_json
 
 ValueRange = Literal["0-1", "0-255"]
+
+_MOST_BYTES = 1 << 20
+_LONGEST_SHOWN = 40
+_MOST_SHOWN = 5  # entries in one message
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 """Extensions of weights files, in order of preference. The content decides the format: a `.ckpt` may be PyTorch's or
@@ -49,6 +55,21 @@ class Card:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
+    def read(cls, path: Path) -> Card:
+        """The card in a file.
+
+        Raises:
+            ModelError: it cannot be read, or is no card.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+            text = content.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(path, f"cannot be read ({error})", "remove it or write it again with convert") from error
+        return cls.from_json(text, subject=path)
+
+    @classmethod
     def from_json(cls, text: str, *, subject: str | Path) -> Card:
         """Read a card that `to_json` wrote.
 
@@ -58,9 +79,11 @@ class Card:
         Raises:
             ModelError: the text is no JSON object, or a key is unknown, absent or of the wrong type.
         """
+        if len(text) > _MOST_BYTES:
+            raise ModelError(subject, "is not a card: it is far too long", "remove it or write it again with convert")
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            content = parsed_json(text)
+        except ValueError as error:
             raise ModelError(
                 subject, f"is not a readable card ({error})", "remove it or write it again with convert"
             ) from error
@@ -68,14 +91,16 @@ class Card:
             raise ModelError(subject, "is not a card: it holds no JSON object", "remove it or write it again with convert")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(content) - known):
-            raise ModelError(
-                subject, f"has unknown card entries: {', '.join(unknown)}", f"known are {', '.join(sorted(known))}"
-            )
+            raise ModelError(subject, f"has unknown card entries: {_listed(unknown)}", f"known are {', '.join(sorted(known))}")
         if absent := sorted({"name", "arch", "scale"} - set(content)):
             raise ModelError(subject, f"lacks the card entries {', '.join(absent)}", "write it again with convert")
         if wrong := [key for key, value in content.items() if not _card_value_fits(key, value)]:
-            raise ModelError(subject, f"has card entries of the wrong type: {', '.join(wrong)}", "write it again with convert")
+            raise ModelError(subject, f"has card entries of the wrong type: {_listed(wrong)}", "write it again with convert")
         return cls(**content)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name[:_LONGEST_SHOWN] for name in names[:_MOST_SHOWN]) + (", …" if len(names) > _MOST_SHOWN else "")
 
 
 def _card_value_fits(key: str, value: object) -> bool:

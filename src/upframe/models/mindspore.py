@@ -45,9 +45,9 @@ _TYPES = {
 }
 _TEXT = "str"  # `append_dict` stores text as this; not a parameter
 
-_MOST_VALUES = 100_000
+MOST_VALUES = 25_000
 """Most entries in a file. upframe's largest network has 2000; each costs a tensor header, whatever the size of the file."""
-_MOST_DIMS = 8
+MOST_DIMS = 8
 _LONGEST_NAME = 1000
 
 _TRAILER, _TRAILER_BYTES = b"crc_num", 17
@@ -107,8 +107,8 @@ def parse(data: bytes, path: Path) -> dict[str, Tensor]:
             where = f"value {count}"
             if number != 1 or not isinstance(value, memoryview):
                 raise _MalformedError(f"field {number} instead of a value")
-            if count == _MOST_VALUES:
-                raise _MalformedError(f"more than {_MOST_VALUES} values")
+            if count == MOST_VALUES:
+                raise _MalformedError(f"more than {MOST_VALUES} values")
             tag, tensor = _tag_and_tensor(value)
             where = f"parameter {tag!r}"
             part = _tensor(tensor)
@@ -214,11 +214,13 @@ def _tag_and_tensor(value: memoryview) -> tuple[str, memoryview]:
 def _tensor(message: memoryview) -> _Parameter:
     dims: list[int] = []
     type_name = content = None
-    for number, value in _fields(message):
+    for count, (number, value) in enumerate(_fields(message)):
+        if count > MOST_DIMS + 2:
+            raise _MalformedError("a tensor of more parts than type, content and dimensions")
         if number == 1:
             dims += _packed(value) if isinstance(value, memoryview) else [value]
-            if len(dims) > _MOST_DIMS:
-                raise _MalformedError(f"more than {_MOST_DIMS} dimensions")
+            if len(dims) > MOST_DIMS:
+                raise _MalformedError(f"more than {MOST_DIMS} dimensions")
         elif number == 2 and type_name is None and isinstance(value, memoryview):
             type_name = _text(value)
         elif number == 3 and content is None and isinstance(value, memoryview):
@@ -236,7 +238,7 @@ def _packed(view: memoryview) -> list[int]:
     """Read numbers packed in one field, as newer writers of protobuf may store a list."""
     numbers: list[int] = []
     at = 0
-    while at < len(view) and len(numbers) <= _MOST_DIMS:
+    while at < len(view) and len(numbers) <= MOST_DIMS:
         number, at = _varint(view, at)
         numbers.append(number)
     return numbers

@@ -439,7 +439,7 @@ def _purpose(spec: ModelSpec, *, for_degraded: bool) -> Purpose:
 
 
 def _shipped_card(path: Path) -> Card:
-    return Card.from_json(card_path(path).read_text(encoding="utf-8"), subject=card_path(path))
+    return Card.read(card_path(path))
 
 
 def _entry(

@@ -10,8 +10,9 @@ Two layouts are understood. Since torch 1.6 a file is a ZIP archive: `<root>/dat
 for each storage. Before that it was a row of pickles (a magic number, the protocol, facts on the system, the object, the
 keys of its storages) followed by the length and the bytes of each storage.
 
-A file is taken for hostile. Its pickle may hold at most `MOST_OPCODES` opcodes, so that reading takes seconds and some tens
-of megabytes whatever the bytes are; a tensor never has more values than its storage holds.
+A file is taken for hostile. Its pickles may hold at most `MOST_OPCODES` opcodes and `MOST_PICKLE_BYTES` bytes together, so that
+reading takes seconds and some tens of megabytes whatever the bytes are. No text in them is longer than `LONGEST_TEXT`, since it
+may be used as often as there are opcodes. A tensor never has more values than its storage holds.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
 import torch
 from torch import Tensor
 
-MOST_OPCODES = 1_000_000
-"""Most opcodes of a pickle. A checkpoint of the largest network here with the state of its optimiser has 200,000."""
+MOST_OPCODES = 400_000
+"""Most opcodes of a file's pickles. A checkpoint of the largest network here with the state of its optimiser has 200,000."""
+
+MOST_PICKLE_BYTES = 16 << 20
+"""Most bytes of a file's pickles; those of that checkpoint take 4 MB. The values of tensors lie outside of them."""
+
+LONGEST_TEXT = 1000
+"""Characters of the longest text that is kept; a longer one becomes a `Placeholder`."""
 
 MOST_DIRECTORY_BYTES = 4 << 20
 """Largest directory of a ZIP archive: some 40,000 tensors."""
 
+_LONGEST_ARGUMENT = 4 << 20  # bytes of one opcode
 _MOST_DIMS = 8
 _SLACK_BYTES = 1 << 20
 _MOST_READS = 8  # times that as many bytes as the file has may be read for its tensors
@@ -77,7 +85,7 @@ class UnsafeError(Exception):
     """The file names something that could only be meant to run code; the message is that name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """The flat values that tensors look into."""
 
@@ -87,7 +95,7 @@ class Storage:
     """Number of values that the file states."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor as the pickle records it. Its values are read by `TorchFile.tensor`."""
 
@@ -96,6 +104,10 @@ class StoredTensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+
+    def __hash__(self) -> int:
+        """That of a text, which is salted: a stranger can choose tuples of numbers that all hash alike."""
+        return hash(f"{self.storage.key} {self.offset} {self.size} {self.stride}")
 
     @property
     def values(self) -> int:
@@ -106,15 +118,15 @@ class StoredTensor:
         return count
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Placeholder:
     """An object that was not built: a class, a function, or the result of a call."""
 
     name: str
     """Dotted name of the class or function."""
     arguments: tuple[object, ...] = ()
-    items: dict[str, object] = field(default_factory=dict)
-    """Items with text keys that the pickle would have set on it."""
+    items: dict[str, object] | None = None
+    """Items with text keys that the pickle would have set on it; None if there are none."""
     state: object = None
     """State that the pickle would have handed to it."""
 
@@ -148,7 +160,7 @@ class TorchFile:
         self._bytes: _Bytes
         if is_archive:
             archive = _Archive(file, size)
-            self.content: object = _interpret(io.BytesIO(archive.pickle()))
+            self.content: object = _Pickles(io.BytesIO(archive.pickle())).next()
             self._bytes = archive
         else:
             file.seek(0)
@@ -171,14 +183,15 @@ class TorchFile:
         last = stored.offset + sum((side - 1) * step for side, step in zip(stored.size, stored.stride, strict=True))
         if stored.values and (stored.values > available or not 0 <= last < available):
             raise MalformedError("a tensor reaches beyond its storage")
-        if stored.values == 0:
-            made = torch.empty(stored.size, dtype=stored.dtype)
-        else:
+        try:
+            if stored.values == 0:
+                return torch.empty(stored.size, dtype=stored.dtype)
             typed = self._storage(stored.storage.key)[: available * itemsize].view(stored.dtype)
             made = typed.as_strided(stored.size, stored.stride, stored.offset)
-            if stored.values < available:
-                made = made.clone()  # a small view must not keep a large storage alive
-        return made
+            # A small view must not keep a large storage alive.
+            return made.clone() if stored.values < available else made
+        except RuntimeError as error:  # products of sides and strides beyond 64 bits
+            raise MalformedError("a tensor is damaged") from error
 
     def _storage(self, key: str) -> Tensor:
         """The bytes of a storage. The last one is kept, since tensors that share a storage lie beside each other."""
@@ -200,11 +213,10 @@ class _Archive:
     """A ZIP archive as torch writes it."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        _check_directory(file, size)
         try:
-            self._archive = zipfile.ZipFile(file)
+            self._archive = zipfile.ZipFile(cast("BinaryIO", _InParts(file)))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
-            raise MalformedError("its directory is damaged") from error
+            raise MalformedError("its directory is damaged or cut off") from error
         members = self._archive.infolist()
         names = [member.filename for member in members]
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
@@ -212,15 +224,18 @@ class _Archive:
         found = next((name for name in names if name.endswith("/data.pkl")), None)
         if found is None:
             raise MalformedError("a ZIP archive but no PyTorch checkpoint")
-        if sum(member.file_size for member in members) > size:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members) or sum(m.file_size for m in members) > size:
             raise UnsafeError("its parts are compressed or overlap, as torch never writes them")
         self._root = found.removesuffix("data.pkl")
         order = f"{self._root}byteorder"
         if order in names and self._read(order) != b"little":
             raise MalformedError("its values are big-endian")
 
-    def pickle(self) -> bytearray:
-        return self._read(f"{self._root}data.pkl")
+    def pickle(self) -> bytes:
+        name = f"{self._root}data.pkl"
+        if self._member(name).file_size > MOST_PICKLE_BYTES:
+            raise MalformedError(_MORE_THAN_WEIGHTS)
+        return bytes(self._read(name))  # as bytes, which `io.BytesIO` shares instead of copying them
 
     def size(self, key: str) -> int:
         return self._member(f"{self._root}data/{key}").file_size
@@ -250,25 +265,22 @@ class _Archive:
             raise MalformedError(f"{name} is damaged") from error
 
 
-def _check_directory(file: BinaryIO, size: int) -> None:
-    """Refuse a directory that would take much memory before `zipfile` reads it whole. ZIP's APPNOTE, 4.3.15 and 4.3.16."""
-    tail = min(size, 22 + 65_535 + 20)
-    file.seek(size - tail)
-    end = file.read(tail)
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or at + 22 > len(end):
-        raise MalformedError("it is cut off before its directory")
-    length = struct.unpack("<I", end[at + 12 : at + 16])[0]
-    locator = end[at - 20 : at]
-    if at >= 20 and locator.startswith(b"PK\x06\x07"):
-        start = struct.unpack("<Q", locator[8:16])[0]
-        file.seek(min(start, size))
-        record = file.read(56)
-        if len(record) < 56 or not record.startswith(b"PK\x06\x06"):
-            raise MalformedError("its directory is damaged")
-        length = struct.unpack("<Q", record[40:48])[0]
-    if length > MOST_DIRECTORY_BYTES:
-        raise MalformedError("its directory is larger than that of any checkpoint")
+class _InParts:
+    """A file of which at most `MOST_DIRECTORY_BYTES` are read at once.
+
+    `zipfile` reads the directory of an archive at once, wherever the several records of its place and length lead, and keeps
+    some ten times as much; all else it reads in small parts.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        part = self._file.read(min(size, MOST_DIRECTORY_BYTES + 1) if size >= 0 else MOST_DIRECTORY_BYTES + 1)
+        if len(part) > MOST_DIRECTORY_BYTES:
+            raise MalformedError("its directory is larger than that of any checkpoint")
+        return part
 
 
 @dataclass(frozen=True)
@@ -301,15 +313,16 @@ class _Row:
 
 
 def _read_row(file: BinaryIO, size: int) -> tuple[object, _Row]:
-    if _interpret(file) != _MAGIC_NUMBER or _interpret(file) != _PROTOCOL_VERSION:
+    pickles = _Pickles(file)
+    if pickles.next() != _MAGIC_NUMBER or pickles.next() != _PROTOCOL_VERSION:
         raise MalformedError("a pickle but no PyTorch checkpoint")
-    system = _interpret(file)
+    system = pickles.next()
     if isinstance(system, Mapping) and system.get("little_endian") is False:
         raise MalformedError("its values are big-endian")
     storages: dict[str, Storage] = {}
-    content = _interpret(file, storages)
-    keys = _interpret(file)
-    if not isinstance(keys, list) or len(keys) > MOST_OPCODES:
+    content = pickles.next(storages)
+    keys = pickles.next()
+    if not isinstance(keys, list):
         raise MalformedError("the list of its storages is missing")
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
@@ -327,37 +340,85 @@ def _read_row(file: BinaryIO, size: int) -> tuple[object, _Row]:
 
 # The stack machine ----------------------------------------------------------------------------------------------------
 _MARK = object()
+_MORE_THAN_WEIGHTS = "it holds far more than weights"
 
 
-def _interpret(file: BinaryIO, storages: dict[str, Storage] | None = None) -> object:
-    """Return the value that the pickle at the file's place describes; read up to its end.
+class _Pickles:
+    """The pickles of a file, one after the other. What they may hold is limited for all of them together.
 
     Args:
-        storages: Filled with the storages that it names.
-
-    Raises:
-        MalformedError, UnsafeError: as `TorchFile`.
+        file: At the place of the first one.
     """
-    machine = _Machine({} if storages is None else storages)
-    try:
-        return machine.run(pickletools.genops(file))
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, EOFError) as error:
-        raise MalformedError("it is damaged, cut off or no PyTorch checkpoint") from error
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._bytes_left = MOST_PICKLE_BYTES
+        self._text_left = MOST_PICKLE_BYTES
+        self._opcodes_left = MOST_OPCODES
+
+    def next(self, storages: dict[str, Storage] | None = None) -> object:
+        """The value that the next pickle describes; the file is read up to its end.
+
+        Args:
+            storages: Filled with the storages that it names.
+
+        Raises:
+            MalformedError, UnsafeError: as `TorchFile`.
+        """
+        machine = _Machine(self, {} if storages is None else storages)
+        try:
+            return machine.run(pickletools.genops(self))  # type: ignore[arg-type] # calls `read` and `readline` alone
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, EOFError) as error:
+            raise MalformedError("it is damaged, cut off or no PyTorch checkpoint") from error
+
+    def read(self, size: int) -> bytes:
+        """As a file's; called for each opcode and its argument."""
+        if size > _LONGEST_ARGUMENT:
+            raise MalformedError(_MORE_THAN_WEIGHTS)
+        return self._counted(self._file.read(size))
+
+    def readline(self) -> bytes:
+        """As a file's; called for each argument that is a line. One that is too long lacks its end, which is refused."""
+        return self._counted(self._file.readline(_LONGEST_ARGUMENT))
+
+    def _counted(self, part: bytes) -> bytes:
+        self._bytes_left -= len(part)
+        if self._bytes_left < 0:
+            raise MalformedError(_MORE_THAN_WEIGHTS)
+        return part
+
+    def count(self, opcodes: int) -> None:
+        """Count opcodes, or as much work as theirs."""
+        self._opcodes_left -= opcodes
+        if self._opcodes_left < 0:
+            raise MalformedError(_MORE_THAN_WEIGHTS)
+
+    def kept(self, argument: object) -> object:
+        """An argument of an opcode as it is kept: of long text and of bytes, which say nothing about weights, only the kind."""
+        if isinstance(argument, bytes | bytearray):
+            return _A_BYTES
+        if isinstance(argument, str):
+            if len(argument) > LONGEST_TEXT:
+                return _A_LONG_TEXT
+            self._text_left -= 4 * len(argument) if not argument.isascii() else len(argument)
+            if self._text_left < 0:
+                raise MalformedError(_MORE_THAN_WEIGHTS)
+        return argument
 
 
 class _Machine:
     """Interprets opcodes. Only text may be a key of a dict: other keys are dropped with their values, since a stranger can
     choose numbers that all hash alike, or tuples too deep to hash."""
 
-    def __init__(self, storages: dict[str, Storage]) -> None:
+    def __init__(self, pickles: _Pickles, storages: dict[str, Storage]) -> None:
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
+        self._pickles = pickles
         self._storages = storages
 
     def run(self, opcodes: Iterator[tuple[pickletools.OpcodeInfo, object, int | None]]) -> object:
-        for count, (opcode, argument, _) in enumerate(opcodes):
-            if count >= MOST_OPCODES:
-                raise MalformedError("it holds far more than weights")
+        for opcode, argument, _ in opcodes:
+            self._pickles.count(1)
             name = opcode.name
             if name == "STOP":
                 return self._stack.pop()
@@ -367,7 +428,7 @@ class _Machine:
     def _step(self, name: str, argument: object) -> None:
         stack = self._stack
         if name in _PUSHED:
-            stack.append(argument)
+            stack.append(self._pickles.kept(argument))
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name in _NOTHING:
@@ -446,12 +507,14 @@ class _Machine:
 
     def global_by_stack(self, _: object) -> None:
         name, module = self._stack.pop(), self._stack.pop()
-        self._stack.append(_named(str(module), str(name)))
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise MalformedError("it is damaged")
+        self._stack.append(_named(module, name))
 
     def call(self, _: object) -> None:
         """REDUCE and NEWOBJ: a callable and a tuple of arguments."""
         arguments, function = self._stack.pop(), self._stack.pop()
-        self._stack.append(_called(function, arguments))
+        self._append_called(function, arguments)
 
     def call_with_keywords(self, _: object) -> None:
         self._stack.pop()  # the keywords
@@ -460,12 +523,18 @@ class _Machine:
     def call_marked(self, _: object) -> None:
         """OBJ: a class and its arguments, all above a mark."""
         function, *arguments = self._marked()
-        self._stack.append(_called(function, tuple(arguments)))
+        self._append_called(function, tuple(arguments))
 
     def call_named(self, argument: object) -> None:
         """INST: a class by its name, arguments above a mark."""
         module, _, name = str(argument).partition(" ")
-        self._stack.append(_called(_named(module, name), tuple(self._marked())))
+        self._append_called(_named(module, name), tuple(self._marked()))
+
+    def _append_called(self, function: object, arguments: object) -> None:
+        # Python 2 pickled the items of an `OrderedDict` as one list, which may be an argument again and again.
+        if isinstance(arguments, tuple) and arguments and isinstance(arguments[0], list):
+            self._pickles.count(len(arguments[0]))
+        self._stack.append(_called(function, arguments))
 
     def build(self, _: object) -> None:
         state, target = self._stack.pop(), self._stack[-1]
@@ -490,6 +559,8 @@ class _Machine:
             return
         self._stack.append(self._storages.setdefault(key, Storage(key, known, values)))
 
+
+_A_LONG_TEXT, _A_BYTES = Placeholder("long text"), Placeholder("bytes")
 
 _PUSHED = frozenset(
     (
@@ -545,7 +616,9 @@ def _extend(target: object, items: list[object]) -> None:
 
 
 def _set_items(target: object, items: list[object]) -> None:
-    into = target.items if isinstance(target, Placeholder) else target
+    into = target
+    if isinstance(target, Placeholder):
+        into = target.items = {} if target.items is None else target.items
     if not isinstance(into, dict) or len(items) % 2:
         raise MalformedError("it is damaged")
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -554,6 +627,8 @@ def _set_items(target: object, items: list[object]) -> None:
 
 
 def _named(module: str, name: str) -> Placeholder:
+    if len(module) + len(name) > LONGEST_TEXT:
+        raise MalformedError("it names a class by thousands of characters")
     top = module.partition(".")[0]
     if top in _DANGEROUS or (top in ("builtins", "__builtin__") and name in _DANGEROUS_BUILTINS):
         raise UnsafeError(f"it refers to {module}.{name}, which could run code")
@@ -589,7 +664,7 @@ def _tensor(function: str, arguments: tuple[object, ...]) -> object:
         stated = arguments[6]
         dtype = _DTYPES.get(stated.name.removeprefix("torch.")) if isinstance(stated, Placeholder) else None
         if dtype is None:
-            return Placeholder(f"tensor of {stated.name if isinstance(stated, Placeholder) else stated}", arguments)
+            return Placeholder(f"tensor of {stated.name if isinstance(stated, Placeholder) else 'an unknown type'}", arguments)
     numbers = [offset, *_sides(size), *_sides(stride)]
     if not isinstance(storage, Storage) or dtype is None or len(_sides(size)) != len(_sides(stride)):
         raise MalformedError("a tensor is damaged")

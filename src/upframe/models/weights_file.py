@@ -27,7 +27,7 @@ from torch import Tensor
 from upframe.errors import ModelError
 from upframe.models import mindspore
 from upframe.models.cards import Card, ValueRange, card_path
-from upframe.models.torch_file import MalformedError, Placeholder, StoredTensor, TorchFile, UnsafeError
+from upframe.models.torch_file import MOST_OPCODES, MalformedError, Placeholder, StoredTensor, TorchFile, UnsafeError
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def read(path: str | Path) -> WeightsFile:
             state, stated = _read_torch(path, file, size)
             card = None
     if stated not in (None, "0-1", "0-255"):
-        raise ModelError(path, f"states the unknown value range {_short(stated)}", 'known are "0-1" and "0-255"')
+        shown = _short(stated) if isinstance(stated, str) else f"({type(stated).__name__})"  # a list may be endless as text
+        raise ModelError(path, f"states the unknown value range {shown}", 'known are "0-1" and "0-255"')
     return WeightsFile(path, state, sha256, card, stated)
 
 
@@ -140,7 +141,7 @@ def _kind(start: bytes, size: int, path: Path) -> _Kind:
     )
 
 
-_MOST_HEADER_BYTES = 16 << 20  # of safetensors: 100,000 tensors
+_MOST_HEADER_BYTES = 4 << 20  # of safetensors: 40,000 tensors
 
 
 def _read_safetensors(path: Path, file: BinaryIO, size: int) -> tuple[State, dict[str, str]]:
@@ -177,10 +178,7 @@ def _card(path: Path, metadata: Mapping[str, str], sha256: str) -> Card | None:
     """The card beside a safetensors file, else the one in its header."""
     beside = card_path(path)
     if beside.is_file():
-        try:
-            card = Card.from_json(beside.read_text(encoding="utf-8"), subject=beside)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(beside, f"cannot be read ({error})", "remove it or write it again with convert") from error
+        card = Card.read(beside)
         if card.sha256 and card.sha256 != sha256:
             raise ModelError(
                 path,
@@ -193,7 +191,9 @@ def _card(path: Path, metadata: Mapping[str, str], sha256: str) -> Card | None:
 
 # Finding the weights --------------------------------------------------------------------------------------------------
 _MOST_DEPTH = 8
-_MOST_NODES = 200_000
+_MOST_MODULES_DEEP = 40
+_LONGEST_NAME = 1000
+_LONGEST_WRAPPER = 100  # characters; longer keys are nobody's word for weights
 
 # Where training programs put the weights, in order of preference.
 _WRAPPERS = ("params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network", "net", "weights")
@@ -212,19 +212,22 @@ class _Candidate:
     @property
     def is_beside(self) -> bool:
         """Whether it belongs to something beside the network: an optimiser, a discriminator."""
-        return any(_BESIDE.search(key) for key in self.keys)
+        return self._has_key(_BESIDE)
 
     @property
     def rank(self) -> tuple[bool, bool, int, int]:
         """The smallest is the one that is meant."""
         known = [_WRAPPERS.index(key) for key in self.keys if key in _WRAPPERS]
-        averaged = any(_AVERAGED.search(key) for key in self.keys)
+        averaged = self._has_key(_AVERAGED)
         return self.is_beside, not averaged, min(known, default=len(_WRAPPERS)), -len(self.tensors)
+
+    def _has_key(self, words: re.Pattern[str]) -> bool:
+        return any(len(key) <= _LONGEST_WRAPPER and words.search(key) for key in self.keys)
 
 
 def _weights(content: object, path: Path) -> dict[str, object]:
     """The one set of named tensors in a checkpoint that is the network's, averaged if there is such a set."""
-    found = list(_candidates(content))
+    found = list(_Search().candidates(content))
     if not found:
         if isinstance(content, dict):
             entries = ", ".join(_short(name) for name in list(content)[:5]) or "none"
@@ -236,29 +239,64 @@ def _weights(content: object, path: Path) -> dict[str, object]:
     return min((one for one in found if 2 * len(one.tensors) > most), key=lambda one: one.rank).tensors
 
 
-def _candidates(content: object) -> Iterator[_Candidate]:
-    """Every set of named tensors, breadth first. Of a module that was pickled whole, its parameters and buffers."""
-    level: list[tuple[tuple[str, ...], object]] = [((), content)]
-    seen: set[int] = set()
-    for _ in range(_MOST_DEPTH):
-        below: list[tuple[tuple[str, ...], object]] = []
-        for keys, node in level:
-            if id(node) in seen or len(seen) >= _MOST_NODES:
-                continue
-            seen.add(id(node))
-            if isinstance(node, Placeholder):
-                if module := dict(_module_tensors(node)):
-                    yield _Candidate(keys, module)
+class _Search:
+    """Looks for sets of named tensors. What several containers hold may be met along endlessly many paths."""
+
+    def __init__(self) -> None:
+        self._left = MOST_OPCODES
+
+    def _count(self, items: int) -> None:
+        self._left -= items
+        if self._left < 0:
+            raise MalformedError("it holds far more than weights")
+
+    def candidates(self, content: object) -> Iterator[_Candidate]:
+        """Every set of named tensors, breadth first. Of a module that was pickled whole, its parameters and buffers.
+
+        Raises:
+            MalformedError: there is more to look at than opcodes could have made without sharing.
+        """
+        level: list[tuple[tuple[str, ...], object]] = [((), content)]
+        seen: set[int] = set()
+        for _ in range(_MOST_DEPTH):
+            below: list[tuple[tuple[str, ...], object]] = []
+            for keys, node in level:
+                if id(node) in seen:
                     continue
-                parts = node.state if isinstance(node.state, tuple) else (node.state,)
-                below += [(keys, part) for part in (node.items, *parts) if isinstance(part, dict) and part]
-            elif isinstance(node, dict):
-                if tensors := {name: value for name, value in node.items() if _is_tensor(value)}:
-                    yield _Candidate(keys, tensors)
-                below += [((*keys, name), value) for name, value in node.items() if isinstance(value, _CONTAINERS)]
-            elif isinstance(node, list | tuple):
-                below += [(keys, value) for value in node if isinstance(value, _CONTAINERS)]
-        level = below
+                seen.add(id(node))
+                self._count(1 + len(node) if isinstance(node, dict | list | tuple) else 1)
+                if isinstance(node, Placeholder):
+                    if module := dict(self._module_tensors(node)):
+                        yield _Candidate(keys, module)
+                        continue
+                    parts = node.state if isinstance(node.state, tuple) else (node.state,)
+                    self._count(len(parts))
+                    below += [(keys, part) for part in (node.items, *parts) if isinstance(part, dict) and part]
+                elif isinstance(node, dict):
+                    if tensors := {name: value for name, value in node.items() if _is_tensor(value)}:
+                        yield _Candidate(keys, tensors)
+                    below += [((*keys, name), value) for name, value in node.items() if isinstance(value, _CONTAINERS)]
+                elif isinstance(node, list | tuple):
+                    below += [(keys, value) for value in node if isinstance(value, _CONTAINERS)]
+            level = below
+
+    def _module_tensors(self, module: Placeholder, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+        """Names and values of the state dict of a pickled `nn.Module`. A module that is a part of several has several names."""
+        state = module.state
+        self._count(1)
+        if not isinstance(state, dict) or not isinstance(state.get("_parameters"), dict):
+            return
+        if depth > _MOST_MODULES_DEEP or len(prefix) > _LONGEST_NAME:
+            return
+        for part in ("_parameters", "_buffers"):
+            values = state.get(part)
+            if isinstance(values, dict):
+                self._count(len(values))
+                yield from ((f"{prefix}{name}", value) for name, value in values.items() if _is_tensor(value))
+        children = state.get("_modules")
+        for name, child in children.items() if isinstance(children, dict) else ():
+            if isinstance(child, Placeholder):
+                yield from self._module_tensors(child, f"{prefix}{name}.", depth + 1)
 
 
 _CONTAINERS = (dict, list, tuple, Placeholder)
@@ -271,26 +309,12 @@ def _is_tensor(value: object) -> bool:
     )
 
 
-def _module_tensors(module: Placeholder, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Names and values of the state dict of a pickled `nn.Module`."""
-    state = module.state
-    if not isinstance(state, dict) or not isinstance(state.get("_parameters"), dict) or depth > 40:
-        return
-    for part in ("_parameters", "_buffers"):
-        values = state.get(part)
-        if isinstance(values, dict):
-            yield from ((f"{prefix}{name}", value) for name, value in values.items() if _is_tensor(value))
-    children = state.get("_modules")
-    for name, child in children.items() if isinstance(children, dict) else ():
-        if isinstance(child, Placeholder):
-            yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
-
-
 # Names ----------------------------------------------------------------------------------------------------------------
 # Of several networks in one state dict the first of these is meant, and the others (a discriminator, ...) are dropped.
 _CHOSEN_PREFIXES = ("generator_ema.", "net_g_ema.", "generator.", "net_g.", "netG.")
 # Added to every name by whatever held the network.
 _COMMON_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.", "network.", "net.", "params_ema.", "params.")
+_MOST_PREFIXES = 16
 _CHECKED_VALUES = 1 << 18
 _NOT_PARAMETERS = ("num_batches_tracked", "n_averaged", "step_counter")
 
@@ -302,7 +326,14 @@ def _named(entries: Mapping[str, object], path: Path, *, kind: type = Tensor) ->
     if not state:
         shown = ", ".join(_short(name) for name in list(entries)[:5]) or "none"
         raise ModelError(path, f"holds no weights (its entries: {shown})", "pass a checkpoint with a state dict")
-    while (stripped := _strip_prefix(state)) is not None:
+    if len(state) > mindspore.MOST_VALUES:
+        raise ModelError(path, f"holds more than {mindspore.MOST_VALUES} tensors", "pass the weights of one network")
+    if any(len(name) > _LONGEST_NAME for name in state):
+        raise ModelError(path, f"is damaged: it has a name of more than {_LONGEST_NAME} characters", "download it again")
+    for _ in range(_MOST_PREFIXES):
+        stripped = _strip_prefix(state)
+        if stripped is None:
+            break
         state = stripped
     return state
 
@@ -337,7 +368,13 @@ def _clean(state: dict[str, object], load: Callable[..., Tensor], path: Path) ->
 
 
 def _usable(value: Tensor, name: str, path: Path) -> Tensor:
-    if value.layout is not torch.strided or value.is_quantized or value.is_complex() or value.dtype.itemsize < 2 < value.ndim:
+    if (
+        value.layout is not torch.strided
+        or value.is_quantized
+        or value.is_complex()
+        or value.dtype.itemsize < 2 < value.ndim
+        or value.ndim > mindspore.MOST_DIMS
+    ):
         raise ModelError(path, f"holds {_short(name)} in a form that is not supported ({value.dtype})", _UNSAFE_ADVICE)
     if value.numel() == 0:
         raise ModelError(path, f"is damaged: {_short(name)} is empty", "download it again")
