@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,20 @@ def make_photo(height: int, width: int, *, seed: int = 0, dtype: str = "uint8") 
     if dtype == "float32":
         return unit.astype(np.float32)
     return np.round(unit * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.fixture(autouse=True)
+def as_logged_before() -> Iterator[None]:
+    """Give every test the log levels of a fresh process: a command line run in this one sets them for its own."""
+    loggers = [logging.getLogger(name) for name in (None, "upframe", "upframe.run")]
+    before = [(logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        for handler in logger.handlers[:]:
+            if handler not in handlers and isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)
+                handler.close()
 
 
 # The command line ----------------------------------------------------------------------------------------------------

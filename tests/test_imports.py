@@ -61,6 +61,7 @@ def test_importing_upframe_imports_nothing_else(measured: dict[str, Any]) -> Non
     assert rooms(measured, "import upframe") == {"errors", "version"}
 
 
+@pytest.mark.slow
 def test_reading_and_writing_a_photo_imports_neither_torch_nor_a_codec_of_another_format(measured: dict[str, Any]) -> None:
     case = "photo, read and written"
     assert third_parties(measured, case) | {"isal"} == {"filelock", "isal", "numpy"}  # a file that is written is locked

@@ -78,6 +78,7 @@ def test_halves_round_away_from_zero_as_in_matlab() -> None:
     assert pixels.matlab_bicubic_8bit(board.double()[None], 2)[0, 3, 3].item() == 128
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -207,7 +207,7 @@ def test_an_existing_output_is_returned_and_replaced_when_asked(up: upframe.Upsc
     first = up(tmp_path / "photo.png")
     stamp = first.stat().st_mtime_ns
     assert up(tmp_path / "photo.png") == first and first.stat().st_mtime_ns == stamp
-    with pytest.raises(upframe.errors.UsageError, match="something else"):
+    with pytest.raises(upframe.errors.UsageError, match="is a different file"):
         up(tmp_path / "photo.png", output=first, scale=3)
     assert up(tmp_path / "photo.png", output=first, scale=3, overwrite=True) == first
     assert Image.open(first).size == (21, 18)

@@ -98,6 +98,7 @@ def test_collections_wait_for_imports_and_come_back() -> None:
     assert gc.get_freeze_count() == frozen  # nothing was imported, so nothing is exempt for ever
 
 
+@pytest.mark.slow
 def test_help_says_the_exit_codes_once_and_the_defaults(upframe: Upframe) -> None:
     first, short, whole = (upframe(*command) for command in (["--help"], ["upscale", "--help"], ["upscale", "--help-all"]))
     assert (first.code, short.code, whole.code) == (0, 0, 0)
@@ -108,6 +109,7 @@ def test_help_says_the_exit_codes_once_and_the_defaults(upframe: Upframe) -> Non
     assert upframe("--version").out.strip() == upframe("-V").out.strip() == __import__("upframe").__version__
 
 
+@pytest.mark.slow
 def test_help_is_short_and_has_more_pages(upframe: Upframe) -> None:
     first, short, video, whole = (
         upframe(*command).out for command in (["--help"], ["upscale", "--help"], ["--help-video"], ["--help-all"])

@@ -120,6 +120,7 @@ def test_models_whose_files_are_here_are_ready_and_missing_shipped_ones_say_so()
     assert re.search(r"photo-x2 .*missing: install upframe again", others)
 
 
+@pytest.mark.slow
 def test_recipes_are_listed_in_groups_without_torch(upframe: Upframe) -> None:
     from upframe.training.recipes.registry import RECIPES
 

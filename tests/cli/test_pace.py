@@ -37,6 +37,7 @@ def pictures(count: int, pixels: float = 1e6) -> list[Work]:
     return [Work("picture", pixels)] * count
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(0.6, 1.6), min_size=30, max_size=60),
     st.floats(0.5, 20),

@@ -51,6 +51,7 @@ def live(seen: Seen) -> list[list[str]]:
     return [lines for frame in seen.frames if (lines := [line for line in frame if re.search(r"[━─]{3}", line)])]
 
 
+@pytest.mark.slow
 def test_a_batch_shows_a_bar_for_the_file_and_one_for_the_job(batch: tuple[int, Seen]) -> None:
     _, seen = batch
     assert seen.code == 8
@@ -95,6 +96,7 @@ def test_standard_output_gets_the_results_alone_and_whole(batch: tuple[int, Seen
     assert all("720x480, fp32" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_red_is_for_failures_alone(folder: Path, weights: Path) -> None:
     (folder / "bad [red].png").unlink()
     fine = run_in_terminal((folder, "-m", weights, "-s", "3", *SLOW))
@@ -105,6 +107,7 @@ def test_red_is_for_failures_alone(folder: Path, weights: Path) -> None:
     assert failed.screen.colours & RED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "is_live", "has_colour"),
     [
@@ -125,6 +128,7 @@ def test_colours_and_live_lines_follow_the_environment(
     assert bool(seen.screen.colours & {str(n) for n in range(30, 38)} | seen.screen.colours & {"90"}) == has_colour
 
 
+@pytest.mark.slow
 def test_results_fit_a_terminal_that_is_standard_output_too(folder: Path, weights: Path) -> None:
     seen = run_in_terminal((folder, "-m", weights), columns=60)
     results = [line for line in seen.final if " -> " in line]
@@ -133,12 +137,14 @@ def test_results_fit_a_terminal_that_is_standard_output_too(folder: Path, weight
     assert seen.screen.wrapped == []
 
 
+@pytest.mark.slow
 def test_a_terminal_without_symbols_gets_ascii(folder: Path, weights: Path) -> None:
     seen = run_in_terminal((folder, "-m", weights, *SLOW), environment={"PYTHONIOENCODING": "ascii"})
     assert any(re.search(r"\.\.\..* #*-+ +\d+%", line) for frame in seen.frames for line in frame)
     assert seen.raw.isascii()
 
 
+@pytest.mark.slow
 def test_a_resized_terminal_gets_lines_of_its_new_width(folder: Path, weights: Path) -> None:
     widths: list[int] = []
 
@@ -153,6 +159,7 @@ def test_a_resized_terminal_gets_lines_of_its_new_width(folder: Path, weights: P
     assert widths[0] > 60 >= widths[-1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_batch_says_what_is_done_and_how_to_go_on(folder: Path, weights: Path) -> None:
     sent: list[bool] = []
 
@@ -167,6 +174,7 @@ def test_an_interrupted_batch_says_what_is_done_and_how_to_go_on(folder: Path, w
     assert re.search(r"1 written, 1 failed, 1 not done in .* Run the same command again to go on\.\n  failed: ", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 200])
 @pytest.mark.parametrize("command", [(), ("upscale",), ("train",), ("models", "info"), ("data", "prepare", "lq")], ids=" ".join)
 def test_help_fits_the_terminal(command: tuple[str, ...], columns: int) -> None:
@@ -176,6 +184,7 @@ def test_help_fits_the_terminal(command: tuple[str, ...], columns: int) -> None:
         assert seen.screen.wrapped == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 200])
 @pytest.mark.parametrize("command", [("models", "list"), ("train", "list")], ids=" ".join)
 def test_lists_fit_the_terminal(command: tuple[str, ...], columns: int) -> None:

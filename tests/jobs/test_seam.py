@@ -201,6 +201,7 @@ def test_photo_needs_no_video_module_and_a_video_does(tmp_path: Path) -> None:
     assert {"av", "upframe.jobs.video.item"} <= found["out.mkv"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["upscaling", "restoring"])
 def test_command_line_asks_jobs_and_nothing_below(module: str) -> None:
     tree = ast.parse((Path(cli.__file__).parent / f"{module}.py").read_text())

@@ -95,6 +95,7 @@ def test_identical_pictures_have_infinite_psnr_and_ssim_one() -> None:
     assert ssim(a, a.copy()) == 1.0
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), border=st.integers(0, 4), noise=st.integers(1, 60))
 def test_scores_are_symmetric_and_bounded(seed: int, border: int, noise: int) -> None:

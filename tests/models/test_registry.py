@@ -201,6 +201,7 @@ def test_of_two_files_with_one_name_the_safer_format_is_taken(user_folder: Path)
     assert load("mine").source.endswith("mine.safetensors")
 
 
+@pytest.mark.slow
 def test_a_file_in_the_users_folder_must_be_the_network_its_name_says(user_folder: Path) -> None:
     write(user_folder / "rlfn_x4.pth", "rlfn-x2")
     with pytest.raises(ModelError, match=r"holds rlfn-x2 \(×2\), expected rlfn-x4 \(×4\)"):

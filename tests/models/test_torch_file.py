@@ -404,6 +404,7 @@ def hostile_costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[s
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux reports it")
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_within_their_bounds(hostile_costs: dict[str, tuple[str, int, float]], name: str) -> None:
@@ -416,6 +417,7 @@ def test_hostile_files_are_refused_within_their_bounds(hostile_costs: dict[str, 
     assert seconds <= MOST_SECONDS
 
 
+@pytest.mark.slow
 @needs_linux
 def test_large_files_take_three_times_their_size(tmp_path: Path) -> None:
     files = {}
@@ -451,6 +453,7 @@ def test_mutated_files_end_in_a_model_error_or_load(tmp_path: Path, is_archive: 
     assert refusals > 100, "the mutations hit nothing"
 
 
+@pytest.mark.slow
 def test_more_opcodes_than_any_checkpoint_has_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(legacy(b"N" + b"0N" * (MOST_OPCODES // 2)))

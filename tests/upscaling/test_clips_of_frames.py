@@ -230,7 +230,7 @@ def test_stopping_takes_no_longer_than_a_step_of_the_network(real: Model) -> Non
 
 
 def test_each_kind_of_network_has_its_own_upscaler() -> None:
-    with pytest.raises(UsageError, match="not for clips"):
+    with pytest.raises(UsageError, match="not for videos"):
         ClipUpscaler(echo(window=None))
     with pytest.raises(UsageError, match="does not clean"):
         ClipUpscaler(echo(), cleaning=Cleaning())
@@ -319,7 +319,7 @@ def test_the_network_is_told_the_noise_on_its_own_scale() -> None:
     assert network.sigmas == [pytest.approx(0.2)]
     with pytest.raises(UsageError, match="Add `sigma`"):
         ClipUpscaler(model)
-    with pytest.raises(UsageError, match="not taken"):
+    with pytest.raises(UsageError, match="not an option of"):
         ClipUpscaler(window_mean(Window(frames=8, overlap=2))[0], UpscaleOptions(sigma=1.0))
 
 

@@ -88,6 +88,7 @@ def test_every_frame_comes_out_once_at_its_time_with_its_pixels(
     assert everything(tmp_path) == {name, "out.mkv"}
 
 
+@pytest.mark.slow
 def test_mp4_keeps_times_to_the_tick(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(PHONE, options={"bf": "2"}, sounds=[Sound(offset=Fraction(1, 2))]))
     assert upframe(source, "-m", weights, "--preset", "ultrafast", "--window", "5").code == 0

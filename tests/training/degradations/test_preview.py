@@ -60,6 +60,7 @@ def test_pictures_folders_and_videos_are_read_alike(folder: Path, tmp_path: Path
     assert (pixels.rgb_to_y(film) - pixels.rgb_to_y(clip[:2])).abs().mean() < 0.02  # luma: colour has half the resolution
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_sheet_and_says_what_was_drawn(folder: Path, tmp_path: Path, upframe: Upframe) -> None:
     result = upframe("data", "preview", folder, "--out", tmp_path / "sheet.png", "--seed", 2, "--rows", 2)
     assert result.code == 0

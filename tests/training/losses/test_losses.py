@@ -252,6 +252,7 @@ def test_perceptual_loss_is_the_weighted_sum_of_published_layers(vgg19: Path) ->
     assert torch.equal(loss(prediction[None], target[None]), loss(prediction, target))
 
 
+@pytest.mark.slow
 def test_vgg_is_frozen_and_lets_gradients_through(vgg19: Path) -> None:
     before = torch.get_rng_state()
     features = VGG19Features.read(vgg19, layers=(2,))
