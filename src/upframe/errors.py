@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,9 +80,17 @@ class OptionError(UsageError):
         return type(self), (self.option, self.value, self.happened, self.advice)
 
 
+_LONGEST_VALUE = 200  # characters in a message
+
+
 def option_text(value: object) -> str:
-    """Format a value for messages: text in quotes, everything else as `str` prints it."""
-    return repr(str(value)) if isinstance(value, str | Path) else str(value)
+    """A value as messages show it: text in quotes, all else as it prints; long ones are cut, and a value that cannot be
+    printed is called by its type."""
+    try:
+        text = repr(str(value)) if isinstance(value, str | Path) else str(value)
+    except Exception:  # any object may be passed for an option, also one whose `__str__` fails
+        return f"({type(value).__name__})"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 class MissingError(UsageError):
@@ -213,8 +222,9 @@ def check_number(
         OptionError: for any other value; the message names the option and its range.
     """
     try:
-        fits = not isinstance(value, bool | str) and math.isfinite(value) and least <= value <= most and value > above
-    except TypeError:
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        fits = is_number and math.isfinite(value) and least <= value <= most and value > above
+    except OverflowError:  # a whole number that no float holds
         fits = False
     if not fits:
         low = f"above {above:g}" if above > -math.inf else f"{least:g} or more"

@@ -137,6 +137,10 @@ def _resize_axis(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tens
     return out
 
 
+MOST_SCALE, MOST_SIDE, MOST_MEGAPIXELS = 10_000, 1_000_000, 1_000_000
+"""Bounds of the sizes that may be asked for, far above what any machine makes."""
+
+
 def target_size(
     size: tuple[int, int],
     *,

@@ -219,7 +219,15 @@ def test_long_names_that_begin_alike_stay_apart() -> None:
     assert len(set(chosen(Path("out"), *same, extension=".jpg"))) == 3
 
 
-@pytest.mark.parametrize("template", ["{stem", "{foo}", "{}", "{stem[0]}", "{stem.x}", "{stem:d}", "a/b", ""])
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{stem", "{foo}", "{}", "{stem[0]}", "{stem.x}", "{stem:d}", "a/b", ""),
+        *("a\\b", "a\tb", "a\nb", "a:b", "a*b", "a?", "<a>", "a|b", 'a"b', "\x1b[31m{stem}"),
+        *("CON", "nul.{scale}", "com1", "..", "{stem}.", "{stem} ", " "),
+        *("{stem:>999999999}", "{stem!r}", "{stem:{model}}"),
+    ],
+)
 def test_templates_that_make_no_name_are_refused(template: str) -> None:
     with pytest.raises(UsageError, match="name="):
         Namer(None, template=template)

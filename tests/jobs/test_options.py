@@ -11,13 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import upframe as package
 from conftest import Upframe
 from upframe.cli.flags import FLAGS, worded, worded_error
 from upframe.engines import CompileOptions, OnnxOptions, OpenVinoOptions, TorchOptions, engine_options
-from upframe.errors import OptionError
+from upframe.errors import OptionError, option_text
 from upframe.jobs import Cleaning, JobOptions, Limits, Target, UpscaleOptions, VideoOptions
 
 
@@ -123,8 +124,28 @@ BAD = [
 ]
 
 
+class Unprintable:
+    """Fails when a message shows it."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+BAD += [
+    Bad(Target, {"scale": 10**400}, "scale"),
+    Bad(Target, {"scale": 1e30}, "scale", ("--scale", "1e30")),
+    Bad(Target, {"megapixels": 1e30}, "megapixels", ("--megapixels", "1e30")),
+    Bad(Target, {"width": 10**400}, "width"),
+    Bad(Target, {"long_side": 10**9}, "long_side", ("--long-side", "1000000000")),
+    Bad(UpscaleOptions, {"sigma": 10**400}, "sigma"),
+    Bad(Cleaning, {"threshold": 10**5000}, "cleaning.threshold"),
+]
+
+
 def _id(bad: Bad) -> str:
-    return f"{bad.make.__name__}-{bad.values}"
+    return f"{bad.make.__name__}-{bad.option}-{option_text(next(iter(bad.values.values()), None))}"
 
 
 @pytest.mark.parametrize("bad", BAD, ids=_id)
@@ -151,6 +172,17 @@ def test_the_same_as_a_flag_is_exit_2_and_names_the_flag(upframe: Upframe, tmp_p
 def test_sigma_as_a_flag_is_checked_too(upframe: Upframe, tmp_path: Path) -> None:
     result = upframe("denoise", tmp_path / "none.mp4", "--sigma", "300")
     assert (result.code, result.err) == (2, "upframe: --sigma 300.0: must be 0 to 255.\n")
+
+
+@pytest.mark.parametrize("value", [Unprintable(), "x" * 100_000, np.array("x"), np.array([1, 2])], ids=type)
+def test_any_object_is_refused_in_a_short_line(value: object) -> None:
+    for kind in (Target, UpscaleOptions, VideoOptions, Limits, Cleaning, JobOptions):
+        for name in (field.name for field in fields(kind)):
+            if isinstance(value, str) and name in ("model", "preset", "pix_fmt", "name"):
+                continue
+            with pytest.raises(OptionError) as caught:
+                kind(**{name: value})
+            assert len(str(caught.value)) < 600
 
 
 def test_defaults_are_good() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from upframe.engines import TorchOptions
-from upframe.errors import OptionError, UsageError, check_choice, check_number, check_whole
+from upframe.errors import OptionError, UsageError, check_choice, check_number, check_whole, option_text
 from upframe.machine import pick_device
 from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
 from upframe.models.spec import Precision
-from upframe.pixels import target_size
+from upframe.pixels import MOST_MEGAPIXELS, MOST_SCALE, MOST_SIDE, target_size
 from upframe.upscaling.options import UpscaleOptions
 
 
@@ -31,18 +32,18 @@ class Size:
     megapixels: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "megapixels"):
+        for name, most in (("scale", MOST_SCALE), ("megapixels", MOST_MEGAPIXELS)):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), above=0)
+                check_number(name, getattr(self, name), above=0, most=most)
         for name in ("width", "height", "long_side", "short_side"):
             if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), least=1)
+                check_whole(name, getattr(self, name), least=1, most=MOST_SIDE)
         if self.size is not None:
             if not isinstance(self.size, tuple | list) or len(self.size) != 2:
                 raise OptionError("size", self.size, "must be (height, width) in pixels")
             for side in self.size:
-                if isinstance(side, bool) or not isinstance(side, int) or side < 1:
-                    raise OptionError("size", self.size, "must be (height, width) in pixels, each 1 or more")
+                if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MOST_SIDE:
+                    raise OptionError("size", self.size, f"must be (height, width) in pixels, each 1 to {MOST_SIDE}")
         given = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
         if len(given) > 1 and set(given) != {"width", "height"}:
             first, second = given[:2]
@@ -158,7 +159,11 @@ def checked_path(name: str, path: object) -> Path:
         UsageError: if it is not a path; the message names the argument.
     """
     if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
-        raise UsageError(name, f"is {path!r}, expected a path (str or pathlib.Path)")
+        raise UsageError(name, f"is {option_text(path)}, expected a path (str or pathlib.Path)")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        raise UsageError(name, f"is {option_text(path)}, which no file can be called") from None
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,9 @@ def upscale_path(
     if options is not None and not isinstance(options, JobOptions | UpscaleOptions):
         raise OptionError("options", options, "must be an upframe.UpscaleOptions or an upframe.JobOptions")
     check_flag("overwrite", overwrite)
-    if source.is_dir():
+    if os.path.isdir(source):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
         raise UsageError("x", f"is a folder: {source}", "use upframe.plan and upframe.run for many files")
-    if not source.exists():
+    if not os.path.exists(source):  # noqa: PTH110 (as above)
         raise InputError(source, "there is no such file", "check the path passed as x")
     job = options if isinstance(options, JobOptions) else JobOptions()
     compute = job.upscale if isinstance(options, JobOptions) else options

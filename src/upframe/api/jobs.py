@@ -42,9 +42,10 @@ def plan(
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    if not isinstance(inputs, Iterable):
-        raise UsageError("inputs", f"is of type {type(inputs).__name__}, expected paths")
-    paths = [checked_path("inputs", path) for path in inputs]
+    try:
+        paths = [checked_path("inputs", path) for path in inputs]
+    except TypeError:
+        raise UsageError("inputs", f"is of type {type(inputs).__name__}, expected paths") from None
     if not paths:
         raise UsageError("inputs", "is empty, expected one path or more")
     if options is not None and not isinstance(options, JobOptions):

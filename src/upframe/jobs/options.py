@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import string
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +27,7 @@ from upframe.media.names import (
     container_name,
 )
 from upframe.models.spec import Cleaning, Task
-from upframe.pixels import target_size
+from upframe.pixels import MOST_MEGAPIXELS, MOST_SCALE, MOST_SIDE, target_size
 from upframe.upscaling.options import UpscaleOptions
 
 
@@ -46,10 +45,10 @@ class Target:
     def __post_init__(self) -> None:
         for name in ("width", "height", "long_side", "short_side"):
             if (side := getattr(self, name)) is not None:
-                check_whole(name, side, least=1)
-        for name in ("scale", "megapixels"):
+                check_whole(name, side, least=1, most=MOST_SIDE)
+        for name, most in (("scale", MOST_SCALE), ("megapixels", MOST_MEGAPIXELS)):
             if (number := getattr(self, name)) is not None:
-                check_number(name, number, above=0)
+                check_number(name, number, above=0, most=most)
         ways = ("scale", "width", "long_side", "short_side", "megapixels")
         given = [way for way in ways if getattr(self, way) is not None]
         if self.height is not None and self.width is None:
@@ -135,7 +134,7 @@ class VideoOptions:
     """Whether unfinished work is discarded instead of resumed."""
 
     def __post_init__(self) -> None:
-        if self.codec is not None and codec_name(str(self.codec)) is None:
+        if self.codec is not None and (not isinstance(self.codec, str) or codec_name(self.codec) is None):
             raise OptionError(
                 "video.codec", self.codec, "is not a codec that upframe can write", f"use one of {', '.join(CODEC_NAMES)}"
             )
@@ -243,6 +242,10 @@ def _check_format(name: object) -> None:
         raise OptionError("format", name, "is not a format that upframe can write", f"use one of {known}")
 
 
+_NOT_IN_NAMES = frozenset('<>:"|?*')
+_RESERVED_NAMES = frozenset(("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))))
+
+
 def check_template(template: object) -> None:
     """Refuse a template that makes no file name.
 
@@ -253,11 +256,20 @@ def check_template(template: object) -> None:
     if not isinstance(template, str):
         raise OptionError("name", template, "is not a valid template", advice)
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        parts = list(string.Formatter().parse(template))
+        if any(form or conversion for _, _, form, conversion in parts):  # a width could ask for a gigabyte of spaces
+            raise OptionError("name", template, "has a format in a field", advice)
+        fields = {name for _, name, _, _ in parts if name is not None}
         if unknown := fields - {"stem", "model", "scale"}:
             raise OptionError("name", template, f"unknown field {{{min(unknown)}}}", advice)
         name = template.format(stem="stem", model="model", scale="4")
     except (ValueError, LookupError, AttributeError) as error:
-        raise OptionError("name", template, f"is not a valid template ({error})", advice) from error
-    if not name or "/" in name or os.sep in name:
-        raise OptionError("name", template, "contains a path separator" if name else "is empty", advice)
+        raise OptionError("name", template, f"is no template ({error})", advice) from error
+    if not name or any(c in name for c in "/\\"):
+        raise OptionError("name", template, "has a path separator in it" if name else "is empty", advice)
+    if bad := sorted({c for c in name if c in _NOT_IN_NAMES or not c.isprintable()}):
+        raise OptionError("name", template, f"has characters that not every system can hold in names: {' '.join(bad)}", advice)
+    if name.partition(".")[0].rstrip(" ").upper() in _RESERVED_NAMES:
+        raise OptionError("name", template, "is the name of a device on Windows", advice)
+    if name != name.strip(" ").rstrip("."):
+        raise OptionError("name", template, "begins or ends with a space, or ends with a dot", advice)

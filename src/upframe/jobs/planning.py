@@ -111,13 +111,18 @@ def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: J
 
 
 def _may_be_video(path: Path) -> bool:
-    """Whether an input may be a video, by its extension; without one, as with a pipe, by its first bytes."""
-    if path.is_dir() or is_video_name(path):
+    """Whether an input may be a video: by its name, or if that says nothing, as with a pipe, by its first bytes."""
+    if is_video_name(path):
         return True
-    if format_of_name(path.suffix) is not None or not path.is_file():
+    try:
+        if path.is_dir():
+            return True
+        if format_of_name(path.suffix) is not None or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return sniff(file.read(SNIFF_BYTES)) in ("video", "unknown")
+    except OSError:  # a name that is too long, or a file that may not be read: what reads it says so
         return False
-    with path.open("rb") as file:
-        return sniff(file.read(SNIFF_BYTES)) in ("video", "unknown")
 
 
 def _is_clip(folder: Path, output: Path | None, options: JobOptions) -> bool:

@@ -64,7 +64,7 @@ def check_tile(tile: object, *, blend: int) -> None:
     Raises:
         OptionError: for such a value; the message gives the smallest size that works.
     """
-    if tile in ("auto", "off"):
+    if isinstance(tile, str) and tile in ("auto", "off"):
         return
     sides = tile if isinstance(tile, tuple) else (tile, tile)
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
