@@ -86,7 +86,7 @@ class Watch:
     def check(self) -> None:
         """Raise Cancelled if the video is to stop."""
         if self._cancel is not None and self._cancel.is_set():
-            raise Cancelled(self._video, "stopped on request", "the same command goes on from here")
+            raise Cancelled(self._video, "stopped on request", "the same command goes on after the last finished segment")
 
 
 class Notices:
