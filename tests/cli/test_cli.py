@@ -206,6 +206,31 @@ def test_no_input_is_2(upframe: Upframe) -> None:
     assert upframe("--json").code == 2  # a flag first: still `upframe upscale`
 
 
+def test_empty_name_is_2_and_not_the_current_folder(
+    upframe: Upframe, photo: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)  # an unset variable in a script: upframe "$FILE"
+    for inputs in ([""], ["photo.png", ""]):
+        assert upframe("upscale", *inputs, "-m", weights, "-o", "out").code == 2
+    assert everything(photo.parent) == {"photo.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["photo.png", "-m", "video-x4"], "video-x4: a network for clips, not for single pictures"),
+        (["photo.png", "-f", "mp4"], "mp4: is not a picture format that can be written"),
+        (["compare", "absent.json", "photo.png"], "absent.json: no such file"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_errors_name_what_was_given(
+    upframe: Upframe, photo: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    assert says in upframe(*arguments).err
+
+
 def test_both_spellings_and_all_aliases_of_flags_are_taken(upframe: Upframe, photo: Path, weights: Path) -> None:
     """The names other tools have taught people: each line is a complete, valid command."""
     for i, flags in enumerate(

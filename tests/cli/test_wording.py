@@ -63,6 +63,10 @@ def test_wrapped_text_fits_and_loses_no_word(text: str, width: int, indent: str)
     assert "".join("".join(lines).split()) == "".join(text.split())
 
 
+def test_wrapped_text_that_fits_keeps_the_columns_of_its_table() -> None:
+    assert wording.wrapped("  a.png   120x90   png", 80) == ["  a.png   120x90   png"]
+
+
 @given(st.lists(st.tuples(NAMES, NAMES, NAMES), min_size=1, max_size=6))
 def test_columns_of_a_table_are_aligned(rows: list[tuple[str, str, str]]) -> None:
     marked = [(a + "|", b + "|", c) for a, b, c in rows]

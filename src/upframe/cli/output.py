@@ -44,6 +44,8 @@ def say(text: str) -> None:
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "check the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "cannot be read as text", "pass a results.json that upframe evaluate wrote") from error
 

@@ -52,9 +52,13 @@ def padded(text: str, width: int) -> str:
 def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:
     """`text` as lines of at most `width` columns, broken between words; a word that is wider is cut. Its own indent is kept.
 
+    A text that fits is kept as it is: the columns of a table stay aligned.
+
     Args:
         indent: Before all lines but the first.
     """
+    if cells(text) <= width:
+        return [text]
     first, *words = text.lstrip(" ").split(" ")
     lines, line = [], " " * (len(text) - len(text.lstrip(" "))) + first
     for word in ["", *words]:

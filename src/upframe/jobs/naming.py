@@ -59,10 +59,14 @@ def find_inputs(
 
     Raises:
         InputError: if `inputs` is empty, or the only input is a folder or pattern without images.
-        UsageError: if the output is an input folder.
+        UsageError: if the output is an input folder, or the name of an input is empty.
     """
     found: list[Found] = []
     for given in inputs:
+        if given == "":  # as a path it would be the current folder, with all that lies in it
+            raise UsageError(
+                "inputs", "one of them is an empty name", "name files or folders, or write ./ for the current folder"
+            )
         path = Path(given)
         try:
             if os.path.isdir(path) and is_clip(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)

@@ -51,9 +51,9 @@ class ClipUpscaler:
         cancel: threading.Event | None = None,
     ) -> None:
         if model.spec.window is None:
-            raise UsageError(model.spec.name, "a network for single pictures, not for videos", "use Upscaler")
+            raise UsageError(model.name, "a network for single pictures, not for videos", "use Upscaler")
         if cleaning is not None and model.spec.preparation is None:
-            raise OptionError("video.cleaning", cleaning, f"{model.spec.name} does not clean", "remove this option")
+            raise OptionError("video.cleaning", cleaning, f"{model.name} does not clean", "remove this option")
         self.model = model
         self.options = options or UpscaleOptions()
         _check_options(model.spec, self.options)

@@ -84,7 +84,7 @@ class Upscaler:
         self._narrowed = 0
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with `as_clip`"
-            raise UsageError(model.spec.name, "a video network, not one for single pictures", advice)
+            raise UsageError(model.name, "a video network, not one for single pictures", advice)
 
     def __enter__(self) -> Self:
         return self

@@ -595,14 +595,14 @@ def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: py
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--crf", "30"], "an interrupted run used crf the default, now 30 (--crf)"),
-        (["--overlap", "4"], "an interrupted run used blend 8, now 4 (--overlap)"),
-        (["--window", "4"], "an interrupted run used window 5, now 4 (--window)"),
-        (["--tile", "32"], "an interrupted run used tile auto, now 32x32 (--tile)"),
-        (["-s", "1.5"], "an interrupted run used size 128x96, now 96x72"),
-        (["--end", "0.4"], "an interrupted run used end the default, now 2/5 (--end)"),
-        (["--no-audio"], "an interrupted run used audio on, now off (--audio)"),
-        (["--on-bad-frame", "skip"], "an interrupted run used on bad frame repeat, now skip (--on-bad-frame)"),
+        (["--crf", "30"], "crf was the default in an interrupted run and is 30 now (--crf)"),
+        (["--overlap", "4"], "blend was 8 in an interrupted run and is 4 now (--overlap)"),
+        (["--window", "4"], "window was 5 in an interrupted run and is 4 now (--window)"),
+        (["--tile", "32"], "tile was auto in an interrupted run and is 32x32 now (--tile)"),
+        (["-s", "1.5"], "size was 128x96 in an interrupted run and is 96x72 now"),
+        (["--end", "0.4"], "end was the default in an interrupted run and is 2/5 now (--end)"),
+        (["--no-audio"], "audio was on in an interrupted run and is off now (--audio)"),
+        (["--on-bad-frame", "skip"], "on bad frame was repeat in an interrupted run and is skip now (--on-bad-frame)"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -622,10 +622,13 @@ def test_changed_input_weights_or_version_refuses_too(
 ) -> None:
     source, output = Path(str(interrupted[0])), tmp_path / "work" / "out.mp4"
     other = nearest_weights(tmp_path / "other.safetensors", scale=2, name="other")
-    assert "an interrupted run used model" in upframe(*(other if a == interrupted[2] else a for a in interrupted)).out
+    assert (
+        "model was nearest in an interrupted run and is other now"
+        in upframe(*(other if a == interrupted[2] else a for a in interrupted)).out
+    )
     with monkeypatch.context() as patch:
         patch.setattr("upframe.jobs.video.facts.__version__", "0.0.0")
-        assert "an interrupted run used version" in upframe(*interrupted).out
+        assert "in an interrupted run and is 0.0.0 now" in upframe(*interrupted).out
     before = source.read_bytes()
     make_clip(source, Clip([*films.VFR_PTS, *(70000 + 3600 * n for n in range(8))], options={"bf": "2", "crf": "40"}))
     result = upframe(*interrupted)

@@ -58,8 +58,8 @@ def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"crf": 23}, "an interrupted run used crf 20, now 23 (`video.crf`)"),
-        ({"crf": 23, "codec": "av1"}, "used crf 20, now 23 (`video.crf`); an interrupted run used codec h264, now av1"),
+        ({"crf": 23}, "crf was 20 in an interrupted run and is 23 now (`video.crf`)"),
+        ({"crf": 23, "codec": "av1"}, "is 23 now (`video.crf`); codec was h264 in an interrupted run and is av1 now"),
         ({"source": "5678"}, "the input is not the same as in an interrupted run"),
     ],
 )

@@ -32,7 +32,7 @@ def single_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions
         OptionError: for options that only video networks take.
     """
     if options.cleaning is not None:
-        raise OptionError("video.cleaning", options.cleaning, f"{model.spec.name} does not clean", "remove this option")
+        raise OptionError("video.cleaning", options.cleaning, f"{model.name} does not clean", "remove this option")
     return Upscaler(model, upscale, engine=model_choice.engine(model, upscale.engine), reuse=True)
 
 

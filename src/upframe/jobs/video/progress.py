@@ -88,7 +88,7 @@ class Watch:
     def check(self) -> None:
         """Raise `Cancelled` if a stop was requested."""
         if self._cancel is not None and self._cancel.is_set():
-            raise Cancelled(self._video, "stopped on request", "the same command resumes here")
+            raise Cancelled(self._video, "stopped on request", "the same command resumes after the last finished segment")
 
 
 class Notices:

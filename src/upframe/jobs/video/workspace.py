@@ -232,7 +232,7 @@ def _told(name: str, old: Fact, new: Fact, *, is_option: bool) -> str:
     words = name.rpartition(".")[2].replace("_", " ")
     if old.text == new.text:
         return f"the {words} is not the same as in an interrupted run"
-    return f"an interrupted run used {words} {old.text}, now {new.text}" + (f" (`{name}`)" if is_option else "")
+    return f"{words} was {old.text} in an interrupted run and is {new.text} now" + (f" (`{name}`)" if is_option else "")
 
 
 def _sha256(path: Path) -> str:

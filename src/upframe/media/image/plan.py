@@ -79,7 +79,7 @@ def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
     if requested is not None:
         name = format_of_name(requested)
         if name is None or not FORMATS[name].writable:
-            raise UsageError(requested, "is not a format that upframe can write", f"use one of {writable_names()}")
+            raise UsageError(requested, "is not a picture format that can be written", f"use one of {writable_names()}")
         facts = FORMATS[name]
         spelled = requested if requested.startswith(".") else f".{requested}"
         return facts, spelled if spelled.lower() in facts.extensions else facts.extensions[0]
