@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from upframe.evaluation.evaluate import (
     compare,
     evaluate,
 )
+from upframe.evaluation.results import DatasetRecord, ImageScore, ModelRecord
 from upframe.evaluation.verify import agrees, proof_sheet
 from upframe.media.image.source import RGB8
 from upframe.metrics import NiqeModel, flicker, lr_consistency, niqe, psnr, ssim, temporal_flow_difference, warping_error
@@ -245,6 +247,51 @@ def test_other_json_is_not_taken_for_an_evaluation() -> None:
     for text in ("", "[]", "{}", '{"format": "upframe-bench/1"}', '{"format": "upframe-evaluation/1"}'):
         with pytest.raises(InputError, match="not an upframe evaluation"):
             Evaluation.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("scores",), []),
+        (("scores", 0, "scores"), {}),
+        (("scores", 0, "scores", "psnr-y"), 10**400),
+        (("scores", 0, "scores", "psnr-y"), "x" * 100_000),
+        (("scores", 0, "image"), "another"),
+        (("scores", 0, "seconds"), "long"),
+        (("models", 0, "label"), "\x1b[31mred"),
+        (("datasets", 0, "sha256"), None),
+        (("datasets", 0, "images"), 10**400),
+        (("scale",), "four"),
+        (("format",), "x" * 100_000),
+        (("environment",), 5),
+        (("basis",), {"niqe": []}),
+    ],
+    ids=str,
+)
+def test_results_changed_by_hand_are_refused_in_one_short_line(keys: tuple[str | int, ...], value: object) -> None:
+    good = Evaluation(
+        protocol="p",
+        protocol_digest="d",
+        scale=4,
+        datasets=(DatasetRecord("set", 2, "0" * 64),),
+        models=(ModelRecord("m", "m.safetensors", "1" * 64), ModelRecord("n", "", "")),
+        scores=tuple(ImageScore(model, "set", image, {"psnr-y": 30.0}, 1.0) for model in "mn" for image in "ab"),
+        environment={"torch": "2"},
+    )
+    assert Evaluation.from_json(good.to_json()) == good
+    tree: Any = json.loads(good.to_json())
+    node = tree
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    with pytest.raises(InputError, match="not an upframe evaluation") as caught:
+        Evaluation.from_json(json.dumps(tree))
+    assert len(str(caught.value)) < 400
+
+
+def test_results_of_deep_nesting_are_refused() -> None:
+    with pytest.raises(InputError, match="nested too deeply"):
+        Evaluation.from_json("[" * 200_000)
 
 
 # Files written --------------------------------------------------------------------------------------------------------

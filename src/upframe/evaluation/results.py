@@ -11,8 +11,12 @@ from typing import Any
 
 from upframe.datasets.images import canonical_set
 from upframe.errors import InputError, UsageError
+from upframe.files import parsed_json
 from upframe.metrics import MEASURES
 from upframe.metrics.protocols import PROTOCOLS
+
+_LONGEST_REASON = 200
+_MOST_NUMBER = 1e15  # of counts and seconds
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,10 @@ class Evaluation:
             InputError: if it is something else.
         """
         try:
-            tree: dict[str, Any] = json.loads(text)
+            tree: dict[str, Any] = parsed_json(text)
             if tree["format"] != "upframe-evaluation/1":
                 raise ValueError(f"format {tree['format']!r}")
-            return cls(
+            found = cls(
                 protocol=tree["protocol"],
                 protocol_digest=tree["protocol_digest"],
                 scale=tree["scale"],
@@ -138,10 +142,11 @@ class Evaluation:
                 environment=tree["environment"],
                 basis=tree.get("basis", {}),  # older results have none
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                "evaluation", f"is not an upframe evaluation ({error})", "pass JSON that `evaluate` wrote"
-            ) from error
+            _check_form(found)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            happened = f"is not an upframe evaluation ({str(error)[:_LONGEST_REASON]})"
+            raise InputError("evaluation", happened, "pass JSON that `evaluate` wrote") from error
+        return found
 
     def to_markdown(self) -> str:
         """Return a table of mean scores, a row for each model and a column for each set, with the conditions below."""
@@ -196,6 +201,41 @@ class Evaluation:
             times = ", ".join(f"{self.mean_seconds(model.label, d.name):.3f} s on {d.name}" for d in self.datasets)
             yield f"Mean time per {unit} of {model.label}: {times}."
         yield "Environment: " + ", ".join(f"{k} {v}" for k, v in self.environment.items()) + "."
+
+
+def _check_form(found: Evaluation) -> None:
+    """Refuse values of other types than `to_json` writes, and scores that are not complete.
+
+    Raises:
+        ValueError: saying which.
+    """
+    texts = [found.protocol, found.protocol_digest, *found.environment, *found.basis, *found.basis.values()]
+    numbers: list[object] = [found.scale]
+    for dataset in found.datasets:
+        texts += [dataset.name, dataset.sha256]
+        numbers += [dataset.images, dataset.frames]
+    for model in found.models:
+        texts += [model.label, model.source, model.sha256]
+    for score in found.scores:
+        texts += [score.model, score.dataset, score.image, *score.scores]
+        numbers += [score.seconds]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):  # they go to terminals
+        raise ValueError("a name is no printable text")
+    numbers += [value for value in found.environment.values() if not (isinstance(value, str) and value.isprintable())]
+    if not all(isinstance(number, int | float) and abs(number) < _MOST_NUMBER for number in numbers):
+        raise ValueError("a number is none")
+    if not (found.datasets and found.models and found.scores):
+        raise ValueError("it has no scores")
+    measures = set(found.metrics)
+    if unknown := measures - set(MEASURES):
+        raise ValueError(f"there is no score {min(unknown)}")
+    if not measures or any(set(score.scores) != measures for score in found.scores):
+        raise ValueError("images differ in what was scored")
+    scored = {(score.model, score.dataset, score.image) for score in found.scores}
+    for dataset in found.datasets:
+        images = {image for _, name, image in scored if name == dataset.name}
+        if not images or any((model.label, dataset.name, image) not in scored for model in found.models for image in images):
+            raise ValueError(f"scores are missing on {dataset.name}")
 
 
 def _listed(basis: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from upframe.errors import UsageError
+from upframe.jobs.video.geometry import is_recorded_geometry
 from upframe.jobs.video.workspace import OPTIONS, Fact, Record, WorkFolder, recorded, work_path
 
 
@@ -97,6 +98,44 @@ def test_a_job_file_cut_short_starts_afresh(tmp_path: Path) -> None:
     (work.path / "job.json").write_text('{"inp')
     with WorkFolder(tmp_path / "out.mp4", JOB) as work:
         assert not work.is_done(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 200_000, b"\xff", b"5", b"[]", b'{"format": "x"}', b'{"format": 2, "facts": {"a": 5}, "geometry": {}}'],
+    ids=repr,
+)
+def test_a_job_file_changed_by_hand_starts_afresh(tmp_path: Path, text: bytes) -> None:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+        work.scratch(0).write_bytes(b"zero")
+        work.commit(0)
+    (work.path / "job.json").write_bytes(text)
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+        assert not work.is_done(0)
+
+
+@pytest.mark.parametrize("ending", ["seg", "sha256"])
+def test_folders_and_bytes_in_the_place_of_a_segment_are_no_segment(tmp_path: Path, ending: str) -> None:
+    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+        for index in range(2):
+            work.scratch(index).write_bytes(b"zero")
+            work.commit(index)
+        work.segment(0).with_suffix(f".{ending}").unlink()
+        work.segment(0).with_suffix(f".{ending}").mkdir()
+        work.segment(1).with_suffix(".sha256").write_bytes(b"\xff" * 64)
+        assert not work.is_done(0)
+        assert not work.is_done(1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"tile": "x"}, {"tile": [1, 2, 3]}, {"tile": [0, 1]}, {"tile": None}, {"longest": -1}, {"window": "q"}, {"asked": []}],
+    ids=str,
+)
+def test_a_geometry_changed_by_hand_is_none(changed: dict[str, Any]) -> None:
+    good = {"tile": [48, 64], "window": None, "longest": 3, "asked": {"tile": "auto", "longest": None, "window": None}}
+    assert is_recorded_geometry(good)
+    assert not is_recorded_geometry(good | changed)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:

@@ -127,3 +127,29 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     (_run(tmp_path / "bad") / "log.jsonl").write_text('{"step": 1}\nnot json\n')
     with pytest.raises(InputError, match="line 2 is not JSON"):
         plot([tmp_path / "bad"], tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": "one", "loss": 1, "learning_rate": 1}',
+        '{"step": 1, "loss": 1}',
+        '{"step": 1, "loss": [], "learning_rate": 1}',
+        '{"step": 1, "notice": "x"}',
+        '{"step": 1, "validation": null}',
+        '{"step": 1, "validation": ' + '{"a": ' * 900 + "1" + "}" * 901,
+        "[" * 200_000,
+    ],
+    ids=lambda line: line[:60],
+)
+def test_a_line_changed_by_hand_is_named(tmp_path: Path, line: str) -> None:
+    run = _run(tmp_path / "run", _report(1, 0.5))
+    with (run / "log.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="line 2 is"):
+        plot([run], tmp_path / "curves.png")
+
+
+def test_a_run_with_nothing_to_draw_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing that can be drawn"):
+        plot([_run(tmp_path / "run", _report(1, 0.0, rate=0.0))], tmp_path / "curves.png")

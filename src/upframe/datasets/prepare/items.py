@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upframe.errors import Cancelled, InputError, OutputError, UsageError
-from upframe.files import atomic_text, check_room, link_file, output_error, writing
+from upframe.files import atomic_text, check_room, link_file, output_error, parsed_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +145,15 @@ def _check_manifest(folder: Path, wanted: Mapping[str, object]) -> None:
         return
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if any(True for _ in folder.iterdir()):
             raise OutputError(folder, "already exists and was not made by this command", "choose another folder") from None
         return
     except (OSError, ValueError) as error:
         raise OutputError(path, f"cannot be read ({error})", "remove the folder to make it again") from error
+    if not isinstance(found, dict):
+        raise OutputError(path, "is no JSON object", "remove the folder to make it again")
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
     if differing:
         what = ", ".join(f"{k} ({found.get(k)} there, {wanted.get(k)} requested)" for k in differing)

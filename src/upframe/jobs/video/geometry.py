@@ -79,7 +79,8 @@ def fix_geometry(
         ResourceError: if this machine does not have the device.
     """
     asked = earlier.get("asked", {})
-    tile = tuple(earlier["tile"]) if upscale.tile == "auto" and asked.get("tile") == "auto" else None
+    is_tile_known = upscale.tile == "auto" and asked.get("tile") == "auto" and isinstance(earlier["tile"], list)
+    tile = tuple(earlier["tile"]) if is_tile_known else None
     longest = options.segment_frames
     if longest is None and asked.get("longest", 0) is None:
         longest = int(earlier["longest"])
@@ -121,6 +122,20 @@ def recorded_geometry(geometry: Geometry, upscale: UpscaleOptions, options: Vide
     }
     tile = geometry.tile if isinstance(geometry.tile, str | int) else list(geometry.tile)
     return {"tile": tile, "window": geometry.window, "longest": geometry.longest, "asked": asked}
+
+
+def is_recorded_geometry(value: object) -> bool:
+    """Whether a value has the form that `recorded_geometry` gives: somebody may have edited the file it came from."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("asked"), Mapping):
+        return False
+    tile = value.get("tile")
+    is_tile = tile in ("auto", "off") if isinstance(tile, str) else _are_counts(tile if isinstance(tile, list) else [tile])
+    window = value.get("window")
+    return is_tile and (window is None or _are_counts([window])) and _are_counts([value.get("longest")])
+
+
+def _are_counts(numbers: list[object]) -> bool:
+    return 1 <= len(numbers) <= 2 and all(type(n) is int and 0 < n < 1 << 31 for n in numbers)
 
 
 def _stated(tile: TileSize, blend: int) -> TileSize:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from upframe.errors import VerifyError
-from upframe.files import atomic_path, atomic_text, put_in_place, writing
+from upframe.files import atomic_path, atomic_text, parsed_json, put_in_place, writing
 from upframe.jobs.video.inputs import Input
 from upframe.jobs.video.plan import Video, check_place, frame_name, made_frames
 from upframe.jobs.video.progress import Notices, Watch
@@ -79,7 +79,10 @@ class FolderSegments:
     def is_done(self, segment: Segment) -> bool:
         if not self._store.is_done(segment.index):
             return False
-        return bool(json.loads(self._store.segment(segment.index).read_text()) == self._checksums(segment))
+        try:
+            return bool(parsed_json(self._store.segment(segment.index).read_bytes()) == self._checksums(segment))
+        except ValueError:
+            return False
 
     def _made(self, segment: Segment) -> range:
         return made_frames(segment.first, segment.end, is_doubled=self._is_doubled)

@@ -20,7 +20,7 @@ from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
 from upframe.jobs.runners.local import LocalRunner
 from upframe.jobs.video.facts import job_facts
-from upframe.jobs.video.geometry import Geometry, fix_geometry, recorded_geometry
+from upframe.jobs.video.geometry import Geometry, fix_geometry, is_recorded_geometry, recorded_geometry
 from upframe.jobs.video.inputs import Input, open_input, probe_input
 from upframe.jobs.video.outputs import finish, segments_of
 from upframe.jobs.video.plan import Video
@@ -76,7 +76,8 @@ def render(
     notices.tell(source.source.notices)
     notices.tell(_moved_start(video, source))
     earlier = None if options.video.restart else recorded(video.output)
-    geometry = fix_geometry(video, loaded, options.upscale, options.video, earlier.geometry if earlier else {})
+    known = earlier.geometry if earlier is not None and is_recorded_geometry(earlier.geometry) else {}
+    geometry = fix_geometry(video, loaded, options.upscale, options.video, known)
     chosen = source.chosen
     cuts = [c - chosen.start for c in source.cuts() if chosen.start < c < chosen.stop]
     segments = plan_segments(len(chosen), cuts, longest=geometry.longest, context=geometry.context)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from upframe.errors import OutputError, UsageError
-from upframe.files import Lock, atomic_text, hidden_beside, put_in_place, writing
+from upframe.files import Lock, atomic_text, hidden_beside, parsed_json, put_in_place, writing
 
 FORMAT = 2
 """Format number of work folders; those of upframe 0.1.0 have none."""
@@ -69,9 +69,10 @@ def recorded(output: Path) -> Record | None:
         UsageError: if another version of upframe left it in another format.
     """
     try:
-        job = json.loads((work_path(output) / "job.json").read_text())
-        if isinstance(job, dict) and job.get("format") != FORMAT:
-            found = f"format {job.get('format', 1)}, expected {FORMAT}"
+        job = parsed_json((work_path(output) / "job.json").read_text())
+        form = job.get("format", 1)
+        if type(form) is int and form != FORMAT:
+            found = f"format {form}, expected {FORMAT}"
             happened = f"an interrupted run of another version of upframe left its work ({found})"
             raise UsageError(output, happened, "use `video.restart` to discard it, or that version to finish it")
         facts = {group: {name: Fact(*fact) for name, fact in held.items()} for group, held in job["facts"].items()}
@@ -136,9 +137,10 @@ class SegmentStore:
         known = kept.with_suffix(".sha256")
         if not kept.exists():
             return False
-        if known.exists() and known.read_text() == _sha256(kept):
+        if kept.is_file() and known.is_file() and known.read_bytes() == _sha256(kept).encode():
             return True
-        kept.unlink()
+        with writing(kept):
+            _remove(kept)
         return False
 
 
@@ -205,10 +207,16 @@ class WorkFolder(SegmentStore):
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != "lock":
-                entry.unlink()
+            if entry.name != "lock":
+                _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def difference(earlier: Facts, now: Facts) -> str:

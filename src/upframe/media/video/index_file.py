@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from upframe.errors import InputError, Notice
-from upframe.files import atomic_bytes
+from upframe.files import atomic_bytes, parsed_json
 from upframe.media.image.opening import Stamp
 from upframe.media.video.index import FrameIndex, checked_index
 
@@ -43,7 +43,7 @@ def load_index(path: Path, video: Path) -> FrameIndex | None:
     """Load the index of `video` that `save_index` wrote to `path`; None if absent, or if the video has changed since then."""
     try:
         with np.load(path, allow_pickle=False) as held:
-            facts = json.loads(str(held["facts"]))
+            facts = parsed_json(str(held["facts"]))
             arrays = {name: held[name] for name in _ARRAYS}
         stamp = Stamp(**{**facts["stamp"], "inode": tuple(facts["stamp"]["inode"])})
         known = {

@@ -12,7 +12,7 @@ from upframe.drawing.chart import Curve, Panel, line_charts
 from upframe.errors import InputError, UsageError
 from upframe.media.image.files import write_pixels
 from upframe.training.loop.report import flat_numbers
-from upframe.training.loop.run_folder import read_log
+from upframe.training.loop.run_folder import LOG, read_log
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ def read_history(run: Path) -> History:
     rate: dict[int, float] = {}
     scores: dict[str, dict[int, float]] = {}
     rollbacks = []
-    for row in read_log(run):
+    for number, row in enumerate(read_log(run), start=1):
+        try:
+            _check_row(row)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError(run / LOG, f"line {number} is not as training writes it", "remove that line") from error
         step = int(row.get("step", 0))
         if "notice" in row:
             rollbacks.append(step)
@@ -53,6 +57,19 @@ def read_history(run: Path) -> History:
     return History(
         tuple(loss.items()), tuple(rate.items()), {name: tuple(v.items()) for name, v in scores.items()}, tuple(rollbacks)
     )
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    """Refuse a row of a log that was changed by hand: with the error of the first value that does not fit."""
+    steps = [row.get("step", 0), *([row["to"]] if "notice" in row else [])]
+    if not all(type(step) is int and 0 <= step < _MOST_STEPS for step in steps):
+        raise ValueError
+    if "validation" in row and "notice" not in row:
+        if not all(name.isprintable() and len(name) <= _LONGEST_NAME for name in flat_numbers(row["validation"])):
+            raise ValueError
+    elif "loss" in row and "notice" not in row:
+        _number(row["loss"])
+        _number(row["learning_rate"])
 
 
 def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
@@ -85,7 +102,11 @@ def plot(runs: Sequence[Path], target: Path, *, metric: str = "psnr") -> None:
         panels.append(Panel(f"{name} in validation", _curves(chosen), marks=marks))
     rates = _curves((label, h.learning_rate) for label, h in histories.items())
     panels.append(Panel("learning rate", rates, logarithmic=True, marks=marks))
-    write_pixels(target, line_charts(panels, x_title="optimiser steps"))
+    try:
+        drawn = line_charts(panels, x_title="optimiser steps")
+    except ValueError as error:  # all losses are 0 or not finite
+        raise InputError(runs[0], "has logged nothing that can be drawn", "look at log.jsonl") from error
+    write_pixels(target, drawn)
 
 
 def labels(runs: Sequence[Path]) -> list[str]:
@@ -100,6 +121,10 @@ def labels(runs: Sequence[Path]) -> list[str]:
 
 def _curves(named: Iterable[tuple[str, Sequence[tuple[int, float]]]]) -> tuple[Curve, ...]:
     return tuple(Curve(label, [step for step, _ in points], [value for _, value in points]) for label, points in named)
+
+
+_MOST_STEPS = 10**12
+_LONGEST_NAME = 200
 
 
 def _number(value: Any) -> float:

@@ -17,6 +17,7 @@ from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from upframe.errors import OptionError, UsageError
+from upframe.files import parsed_json
 
 Scalar = bool | int | float | str | tuple[int | float | str, ...]
 """A value in a free mapping of options."""
@@ -296,8 +297,8 @@ def _parse(hint: Any, text: str, subject: str) -> Any:
         return _from_plain(hint, [_word(get_args(hint)[0], part.strip(), subject) for part in text.split(",") if part], subject)
     if dataclasses.is_dataclass(hint) or get_origin(hint) not in (None, Literal):
         try:
-            return _from_plain(hint, json.loads(text), subject)
-        except json.JSONDecodeError as error:
+            return _from_plain(hint, parsed_json(text), subject)
+        except ValueError as error:
             raise UsageError(subject, f"is not JSON ({error})", "set a field of it, or write JSON") from error
     return _from_plain(hint, _word(hint, text, subject), subject)
 

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, Literal
 
 from upframe.errors import UsageError
+from upframe.files import parsed_json
 from upframe.models.spec import ModelSpec, Precision
 from upframe.training.recipes import fields
 from upframe.training.recipes.fields import Scalar
@@ -413,8 +414,8 @@ class Recipe:
             UsageError: if fields are unknown or missing, or values have another type.
         """
         try:
-            plain: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+            plain: Any = parsed_json(text)
+        except (ValueError, TypeError) as error:
             raise UsageError("recipe", f"is not JSON ({error})", "use a file that upframe train wrote") from error
         return fields.from_plain(Recipe, plain, subject="recipe")
 
