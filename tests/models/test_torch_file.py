@@ -179,6 +179,31 @@ def with_storage(tensor: bytes, values: int = 4) -> bytes:
     return head + pickle.dumps(["0"], protocol=2) + struct.pack("<q", values) + bytes(4 * values)
 
 
+def doubling(times: int) -> bytes:
+    """Opcodes of a list that holds a list twice, which holds a list twice, and so on."""
+    return b"]" + b"".join(b"q%c0](h%ch%ce" % (i, i, i) for i in range(times))
+
+
+def rebuilt_v3(dtype: bytes) -> bytes:
+    """Opcodes of a tensor of a data type that these opcodes push."""
+    known = rebuilt(size=(1,), stride=(1,)).removesuffix(b"\x89}tR")
+    return known.replace(b"_v2", b"_v3") + b"\x89}" + dtype + b"tR"
+
+
+def modules(times: int) -> bytes:
+    """Opcodes of an `nn.Module` that holds a module under two names, which holds a module under two names, and so on."""
+
+    def text(word: bytes) -> bytes:
+        return b"X" + struct.pack("<I", len(word)) + word
+
+    empty = b"}" + text(b"_parameters") + b"}s" + text(b"_modules") + b"}"
+    made = b"ctorch.nn\nModule\n)\x81" + empty + b"sb"
+    for i in range(times):
+        children = text(b"a") + b"h%cs" % i + text(b"b") + b"h%cs" % i
+        made += b"q%c0ctorch.nn\nModule\n)\x81" % i + empty + children + b"sb"
+    return made
+
+
 HOSTILE: dict[str, bytes] = {
     "stride 0": with_storage(rebuilt(size=(1 << 30, 4), stride=(0, 1))),
     "beyond the storage": with_storage(rebuilt(size=(2, 2), stride=(1 << 40, 1))),
@@ -203,6 +228,32 @@ HOSTILE: dict[str, bytes] = {
     "unknown memo": legacy(b"h\x05"),
     "a mark too few": legacy(b"Nt"),
     "no end": legacy(b"N").replace(b"N.", b"N"),
+    "bytes of two exabytes": legacy(b"\x8e" + struct.pack("<Q", 1 << 61)),
+    "text of a terabyte": legacy(b"\x8d" + struct.pack("<Q", 1 << 40)),
+    "no values and sides beyond counting": with_storage(rebuilt(size=((1 << 47),) * 3 + (0,), stride=(1,) * 4)),
+    "a name that is a deep list": legacy(b"]" * 300_000 + b"a" * 299_999 + b"N\x93"),
+    "a name that holds itself many times over": legacy(doubling(60) + b"N\x93"),
+    "a data type that holds itself many times over": legacy(
+        doubling(60) + b"q\xff0" + rebuilt_v3(b"h\xff"),
+    ),
+    "a long name many times over": legacy(
+        b"X" + struct.pack("<I", 900_000) + b"a" * 900_000 + b"q\x00" + b"h\x00\x93h\x00" * 200_000
+    ),
+    "many classes": legacy(b"(" + b"\x82\x01" * 900_000 + b"t"),
+    "a dict of many items many times over": legacy(
+        b"ccollections\nOrderedDict\nq\x000]("
+        + b"".join(b"X\x05\x00\x00\x00%05dN\x86" % i for i in range(90_000))
+        + b"e\x85q\x010"
+        + b"h\x00h\x01R0" * 100_000
+        + b"N"
+    ),
+    "a module that holds itself many times over": legacy(modules(50)),
+    "a value range that holds itself many times over": with_storage(
+        rebuilt(size=(2, 2), stride=(2, 1)) + b"sX\x0b\x00\x00\x00value_range" + doubling(60)
+    ),
+    "long keys many times over": legacy(
+        b"X" + struct.pack("<I", 900_000) + b"a" * 900_000 + b"q\x000(" + b"}h\x00}s" * 150_000 + b"t"
+    ),
     "another persistent id": legacy(b"(X\x04\x00\x00\x00evilX\x01\x00\x00\x000tQ"),
 }
 
