@@ -84,8 +84,10 @@ _LONGEST_VALUE = 200  # characters in a message
 
 
 def option_text(value: object) -> str:
-    """A value as messages show it: text in quotes, all else as it prints; long ones are cut, and a value that cannot be
-    printed is called by its type."""
+    """Format a value for messages: text in quotes, everything else as `str` prints it, both cut to 200 characters.
+
+    A value that cannot be printed is shown as its type.
+    """
     try:
         text = repr(str(value)) if isinstance(value, str | Path) else str(value)
     except Exception:  # any object may be passed for an option, also one whose `__str__` fails

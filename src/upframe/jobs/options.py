@@ -264,11 +264,13 @@ def check_template(template: object) -> None:
             raise OptionError("name", template, f"unknown field {{{min(unknown)}}}", advice)
         name = template.format(stem="stem", model="model", scale="4")
     except (ValueError, LookupError, AttributeError) as error:
-        raise OptionError("name", template, f"is no template ({error})", advice) from error
+        raise OptionError("name", template, f"is not a valid template ({error})", advice) from error
     if not name or any(c in name for c in "/\\"):
-        raise OptionError("name", template, "has a path separator in it" if name else "is empty", advice)
+        raise OptionError("name", template, "contains a path separator" if name else "is empty", advice)
     if bad := sorted({c for c in name if c in _NOT_IN_NAMES or not c.isprintable()}):
-        raise OptionError("name", template, f"has characters that not every system can hold in names: {' '.join(bad)}", advice)
+        raise OptionError(
+            "name", template, f"contains characters that not every system allows in names: {' '.join(bad)}", advice
+        )
     if name.partition(".")[0].rstrip(" ").upper() in _RESERVED_NAMES:
         raise OptionError("name", template, "is the name of a device on Windows", advice)
     if name != name.strip(" ").rstrip("."):

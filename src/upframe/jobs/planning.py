@@ -111,7 +111,7 @@ def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: J
 
 
 def _may_be_video(path: Path) -> bool:
-    """Whether an input may be a video: by its name, or if that says nothing, as with a pipe, by its first bytes."""
+    """Whether an input may be a video, by its extension; without one, as with a pipe, by its first bytes."""
     if is_video_name(path):
         return True
     try:
