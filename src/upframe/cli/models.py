@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from upframe.cli import terminal, wording
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
 from upframe.cli.parser import (
     Reporting,
@@ -134,7 +135,7 @@ def models_info(model: str, *, reporting: Reporting = Reporting()) -> int:
     return 0
 
 
-@models_app.command(name="verify")
+@models_app.command(name="verify", help_formatter=HelpPage("upframe models verify --data PATH [OPTIONS] [MODEL]…"))
 def models_verify(
     models: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     *,
