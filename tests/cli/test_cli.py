@@ -127,6 +127,24 @@ def test_help_is_short_and_has_more_pages(upframe: Upframe) -> None:
     assert brief and all(re.search(rf"^  {re.escape(name)}\b", short, re.MULTILINE) for name in brief)
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("bench", ["upframe bench [OPTIONS] MODEL…"]),
+        ("models verify", ["upframe models verify --data PATH [OPTIONS] [MODEL]…"]),
+        ("train", ["upframe train --data PATH --out PATH [OPTIONS] RECIPE", "upframe train COMMAND …"]),
+        ("models", ["upframe models COMMAND"]),
+    ],
+)
+def test_usage_has_the_words_of_the_parameters(upframe: Upframe, command: str, usage: list[str]) -> None:
+    text = upframe(*command.split(), "--help").out
+    assert [line.strip() for line in text.partition("Usage: ")[2].partition("\n\n")[0].splitlines()] == usage
+
+
+def test_short_help_of_denoising_has_the_noise(upframe: Upframe) -> None:
+    assert "--sigma" in upframe("denoise", "--help").out
+
+
 def section_of(text: str, heading: str) -> list[str]:
     """Names of the options below a heading of help, without their values."""
     body = text.split(f"{heading}:\n", 1)[1].split("\n\n", 1)[0]

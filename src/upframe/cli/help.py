@@ -50,7 +50,7 @@ class HelpPage:
     _usage: str = ""
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
-        self._usage = self.usage or str(usage).strip().removeprefix("Usage: ")
+        self._usage = self.usage or _usage_of(str(usage))
 
     def render_description(self, console: Console, options: ConsoleOptions, description: object) -> None:
         paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", _plain(description))]
@@ -82,6 +82,13 @@ class HelpPage:
         if SHOWN.get() == "video":
             return title == VIDEO_PANEL
         return entry.positional_label is not None or bool({*entry.all_options} & {*self.common})
+
+
+def _usage_of(parsed: str) -> str:
+    """The parser's usage in words of the parameters below it: `MODEL…` for `MODELS`, a line of its own for sub-commands."""
+    usage = re.sub(r"\b(MODELS|RUNS)\b", lambda label: f"{singular(label[0])}…", parsed.strip().removeprefix("Usage: "))
+    program, command, rest = usage.partition(" COMMAND ")
+    return f"{program} {rest}\n       {program} COMMAND …" if command else usage
 
 
 def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:

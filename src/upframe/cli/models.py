@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from upframe.cli import terminal, wording
+from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
 from upframe.cli.parser import (
     Reporting,
@@ -128,13 +129,26 @@ def models_info(model: str, *, reporting: Reporting = Reporting()) -> int:
     if reporting.json:
         print_line(json.dumps(rows))
     else:
-        for key, value in rows.items():
-            if value is not None:
-                print_line(f"{key + ':':15} {json.dumps(value, indent=1) if isinstance(value, dict) else value}")
+        if found.source is None:
+            rows["weights"] = "not shipped; docs/models.md says where to find them"
+        for line in _fact_lines(rows):
+            print_line(line)
     return 0
 
 
-@models_app.command(name="verify")
+def _fact_lines(facts: Mapping[str, object], indent: str = "") -> list[str]:
+    """A line for each fact that is known, and those of a group below its name."""
+    lines: list[str] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", *_fact_lines(value, indent + "  ")] if value else []
+        elif value not in (None, ""):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(f"{indent}{wording.padded(key + ':', 15)} {text}")
+    return lines
+
+
+@models_app.command(name="verify", help_formatter=HelpPage("upframe models verify --data PATH [OPTIONS] [MODEL]…"))
 def models_verify(
     models: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     *,

@@ -41,7 +41,7 @@ EXAMPLES = (
 )
 
 COMMON = (
-    *("--output", "--scale", "--model", "--format", "--recursive", "--overwrite", "--device"),
+    *("--output", "--scale", "--model", "--format", "--recursive", "--overwrite", "--sigma", "--device"),
     *("--dry-run", "--quiet", "--json", "--log"),
 )
 """Options on the short page of help."""

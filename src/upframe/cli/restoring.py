@@ -13,13 +13,15 @@ from upframe.cli.upscaling import carry_out
 Inputs = Annotated[list[str] | None, Parameter(group=INPUT)]
 Model = Annotated[str | None, Parameter(alias=["-m", "-n", "--model-name"], group=COMPUTE)]
 
+WEIGHTS = "written beside it, by weights that you download (docs/models.md says where)"
+
 
 @app.command(
     group=FILES,
     sort_key=1,
     help_formatter=HelpPage(
         "upframe deblur [INPUT]… -m MODEL [OPTIONS]",
-        [("upframe deblur clip.mp4 -m vrt-deblur-gopro", "clip_vrt-deblur-gopro.mp4 beside it")],
+        [("upframe deblur clip.mp4 -m 006_VRT_videodeblurring_GoPro.pth", WEIGHTS)],
         COMMON,
     ),
     help_epilogue=MORE_HELP,
@@ -50,7 +52,7 @@ def deblur(
     sort_key=1,
     help_formatter=HelpPage(
         "upframe denoise [INPUT]… -m MODEL [OPTIONS]",
-        [("upframe denoise clip.mp4 -m vrt-denoise-davis --sigma 20", "clip_vrt-denoise-davis.mp4 beside it")],
+        [("upframe denoise clip.mp4 --sigma 20 -m 008_VRT_videodenoising_DAVIS.pth", WEIGHTS)],
         COMMON,
     ),
     help_epilogue=MORE_HELP,
@@ -83,7 +85,7 @@ def denoise(
     sort_key=1,
     help_formatter=HelpPage(
         "upframe interpolate [INPUT]… -m MODEL [OPTIONS]",
-        [("upframe interpolate clip.mp4 -m vrt-interpolate-vimeo -o smooth.mkv", "at twice the rate")],
+        [("upframe interpolate clip.mp4 -m 009_VRT_videofi_Vimeo_4frames.pth", WEIGHTS)],
         COMMON,
     ),
     help_epilogue=MORE_HELP,
