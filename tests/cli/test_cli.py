@@ -236,7 +236,7 @@ def test_empty_name_is_2_and_not_the_current_folder(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["photo.png", "-m", "video-x4"], "video-x4: a network for clips, not for single pictures"),
+        (["photo.png", "-m", "video-x4"], "video-x4: a video network, not one for single pictures"),
         (["photo.png", "-f", "mp4"], "mp4: is not a picture format that can be written"),
         (["compare", "absent.json", "photo.png"], "absent.json: no such file"),
     ],

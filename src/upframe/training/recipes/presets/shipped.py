@@ -76,7 +76,7 @@ def _distilled(name: str, model: str, steps: int) -> Recipe:
     The teacher's output lacks what no network can know, so the gradients are less noisy than those of the photo itself.
     """
     stage = replace(_photo_stage(steps, learning_rate=1.5e-3, method="muon"), fp32_tail_steps=200)
-    data = replace(stage.data, low_quality="paired", draws=2, exclude=())
+    data = replace(stage.data, low_quality="paired", draws=2)
     return Recipe(name=name, model=model, stages=(replace(stage, data=data),), protocol="sisr-y")
 
 
