@@ -54,7 +54,8 @@ def test_from_photographs_to_scores_sheets_and_curves(upframe: Upframe, photos: 
     assert {"contrastive", "l1"} == log_of(run)[-2]["terms"].keys()
     # Once more: there is nothing left to do.
     before = (run / "last.pth").read_bytes()
-    assert upframe(*arguments).code == 0
+    again = upframe(*arguments)
+    assert (again.code, again.out) == (0, f"trained to step 6 of 6: {run / 'last.pth'}\n")
     assert (run / "last.pth").read_bytes() == before
     assert upframe("train", "plot", run).code == 0
     loss_rate_and_scores = 3 * 240

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 import textwrap
@@ -88,7 +89,7 @@ def train(
     checks = {} if validate_on is None else _checks(chosen, validate_on, datasets, device=device_name(device), out=out)
     with stoppable() as cancel, _training_display(reporting, chosen.steps) as display:
         try:
-            run_training(
+            state = run_training(
                 chosen,
                 data=DataPaths(data, data_lq, cache),
                 out=out,
@@ -105,6 +106,8 @@ def train(
             )
         except FirstProcessError as error:
             return error.exit_code  # the first process says what happened, once
+    if not (reporting.quiet or reporting.json) and os.environ.get("RANK", "0") == "0":  # of all processes the first one
+        print_line(f"trained to step {state.step} of {chosen.steps}: {one_line(str(out / 'last.pth'))}")
     return 0
 
 

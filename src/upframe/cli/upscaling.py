@@ -112,8 +112,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     options = _job_options(files, **chosen)
     everything = [*(inputs or []), *(files.input or [])]
     if not everything:
-        command = f"upframe {options.task}"
-        raise UsageError(command, "no input is given", f"name files or folders; see {command} --help")
+        raise UsageError(options.task, "no input is given", f"name files or folders; see upframe {options.task} --help")
     with _piped(everything, files.output, as_json=reporting.json) as (paths, place):
         planned = plan(paths, place, options)
         if files.dry_run:

@@ -161,12 +161,16 @@ class VideoOptions:
     def _check_times(self) -> None:
         for name in ("start", "end"):
             time = getattr(self, name)
-            if time is not None and (not isinstance(time, Fraction | int) or isinstance(time, bool) or time < 0):
-                raise OptionError(f"video.{name}", time, "must be a Fraction of 0 seconds or more")
+            if time is not None and (not isinstance(time, Fraction | int) or isinstance(time, bool)):
+                raise OptionError(f"video.{name}", time, "must be seconds as a Fraction or a whole number")
+            if time is not None and time < 0:
+                raise OptionError(f"video.{name}", time, "must be 0 seconds or more")
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise OptionError("video.end", self.end, f"is not after `video.start={self.start}`")
-        if not isinstance(self.rate, Fraction | int) or isinstance(self.rate, bool) or not 0 < self.rate <= MAX_RATE:
-            raise OptionError("video.rate", self.rate, f"must be a Fraction above 0 and at most {MAX_RATE}")
+        if not isinstance(self.rate, Fraction | int) or isinstance(self.rate, bool):
+            raise OptionError("video.rate", self.rate, "must be a Fraction or a whole number")
+        if not 0 < self.rate <= MAX_RATE:
+            raise OptionError("video.rate", self.rate, f"must be above 0 and at most {MAX_RATE}")
 
 
 def _is_encoder_option(pair: object) -> bool:
