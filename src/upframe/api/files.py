@@ -10,7 +10,7 @@ from pathlib import Path
 
 from upframe.api import jobs
 from upframe.api.arguments import Progress, Size, checked_name, checked_path, chosen_options
-from upframe.errors import Cancelled, InputError, OptionError, UsageError, check_flag
+from upframe.errors import InputError, OptionError, UsageError, check_flag
 from upframe.jobs.events import Event
 from upframe.jobs.options import JobOptions, Target
 from upframe.models.registry import Model
@@ -76,25 +76,13 @@ def _name_of(model: object) -> str | Path:
 def _carried_out(
     source: Path, output: Path | None, job: JobOptions, on_progress: Progress | None, cancel: threading.Event | None
 ) -> Path:
-    raised: list[Exception] = []
-
     def listen(event: Event) -> None:
         if event.event == "notice":
             log.warning("%s: %s [%s]", event.input, event.data["message"], event.data["id"])
-        if on_progress is None or event.event not in ("progress", "done", "skipped"):
-            return
-        try:
+        if on_progress is not None and event.event in ("progress", "done", "skipped"):
             on_progress(float(event.data["done"]) if event.event == "progress" else 1.0)
-        except Exception as error:  # an error of the caller's function ends the job and passes unchanged
-            raised.append(error)
-            raise Cancelled(source, "on_progress raised an error") from error
 
-    try:
-        report = jobs.run(jobs.plan(source, output, job), on_event=listen, cancel=cancel)
-    except Cancelled:
-        if raised:
-            raise raised[0] from None
-        raise
+    report = jobs.run(jobs.plan(source, output, job), on_event=listen, cancel=cancel)
     if report.error is not None:
         raise report.error
     made = report.outcomes[0].output

@@ -58,7 +58,7 @@ def run(planned: Plan, *, on_event: Callable[[Event], None] | None = None, cance
 
     Args:
         planned: From `plan`.
-        on_event: Called with every event; docs/upscale.md lists them.
+        on_event: Called with every event; docs/upscale.md lists them. An error that it raises ends the job and is raised here.
         cancel: A `threading.Event`; once it is set, `Cancelled` is raised. Finished outputs stay, and the same call resumes
             an unfinished video.
 

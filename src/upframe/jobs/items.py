@@ -73,6 +73,14 @@ class Made:
     """Notices that arose during rendering."""
 
 
+class ListenerError(BaseException):
+    """On its way through a job to whoever runs it: what a listener to events raised. No item failed by it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Work:
     """Options and callbacks for rendering an item."""
@@ -154,12 +162,12 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
 
     Raises:
         Cancelled: if the job was cancelled.
-        BrokenPipeError: if the reader of events has gone.
+        ListenerError: if a listener to events raised an error.
     """
     start = time.perf_counter()
     try:
         made = item.render(options, work)
-    except (Cancelled, BrokenPipeError):
+    except Cancelled:
         raise
     except UpframeError as error:
         failure = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from upframe.errors import OptionError
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, Outcome, Report, failed_event, notice_event
-from upframe.jobs.items import Item, Work, outcome
+from upframe.jobs.items import Item, ListenerError, Work, outcome
 from upframe.jobs.options import JobOptions, Target
 from upframe.jobs.planning import Plan, plan
 from upframe.jobs.runners.base import Runner
@@ -33,7 +34,7 @@ def run(
     """Carry out a plan. The report holds the result or error of each item.
 
     Args:
-        on_event: Called in this thread with every event.
+        on_event: Called in this thread with every event. An error that it raises ends the job and is raised here.
         runner: Carries out pictures and segments of videos; None runs them in this process.
 
     Raises:
@@ -41,17 +42,33 @@ def run(
         UsageError, ResourceError: if the device or precision cannot be used; no item has been started then.
     """
     began = time.perf_counter()
-    work = Work(runner or LocalRunner(), on_event or (lambda event: None), cancel)
+
+    def tell(event: Event) -> None:
+        try:
+            if on_event is not None:
+                on_event(event)
+        except Exception as error:
+            raise ListenerError(error) from error
+
+    try:
+        outcomes = _carry_out(plan, Work(runner or LocalRunner(), tell, cancel))
+    except ListenerError as passed:
+        raised = passed.error
+    else:
+        return Report(outcomes, time.perf_counter() - began)
+    raise raised
+
+
+def _carry_out(plan: Plan, work: Work) -> tuple[Outcome, ...]:
     try:
         if work.runner.in_process:
             _try_engines(plan)
         for failed in plan.failed:
             log.debug("%s", failed.input, exc_info=failed.error)
             work.tell(failed_event(failed.input, failed.error))
-        outcomes = (*plan.failed, *_run_items(plan, work))
+        return (*plan.failed, *_run_items(plan, work))
     finally:
         model_choice.release()
-    return Report(outcomes, time.perf_counter() - began)
 
 
 def _try_engines(plan: Plan) -> None:
@@ -66,8 +83,9 @@ def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
     for is_unit, group in itertools.groupby(plan.items, key=lambda item: item.is_unit and not item.skip):
         if is_unit:
             tasks = _told_of(group, plan.options, work)
-            for done in work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel):
-                yield _told(done, work)
+            with contextlib.closing(work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel)) as results:
+                for done in results:
+                    yield _told(done, work)
             continue
         for item in group:
             if item.skip:
