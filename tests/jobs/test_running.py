@@ -437,6 +437,37 @@ def test_cancelling_keeps_what_is_done_and_leaves_nothing_of_the_rest(tmp_path: 
     assert status(go([tmp_path / "in"], tmp_path / "out", options)) == ["skipped", "written", "written"]
 
 
+@pytest.mark.parametrize("kind", ["start", "progress", "done"])
+def test_error_of_a_listener_ends_the_job_as_it_is(tmp_path: Path, options: JobOptions, kind: str) -> None:
+    """It is no failure of an item: none may be reported to a listener that is broken, and no other item be begun."""
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png")
+    seen: list[Event] = []
+
+    def listen(event: Event) -> None:
+        seen.append(event)
+        if event.event == kind:
+            raise ZeroDivisionError("of the listener")
+
+    with pytest.raises(ZeroDivisionError, match="of the listener"):
+        run(plan([tmp_path / "in"], tmp_path / "out", options), on_event=listen)
+    assert seen[-1].event == kind and {event.input.name for event in seen} == {"a.png"}
+    assert [path.name for path in (tmp_path / "out").glob("*")] == (["a.png"] if kind == "done" else [])
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".png", "a" * 300 + ".mp4", "/proc/self/mem"])
+def test_input_that_the_system_does_not_read_fails_alone(tmp_path: Path, options: JobOptions, name: str) -> None:
+    """A name too long for any file, and a file that cannot be read to tell whether it is a video."""
+    if name.startswith("/") and not Path(name).is_file():
+        pytest.skip("no such file on this system")
+    picture(tmp_path / "b.png")
+    planned = plan([name, tmp_path / "b.png"], tmp_path / "out", options)
+    assert [type(failed.error) for failed in planned.failed] == [InputError]
+    assert [item.input.name for item in planned.items] == ["b.png"]
+    with pytest.raises(InputError):
+        plan([name], tmp_path / "out", options)
+
+
 def test_memory_that_never_suffices_is_a_resource_error(
     tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

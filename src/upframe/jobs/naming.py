@@ -39,6 +39,11 @@ class Found:
     """An error found while listing: an empty folder, a pattern that matches nothing."""
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; unlike `Path.is_dir`, also for names that are too long for any."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def find_inputs(
     inputs: Iterable[str | Path],
     *,
@@ -69,7 +74,7 @@ def find_inputs(
             )
         path = Path(given)
         try:
-            if os.path.isdir(path) and is_clip(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+            if is_folder(path) and is_clip(path):
                 found.append(Found(path, Path(path.resolve().name), None))
             else:
                 found += _meant_by(path, output, recursive, include, exclude)
@@ -87,7 +92,7 @@ def find_inputs(
 
 
 def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]) -> list[Found]:
-    if os.path.isdir(given):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+    if is_folder(given):
         return _in_folder(given, output, recursive, include, exclude)
     if os.path.lexists(given) or not glob.has_magic(str(given)):
         named = [given]
@@ -97,7 +102,7 @@ def _meant_by(given: Path, output: Path | None, recursive: bool, include: Sequen
             raise InputError(str(given), "no file matches", "check the pattern")
     found: list[Found] = []
     for path in named:
-        if path != given and path.is_dir():
+        if path != given and is_folder(path):
             found += _in_folder(path, output, recursive, include, exclude) if recursive else []
         elif (not include or _matches(path, include)) and not _matches(path, exclude):
             found.append(Found(path, Path(path.name), None))
@@ -115,7 +120,7 @@ def _matches(path: Path, globs: Sequence[str]) -> bool:
 def _in_folder(
     folder: Path, output: Path | None, recursive: bool, include: Sequence[str], exclude: Sequence[str]
 ) -> list[Found]:
-    inside = output.resolve() if output is not None and os.path.isdir(output) else None  # noqa: PTH112
+    inside = output.resolve() if output is not None and is_folder(output) else None
     if inside == folder.resolve():
         raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
     files = [
@@ -141,10 +146,10 @@ def check_output(found: Sequence[Found], output: Path | None) -> None:
     """
     if output is None:
         return
-    if os.path.lexists(output) and not os.path.isdir(output) and not names_a_file(output):  # noqa: PTH112 (as above)
+    if os.path.lexists(output) and not is_folder(output) and not names_a_file(output):
         raise UsageError(output, "exists and is neither a folder nor an image or video", "choose another output")
     several = len(found) > 1 or found[0].from_folder is not None
-    if several and (output.is_file() or (not output.is_dir() and names_a_file(output))):
+    if several and (os.path.isfile(output) or (not is_folder(output) and names_a_file(output))):  # noqa: PTH113
         raise UsageError(output, "is a file, and there are several inputs", "give a folder")
 
 
@@ -173,7 +178,7 @@ class Namer:
     def __init__(self, output: Path | None, *, template: str | None, made: str = "upscaled", with_scale: bool = True) -> None:
         self.output = output
         """The path that the user named; None for places beside the inputs."""
-        self.is_file = output is not None and not os.path.isdir(output) and names_a_file(output)  # noqa: PTH112
+        self.is_file = output is not None and not is_folder(output) and names_a_file(output)
         self._template = template
         self._made = made
         self._beside = "{stem}_{model}_x{scale}" if with_scale else "{stem}_{model}"
@@ -215,9 +220,9 @@ class Namer:
 
     def choose_folder(self, found: Found, *, model: str, scale: str) -> tuple[Path, list[Notice]]:
         """Choose the folder for the frames of this clip: the output if the user names one, else a folder beside the input."""
-        if self.output is not None and found.path.is_dir():
+        if self.output is not None and is_folder(found.path):
             return self.output, []
-        if self.output is None and found.path.is_dir():
+        if self.output is None and is_folder(found.path):
             top = found.path.resolve()
             return top.with_name(f"{top.name}_{self._made}"), []
         return self.choose(found, "", model=model, scale=scale)
@@ -243,9 +248,9 @@ class Namer:
             template = template or "{stem}"
         else:
             # A clip may be `.` or end in it: its resolved folder has the name.
-            folder = found.path.resolve().parent if found.path.is_dir() else found.path.parent
+            folder = found.path.resolve().parent if is_folder(found.path) else found.path.parent
             template = template or self._beside
-        stem = found.path.resolve().name if found.path.is_dir() else found.path.stem
+        stem = found.path.resolve().name if is_folder(found.path) else found.path.stem
         return folder, template.format(stem=stem, model=model, scale=scale)
 
 

@@ -112,17 +112,13 @@ def _plan_one(found: Found, names: naming.Namer, models: ModelChoice, options: J
 
 def _may_be_video(path: Path) -> bool:
     """Whether an input may be a video, by its extension; without one, as with a pipe, by its first bytes."""
-    if is_video_name(path):
+    if naming.is_folder(path) or is_video_name(path):
         return True
-    try:
-        if path.is_dir():
-            return True
-        if format_of_name(path.suffix) is not None or not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return sniff(file.read(SNIFF_BYTES)) in ("video", "unknown")
-    except OSError:  # a name that is too long, or a file that may not be read: what reads it says so
-        return False
+    with contextlib.suppress(OSError):  # what cannot be read is refused when it is opened as a picture
+        if format_of_name(path.suffix) is None and path.is_file():
+            with path.open("rb") as file:
+                return sniff(file.read(SNIFF_BYTES)) in ("video", "unknown")
+    return False
 
 
 def _is_clip(folder: Path, output: Path | None, options: JobOptions) -> bool:
@@ -138,7 +134,7 @@ def _means_video(output: Path | None, format: str | None) -> bool:
     """Whether the output is a video, so that an input folder holds its frames."""
     if format is not None:
         return container_name(format) is not None
-    return output is not None and not output.is_dir() and is_video_name(output)
+    return output is not None and not naming.is_folder(output) and is_video_name(output)
 
 
 def _refuse_changed_inputs(items: Iterable[Item], found: Iterable[Found]) -> None:

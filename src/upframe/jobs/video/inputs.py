@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe.errors import InputError, UsageError
+from upframe.jobs.naming import is_folder
 from upframe.jobs.options import VideoOptions
 from upframe.jobs.video.progress import Watch
 from upframe.jobs.video.shots import CutFinder, find_cuts, thumbnail
@@ -58,7 +59,7 @@ def probe_input(path: Path, options: VideoOptions) -> VideoInfo:
     Raises:
         InputError: if the input cannot be read.
     """
-    return open_folder(path, options).info if path.is_dir() else probe_video(path, stream=options.stream)
+    return open_folder(path, options).info if is_folder(path) else probe_video(path, stream=options.stream)
 
 
 def open_folder(path: Path, options: VideoOptions) -> FrameFolder:

@@ -12,7 +12,7 @@ from upframe.jobs import model_choice
 from upframe.jobs.events import Event, notice_event
 from upframe.jobs.items import Estimate, Made, Work, is_taken, made_folder
 from upframe.jobs.model_choice import ModelChoice
-from upframe.jobs.naming import Found, Namer
+from upframe.jobs.naming import Found, Namer, is_folder
 from upframe.jobs.options import JobOptions, VideoOptions
 from upframe.jobs.video.geometry import estimate
 from upframe.jobs.video.inputs import probe_input
@@ -111,7 +111,7 @@ class VideoItem:
 
 def is_video(path: Path, options: VideoOptions) -> bool:
     """Whether an input is a video, by its extension; without one, as with a pipe, by its content."""
-    if path.is_dir() or is_video_name(path):
+    if is_folder(path) or is_video_name(path):
         return True
     try:
         probe_input(path, options)
