@@ -162,13 +162,15 @@ def test_dry_run_of_a_video_says_duration_rate_sound_and_interlacing() -> None:
     row = {
         "input": "clip.mkv", "output": "out.mkv", "model": "m", "size": [1440, 1920], "skip": False, "notices": [],
         "input_size": [480, 640], "format": "mkv, h264 yuv420p", "frames": 3750, "engine": "torch", "precision": "fp32",
-        "tile": [480, 640], "window": 14, "memory_bytes": 2**31, "file_bytes": 2**30,
+        "tile": [480, 640], "window": 14, "memory_bytes": 2**31, "file_bytes": 2**30, "seconds": None,
         "video": {"seconds": 150.0, "rate": 25.0, "audio": ["aac", "ac3"], "subtitles": 1, "interlaced": True},
     }  # fmt: skip
     lines = plan_lines([row], [])
     says = "  2:30, 25 fps, 3,750 frames, h264 yuv420p; sound: 2 tracks (aac, ac3); subtitles: 1 track; interlaced"
     assert f"{says}; 14 frames at once" in lines
     assert lines[-1] == "Total: 1 video of 3,750 frames, 1.0 GiB on disk, 2.0 GiB of memory at most."
+    lines = plan_lines([row | {"seconds": 150.0}] * 2, [])
+    assert lines[-1].endswith("2.0 GiB of memory at most, about 5:00 for the network here.")
 
 
 def test_dry_run_with_nothing_to_do_says_so() -> None:

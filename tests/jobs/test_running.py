@@ -593,3 +593,12 @@ def test_door_of_the_package_makes_a_file_or_raises(tmp_path: Path, options: Job
     np.testing.assert_array_equal(read_pixels(tmp_path / "b.png"), repeated(pixels, 2))
     with pytest.raises(InputError, match="no such file"):
         upframe.upscale(tmp_path / "none.png", options=options)
+
+
+def test_the_time_of_the_network_is_estimated_by_pixels_from_one_measurement(tmp_path: Path, options: JobOptions) -> None:
+    picture(tmp_path / "in" / "a.png", 20, 30)
+    picture(tmp_path / "in" / "b.png", 40, 60)
+    planned = plan([tmp_path / "in"], None, options)
+    small, large = (planned.estimate(item).seconds for item in planned.items)
+    assert small is not None and large is not None
+    assert 0 < large == pytest.approx(4 * small, rel=1e-9), "the engine is timed once, not for each picture"

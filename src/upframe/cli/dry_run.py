@@ -212,7 +212,7 @@ def _models(rows: Sequence[Row]) -> list[str]:
 
 
 def total(rows: Sequence[Row], *, skipped: int, failed: int) -> str:
-    """`Total: 38 pictures of 912 megapixels, 4.1 GiB on disk, 1.2 GiB of memory at most; 6 skipped.`"""
+    """`Total: 38 pictures of 912 megapixels, 4.1 GiB on disk, 1.2 GiB of memory at most, about 5:10 for the network here.`"""
     kinds = []
     for noun in ("picture", "video"):
         of_kind = [row for row in rows if _noun(row) == noun]
@@ -225,5 +225,8 @@ def total(rows: Sequence[Row], *, skipped: int, failed: int) -> str:
     if kinds:
         disk, memory = sum(row["file_bytes"] for row in rows), max(row["memory_bytes"] for row in rows)
         text = f"{' and '.join(kinds)}, {wording.size(disk)} on disk, {wording.size(memory)} of memory at most"
+        times = [row["seconds"] for row in rows]
+        if all(seconds is not None for seconds in times):  # of some kinds of networks no time can be told beforehand
+            text += f", about {wording.clock(max(sum(times), 1))} for the network here"
     rest = [f"{n} {word}" for n, word in ((skipped, "skipped"), (failed, "cannot be done")) if n]
     return f"Total: {'; '.join([text, *rest])}."

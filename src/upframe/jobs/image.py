@@ -60,6 +60,8 @@ class ImageItem:
 
     def estimate(self, options: JobOptions) -> Estimate:
         up = self._upscaler(options.upscale)
+        rate = model_choice.seconds_per_px(up)
+        height, width = self.info.size
         return Estimate(
             input_size=self.info.size,
             format=self.plan.format,
@@ -70,6 +72,7 @@ class ImageItem:
             window=None,
             memory_bytes=estimated_memory_bytes(self, up),
             file_bytes=estimated_file_bytes(self),
+            seconds=None if rate is None else rate * height * width * self.frames,
         )
 
     def is_done(self, options: JobOptions) -> bool:

@@ -58,6 +58,9 @@ class Estimate:
     """Estimated peak memory: of the whole process for a video network, else the part that rendering adds."""
     file_bytes: int
     """Estimated bytes of the output, rather too many."""
+    seconds: float | None = None
+    """Estimated time of the network on this machine, from a small picture timed now; reading and writing files come on top.
+    None for a video network and for an engine that compiles."""
     video: VideoFacts | None = None
     """None for a picture."""
 

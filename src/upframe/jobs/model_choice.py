@@ -7,21 +7,25 @@ used are kept. Engines may hold device memory. An engine belongs to the thread t
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from upframe.engines import Engine, EngineOptions, TorchEngine, make_clip_engine, make_engine
 from upframe.errors import ModelError, Notice, OptionError, UsageError
 from upframe.jobs.options import JobOptions
 from upframe.models.registry import DEFAULT_SCALE, USER_FOLDER_VARIABLE, Model, default_model, load
+from upframe.upscaling.images import Upscaler
 
 MOST_NETWORKS = 4  # kept in a process: a batch without a stated model takes up to three, ×2, ×3 and ×4
 NOTABLE_FACTOR = 1.001  # enlargement beyond the network's, from which on it is noted
@@ -100,6 +104,7 @@ def keep(model: Model) -> str:
 class _Engines(threading.local):
     def __init__(self) -> None:
         self.made: OrderedDict[tuple[Model, EngineOptions], Engine] = OrderedDict()
+        self.rates: weakref.WeakKeyDictionary[Engine, float] = weakref.WeakKeyDictionary()
 
 
 _ENGINES = _Engines()
@@ -134,6 +139,31 @@ def _kept_engine(model: Model, options: EngineOptions, make: Callable[[Model, En
             made.popitem(last=False)
     made.move_to_end(key)
     return made[key]
+
+
+_TIMED_PX = 128  # side of the picture that is timed: larger ones take no less time for each pixel
+_TIMED_RUNS = 2
+
+
+def seconds_per_px(up: Upscaler) -> float | None:
+    """Time an upscaler on a small noisy picture: seconds for each input pixel, files not included. Each engine is timed once.
+
+    Returns:
+        None for engines that compile the network anew for this size, which would take longer than it tells.
+    """
+    if up.engine.name not in ("torch", "native"):
+        return None
+    rates = _ENGINES.rates
+    if up.engine not in rates:
+        noise = np.random.default_rng(0).integers(0, 256, (_TIMED_PX, _TIMED_PX, 3), dtype=np.uint8)
+        up(noise)  # the first run prepares kernels and memory
+        best = math.inf
+        for _ in range(_TIMED_RUNS):
+            began = time.perf_counter()
+            up(noise)
+            best = min(best, time.perf_counter() - began)
+        rates[up.engine] = best / _TIMED_PX**2
+    return rates[up.engine]
 
 
 def release() -> None:

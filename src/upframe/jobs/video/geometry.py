@@ -195,17 +195,20 @@ def _estimate(
     window: int | None,
     memory_bytes: int,
 ) -> Estimate:
-    plan = video.plan
+    plan, frames = video.plan, frames_taken(video, options) or 1
+    rate = model_choice.seconds_per_px(up) if isinstance(up, Upscaler) else None
+    height, width = video.info.size
     return Estimate(
-        input_size=video.info.size,
+        input_size=(height, width),
         format="png" if plan is None else f"{plan.container}, {plan.codec} {plan.pix_fmt}",
-        frames=frames_taken(video, options) or 1,
+        frames=frames,
         engine=up.engine.name,
         precision=up.engine.precision,
         tile=tile,
         window=window,
         memory_bytes=memory_bytes,
         file_bytes=estimated_file_bytes(video, options),
+        seconds=None if rate is None else rate * height * width * frames,
         video=_facts(video, options),
     )
 
