@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,10 +90,18 @@ def option_text(value: object) -> str:
     A value that cannot be printed is shown as its type.
     """
     try:
-        text = repr(str(value)) if isinstance(value, str | Path) else str(value)
+        text = repr(str(value)) if isinstance(value, str | Path) else number_text(value)
     except Exception:  # any object may be passed for an option, also one whose `__str__` fails
         return f"({type(value).__name__})"
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def number_text(value: object) -> str:
+    """Format a fraction as the decimal number it equals, such as 1.2 and not 6/5; everything else as `str` prints it."""
+    if isinstance(value, Fraction):
+        decimal = f"{float(value):.12g}"
+        return decimal if Fraction(decimal) == value else str(value)
+    return str(value)
 
 
 class MissingError(UsageError):

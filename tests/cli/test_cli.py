@@ -239,6 +239,8 @@ def test_empty_name_is_2_and_not_the_current_folder(
         (["photo.png", "-m", "video-x4"], "video-x4: a video network, not one for single pictures"),
         (["photo.png", "-f", "mp4"], "mp4: is not a picture format that can be written"),
         (["photo.png", "--start=-1"], "--start -1: must be 0 seconds or more"),
+        (["photo.png", "--start", "1.5", "--end", "1.2"], "--end 1.2: is not after --start 1.5"),
+        (["photo.png", "--start", "1.5", "--fps=-30000/1001"], "--fps -30000/1001: must be above 0"),
         (["photo.png", "--fps", "0"], "--fps 0: must be above 0"),
         (["--dry-run"], "upframe: upscale: no input is given"),
         (["compare", "absent.json", "photo.png"], "absent.json: no such file"),

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upframe.errors import OptionError, UpframeError, one_line
+from upframe.errors import OptionError, UpframeError, number_text, one_line
 
 if TYPE_CHECKING:
     from upframe.jobs import Event
@@ -146,4 +146,4 @@ def _stated(option: str, value: object) -> str:
         if option == "tile" and len(value) == 2:
             return f"{flag} {value[1]}x{value[0]}"
         return " ".join(f"{flag} {'='.join(one) if isinstance(one, tuple) else one}" for one in value)
-    return f"{flag} {value}" if isinstance(value, str | int | float | Fraction | Path) else flag
+    return f"{flag} {number_text(value)}" if isinstance(value, str | int | float | Fraction | Path) else flag

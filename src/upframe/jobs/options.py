@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
-from upframe.errors import OptionError, check_choice, check_flag, check_number, check_whole
+from upframe.errors import OptionError, check_choice, check_flag, check_number, check_whole, number_text
 from upframe.media.image.files import Limits
 from upframe.media.image.formats import FORMATS, format_of_name, writable_names
 from upframe.media.names import (
@@ -166,7 +166,7 @@ class VideoOptions:
             if time is not None and time < 0:
                 raise OptionError(f"video.{name}", time, "must be 0 seconds or more")
         if self.start is not None and self.end is not None and self.start >= self.end:
-            raise OptionError("video.end", self.end, f"is not after `video.start={self.start}`")
+            raise OptionError("video.end", self.end, f"is not after `video.start={number_text(self.start)}`")
         if not isinstance(self.rate, Fraction | int) or isinstance(self.rate, bool):
             raise OptionError("video.rate", self.rate, "must be a Fraction or a whole number")
         if not 0 < self.rate <= MAX_RATE:

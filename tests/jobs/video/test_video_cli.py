@@ -600,7 +600,7 @@ def interrupted(tmp_path: Path, weights: Path, upframe: Upframe, monkeypatch: py
         (["--window", "4"], "window was 5 in an interrupted run and is 4 now (--window)"),
         (["--tile", "32"], "tile was auto in an interrupted run and is 32x32 now (--tile)"),
         (["-s", "1.5"], "size was 128x96 in an interrupted run and is 96x72 now"),
-        (["--end", "0.4"], "end was the default in an interrupted run and is 2/5 now (--end)"),
+        (["--end", "0.4"], "end was the default in an interrupted run and is 0.4 now (--end)"),
         (["--no-audio"], "audio was on in an interrupted run and is off now (--audio)"),
         (["--on-bad-frame", "skip"], "on bad frame was repeat in an interrupted run and is skip now (--on-bad-frame)"),
     ],

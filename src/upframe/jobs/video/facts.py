@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import fields
 from fractions import Fraction
 
+from upframe.errors import number_text
 from upframe.jobs.options import VideoOptions
 from upframe.jobs.video.plan import Video
 from upframe.jobs.video.segment import VideoTask
@@ -87,7 +88,7 @@ def _value_text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, Fraction):
-        return str(value)
+        return number_text(value)
     if isinstance(value, tuple):
         return " ".join(f"{key}={word}" for key, word in value) or "nothing"
     return str(value)
