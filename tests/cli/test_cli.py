@@ -540,7 +540,8 @@ def test_dry_run_says_everything_and_writes_nothing(upframe: Upframe, photo: Pat
     result = upframe(photo, "-m", weights, "-s", "3", "-o", photo.parent / "new" / "x.jpg", "--dry-run")
     assert result.code == 0
     assert "30x20 -> 90x60" in result.out
-    assert re.search(r"Total: 1 picture of 0\.0 megapixels, [\d.]+ MiB on disk, [\d.]+ MiB of memory at most, about [\d.:]+ s for the network here\.", result.out)
+    sizes = r"[\d.]+ MiB on disk, [\d.]+ MiB of memory at most, about [\d.:]+ s for the network here"
+    assert re.search(rf"Total: 1 picture of 0\.0 megapixels, {sizes}\.", result.out)
     assert "[beyond-model-scale]" in result.out
     as_json = upframe(photo.parent, "-m", weights, "--dry-run", "--json")
     assert as_json.code == 8
