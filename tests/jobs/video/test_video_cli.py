@@ -398,6 +398,7 @@ WRONG = [
     ["--odd", "maybe"],
     ["--clean-strength", "2"],
     ["--clean-max", "2"],
+    ["--clean-max", "2", "--dry-run"],
     ["--deinterlace", "perhaps"],
     ["--strict", "-f", "mp4"],
 ]

@@ -25,14 +25,23 @@ ENCODER_FRAMES = 16  # frames that an encoder holds: references, frames waiting 
 FRAMES_AHEAD = 3  # frames that are decoded and wait for the network, or wait for the encoder
 
 
+def check_cleaning(model: Model, options: VideoOptions) -> None:
+    """Refuse cleaning options for a network that does not clean.
+
+    Raises:
+        OptionError: naming the network.
+    """
+    if options.cleaning is not None and model.spec.preparation is None:
+        raise OptionError("video.cleaning", options.cleaning, f"{model.name} does not clean", "remove this option")
+
+
 def single_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions) -> Upscaler:
     """Make the upscaler of a network that takes single frames; it copies unchanged tiles from the previous frame.
 
     Raises:
         OptionError: for options that only video networks take.
     """
-    if options.cleaning is not None:
-        raise OptionError("video.cleaning", options.cleaning, f"{model.name} does not clean", "remove this option")
+    check_cleaning(model, options)
     return Upscaler(model, upscale, engine=model_choice.engine(model, upscale.engine), reuse=True)
 
 

@@ -14,7 +14,7 @@ from upframe.jobs.items import Estimate, Made, Work, is_taken, made_folder
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found, Namer, is_folder
 from upframe.jobs.options import JobOptions, VideoOptions
-from upframe.jobs.video.geometry import estimate
+from upframe.jobs.video.geometry import check_cleaning, estimate
 from upframe.jobs.video.inputs import probe_input
 from upframe.jobs.video.plan import Video, check_place, estimated_room_bytes, is_video_done, plan_video_output
 from upframe.jobs.video.progress import VideoProgress
@@ -130,6 +130,7 @@ def plan_video(found: Found, names: Namer, models: ModelChoice, options: JobOpti
     """
     info = probe_input(found.path, options.video)
     larger = models.enlarge(info.size, found.path)
+    check_cleaning(model_choice.network(larger.model, sha256=larger.model_sha256), options.video)
     wanted = names.wanted_format(options.format)
     if wanted is None and found.path.is_dir():
         wanted = ".png"  # a folder of frames becomes a folder of frames
