@@ -75,12 +75,6 @@ class FrameStream:
         """All notices so far."""
         return self._single.notices if self._single is not None else self._clip.notices if self._clip is not None else []
 
-    def set_cancel(self, cancel: threading.Event | None) -> None:
-        """Check `cancel` from now on."""
-        for upscaler in (self._single, self._clip):
-            if upscaler is not None:
-                upscaler.cancel = cancel
-
     def segment_frames(self, size: tuple[int, int]) -> int:
         """Longest segment for frames of `size`; 1 if the network enlarges each frame alone."""
         if self._clip is None:
