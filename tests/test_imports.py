@@ -90,4 +90,4 @@ def test_listing_models_imports_no_torch_and_no_network(measured: dict[str, Any]
     case = "upframe models list"
     assert third_parties(measured, case) == COMMAND_LINE_PACKAGES
     assert networks(measured, case) == set()
-    assert rooms(measured, case) == {"cli", "errors", "models", "version"}
+    assert rooms(measured, case) == {"cli", "errors", "files", "models", "version"}
