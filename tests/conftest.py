@@ -82,6 +82,13 @@ def make_photo(height: int, width: int, *, seed: int = 0, dtype: str = "uint8") 
 
 
 @pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """Torch's number of threads is the process's. Left at 2 by one test, it changes the last bits of a training in another."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def as_logged_before() -> Iterator[None]:
     """Give every test the log levels of a fresh process: a command line run in this one sets them for its own."""
     loggers = [logging.getLogger(name) for name in (None, "upframe", "upframe.run")]
