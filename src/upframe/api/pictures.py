@@ -34,8 +34,8 @@ Picture = TypeVar("Picture")
 class Upscaler:
     """One model for many pictures: nothing is loaded or prepared twice.
 
-    Accepts and returns the same kinds as `upscale`. Calls from several threads wait for each other. As a context manager it
-    releases the device's memory at the end.
+    Accepts and returns the same kinds as `upscale`. Calls and `close` from several threads wait for each other; `bands` is for
+    one thread at a time. As a context manager it releases the device's memory at the end.
 
     Args:
         model: A name, the path of a weights file, or a `Model`; None is the shipped one for `scale`.
@@ -74,7 +74,7 @@ class Upscaler:
         self.model = chosen_model(model, factor_of(self._size))
         self.options = chosen_options(options, device, precision, model=self.model)
         self.on_progress, self.cancel = on_progress, cancel
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `on_progress` may close it
         self._pictures: images.Upscaler | None = None
         self._stream: FrameStream | None = None
         if self.model.spec.window is None:
@@ -90,10 +90,11 @@ class Upscaler:
 
     def close(self) -> None:
         """Release the device's memory; later calls raise UsageError. A second call does nothing."""
-        for one in (self._pictures, self._stream):
-            if one is not None:
-                one.close()
-        self._pictures = self._stream = None
+        with self._lock:
+            for one in (self._pictures, self._stream):
+                if one is not None:
+                    one.close()
+            self._pictures = self._stream = None
 
     @property
     def notices(self) -> list[Notice]:
