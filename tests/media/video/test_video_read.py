@@ -288,8 +288,9 @@ def test_truncated_file_gives_its_good_frames_and_then_fails(tmp_path: Path, ext
 def test_file_without_its_table_of_contents_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4")
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(InputError, match="moov atom not found"):
-        probe_video(path)
+    for _ in range(3):  # a batch may hold several: PyAV drops a message that it logged just before
+        with pytest.raises(InputError, match="moov atom not found"):
+            probe_video(path)
 
 
 def test_change_of_size_is_refused_with_its_time(tmp_path: Path) -> None:

@@ -175,13 +175,15 @@ def _reason(path: Path, error: Exception) -> str:
     lock in decoder threads.
     """
     with _LOGGING:
-        level = av.logging.get_level()
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # the reason may be that of the file before
         try:
             with av.logging.Capture(local=False) as logs, contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
                 _open(path).close()
         finally:
             av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips)
     texts = [text.strip() for _, _, text in logs if text.strip()]
     return texts[-1] if texts else plain(error)
 
