@@ -23,7 +23,7 @@ _DOOR = {
     "Event": "upframe.jobs.events",
     "JobOptions": "upframe.jobs.options",
     "Model": "upframe.models.registry",
-    "Target": "upframe.jobs.options",
+    "Target": "upframe.upscaling.options",
     "TorchOptions": "upframe.engines",
     "UpscaleOptions": "upframe.upscaling.options",
     "Upscaler": "upframe.api.pictures",
@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from upframe.engines import TorchOptions as TorchOptions
     from upframe.jobs.events import Event as Event
     from upframe.jobs.options import JobOptions as JobOptions
-    from upframe.jobs.options import Target as Target
     from upframe.jobs.options import VideoOptions as VideoOptions
     from upframe.models.registry import Model as Model
     from upframe.models.spec import Cleaning as Cleaning
+    from upframe.upscaling.options import Target as Target
     from upframe.upscaling.options import UpscaleOptions as UpscaleOptions
 
 __all__ = ["__version__", "errors", *sorted(_DOOR)]  # noqa: PLE0604 (names are resolved by __getattr__)

@@ -137,41 +137,6 @@ def _resize_axis(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tens
     return out
 
 
-MOST_SCALE, MOST_SIDE, MOST_MEGAPIXELS = 10_000, 1_000_000, 1_000_000
-"""Bounds of the sizes that may be asked for, far above what any machine makes."""
-
-
-def target_size(
-    size: tuple[int, int],
-    *,
-    scale: float,
-    width: int | None = None,
-    height: int | None = None,
-    long_side: int | None = None,
-    short_side: int | None = None,
-    megapixels: float | None = None,
-) -> tuple[int, int]:
-    """Compute the output (height, width) of a picture of `size`, each side rounded to the nearest pixel and at least 1.
-
-    Args:
-        scale: Used if no other argument is given. At most one of the others may be given, or `width` and `height` together.
-    """
-    h, w = size
-    if width is not None or height is not None:
-        return height or _whole_px(h * (width or 0) / w), width or _whole_px(w * (height or 0) / h)
-    if long_side is not None:
-        scale = long_side / max(h, w)
-    elif short_side is not None:
-        scale = short_side / min(h, w)
-    elif megapixels is not None:
-        scale = math.sqrt(megapixels * 1e6 / (h * w))
-    return _whole_px(h * scale), _whole_px(w * scale)
-
-
-def _whole_px(side: float) -> int:
-    return max(math.floor(side + 0.5), 1)
-
-
 def imresize(x: Tensor, scale: float, *, antialias: bool = True) -> Tensor:
     """MATLAB `imresize(x, scale, 'bicubic')` on float data (..., H, W), without rounding between its two passes.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from upframe.errors import InputError, UsageError
 from upframe.jobs.naming import NAME_BYTES, Found, Namer, check_output, find_inputs
-from upframe.jobs.options import Target
+from upframe.upscaling.options import Target
 
 PRIMES = [(1, 1), (1, 7), (13, 31), (97, 89), (3, 1999)]
 

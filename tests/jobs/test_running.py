@@ -35,13 +35,13 @@ from upframe.files import PartFile, part_path
 from upframe.jobs import image, model_choice
 from upframe.jobs.events import Event, Outcome, Report
 from upframe.jobs.image import ImageItem
-from upframe.jobs.options import JobOptions, Target
+from upframe.jobs.options import JobOptions
 from upframe.jobs.planning import plan
 from upframe.jobs.running import run, upscale_file
 from upframe.media.image import sink as sink_module
 from upframe.media.image.files import Limits, write_pixels
 from upframe.media.image.source import read_pixels
-from upframe.upscaling.options import UpscaleOptions
+from upframe.upscaling.options import Target, UpscaleOptions
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from upframe.engines import TorchOptions
-from upframe.errors import OptionError, UsageError, check_choice, check_number, check_whole, option_text
+from upframe.errors import OptionError, UsageError, check_choice, option_text
 from upframe.machine import pick_device
 from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
 from upframe.models.spec import Precision
-from upframe.pixels import MOST_MEGAPIXELS, MOST_SCALE, MOST_SIDE, target_size
-from upframe.upscaling.options import UpscaleOptions
+from upframe.upscaling.options import MOST_SIDE, Target, UpscaleOptions
 
 
 @dataclass(frozen=True)
@@ -32,37 +31,26 @@ class Size:
     megapixels: float | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("scale", MOST_SCALE), ("megapixels", MOST_MEGAPIXELS)):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), above=0, most=most)
-        for name in ("width", "height", "long_side", "short_side"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), least=1, most=MOST_SIDE)
-        if self.size is not None:
-            if not isinstance(self.size, tuple | list) or len(self.size) != 2:
-                raise OptionError("size", self.size, "must be (height, width) in pixels")
-            for side in self.size:
-                if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MOST_SIDE:
-                    raise OptionError("size", self.size, f"must be (height, width) in pixels, each 1 to {MOST_SIDE}")
-        given = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
-        if len(given) > 1 and set(given) != {"width", "height"}:
-            first, second = given[:2]
-            happened = f"contradicts `{first}={getattr(self, first)}`; each sets the output size"
-            raise OptionError(second, getattr(self, second), happened, "give one of them")
+        target = self._target  # refuses wrong values and contradictions
+        if self.size is None:
+            return
+        if not isinstance(self.size, tuple | list) or len(self.size) != 2:
+            raise OptionError("size", self.size, "must be (height, width) in pixels")
+        for side in self.size:
+            if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MOST_SIDE:
+                raise OptionError("size", self.size, f"must be (height, width) in pixels, each 1 to {MOST_SIDE}")
+        if target != Target():
+            name = next(field for field in asdict(target) if getattr(target, field) is not None)
+            happened = f"contradicts `size={self.size}`; each sets the output size"
+            raise OptionError(name, getattr(target, name), happened, "give one of them")
+
+    @property
+    def _target(self) -> Target:
+        return Target(self.scale, self.width, self.height, self.long_side, self.short_side, self.megapixels)
 
     def of(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
         """Compute the output (height, width) for an input of `size`; `native` times its size if no size is stated."""
-        if self.size is not None:
-            return self.size[0], self.size[1]
-        return target_size(
-            size,
-            scale=native if self.scale is None else self.scale,
-            width=self.width,
-            height=self.height,
-            long_side=self.long_side,
-            short_side=self.short_side,
-            megapixels=self.megapixels,
-        )
+        return self._target.size_for(size, native=native) if self.size is None else (self.size[0], self.size[1])
 
 
 def chosen_model(model: object, factor: float) -> Model:

@@ -12,9 +12,9 @@ from upframe.api import jobs
 from upframe.api.arguments import Progress, Size, checked_name, checked_path, chosen_options
 from upframe.errors import InputError, OptionError, UsageError, check_flag
 from upframe.jobs.events import Event
-from upframe.jobs.options import JobOptions, Target
+from upframe.jobs.options import JobOptions
 from upframe.models.registry import Model
-from upframe.upscaling.options import UpscaleOptions
+from upframe.upscaling.options import Target, UpscaleOptions
 
 log = logging.getLogger(__name__)
 

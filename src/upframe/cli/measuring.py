@@ -147,7 +147,7 @@ def bench(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     device: Annotated[str, Parameter(alias="-d")] = "cpu",
     threads: int | None = None,
-    with_plain: Annotated[bool, Parameter(name="--compare", negative="")] = False,
+    with_reference: Annotated[bool, Parameter(name="--compare", negative="")] = False,
     frames: int | None = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     reporting: Reporting = Reporting(),
@@ -162,7 +162,7 @@ def bench(
         precision: Arithmetic of the networks: fp32; with --compare fp32 and bf16.
         device: cpu, cuda, cuda:N or mps.
         threads: CPU threads.
-        with_plain: Set each network against the published computation in its plain form: time, memory and result.
+        with_reference: Set each network against its reference form, the published computation: time, memory and result.
         frames: Frames of the clip, with --compare; as many as the network takes at once otherwise.
         out: JSON file to write.
     """
@@ -176,17 +176,17 @@ def bench(
     from upframe.engines import keep_freed_memory
     from upframe.models.registry import load_or_untrained
 
-    if frames is not None and (frames < 1 or not with_plain):
+    if frames is not None and (frames < 1 or not with_reference):
         raise UsageError(f"--frames {frames}", "must be 1 or more, with --compare" if frames < 1 else "needs --compare")
     found = re.fullmatch(r"(\d+)[xX×](\d+)", size) if size is not None else None
     if size is not None and not found:
         raise UsageError(f"--size {size}", "must be WIDTHxHEIGHT")
     engines = list(dict.fromkeys(engine or ["auto"]))
-    if len(engines) > 1 and not with_plain:
+    if len(engines) > 1 and not with_reference:
         raise UsageError("--engine", "is one engine without --compare", "add --compare, or name one")
     height_width = (int(found[2]), int(found[1])) if found else None
     result: Bench | Comparison
-    if with_plain:
+    if with_reference:
         result = compare_with_reference(
             [load_or_untrained(m) for m in models],
             size=height_width,

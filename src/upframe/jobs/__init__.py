@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from upframe.jobs.items import Estimate as Estimate
     from upframe.jobs.items import Item as Item
     from upframe.jobs.options import JobOptions as JobOptions
-    from upframe.jobs.options import Target as Target
     from upframe.jobs.options import VideoOptions as VideoOptions
     from upframe.jobs.planning import Plan as Plan
     from upframe.jobs.planning import plan as plan
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from upframe.media.image.files import Limits as Limits
     from upframe.models.spec import Cleaning as Cleaning
     from upframe.models.spec import Task as Task
+    from upframe.upscaling.options import Target as Target
     from upframe.upscaling.options import TileSize as TileSize
     from upframe.upscaling.options import UpscaleOptions as UpscaleOptions
 
@@ -52,7 +52,7 @@ _HOMES = {
     "Plan": "upframe.jobs.planning",
     "Report": "upframe.jobs.events",
     "Runner": "upframe.jobs.runners.base",
-    "Target": "upframe.jobs.options",
+    "Target": "upframe.upscaling.options",
     "Task": "upframe.models.spec",
     "TileSize": "upframe.upscaling.options",
     "UpscaleOptions": "upframe.upscaling.options",

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
-from upframe.errors import OptionError, check_choice, check_flag, check_number, check_whole, number_text
+from upframe.errors import OptionError, check_choice, check_flag, check_whole, number_text
 from upframe.media.image.files import Limits
 from upframe.media.image.formats import FORMATS, format_of_name, writable_names
 from upframe.media.names import (
@@ -27,67 +27,7 @@ from upframe.media.names import (
     container_name,
 )
 from upframe.models.spec import Cleaning, Task
-from upframe.pixels import MOST_MEGAPIXELS, MOST_SCALE, MOST_SIDE, target_size
-from upframe.upscaling.options import UpscaleOptions
-
-
-@dataclass(frozen=True)
-class Target:
-    """Size of an output, stated in at most one way; `width` and `height` together are one way."""
-
-    scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    long_side: int | None = None
-    short_side: int | None = None
-    megapixels: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("width", "height", "long_side", "short_side"):
-            if (side := getattr(self, name)) is not None:
-                check_whole(name, side, least=1, most=MOST_SIDE)
-        for name, most in (("scale", MOST_SCALE), ("megapixels", MOST_MEGAPIXELS)):
-            if (number := getattr(self, name)) is not None:
-                check_number(name, number, above=0, most=most)
-        ways = ("scale", "width", "long_side", "short_side", "megapixels")
-        given = [way for way in ways if getattr(self, way) is not None]
-        if self.height is not None and self.width is None:
-            given.append("height")
-        if len(given) > 1:
-            happened = f"contradicts `{given[0]}={getattr(self, given[0])}`; each sets the output size"
-            raise OptionError(given[1], getattr(self, given[1]), happened, "give one of them")
-
-    def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
-        """Compute the output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
-
-        Args:
-            native: The network's enlargement, used if no size is stated.
-        """
-        return target_size(
-            size,
-            scale=native if self.scale is None else self.scale,
-            width=self.width,
-            height=self.height,
-            long_side=self.long_side,
-            short_side=self.short_side,
-            megapixels=self.megapixels,
-        )
-
-    def label(self, native: int) -> str:
-        """The scale in an output's name: `4`, `2.5`, or the stated size."""
-        if self.width is not None and self.height is not None:
-            return f"{self.width}x{self.height}"
-        if self.width is not None:
-            return f"{self.width}w"
-        if self.height is not None:
-            return f"{self.height}h"
-        if self.long_side is not None:
-            return f"{self.long_side}long"
-        if self.short_side is not None:
-            return f"{self.short_side}short"
-        if self.megapixels is not None:
-            return f"{self.megapixels:g}mp"
-        return f"{self.scale if self.scale is not None else native:g}"
+from upframe.upscaling.options import Target, UpscaleOptions
 
 
 @dataclass(frozen=True)

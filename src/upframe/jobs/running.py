@@ -16,10 +16,11 @@ from upframe.errors import OptionError
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, Outcome, Report, failed_event, notice_event
 from upframe.jobs.items import Item, ListenerError, Work, outcome
-from upframe.jobs.options import JobOptions, Target
+from upframe.jobs.options import JobOptions
 from upframe.jobs.planning import Plan, plan
 from upframe.jobs.runners.base import Runner
 from upframe.jobs.runners.local import LocalRunner
+from upframe.upscaling.options import Target
 
 log = logging.getLogger(__name__)
 

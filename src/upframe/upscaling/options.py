@@ -1,7 +1,8 @@
-"""Options for cutting and computing a picture or clip."""
+"""Options for the size of an output, and for cutting and computing a picture or clip."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,6 +18,75 @@ SLICE_ROWS = 64  # rows that are converted and passed to the encoder at once
 MAX_SIGMA = 255
 
 TileSize = int | tuple[int, int] | Literal["auto", "off"]
+
+
+MOST_SCALE, MOST_SIDE, MOST_MEGAPIXELS = 10_000, 1_000_000, 1_000_000
+"""Bounds of the sizes that may be asked for, far above what any machine makes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Size of an output, stated in at most one way; `width` and `height` together are one way."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    megapixels: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "long_side", "short_side"):
+            if (side := getattr(self, name)) is not None:
+                check_whole(name, side, least=1, most=MOST_SIDE)
+        for name, most in (("scale", MOST_SCALE), ("megapixels", MOST_MEGAPIXELS)):
+            if (number := getattr(self, name)) is not None:
+                check_number(name, number, above=0, most=most)
+        ways = ("scale", "width", "long_side", "short_side", "megapixels")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if self.height is not None and self.width is None:
+            given.append("height")
+        if len(given) > 1:
+            happened = f"contradicts `{given[0]}={getattr(self, given[0])}`; each sets the output size"
+            raise OptionError(given[1], getattr(self, given[1]), happened, "give one of them")
+
+    def size_for(self, size: tuple[int, int], *, native: int) -> tuple[int, int]:
+        """Compute the output (height, width) for an input of `size`, each side rounded to the nearest pixel and at least 1.
+
+        Args:
+            native: The network's enlargement, used if no size is stated.
+        """
+        h, w = size
+        if self.width is not None or self.height is not None:
+            return self.height or _whole_px(h * (self.width or 0) / w), self.width or _whole_px(w * (self.height or 0) / h)
+        scale = float(native) if self.scale is None else self.scale
+        if self.long_side is not None:
+            scale = self.long_side / max(h, w)
+        elif self.short_side is not None:
+            scale = self.short_side / min(h, w)
+        elif self.megapixels is not None:
+            scale = math.sqrt(self.megapixels * 1e6 / (h * w))
+        return _whole_px(h * scale), _whole_px(w * scale)
+
+    def label(self, native: int) -> str:
+        """The scale in an output's name: `4`, `2.5`, or the stated size."""
+        if self.width is not None and self.height is not None:
+            return f"{self.width}x{self.height}"
+        if self.width is not None:
+            return f"{self.width}w"
+        if self.height is not None:
+            return f"{self.height}h"
+        if self.long_side is not None:
+            return f"{self.long_side}long"
+        if self.short_side is not None:
+            return f"{self.short_side}short"
+        if self.megapixels is not None:
+            return f"{self.megapixels:g}mp"
+        return f"{self.scale if self.scale is not None else native:g}"
+
+
+def _whole_px(side: float) -> int:
+    return max(math.floor(side + 0.5), 1)
 
 
 @dataclass(frozen=True)
