@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 ROOT = Path(__file__).resolve().parents[1]
 
 PHOTO_PACKAGES = {"filelock", "isal", "numpy", "safetensors", "torch"}

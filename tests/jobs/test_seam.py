@@ -22,6 +22,8 @@ from upframe.jobs import Event, JobOptions, Plan, UpscaleOptions, VideoOptions, 
 from upframe.jobs.runners.base import Runner
 from upframe.media.image.files import write_pixels
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 
 @pytest.fixture(scope="module")
 def x2(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -29,6 +29,8 @@ from upframe.pixels import to_unit
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 TOYS = {spec.name + ("" if spec.window is None else f"-{name}"): name for name in distinct(MODELS) for spec in [toy_of(name)]}
 """Name for the test → registered network. Networks whose toys are built alike appear once."""
 

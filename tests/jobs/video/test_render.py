@@ -36,6 +36,8 @@ from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 Picture = NDArray[np.uint8]
 
 

@@ -37,6 +37,8 @@ from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
 from upframe.media.video.files import probe_video
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 FAST = ["--preset", "ultrafast"]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked so that many are cheap")
 

@@ -27,6 +27,8 @@ from upframe.training.data.samples import Batch, Sample
 from upframe.training.data.sources import DataPaths, source_for
 from upframe.training.recipes.recipe import DataRecipe
 
+pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
+
 
 class Numbers:
     """A source whose samples are what the generator gives: nothing else can make two of them equal."""
