@@ -1,4 +1,4 @@
-"""Optical flow and warping, shared by the networks for clips.
+"""Optical flow and warping, shared by the video networks.
 
 SPyNet. Paper: A. Ranjan, M. J. Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVPR 2017,
 https://arxiv.org/abs/1611.00850. The published weights may not be passed on; they come inside the user's checkpoint.
