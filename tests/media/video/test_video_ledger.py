@@ -15,6 +15,7 @@ from av.sidedata.sidedata import Type
 
 from upframe.errors import InputError
 from upframe.media.ledger import Entry
+from upframe.media.video.captions import with_captions
 from upframe.media.video.files import CONTAINERS, VideoSource, index_video, plan_video, probe_video, reading_ledger, side_ledger
 from upframe.media.video.frame_facts import side_data_kind
 from upframe.media.video.frames import planes_of
@@ -28,6 +29,7 @@ from video_parts import (
     CAPTION,
     NO_CAPTION,
     add_to_sample_entry,
+    caption,
     dolby_vision,
     equirectangular,
     hide_rows,
@@ -90,11 +92,43 @@ def test_programs_and_groups_of_streams_are_told(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("payload", "lost"), [(CAPTION, ["captions-dropped"]), (NO_CAPTION, [])])
-def test_captions_are_told_and_padding_is_none(tmp_path: Path, payload: bytes, lost: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("payload", "codec", "lost"),
+    [
+        (CAPTION, "h264", []),
+        (CAPTION, "h265", []),
+        (CAPTION, "ffv1", ["captions-dropped"]),
+        (NO_CAPTION, "ffv1", []),
+    ],
+)
+def test_captions_are_kept_or_told_and_padding_is_none(tmp_path: Path, payload: bytes, codec: str, lost: list[str]) -> None:
     bare = stream_bytes(tmp_path, PLAIN)
-    source = muxed(tmp_path / "a.mp4", [with_sei(bare, payload)])
-    assert [notice.id for notice in plan_video(probe_video(source), preset="ultrafast").notices] == lost
+    source = muxed(tmp_path / "a.mkv", [with_sei(bare, payload)])
+    assert [notice.id for notice in plan_video(probe_video(source), codec=codec).notices] == lost
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+def test_every_frame_has_its_own_captions_in_the_output(tmp_path: Path, codec: str, container: str) -> None:
+    from test_video_write import copy_video
+
+    bare = stream_bytes(tmp_path, Clip(pts=[3600 * n for n in range(15)], size=(64, 64), options={"bf": "0"}))
+    source = muxed(tmp_path / "in.mkv", [with_sei(bare, lambda number: caption(number) if number % 4 else NO_CAPTION)])
+    target = tmp_path / f"out.{container}"
+    copy_video(source, target, codec=codec, preset="medium", segment=8)  # with B-frames, and in two segments
+    wanted = [bytes([0xFC, 0x14, n + 32, 0xFE, 0, 0]) if n % 4 else b"" for n in range(15)]
+    with VideoSource(source) as before, VideoSource(target) as after:
+        assert [frame.captions for frame in before] == wanted
+        assert [frame.captions for frame in after] == wanted
+
+
+def test_many_captions_of_one_frame_become_several_messages() -> None:
+    unit = b"\x00\x00\x00\x01\x09\xf0\x00\x00\x00\x01\x65slice"
+    triplets = bytes([0xFC, 0x41, 0x42]) * 40
+    made = with_captions(unit, triplets, "h264")
+    assert made.startswith(b"\x00\x00\x00\x01\x09\xf0\x00\x00\x00\x01\x06\x04")
+    assert made.endswith(b"\x80\x00\x00\x00\x01\x65slice")
+    assert made.count(b"GA94") == 2 and made.count(bytes([0xFC, 0x41, 0x42])) == 40
 
 
 def test_side_data_that_begins_late_is_found_by_the_index_of_all_frames(tmp_path: Path) -> None:

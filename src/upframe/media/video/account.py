@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from upframe.media.ledger import Entry, Ledger
+from upframe.media.video.captions import CODECS_WITH_CAPTIONS
 from upframe.media.video.frames import has_alpha
 from upframe.media.video.info import VideoInfo
 from upframe.media.video.rules import Abilities, side_data_entry
@@ -61,6 +62,7 @@ def _abilities(info: VideoInfo, seen: Survey, plan: VideoPlan | None) -> Abiliti
     return Abilities(
         hdr10=plan.hdr10 is not None,
         matrix=plan.matrix == info.matrix,
+        captions=plan.codec in CODECS_WITH_CAPTIONS,
         stereo="stereo_mode" in dict(plan.video_tags),
     )
 
