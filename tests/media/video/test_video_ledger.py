@@ -357,6 +357,20 @@ def test_the_time_code_is_written_and_one_for_a_rate_without_time_codes_is_told(
     assert dict(probe_video(tmp_path / "out.mp4").video_tags)["timecode"] == "01:02:03:04"
 
 
+def test_a_time_code_in_the_frames_becomes_that_of_the_video(tmp_path: Path) -> None:
+    from test_video_write import copy_video
+
+    for start, kept in (("10:11:12:13", "10:11:12:13"), ("00:00:00:00", None)):
+        clip = Clip(pts=range(12), clock=Fraction(1, 25), codec="mpeg2video", options={"gop_timecode": start})
+        source = make_clip(tmp_path / "in.mpg", clip)
+        for target in (tmp_path / "out.mkv", tmp_path / "out.mp4"):
+            plan, _ = copy_video(source, target, codec="h264", preset="ultrafast")
+            assert not plan.notices
+            found = {key.lower(): value for key, value in probe_video(target).video_tags}
+            assert found.get("timecode") == kept
+        assert [n.id for n in side_ledger(probe_video(source), Survey(frame_data=("GOP_TIMECODE",)), None).notices("a")]
+
+
 def test_titles_and_languages_of_tracks_are_kept_by_every_container(tmp_path: Path) -> None:
     from test_video_write import copy_video
 

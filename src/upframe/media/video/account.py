@@ -63,6 +63,7 @@ def _abilities(info: VideoInfo, seen: Survey, plan: VideoPlan | None) -> Abiliti
         hdr10=plan.hdr10 is not None,
         matrix=plan.matrix == info.matrix,
         captions=plan.codec in CODECS_WITH_CAPTIONS,
+        timecode=info.frame_timecode is not None and info.frame_timecode == dict(plan.video_tags).get("timecode"),
         stereo="stereo_mode" in dict(plan.video_tags),
     )
 

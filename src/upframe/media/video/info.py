@@ -119,6 +119,8 @@ class VideoInfo:
     """Rows and columns that the container hides."""
     matrix: Matrix | None = None
     """Display matrix by which players turn and flip the picture; copied, not applied. None leaves it as it is."""
+    frame_timecode: str | None = None
+    """Time code that the first frame states itself; None if it has none, or counts from zero."""
     stated: Stated = NOTHING
     seen: Survey = field(default=UNSEEN, compare=False)
     """Survey of the frames that were looked at; `FrameIndex.seen` is that of all frames."""
@@ -337,9 +339,15 @@ def _describe(
         video_tags=tuple(stream.metadata.items()),
         crop=crop,
         matrix=seen.matrices[0],
+        frame_timecode=_frame_timecode(first),
         stated=stated,
         seen=seen,
     )
+
+
+def _frame_timecode(frame: av.VideoFrame) -> str | None:
+    code = str(frame.metadata.get("timecode", ""))
+    return code if re.search("[1-9]", code) else None
 
 
 def crop_of(text: str, size: tuple[int, int]) -> Crop:

@@ -28,6 +28,8 @@ class Abilities:
     """Whether it holds the display matrix of the input."""
     captions: bool = False
     """Whether it holds closed captions."""
+    timecode: bool = False
+    """Whether it has the time code of the input's first frame."""
     stereo: bool = False
     """Whether it holds the arrangement of the views of a 3D picture."""
 
@@ -38,6 +40,8 @@ def side_data_entry(name: str, able: Abilities) -> Entry:
     is_held = {_IF_HDR10: able.hdr10, _IF_MATRIX: able.matrix, _IF_CAPTIONS: able.captions, _IF_STEREO: able.stereo}
     if any(held and name in names for names, held in is_held.items()):
         rule = Rule("carried")
+    if able.timecode and rule is _TIMECODE:
+        rule = _TIMECODE_KEPT
     return Entry("side data", name, rule.fate, rule.detail, rule.notice)
 
 
@@ -63,6 +67,7 @@ def _dropped(label: str) -> Rule:
 
 
 _TIMECODE = _dropped("time code in the frames")
+_TIMECODE_KEPT = Rule("changed", "the time code of the first frame becomes that of the video")
 
 SIDE_DATA: Mapping[str, Rule] = {
     # Kinds of frames: PyAV's `av.sidedata.sidedata.Type`, with the additions of `frame_facts.side_data_kind`.

@@ -105,7 +105,8 @@ def _split(key: str) -> tuple[str, str]:
 
 def video_tags(info: VideoInfo, held: Container) -> Kept:
     """Choose the tags of the video. A time code, also one of the file, becomes one of them; MP4 and MOV make a track of it."""
-    found = {key.lower(): value for key, value in (*info.tags, *info.video_tags)}
+    of_frame = () if info.frame_timecode is None else (("timecode", info.frame_timecode),)
+    found = {key.lower(): value for key, value in (*of_frame, *info.tags, *info.video_tags)}
     plain = tuple(tag for tag in info.video_tags if tag[0].lower() not in ("timecode", "stereo_mode"))
     kept = track_tags(plain, held, of="the video", is_copied=False)
     tags, entries = list(kept.tags), list(kept.entries)
