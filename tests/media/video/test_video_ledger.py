@@ -15,6 +15,7 @@ from av.sidedata.sidedata import Type
 
 from upframe.errors import InputError
 from upframe.media.ledger import Entry
+from upframe.media.video.boxes import edit_lists
 from upframe.media.video.captions import with_captions
 from upframe.media.video.files import CONTAINERS, VideoSource, index_video, plan_video, probe_video, reading_ledger, side_ledger
 from upframe.media.video.frame_facts import side_data_kind
@@ -369,6 +370,28 @@ def test_a_time_code_in_the_frames_becomes_that_of_the_video(tmp_path: Path) -> 
             found = {key.lower(): value for key, value in probe_video(target).video_tags}
             assert found.get("timecode") == kept
         assert [n.id for n in side_ledger(probe_video(source), Survey(frame_data=("GOP_TIMECODE",)), None).notices("a")]
+
+
+def test_tags_of_chapters_are_kept_or_told(tmp_path: Path) -> None:
+    info = probe_video(make_clip(tmp_path / "in.mkv", Clip(chapters=[(0, 200, "One"), (200, 480, "Two")])))
+    assert not plan_video(info, container="mp4", preset="ultrafast").notices
+    chapters = tuple(replace(one, tags=(*one.tags, ("ARTIST", "me"))) for one in info.chapters)
+    plan = plan_video(replace(info, chapters=chapters), container="mp4", preset="ultrafast")
+    assert [n.message for n in plan.notices] == ["MP4 has no place for the tags ARTIST of chapters"]
+    assert not plan_video(replace(info, chapters=chapters), container="mkv", preset="ultrafast").notices
+
+
+def test_edit_lists_are_in_the_ledger_and_broken_ones_are_survived(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(sounds=[Sound(offset=Fraction(1, 5))]))
+    info = probe_video(source)
+    assert info.stated.edits == (1, 2)  # the second holds the silence before the sound
+    names = [entry.name for entry in plan_video(info, preset="ultrafast").ledger.entries if entry.kind == "container"]
+    assert names == ["edit list 1 (1)", "edit list 2 (2)"]
+    data = source.read_bytes()
+    endless = data.replace(b"\x00\x00\x00\x24edts", b"\x00\x00\x00\x01edts")
+    for wrong in (b"\x00\x00\x00\x00moov" * 1000, data[: len(data) // 2], endless):
+        (tmp_path / "wrong.mp4").write_bytes(wrong)
+        assert isinstance(edit_lists(tmp_path / "wrong.mp4"), tuple)
 
 
 def test_titles_and_languages_of_tracks_are_kept_by_every_container(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def _structure(info: VideoInfo) -> Iterator[Entry]:
         if one.stream in others:
             name = f"{one.name} of track {one.stream}"
             yield Entry("side data", name, "changed", "it has the fate of its track")
+    for place, edits in enumerate(info.stated.edits, 1):
+        yield Entry("container", f"edit list {place} ({edits})", "changed", "all times are those that it makes")
     programs = [str(number) for number, _ in info.stated.programs]
     if len(programs) == 1:
         yield Entry("container", f"program {programs[0]}", "changed", "its tracks are those of the file")

@@ -16,6 +16,7 @@ import av.logging
 
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import open_regular
+from upframe.media.video.boxes import edit_lists
 from upframe.media.video.colour import WEIGHTS, Coding
 from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Hdr10, Matrix
 from upframe.media.video.frames import (
@@ -199,6 +200,8 @@ def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0)
             raise InputError(path, f"is an image ({container.format.long_name}), not a video", "rename it to its actual format")
         chosen = choose_stream(container, path, stream)
         stated = stated_by(container)
+        if container.format.name.startswith("mov"):
+            stated = replace(stated, edits=edit_lists(path))
         _refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
         first = _first_frame(container, chosen, path)
         surveyor = Surveyor()

@@ -44,6 +44,8 @@ class Stated:
     """Number and tags of each program of a transport stream."""
     groups: tuple[str, ...] = ()
     """Kind of each group of streams, such as tiles of one picture."""
+    edits: tuple[int, ...] = ()
+    """Number of entries of each edit list of MP4 and MOV."""
 
     def of_stream(self, stream: int) -> dict[str, str]:
         """Side data of one stream by name."""
