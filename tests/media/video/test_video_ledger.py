@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +25,7 @@ from upframe.media.video.info import crop_of
 from upframe.media.video.rules import SIDE_DATA
 from upframe.media.video.stated import UNKNOWN, Stated, StreamSideData, parsed
 from upframe.media.video.survey import Survey
-from upframe.media.video.tags import file_tags
+from upframe.media.video.tags import MOV_LANGUAGES, file_tags
 from video_files import Clip, Sound, make_clip, picture
 from video_parts import (
     CAPTION,
@@ -370,6 +371,36 @@ def test_a_time_code_in_the_frames_becomes_that_of_the_video(tmp_path: Path) -> 
             found = {key.lower(): value for key, value in probe_video(target).video_tags}
             assert found.get("timecode") == kept
         assert [n.id for n in side_ledger(probe_video(source), Survey(frame_data=("GOP_TIMECODE",)), None).notices("a")]
+
+
+def test_the_languages_of_mov_are_those_that_ffmpeg_writes() -> None:
+    others = ("hrv", "deu", "fre", "nld", "srp", "zho", "cym", "und", "zxx")
+    file, asked = io.BytesIO(), sorted({*MOV_LANGUAGES, *others})
+    with av.open(file, "w", format="mov") as out:
+        streams = [out.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in asked]
+        for stream, language in zip(streams, asked, strict=True):
+            stream.metadata["language"] = language
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = 8000, 0
+            out.mux(stream.encode(frame))
+    file.seek(0)
+    with av.open(file) as made:
+        kept = {one for one, stream in zip(asked, made.streams, strict=True) if stream.metadata.get("language") == one}
+    assert kept == MOV_LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "lost"), [("fre", "fra", 0), ("fra", "fra", 0), ("nld", "dut", 0), ("hrv", None, 1)]
+)
+def test_a_language_that_mov_cannot_name_is_told(tmp_path: Path, language: str, written: str | None, lost: int) -> None:
+    from test_video_write import copy_video
+
+    source = make_clip(tmp_path / "in.mkv", Clip(sounds=[Sound(language=language)]))
+    plan, _ = copy_video(source, tmp_path / "out.mov", codec="h264", preset="ultrafast")
+    assert [n.message for n in plan.notices] == [f"MOV has no number for the language {language}"] * lost
+    (sound,) = probe_video(tmp_path / "out.mov").of_kind("audio")
+    assert sound.language == written
 
 
 def test_tags_of_chapters_are_kept_or_told(tmp_path: Path) -> None:

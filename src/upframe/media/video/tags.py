@@ -46,11 +46,22 @@ _OLD_FILE = "it describes the old file; the new one has its own"
 _RATES = frozenset((24, 25, 30, 48, 50, 60, 100, 120, 150))
 """Frames per second for which FFmpeg writes time code tracks (libavutil/timecode.c)."""
 _LANGUAGE = re.compile(r"(.+)-([a-z]{3})")
-_MAC_LANGUAGES = {
-    "deu": "ger", "fra": "fre", "nld": "dut", "zho": "chi", "ell": "gre", "isl": "ice", "ces": "cze", "slk": "slo",
-    "ron": "rum", "sqi": "alb", "mya": "bur", "hye": "arm", "kat": "geo", "fas": "per", "eus": "baq", "cym": "wel",
-}  # fmt: skip
-"""ISO 639-2 has two codes for some languages; MOV's writer knows the bibliographic ones."""
+MOV_LANGUAGES = frozenset((
+    "alb", "amh", "ara", "arm", "asm", "aym", "aze", "baq", "bel", "ben", "bul", "bur", "cat", "ces", "chi", "dan", "dut",
+    "dzo", "eng", "epo", "est", "fin", "fra", "geo", "ger", "gre", "grn", "guj", "heb", "hin", "hun", "ice", "ind", "ita",
+    "jav", "jpn", "kan", "kas", "kaz", "khm", "kin", "kir", "kor", "kur", "lao", "lat", "lav", "lit", "mac", "mal", "mar",
+    "may", "mlg", "mlt", "mol", "mon", "nep", "nor", "nya", "ori", "orm", "per", "pol", "por", "pus", "que", "ron", "run",
+    "rus", "san", "sin", "slk", "slv", "smi", "snd", "som", "spa", "swa", "tam", "tat", "tel", "tgk", "tgl", "tha", "tib",
+    "tir", "tuk", "tur", "uig", "ukr", "urd", "uzb", "vie", "wel", "yid",
+))  # fmt: skip
+"""ISO 639-2 codes for which FFmpeg's writer of MOV knows the Macintosh number."""
+_TWO_CODES = (
+    ("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("ces", "cze"), ("chi", "zho"), ("dut", "nld"),
+    ("fra", "fre"), ("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("may", "msa"),
+    ("per", "fas"), ("ron", "rum"), ("slk", "slo"), ("tib", "bod"), ("wel", "cym"),
+)  # fmt: skip
+"""The languages that have two codes in ISO 639-2; MOV knows the first one."""
+_OTHER_CODE = {other: known for known, other in _TWO_CODES}
 
 
 @dataclass(frozen=True)
@@ -143,13 +154,22 @@ def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept
             entries.append(Entry("tag", name, "lost", why_lost, "metadata-dropped"))
         elif not place:
             entries.append(Entry("tag", name, "changed", _OLD_FILE))
-        elif held.name == "mov" and place == "language" and value in _MAC_LANGUAGES:
-            kept.append((place, _MAC_LANGUAGES[value]))
-            entries.append(Entry("tag", name, "changed", f"MOV writes {_MAC_LANGUAGES[value]}, the other code of the language"))
+        elif held.name == "mov" and place == "language":
+            code = _OTHER_CODE.get(value, value)
+            kept.append((place, code))
+            entries.append(_mov_language(name, value, code))
         else:
             kept.append((place, value))
             entries.append(Entry("tag", name, "carried"))
     return Kept(tuple(kept), tuple(entries))
+
+
+def _mov_language(name: str, language: str, code: str) -> Entry:
+    if code not in MOV_LANGUAGES and language != "und":
+        return Entry("tag", name, "lost", f"MOV has no number for the language {language}", "metadata-dropped")
+    if code != language:
+        return Entry("tag", name, "changed", f"MOV writes {code}, the other code of the language {language}")
+    return Entry("tag", name, "carried")
 
 
 def _place(key: str, held: Container, *, is_copied: bool) -> str | None:
