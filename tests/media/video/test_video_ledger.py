@@ -25,7 +25,7 @@ from upframe.media.video.info import crop_of
 from upframe.media.video.rules import SIDE_DATA
 from upframe.media.video.stated import UNKNOWN, Stated, StreamSideData, parsed
 from upframe.media.video.survey import Survey
-from upframe.media.video.tags import MOV_LANGUAGES, file_tags
+from upframe.media.video.tags import MOV_LANGUAGES, file_tags, unwritten_tags
 from video_files import Clip, Sound, make_clip, picture
 from video_parts import (
     CAPTION,
@@ -371,6 +371,14 @@ def test_a_time_code_in_the_frames_becomes_that_of_the_video(tmp_path: Path) -> 
             found = {key.lower(): value for key, value in probe_video(target).video_tags}
             assert found.get("timecode") == kept
         assert [n.id for n in side_ledger(probe_video(source), Survey(frame_data=("GOP_TIMECODE",)), None).notices("a")]
+
+
+def test_planned_tags_that_a_file_lacks_are_found(tmp_path: Path) -> None:
+    clip = Clip(metadata={"title": "T", "artist": "me"}, video_metadata={"title": "Film"})
+    plan = plan_video(probe_video(make_clip(tmp_path / "in.mp4", clip)), preset="ultrafast")
+    assert unwritten_tags(make_clip(tmp_path / "same.mp4", clip), plan) == ()
+    other = make_clip(tmp_path / "other.mp4", replace(clip, metadata={"title": "T"}, video_metadata={}))
+    assert unwritten_tags(other, plan) == ("artist", "title")
 
 
 def test_the_languages_of_mov_are_those_that_ffmpeg_writes() -> None:

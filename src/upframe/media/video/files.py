@@ -22,6 +22,7 @@ from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.survey import Survey
+from upframe.media.video.tags import unwritten_tags
 from upframe.media.video.timing import Timing
 from upframe.media.video.verify import verify_video
 from upframe.media.video.written import Carried, VideoPlan
@@ -67,5 +68,6 @@ __all__ = [
     "rgb16",
     "side_ledger",
     "timecode",
+    "unwritten_tags",
     "verify_video",
 ]

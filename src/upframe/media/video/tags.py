@@ -10,11 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+
+import av
 
 from upframe.media.ledger import Entry
 from upframe.media.video.codecs import Container
-from upframe.media.video.info import VideoInfo
+from upframe.media.video.info import VideoInfo, open_video
 from upframe.media.video.stated import Stated
+from upframe.media.video.written import VideoPlan
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -135,6 +139,17 @@ def video_tags(info: VideoInfo, held: Container) -> Kept:
 def _holds_stereo(info: VideoInfo, held: Container) -> bool:
     """Whether the arrangement of 3D views can be written: in Matroska, whose writer then forgets the shape of pixels."""
     return held.name not in FIXED_TAGS and info.sample_aspect in (None, Fraction(1))
+
+
+def unwritten_tags(path: Path, plan: VideoPlan) -> tuple[str, ...]:
+    """Keys of planned tags that a written file does not have: the sets here may not be those of every FFmpeg."""
+    with open_video(path) as container:
+        of_file = {key.lower() for key in container.metadata}
+        video = next(s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
+        of_video = {"title" if key.lower() == "name" else key.lower() for key in video.metadata}
+    lost = [key for key, _ in plan.tags if key.lower() not in of_file]
+    lost += [key for key, value in plan.video_tags if key.lower() not in of_video and value != "und"]
+    return tuple(lost)
 
 
 def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept:
