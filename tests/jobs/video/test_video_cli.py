@@ -957,6 +957,12 @@ def test_the_ledger_is_in_the_plan_and_in_the_result(upframe: Upframe, tmp_path:
     assert captions in made.of("done")["ledger"]
 
 
+def test_a_part_of_a_video_has_the_time_code_of_its_first_frame(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(video_metadata={"timecode": "01:02:03:24"}))
+    assert upframe(source, "-m", weights, *FAST, "--start", "0.12").code == 0
+    assert dict(probe_video(tmp_path / "in_nearest_x2.mp4").video_tags)["timecode"] == "01:02:04:02"
+
+
 def test_captions_come_out_with_their_frames(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     bare = stream_bytes(tmp_path, Clip(options={"bf": "0"}))
     source = muxed(tmp_path / "in.mp4", [with_sei(bare, caption)])

@@ -21,11 +21,12 @@ from upframe.media.video.captions import with_captions
 from upframe.media.video.files import CONTAINERS, VideoSource, index_video, plan_video, probe_video, reading_ledger, side_ledger
 from upframe.media.video.frame_facts import side_data_kind
 from upframe.media.video.frames import planes_of
+from upframe.media.video.index_file import load_index, save_index
 from upframe.media.video.info import crop_of
 from upframe.media.video.rules import SIDE_DATA
 from upframe.media.video.stated import UNKNOWN, Stated, StreamSideData, parsed
 from upframe.media.video.survey import Survey
-from upframe.media.video.tags import MOV_LANGUAGES, file_tags, unwritten_tags
+from upframe.media.video.tags import MOV_LANGUAGES, file_tags, later_timecode, unwritten_tags
 from video_files import Clip, Sound, make_clip, picture
 from video_parts import (
     CAPTION,
@@ -371,6 +372,42 @@ def test_a_time_code_in_the_frames_becomes_that_of_the_video(tmp_path: Path) -> 
             found = {key.lower(): value for key, value in probe_video(target).video_tags}
             assert found.get("timecode") == kept
         assert [n.id for n in side_ledger(probe_video(source), Survey(frame_data=("GOP_TIMECODE",)), None).notices("a")]
+
+
+@pytest.mark.parametrize(
+    ("code", "frames", "rate", "later"),
+    [
+        ("01:02:03:04", 0, 25, "01:02:03:04"),
+        ("01:02:03:04", 21, 25, "01:02:04:00"),
+        ("23:59:59:24", 1, 25, "00:00:00:00"),
+        ("00:00:59:29", 1, 30, "00:01:00:00"),
+        ("00:00:59;29", 1, 30, "00:01:00;02"),  # the numbers 0 and 1 of a minute are dropped
+        ("00:09:59;29", 1, 30, "00:10:00;00"),  # but not of each tenth
+        ("00:00:00;00", 17982, 30, "00:10:00;00"),
+        ("00:00:00;00", 107892, 30, "01:00:00;00"),
+        ("00:00:59;59", 1, 60, "00:01:00;04"),
+        ("nonsense", 5, 25, "nonsense"),
+    ],
+)
+def test_a_time_code_runs_on_with_the_frames(code: str, frames: int, rate: int, later: str) -> None:
+    assert later_timecode(code, frames, rate) == later
+    for split in (1, 7, 1799):
+        assert later_timecode(later_timecode(code, split, rate), frames, rate) == later_timecode(code, split + frames, rate)
+
+
+def test_text_that_is_not_utf_8_is_in_the_ledger(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(metadata={"title": "Ton"}))
+    source.write_bytes(source.read_bytes().replace(b"Ton", b"\xd2\xee\xed"))
+    plan = plan_video(probe_video(source), preset="ultrafast")
+    assert entry_of(plan.ledger.entries, "title").fate == "changed"
+    assert not plan.notices
+
+
+def test_interlacing_is_known_to_processes_that_load_the_index(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mkv", Clip(options={"x264-params": "interlaced=1"}))
+    save_index(index_video(source), tmp_path / "index.npz")
+    loaded = load_index(tmp_path / "index.npz", source)
+    assert loaded is not None and loaded.seen.interlaced == 12
 
 
 def test_planned_tags_that_a_file_lacks_are_found(tmp_path: Path) -> None:

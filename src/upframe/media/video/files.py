@@ -22,7 +22,7 @@ from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.survey import Survey
-from upframe.media.video.tags import unwritten_tags
+from upframe.media.video.tags import from_later_frame, unwritten_tags
 from upframe.media.video.timing import Timing
 from upframe.media.video.verify import verify_video
 from upframe.media.video.written import Carried, VideoPlan
@@ -58,6 +58,7 @@ __all__ = [
     "container_named",
     "cut_short",
     "folder_ledger",
+    "from_later_frame",
     "index_video",
     "is_video_name",
     "join",

@@ -96,7 +96,7 @@ def file_tags(tags: Tags, stated: Stated, held: Container, *, has_cover: bool) -
         else:
             # MP4 names its tags in lower case, Matroska often in upper case.
             kept.append((key.lower() if fixed is not None and key.lower() in fixed else key, value))
-            entries.append(Entry("tag", key, "carried"))
+            entries.append(_carried(key, value))
     return Kept(tuple(kept), tuple(entries), with_keys)
 
 
@@ -141,6 +141,29 @@ def _holds_stereo(info: VideoInfo, held: Container) -> bool:
     return held.name not in FIXED_TAGS and info.sample_aspect in (None, Fraction(1))
 
 
+def from_later_frame(tags: Tags, frames: int, rate: Fraction) -> Tags:
+    """Tags of a part of a video that begins `frames` frames later: its time code is later, too."""
+    return tuple((k, later_timecode(v, frames, round(rate)) if k == "timecode" else v) for k, v in tags)
+
+
+def later_timecode(code: str, frames: int, per_second: int) -> str:
+    """A time code (SMPTE ST 12-1) some frames later; with a semicolon, numbers are dropped at 30 and 60 frames per second."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+)([:;.])(\d+)", code)
+    if found is None or per_second < 1:
+        return code
+    hours, minutes, seconds, number = (int(found[group]) for group in (1, 2, 3, 5))
+    drops = 2 * (per_second // 30) if found[4] != ":" and per_second in (30, 60) else 0  # in each minute but the tenth
+    whole_minutes = 60 * hours + minutes
+    count = (60 * whole_minutes + seconds) * per_second + number - drops * (whole_minutes - whole_minutes // 10) + frames
+    tens, rest = divmod(count, 600 * per_second - 9 * drops)
+    minute, after_first = 60 * per_second - drops, 60 * per_second
+    dropped = 9 * tens + (0 if rest < after_first else 1 + (rest - after_first) // minute)
+    count += drops * dropped
+    total_seconds, number = divmod(count, per_second)
+    clock = f"{total_seconds // 3600 % 24:02}:{total_seconds // 60 % 60:02}:{total_seconds % 60:02}"
+    return f"{clock}{found[4]}{number:02}"
+
+
 def unwritten_tags(path: Path, plan: VideoPlan) -> tuple[str, ...]:
     """Keys of planned tags that a written file does not have: the sets here may not be those of every FFmpeg."""
     with open_video(path) as container:
@@ -175,8 +198,17 @@ def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept
             entries.append(_mov_language(name, value, code))
         else:
             kept.append((place, value))
-            entries.append(Entry("tag", name, "carried"))
+            entries.append(_carried(name, value))
     return Kept(tuple(kept), tuple(entries))
+
+
+def _carried(name: str, value: str) -> Entry:
+    is_whole = "\ufffd" not in value
+    return (
+        Entry("tag", name, "carried")
+        if is_whole
+        else Entry("tag", name, "changed", "its bytes that are not UTF-8 are replaced")
+    )
 
 
 def _mov_language(name: str, language: str, code: str) -> Entry:
