@@ -22,9 +22,8 @@ from upframe.media.video.files import CONTAINERS, VideoSource, index_video, plan
 from upframe.media.video.frame_facts import side_data_kind
 from upframe.media.video.frames import planes_of
 from upframe.media.video.index_file import load_index, save_index
-from upframe.media.video.info import crop_of
 from upframe.media.video.rules import SIDE_DATA
-from upframe.media.video.stated import UNKNOWN, Stated, StreamSideData, parsed
+from upframe.media.video.stated import UNKNOWN, Stated, StreamSideData, crop_of, parsed
 from upframe.media.video.survey import Survey
 from upframe.media.video.tags import MOV_LANGUAGES, file_tags, later_timecode, unwritten_tags
 from video_files import Clip, Sound, make_clip, picture

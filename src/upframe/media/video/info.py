@@ -25,7 +25,7 @@ from upframe.media.video.frames import (
     layout_of,
     readable_format,
 )
-from upframe.media.video.stated import NOTHING, Stated, logging_at, stated_by
+from upframe.media.video.stated import NOTHING, Crop, Stated, crop_of, logging_at, refuse_dolby_vision, stated_by
 from upframe.media.video.survey import UNSEEN, Survey, Surveyor, look_around
 
 _HD_LINES = 720
@@ -59,10 +59,6 @@ class StreamInfo:
     has_timecode: bool = False
     """Whether it holds a time code, which is also a tag."""
     tags: tuple[tuple[str, str], ...] = ()
-
-
-Crop = tuple[int, int, int, int]
-"""Rows at the top and bottom, columns at the left and right."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,7 @@ def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0)
         stated = stated_by(container)
         if container.format.name.startswith("mov"):
             stated = replace(stated, edits=edit_lists(path))
-        _refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
+        refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
         first = _first_frame(container, chosen, path)
         surveyor = Surveyor()
         surveyor.see_frame(first, chosen.codec_context)
@@ -211,22 +207,6 @@ def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0)
             look_around(container, chosen, surveyor, places)
         seen = surveyor.survey()
         return replace(info, seen=seen, hdr10=info.hdr10 or next(iter(seen.hdr10), None))
-
-
-def _refuse_dolby_vision(path: Path, record: str) -> None:
-    """Refuse streams whose base layer is no Y'CbCr picture: 5, 10.0 and 20 (Dolby Vision Profiles and Levels, table 3).
-
-    Raises:
-        InputError: for such a stream; `record` is FFmpeg's description of its configuration record.
-    """
-    facts = dict(re.findall(r"(profile|compatibility id): (\d+)", record))
-    profile = int(facts.get("profile", 0))
-    if profile == 5 or (profile in (10, 20) and facts.get("compatibility id") == "0"):
-        raise InputError(
-            path,
-            f"is Dolby Vision of profile {profile}, whose colours cannot be read without its Dolby Vision layer",
-            "convert it to HDR10 or SDR first, with a program that applies the layer",
-        )
 
 
 def reaches(info: VideoInfo, start: Fraction) -> bool:
@@ -351,15 +331,6 @@ def _describe(
 def _frame_timecode(frame: av.VideoFrame) -> str | None:
     code = str(frame.metadata.get("timecode", ""))
     return code if re.search("[1-9]", code) else None
-
-
-def crop_of(text: str, size: tuple[int, int]) -> Crop:
-    """Read FFmpeg's description of the parts that a container hides; a crop that leaves nothing is ignored."""
-    found = re.fullmatch(r"(\d+)/(\d+)/(\d+)/(\d+)", text)
-    if found is None:
-        return 0, 0, 0, 0
-    left, right, top, bottom = (int(number) for number in found.groups())
-    return (top, bottom, left, right) if top + bottom < size[0] and left + right < size[1] else (0, 0, 0, 0)
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction) -> Fraction | None:
