@@ -80,6 +80,10 @@ class Reading:
             raise self.error(text, "get the file again, or accept the rest with `allow_truncated`")
         self.notice("truncated", text)
 
+    def end_damaged(self, why: str) -> None:
+        """Report that the file has no proper end, though all pixels are there."""
+        self.notice("end-damaged", f"{why}; all pixels are there")
+
     def carry(self, metadata: Metadata) -> tuple[Metadata, int]:
         """Check and clean `metadata`; return it with the orientation (1 to 8) by which to turn the pixels."""
         exif = clean_exif(metadata.exif)

@@ -30,6 +30,9 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 # ^ first row, first column, row step, column step of each pass (PNG 8.1)
 
+_ANCILLARY = 0x20  # this bit of the first letter marks a chunk without which the picture can be shown (PNG 5.4)
+_ANCILLARY_PIXELS = (b"tRNS", b"acTL", b"fcTL")  # those that change pixels or frames all the same
+
 _TEXT_LIMIT = 16 * 2**20  # most bytes of a decompressed text or profile
 _READ = 1 << 18
 _BLOCK_BYTES = 128 * 2**20  # most bytes of working memory for unfiltering
@@ -134,7 +137,7 @@ class PngDecoder:
             chunk = Chunk(name, at + 8, min(length, max(size - at - 8, 0)))
             at += 12 + length
             if name == b"IEND":
-                self._ended = at <= size and self._read_checked(chunk) is not None
+                self._ended = at <= size and self._read_sound(chunk) is not None
                 break
             if name == b"IDAT":
                 still.chunks.append(chunk)
@@ -143,8 +146,9 @@ class PngDecoder:
             elif length > _TEXT_LIMIT or at > size:
                 continue  # a private chunk that is huge or incomplete: not needed
             else:
-                data = self._read_checked(chunk)
+                data = self._read_sound(chunk)
                 if data is None:
+                    self._report_damaged(chunk)
                     continue
                 if name == b"acTL" and len(data) >= 8:
                     announced, self._plays = struct.unpack(">II", data[:8])
@@ -163,12 +167,18 @@ class PngDecoder:
         self._announced = announced if animation else 1
         return len(animation)
 
-    def _read_checked(self, chunk: Chunk) -> bytes | None:
+    def _read_sound(self, chunk: Chunk) -> bytes | None:
+        """Read the content of a chunk; None if its checksum is wrong."""
         data = self._file.read(chunk.length)
-        if zlib.crc32(chunk.name + data) != int.from_bytes(self._file.read(4), "big"):
-            self._reading.truncated(None, f"the checksum of its {chunk.name.decode('latin-1')} chunk is wrong")
-            return None
-        return data
+        return data if zlib.crc32(chunk.name + data) == int.from_bytes(self._file.read(4), "big") else None
+
+    def _report_damaged(self, chunk: Chunk) -> None:
+        """Report a chunk with a wrong checksum: as an error if the pixels depend on it."""
+        name = chunk.name.decode("latin-1")
+        if not chunk.name[0] & _ANCILLARY or chunk.name in _ANCILLARY_PIXELS:
+            self._reading.truncated(None, f"the checksum of its {name} chunk is wrong")
+        else:
+            self._reading.notice("metadata-damaged", f"the checksum of its {name} chunk is wrong; it was ignored")
 
     def _frame_control(self, data: bytes) -> _Part:
         _, width, height, x, y, num, den, dispose, blend = struct.unpack(">IIIIIHHBB", data[:26])
@@ -284,8 +294,8 @@ class PngDecoder:
             stream.finish()
         if stream.damage is not None or done < expected:
             self._reading.truncated(100 * done / expected, stream.damage or "the data ends early")
-        elif last and not self._ended:
-            self._reading.truncated(100, "the file ends without its closing chunk")
+        elif last and (stream.end_damage or not self._ended):
+            self._reading.end_damaged(stream.end_damage or "its closing chunk is missing or damaged")
         return out
 
     def _decode_pass(self, stream: _Stream, rows: Pixels) -> int:
@@ -362,6 +372,8 @@ class _Stream:
         self._held = bytearray()
         self.damage: str | None = None
         """The reason why the data ends early, once it has."""
+        self.end_damage: str | None = None
+        """Damage behind the last byte that is needed; the checksum of the decompressed data was right."""
 
     def _compressed(self, file: object, chunks: list[Chunk]) -> Iterator[bytes]:
         assert hasattr(file, "seek") and hasattr(file, "read")
@@ -415,6 +427,7 @@ class _Stream:
             return
         for _ in self._source:
             pass
+        self.end_damage, self.damage = self.damage, None
 
 
 def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -161,6 +161,10 @@ def _make_decoder(reading: Reading, kind: str) -> Decoder:
         from upframe.media.image.tiff import TiffDecoder
 
         return TiffDecoder(reading)
+    if kind == "pnm":
+        from upframe.media.image.pnm import PnmDecoder
+
+        return PnmDecoder(reading)
     from upframe.media.image.pillow import PillowDecoder
 
     return PillowDecoder(reading, kind)
