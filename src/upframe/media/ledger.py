@@ -63,3 +63,7 @@ class Ledger:
     def rows(self) -> list[dict[str, str]]:
         """All entries, ready for JSON."""
         return [entry.row() for entry in self.entries]
+
+
+EMPTY = Ledger()
+"""The ledger of an input of which nothing is known."""

@@ -67,9 +67,11 @@ class IsoHeader:
     missing_bytes: int
     """Number of bytes that the top-level boxes state beyond the end of the file."""
     stated_bytes: int
+    auxiliary: tuple[str, ...]
+    """Types of auxiliary pictures, each once; "tmap" stands for a gain map by ISO 21496-1."""
 
 
-_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
+_CONTAINERS = {b"iinf": 6, b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
 """Boxes to enter, and the bytes of version and flags before their children."""
 
 
@@ -78,6 +80,7 @@ def iso_header(file: BinaryIO) -> IsoHeader:
     present = file.seek(0, 2)
     height = width = 0
     depth, end = 8, 0
+    auxiliary: dict[str, None] = {}
     for name, at, stop in _boxes(file, 0, present, 0):
         end = max(end, stop)
         file.seek(at)
@@ -100,7 +103,11 @@ def iso_header(file: BinaryIO) -> IsoHeader:
             body = file.read(4)
             if len(body) == 4 and body[2] & 0x40:  # high_bitdepth, then twelve_bit (AV1-ISOBMFF 2.3)
                 depth = max(depth, 12 if body[2] & 0x20 else 10)
-    return IsoHeader((height, width), depth, max(end - present, 0), end)
+        elif name == b"auxC" and len(auxiliary) < 64:
+            auxiliary[file.read(min(stop - at, 132))[4:].split(b"\0")[0].decode("latin-1")] = None
+        elif name == b"infe" and file.read(min(stop - at, 12))[8:12] == b"tmap":
+            auxiliary["hdrgainmap (tmap)"] = None
+    return IsoHeader((height, width), depth, max(end - present, 0), end, tuple(auxiliary))
 
 
 def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[bytes, int, int]]:
@@ -139,6 +146,10 @@ class GifHeader:
     """Whether nothing but that byte is missing."""
     covered: tuple[int, int]
     """(height, width) of the smallest canvas that holds all frames."""
+    extensions: tuple[str, ...]
+    """Names of the extensions besides timing, repetition and comments, each once."""
+    end: int
+    """Position behind the last block that was read."""
 
 
 def gif_header(file: BinaryIO) -> GifHeader | None:
@@ -151,7 +162,7 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
     if head[10] & 0x80:
         file.seek(3 << ((head[10] & 7) + 1), 1)
     delays: list[int] = []
-    covered = (0, 0)
+    covered, extensions = (0, 0), dict[str, None]()
     delay, plays, alpha, between = 0, 1, False, True
     while (kind := file.read(1)) not in (b"", b";"):
         between = False
@@ -167,6 +178,9 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
                 # It counts repetitions: n of them make n + 1 plays.
                 repeats = int.from_bytes(blocks[1][1:3], "little")
                 plays = repeats + 1 if repeats else 0
+            elif label != b"\xfe" and len(extensions) < 64:
+                name = blocks[0].decode("latin-1", "replace") if blocks and label == b"\xff" else label.hex()
+                extensions[f"GIF extension {name}"] = None
         elif kind == b",":
             area = file.read(9)
             if len(area) < 9:
@@ -183,7 +197,17 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
         else:
             break
         between = True
-    return GifHeader((height, width), tuple(delays), alpha, plays, kind == b";", between and delay == 0, covered)
+    return GifHeader(
+        (height, width),
+        tuple(delays),
+        alpha,
+        plays,
+        kind == b";",
+        between and delay == 0,
+        covered,
+        tuple(extensions),
+        file.tell(),
+    )
 
 
 def _sub_blocks(file: BinaryIO) -> list[bytes] | None:

@@ -214,7 +214,7 @@ def _gap(file: BinaryIO, start: int, stop: int) -> list[Embedded]:
         return []
     file.seek(start)
     head = file.read(min(stop - start, _HEAD_BYTES))
-    if not head.strip(b"\0") and _is_zero(file, start + len(head), stop):
+    if not head.strip(b"\0") and is_zero(file, start + len(head), stop):
         return [Embedded("padding", f"{stop - start} zero bytes behind its end")]
     if head[4:8] == b"ftyp" or b"MotionPhoto_Data" in head or b"ftypmp4" in head or b"ftypisom" in head:
         return [Embedded("video", f"the video of its motion photo ({stop - start} bytes)")]
@@ -223,7 +223,8 @@ def _gap(file: BinaryIO, start: int, stop: int) -> list[Embedded]:
     return [Embedded("bytes", f"{stop - start} bytes behind its end")]
 
 
-def _is_zero(file: BinaryIO, at: int, stop: int) -> bool:
+def is_zero(file: BinaryIO, at: int, stop: int) -> bool:
+    """Whether all bytes from `at` to `stop` are zero."""
     while at < stop:
         file.seek(at)
         block = file.read(min(_BLOCK, stop - at))

@@ -19,8 +19,11 @@ from upframe.media.image.decoder import Reading, codec
 from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, webp_header
 from upframe.media.image.jpeg import JpegStructure, embedded_parts, read_structure
 from upframe.media.image.metadata import EXIF_PREFIX, Metadata
+from upframe.media.image.parts import account_chunks, account_items, account_jpeg, account_tail, photoshop_block, riff_chunks
 
 _LOCK = threading.Lock()
+_WEBP_CHUNKS = ("VP8X", "VP8 ", "VP8L", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP ")
+_GIF_EXTENSIONS = ("GIF extension NETSCAPE2.0", "GIF extension ANIMEXTS1.0", "GIF extension f9")
 _LARGEST_ICON = 2048  # Windows reads 256; web pages have larger ones
 _LONGEST_GIF_SIDE = 65535
 _LARGE_SIDE = 8192  # for a GIF: beyond it, a canvas that frames do not fill is taken for damage
@@ -103,6 +106,8 @@ class PillowDecoder:
                 self._pad_bytes = min(webp.missing_bytes, 2**20)
             elif webp.missing_bytes:
                 self._report_missing(webp.missing_bytes, webp.stated_bytes)
+            account_chunks(reading, riff_chunks(file, webp.stated_bytes), _WEBP_CHUNKS)
+            account_tail(reading, webp.stated_bytes)
             return webp.has_alpha
         if self._kind in ("avif", "heif"):
             iso = iso_header(file)
@@ -111,7 +116,8 @@ class PillowDecoder:
             if iso.missing_bytes:
                 self._report_missing(iso.missing_bytes, iso.stated_bytes)
             if iso.depth > 8:
-                reading.notice("depth-reduced", f"{iso.depth}-bit samples are read as 8-bit")
+                reading.changed("pixels", "depth", f"{iso.depth}-bit samples are read as 8-bit", "depth-reduced")
+            account_items(reading, iso.auxiliary)
         elif self._kind == "jpeg":
             self._check_jpeg()
         elif self._kind == "ico":
@@ -127,6 +133,9 @@ class PillowDecoder:
                 reading.end_damaged("its closing byte is missing")
             elif not gif.is_complete:
                 reading.truncated(None, f"the file ends after {len(gif.delays_cs)} complete frames")
+            account_chunks(reading, gif.extensions, _GIF_EXTENSIONS)
+            if gif.is_complete:
+                account_tail(reading, gif.end)
             return gif.has_alpha
         return None
 
@@ -148,7 +157,8 @@ class PillowDecoder:
             if max(size) > _LARGEST_ICON:
                 raise reading.damaged(f"a picture of {size[1]}x{size[0]}, which no icon holds")
         if len(sizes) > 1:
-            reading.notice("embedded-dropped", f"the {len(sizes) - 1} smaller pictures of the icon are not carried over")
+            smaller = f"{len(sizes) - 1} smaller {'picture' if len(sizes) == 2 else 'pictures'} of the icon"
+            reading.lost("embedded-dropped", [smaller], kind="part")
 
     def _check_jpeg(self) -> None:
         """Refuse a file of several pictures in their own right; report parts that belong to the first, such as a preview."""
@@ -163,9 +173,7 @@ class PillowDecoder:
                 f"is a multi-picture JPEG (MPO) of {len(own) + 1} pictures ({own[0]})",
                 "pass `first_frame` to read the first, or split it into files",
             )
-        names = [part.name for part in parts if part.role not in ("picture", "padding")]
-        if names:
-            reading.notice("embedded-dropped", f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not carried over")
+        account_jpeg(reading, self._structure, parts)
 
     def _report_missing(self, missing: int, stated: int) -> None:
         """Compare the file with the length that its container states; if the caller allows it, fill missing bytes with
@@ -199,17 +207,18 @@ class PillowDecoder:
             dpi=(float(dpi[0]), float(dpi[1])) if known and dpi is not None else None,
             comment=comment.encode("utf-8", "replace") if isinstance(comment, str) else comment or None,
             loop=int(loop) if loop is not None and animated else None,
+            photoshop=photoshop_block(self._structure) if self._structure is not None else None,
         )
 
     def _state_losses(self) -> None:
         reading = self._reading
         if self._image.mode == "CMYK":
             how = "its profile" if self._profile is not None else "the standard formula"
-            reading.notice("converted-from-cmyk", f"CMYK was converted to sRGB through {how}")
+            reading.changed("pixels", "CMYK", f"CMYK was converted to sRGB through {how}", "converted-from-cmyk")
         elif self._image.mode == "1":
-            reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
         elif self._kind == "jxl" and self._image.mode.startswith("I;16"):
-            reading.notice("depth-reduced", "16-bit samples are read as 8-bit")
+            reading.changed("pixels", "depth", "16-bit samples are read as 8-bit", "depth-reduced")
 
     # Pixels -----------------------------------------------------------------------------------------------------------
     def frames(self) -> Iterator[Frame]:

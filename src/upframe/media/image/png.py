@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from upframe.kernels import library
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.decoder import Reading
-from upframe.media.image.metadata import Metadata, raw_profile
+from upframe.media.image.metadata import Metadata, iptc_block, raw_profile
+from upframe.media.image.parts import account_png, account_tail
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -101,6 +102,8 @@ class PngDecoder:
         self._plays = None
         self._fields: dict[str, bytes] = {}
         self._text: list[tuple[str, str]] = []
+        self._background = b""
+        self._others: list[str] = []  # names of chunks without use here
         self._header = self._read_header()
         reading.check_pixels(self._header.height, self._header.width)
         announced = self._walk()
@@ -110,6 +113,7 @@ class PngDecoder:
         if not self._parts or not self._parts[0].chunks:
             raise reading.error("is truncated, 0 % decoded (no picture data)", "get the file again")
         self.metadata = self._collect_metadata()
+        account_png(reading, self._others)
         self.info = self._make_info()
 
     # Structure --------------------------------------------------------------------------------------------------------
@@ -138,13 +142,14 @@ class PngDecoder:
             at += 12 + length
             if name == b"IEND":
                 self._ended = at <= size and self._read_sound(chunk) is not None
+                account_tail(self._reading, at)
                 break
             if name == b"IDAT":
                 still.chunks.append(chunk)
             elif name == b"fdAT" and frame is not None:
                 frame.chunks.append(Chunk(name, chunk.at + 4, max(chunk.length - 4, 0)))
             elif length > _TEXT_LIMIT or at > size:
-                continue  # a private chunk that is huge or incomplete: not needed
+                self._others.append(name.decode("latin-1"))  # huge or incomplete: not needed
             else:
                 data = self._read_sound(chunk)
                 if data is None:
@@ -178,7 +183,8 @@ class PngDecoder:
         if not chunk.name[0] & _ANCILLARY or chunk.name in _ANCILLARY_PIXELS:
             self._reading.truncated(None, f"the checksum of its {name} chunk is wrong")
         else:
-            self._reading.notice("metadata-damaged", f"the checksum of its {name} chunk is wrong; it was ignored")
+            detail = f"the checksum of its {name} chunk is wrong; it was ignored"
+            self._reading.lost("metadata-damaged", [f"PNG chunk {name}"], detail)
 
     def _frame_control(self, data: bytes) -> _Part:
         _, width, height, x, y, num, den, dispose, blend = struct.unpack(">IIIIIHHBB", data[:26])
@@ -201,6 +207,12 @@ class PngDecoder:
             item = _text(name, data)
             if item is not None:
                 self._text.append(item)
+            else:
+                self._reading.lost("metadata-damaged", ["PNG text"], "a text is damaged or too long and was ignored")
+        elif name == b"bKGD":
+            self._background = data
+        elif name not in (b"IHDR", b"acTL", b"fcTL"):
+            self._others.append(name.decode("latin-1"))
 
     # Facts ------------------------------------------------------------------------------------------------------------
     def _collect_metadata(self) -> Metadata:
@@ -209,7 +221,7 @@ class PngDecoder:
         if "iCCP" in fields:
             _, _, body = fields["iCCP"].partition(b"\0")
             icc = _inflate(body[1:]) or b""  # damaged: `Reading.carry` reports it
-        exif, xmp, text = fields.get("eXIf"), None, []
+        exif, xmp, photoshop, text = fields.get("eXIf"), None, None, []
         for key, value in self._text:
             kind = key.removeprefix("Raw profile type ").lower() if key.startswith("Raw profile type ") else None
             if key == XMP_KEYWORD:
@@ -220,26 +232,46 @@ class PngDecoder:
                 xmp = raw_profile(value)
             elif kind in ("icc", "icm") and icc is None:
                 icc = raw_profile(value)
-            elif kind is None:
+            elif kind in ("iptc", "8bim") and photoshop is None:
+                photoshop = raw_profile(value)
+            else:
                 text.append((key, value))
+        if photoshop is not None and not photoshop.startswith(b"8BIM"):
+            photoshop = iptc_block(photoshop)
         dpi = None
         if len(fields.get("pHYs", b"")) == 9:
             x, y, unit = struct.unpack(">IIB", fields["pHYs"])
             dpi = (x * 0.0254, y * 0.0254) if unit == 1 else None
+            if unit != 1 and x != y:
+                self._reading.lost("metadata-dropped", ["aspect of its pixels (pHYs)"])
         return Metadata(
             icc=icc,
             exif=exif,
             xmp=xmp,
             dpi=dpi,
             text=tuple(text),
-            colour_chunks=tuple((n, fields[n]) for n in ("cICP", "mDCV", "cLLI", "sRGB", "gAMA", "cHRM") if n in fields),
+            colour_chunks=tuple((n, fields[n]) for n in ("cICP", "mDCV", "cLLI", "sRGB", "gAMA", "cHRM") if n in fields)
+            + self._background_chunk(),
+            photoshop=photoshop,
             loop=self._plays if self._animated else None,
         )
+
+    def _background_chunk(self) -> tuple[tuple[str, bytes], ...]:
+        """The background colour, for a picture without palette and of full depth (PNG 11.3.4.1)."""
+        header, data = self._header, self._background
+        if header.colour == 3 and self._palette is not None and len(data) == 1 and data[0] < len(self._palette):
+            samples = [int(value) for value in self._palette[data[0]]]
+        elif header.colour != 3 and len(data) == (2 if header.colour in (0, 4) else 6):
+            full = 2 ** max(header.depth, 8) - 1
+            samples = [min(value * full // (2**header.depth - 1), full) for value in struct.unpack(f">{len(data) // 2}H", data)]
+        else:
+            return ()
+        return (("bKGD", struct.pack(f">{len(samples)}H", *samples)),)
 
     def _make_info(self) -> MediaInfo:
         header = self._header
         if header.depth == 1 and header.colour == 0:
-            self._reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            self._reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
         colours = 3 if header.colour in (2, 3, 6) else 1
         uncovered = self._animated and (
             self._parts[0].size != (header.height, header.width) or any(part.dispose for part in self._parts)

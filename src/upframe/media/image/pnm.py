@@ -45,7 +45,7 @@ class PnmDecoder:
                 raise reading.damaged("it states no largest value")
             self._largest, self._start = int(stated[1]), stated.end()
         if self._is_bits:
-            reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
         comments = re.findall(rb"#[ \t]?([^\n]*)", head[: self._start])
         self.metadata = Metadata(comment=b"\n".join(comments) or None)
         self.info = MediaInfo(
