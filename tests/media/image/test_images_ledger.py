@@ -299,7 +299,7 @@ def test_the_plan_of_a_job_holds_the_ledger(tmp_path: Path) -> None:
 
     put(tmp_path / "x.jpg", jpeg(tail=MP4))
     (item,) = plan([tmp_path / "x.jpg"]).items
-    rows = json.loads(json.dumps(item.plan.ledger.rows()))  # type: ignore[attr-defined]
+    rows = json.loads(json.dumps(item.ledger.rows()))
     assert {"kind": "part", "name": f"the video of its motion photo ({len(MP4)} bytes)", "fate": "lost"}.items() <= rows[
         0
     ].items()

@@ -156,7 +156,7 @@ def clean_xmp(xmp: bytes, *, upright: bool) -> CleanXmp:
         elif (space, local) == (_XMP, "Thumbnails"):
             edits.append("its thumbnail is removed")
         else:
-            edits.append(f"{part or local} is removed")
+            edits.append(f"{part or ('what it says of a motion photo' if space == _CAMERA else local)} is removed")
         if part in _DATA and local.endswith("Data"):
             lost.append(part)
     return CleanXmp(made, tuple(dict.fromkeys(edits)), tuple(dict.fromkeys(lost)))
