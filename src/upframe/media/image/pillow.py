@@ -16,14 +16,29 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.cms import cmyk_profile, cmyk_to_rgb
 from upframe.media.image.decoder import Reading, codec
-from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, webp_header
+from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, outer_boxes, webp_header
 from upframe.media.image.jpeg import JpegStructure, embedded_parts, read_structure
 from upframe.media.image.metadata import EXIF_PREFIX, Metadata
-from upframe.media.image.parts import account_chunks, account_items, account_jpeg, account_tail, photoshop_block, riff_chunks
+from upframe.media.image.parts import (
+    account_bitmap,
+    account_chunks,
+    account_frames,
+    account_items,
+    account_jpeg,
+    account_tail,
+    account_targa,
+    photoshop_block,
+    riff_chunks,
+)
 
 _LOCK = threading.Lock()
 _WEBP_CHUNKS = ("VP8X", "VP8 ", "VP8L", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP ")
 _GIF_EXTENSIONS = ("GIF extension NETSCAPE2.0", "GIF extension ANIMEXTS1.0", "GIF extension f9")
+_ISO_PARTS = tuple(
+    [f"box {name}" for name in ("ftyp", "meta", "mdat", "moov", "free", "skip", "wide", "pdin", "styp", "sidx", "moof")]
+    + [f"item {name}" for name in ("av01", "hvc1", "grid", "iden", "iovl", "Exif", "mime", "tmap")]
+)
+_JXL_BOXES = tuple(f"box {name}" for name in ("JXL ", "ftyp", "jxlc", "jxlp", "jxll", "jxli", "jbrd", "Exif", "xml "))
 _LARGEST_ICON = 2048  # Windows reads 256; web pages have larger ones
 _LONGEST_GIF_SIDE = 65535
 _LARGE_SIDE = 8192  # for a GIF: beyond it, a canvas that frames do not fill is taken for damage
@@ -76,7 +91,10 @@ class PillowDecoder:
         with codec(reading, "reading its header"):
             self._image = self._open()
         reading.check_pixels(self._image.height, self._image.width)
-        frames = 1 if reading.first_frame else self._count_frames()
+        frames = self._count_frames()
+        if reading.first_frame:
+            account_frames(reading, frames - 1)
+            frames = 1
         animated = frames > 1 and kind in ("gif", "webp", "avif", "jxl")
         self.metadata = self._collect_metadata(animated)
         self._profile = cmyk_profile(self.metadata.icc) if self._image.mode == "CMYK" else None
@@ -118,6 +136,13 @@ class PillowDecoder:
             if iso.depth > 8:
                 reading.changed("pixels", "depth", f"{iso.depth}-bit samples are read as 8-bit", "depth-reduced")
             account_items(reading, iso.auxiliary)
+            account_chunks(reading, iso.parts, _ISO_PARTS)
+        elif self._kind == "jxl":
+            account_chunks(reading, outer_boxes(file), _JXL_BOXES)
+        elif self._kind == "bmp":
+            account_bitmap(reading)
+        elif self._kind == "tga":
+            account_targa(reading)
         elif self._kind == "jpeg":
             self._check_jpeg()
         elif self._kind == "ico":

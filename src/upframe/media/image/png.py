@@ -21,7 +21,7 @@ from upframe.kernels import library
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.decoder import Reading
 from upframe.media.image.metadata import Metadata, iptc_block, raw_profile
-from upframe.media.image.parts import account_png, account_tail
+from upframe.media.image.parts import account_frames, account_png, account_tail
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -108,6 +108,7 @@ class PngDecoder:
         reading.check_pixels(self._header.height, self._header.width)
         announced = self._walk()
         self._animated = announced > 1 and not reading.first_frame
+        account_frames(reading, announced - 1 if reading.first_frame else 0)
         if self._header.colour == 3 and self._palette is None:
             raise reading.damaged("a palette image without a palette")
         if not self._parts or not self._parts[0].chunks:
