@@ -191,6 +191,7 @@ class PillowDecoder:
         self._structure = read_structure(reading.file)
         if self._structure is None:
             raise reading.damaged("no picture behind its first bytes")
+        reading.has_end = self._structure.end is not None
         parts = embedded_parts(reading.file, self._structure)
         own = [part.name for part in parts if part.role == "picture"]
         if own and not reading.first_frame:

@@ -168,6 +168,7 @@ class PngDecoder:
                 else:
                     self._take(name, data)
         animation = frames if announced > 1 and frames else []
+        self._reading.has_end = self._ended
         # A still image without its own frame control is a fallback for viewers that cannot animate (PNG 11.3.6).
         self._parts = animation if animation and (still_is_frame or not self._reading.first_frame) else [still]
         self._announced = announced if animation else 1
