@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 import upframe
 from conftest import make_photo
+from image_files import photo_xmp
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,10 @@ def test_upscale_chooses_the_model_by_the_size_asked_for(monkeypatch: pytest.Mon
     x = make_photo(9, 8)
     for arguments, name in (({"scale": 2}, "photo-x2"), ({"width": 20}, "photo-x3"), ({}, "photo-x4")):
         np.testing.assert_array_equal(upframe.upscale(x, **arguments), upframe.upscale(x, model=name, **arguments))
+
+
+def test_xmp_of_an_image_says_nothing_of_what_stayed_in_its_file(up: upframe.Upscaler) -> None:
+    image = Image.fromarray(picture(6, 7, 3))
+    image.info["xmp"] = photo_xmp('GCamera:MotionPhoto="1" GPano:FullPanoWidthPixels="7" dc:title="kept"')
+    xmp = up(image).info["xmp"].decode()
+    assert "MotionPhoto" not in xmp and 'GPano:FullPanoWidthPixels="14"' in xmp and 'dc:title="kept"' in xmp

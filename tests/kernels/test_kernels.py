@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import make_photo
 from upframe import kernels, pixels
-from upframe.media.image import png, png_writer
+from upframe.media.image import png_data, png_writer
 from upframe.media.image.metadata import Metadata
 from upframe.media.video import colour
 
@@ -41,7 +41,7 @@ def test_rows_are_filtered_as_numpy_filters_them(kind: str, pixel_bytes: int, pi
     above = rows_of("noise", 1, pixels_wide, pixel_bytes)[0]
     made = png_writer.filter_rows(rows, above, pixel_bytes)
     np.testing.assert_array_equal(made, png_writer._filtered_in_numpy(rows, above, pixel_bytes))
-    np.testing.assert_array_equal(png.unfilter(made, pixel_bytes, above), rows)
+    np.testing.assert_array_equal(png_data.unfilter(made, pixel_bytes, above), rows)
 
 
 def test_without_kernels_many_rows_are_filtered_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +57,9 @@ def test_all_filters_are_undone_as_numpy_undoes_them(pixel_bytes: int, monkeypat
     coded = rng.integers(0, 256, (40, 1 + 31 * pixel_bytes), np.uint8)
     coded[:, 0] = rng.integers(0, 5, 40)
     above = rng.integers(0, 256, 31 * pixel_bytes, np.uint8)
-    made = png.unfilter(coded, pixel_bytes, above)
-    monkeypatch.setattr(png, "library", lambda: None)
-    np.testing.assert_array_equal(made, png.unfilter(coded, pixel_bytes, above))
+    made = png_data.unfilter(coded, pixel_bytes, above)
+    monkeypatch.setattr(png_data, "library", lambda: None)
+    np.testing.assert_array_equal(made, png_data.unfilter(coded, pixel_bytes, above))
 
 
 @needs_kernels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from upframe.media.video.files import is_video_name
 log = logging.getLogger(__name__)
 
 VIMEO_LIST = "sep_trainlist.txt"
+_MOST_NAMED = 10
 _SUB_IMAGE = re.compile(r"(.+)_s\d+")
 _NUMBER = re.compile(r"([0-9]+)(?!.*[0-9])")
 
@@ -65,7 +66,7 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
         exclude: Glob patterns of excluded names (or paths below `folder`), including sub-images of such names.
 
     Raises:
-        InputError: if a header is damaged (the message names the file) or nothing usable exists.
+        InputError: if files are damaged, as their headers and ends tell (the message names them), or nothing usable exists.
     """
     store: FrameStore
     if is_lmdb(folder):
@@ -76,7 +77,7 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
             raise InputError(folder, "no such folder", "pass a folder of photos")
         files = {path.relative_to(folder).as_posix(): path for path in iter_files(folder, recursive=True)}
         files = {name: files[name] for name in sorted(files) if not _matches(name, exclude)}
-        infos = {name: probe(path, first_frame=True) for name, path in files.items()}
+        infos = _probed(files, folder)
         names = [name for name, info in infos.items() if _is_rgb8(name, info)]
         store = FileStore({name: files[name] for name in names}, sizes={name: infos[name].size for name in names})
     usable = []
@@ -89,6 +90,29 @@ def find_photos(folder: Path, *, exclude: Sequence[str] = (), minimum_px: int = 
         advice = "pass a folder of photos, or set a smaller patch_px"
         raise InputError(folder, f"no usable photographs (8-bit RGB, {minimum_px} px or more) in it", advice)
     return FootageSet(store, tuple(usable))
+
+
+def _probed(files: Mapping[str, Path], folder: Path) -> dict[str, MediaInfo]:
+    """Read all headers.
+
+    Raises:
+        InputError: naming all damaged files, so that none stops a training later.
+    """
+    infos: dict[str, MediaInfo] = {}
+    damaged: list[str] = []
+    for name, path in files.items():
+        try:
+            infos[name] = probe(path, first_frame=True)
+        except InputError as error:
+            damaged.append(f"{name} {error.happened}")
+        else:
+            if not infos[name].has_end:
+                damaged.append(f"{name} is truncated (its end is missing)")
+    if damaged:
+        named = "; ".join(damaged[:_MOST_NAMED]) + ("; …" if len(damaged) > _MOST_NAMED else "")
+        count = "a file" if len(damaged) == 1 else f"{len(damaged)} files"
+        raise InputError(folder, f"{count} cannot be read: {named}", "remove or replace what is damaged")
+    return infos
 
 
 def find_clips(folder: Path, *, exclude: Sequence[str] = (), minimum_frames: int = 1, cache: Path | None = None) -> FootageSet:

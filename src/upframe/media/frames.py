@@ -58,6 +58,8 @@ class MediaInfo:
     """Whether frames follow each other in time (GIF, APNG, animated WebP or AVIF), as opposed to pages."""
     notices: tuple[Notice, ...] = ()
     """Losses known from the header."""
+    has_end: bool = True
+    """Whether the file has its end, as far as its structure tells; without it, data may be missing."""
     ledger: Ledger = EMPTY
     """Parts of a picture file that no writer gets, and their fate."""
 

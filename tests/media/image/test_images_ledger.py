@@ -33,6 +33,7 @@ from image_files import (
 from upframe.media.image.fates import NOTES, fitted
 from upframe.media.image.files import ImageSink, ImageSource, plan_output
 from upframe.media.image.formats import FORMATS
+from upframe.media.image.headers import iso_header
 from upframe.media.image.metadata import Metadata
 from upframe.media.image.plan import OutputPlan
 from upframe.media.ledger import Entry
@@ -148,6 +149,17 @@ LOST: dict[str, tuple[bytes, str, str]] = {
     "tail.gif": (gif_with(b"") + b"tail", "4 bytes behind its end", "embedded-dropped"),
     "geo.tif": (tiff_with((33550, 12, 3, (1.0, 1.0, 0.0), True)), "33550", "metadata-dropped"),
     "pages.tif": (tiff_with(pages=2), "metadata of page 2", "metadata-dropped"),
+    "signed.avif": (
+        saved(Image.fromarray(make_photo(24, 32)), "AVIF") + struct.pack(">I4s", 24, b"uuid") + bytes(16),
+        "box uuid",
+        "metadata-dropped",
+    ),
+    "tail.bmp": (saved(Image.fromarray(make_photo(24, 32)), "BMP") + b"tail", "4 bytes behind its end", "embedded-dropped"),
+    "author.tga": (
+        saved(Image.fromarray(make_photo(24, 32)), "TGA")[:-26] + struct.pack("<II", 99, 0) + b"TRUEVISION-XFILE.\0",
+        "extension area",
+        "metadata-dropped",
+    ),
     "xmp.jpg": (jpeg(xmp=b"<x:xmpmeta><broken>"), "XMP", "metadata-damaged"),
     "exif.jpg": (jpeg(segment(0xE1, b"Exif\0\0no directory")), "EXIF", "metadata-damaged"),
 }
@@ -203,6 +215,35 @@ def test_captions_of_the_press_are_carried_between_formats(tmp_path: Path, origi
     assert notices == []
     with ImageSource(output) as source:
         assert source.metadata.photoshop == IPTC
+
+
+AUXILIARY = "urn:com:apple:photo:2020:aux:hdrgainmap"
+
+
+def iso_box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), name) + content
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_gain_map_of_a_phone_is_named(version: int) -> None:
+    """Built by hand: no encoder here makes one."""
+    items = [
+        iso_box(b"infe", bytes([2, 0, 0, 0]) + struct.pack(">HH4s", n, 0, kind)) for n, kind in enumerate((b"hvc1", b"tmap"))
+    ]
+    table = iso_box(b"iinf", bytes([version, 0, 0, 0]) + len(items).to_bytes(4 if version else 2, "big") + b"".join(items))
+    properties = iso_box(b"iprp", iso_box(b"ipco", iso_box(b"auxC", bytes(4) + AUXILIARY.encode() + b"\0")))
+    header = iso_header(io.BytesIO(iso_box(b"ftyp", b"heic" + bytes(4)) + iso_box(b"meta", bytes(4) + table + properties)))
+    assert set(header.auxiliary) == {AUXILIARY, "hdrgainmap (tmap)"}
+    assert header.parts == ("box ftyp", "box meta", "item hvc1", "item tmap")
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_frames_that_nobody_asked_for_are_in_the_ledger(tmp_path: Path, format: str) -> None:
+    frames = [Image.fromarray(make_photo(16, 16, seed=n)) for n in range(3)]
+    path = put(tmp_path / "x", saved(frames[0], format, save_all=True, append_images=frames[1:]))
+    with ImageSource(path, first_frame=True) as source:
+        assert [entry.name for entry in source.info.ledger.entries] == ["2 further frames"]
+        assert len(list(source)) == 1 and source.notices == ()
 
 
 # XMP that must agree with the output ------------------------------------------------------------------------------------

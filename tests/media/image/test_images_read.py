@@ -437,7 +437,7 @@ def test_png_text_and_colour_chunks_are_found(tmp_path: Path) -> None:
 
 def test_a_filter_row_at_a_time_equals_the_wavefront() -> None:
     """The two ways of `unfilter` meet: Sub and Up alone take the short way, one Paeth row the long one."""
-    from upframe.media.image.png import unfilter
+    from upframe.media.image.png_data import unfilter
 
     raw = noise(9, 14, 3).reshape(9, -1)
     zero = np.zeros(42, np.uint8)

@@ -40,6 +40,8 @@ class Reading:
     allow_truncated: bool = False
     first_frame: bool = False
     notices: list[Notice] = field(default_factory=list)
+    has_end: bool = True
+    """See `MediaInfo.has_end`."""
     entries: list[Entry] = field(default_factory=list)
     """Parts of the file that no writer gets, and their fate."""
 

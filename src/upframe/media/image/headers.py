@@ -69,8 +69,11 @@ class IsoHeader:
     stated_bytes: int
     auxiliary: tuple[str, ...]
     """Types of auxiliary pictures, each once; "tmap" stands for a gain map by ISO 21496-1."""
+    parts: tuple[str, ...]
+    """Names of the outer boxes and types of the items, each once: "box meta", "item Exif"."""
 
 
+_MOST_PARTS = 64
 _CONTAINERS = {b"iinf": 6, b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
 """Boxes to enter, and the bytes of version and flags before their children."""
 
@@ -81,7 +84,10 @@ def iso_header(file: BinaryIO) -> IsoHeader:
     height = width = 0
     depth, end = 8, 0
     auxiliary: dict[str, None] = {}
+    parts: dict[str, None] = {}
     for name, at, stop in _boxes(file, 0, present, 0):
+        if at >= end and len(parts) < _MOST_PARTS:  # behind all boxes so far: an outer one
+            parts[f"box {name.decode('latin-1')}"] = None
         end = max(end, stop)
         file.seek(at)
         if name == b"ispe":
@@ -103,11 +109,24 @@ def iso_header(file: BinaryIO) -> IsoHeader:
             body = file.read(4)
             if len(body) == 4 and body[2] & 0x40:  # high_bitdepth, then twelve_bit (AV1-ISOBMFF 2.3)
                 depth = max(depth, 12 if body[2] & 0x20 else 10)
-        elif name == b"auxC" and len(auxiliary) < 64:
+        elif name == b"auxC" and len(auxiliary) < _MOST_PARTS:
             auxiliary[file.read(min(stop - at, 132))[4:].split(b"\0")[0].decode("latin-1")] = None
-        elif name == b"infe" and file.read(min(stop - at, 12))[8:12] == b"tmap":
-            auxiliary["hdrgainmap (tmap)"] = None
-    return IsoHeader((height, width), depth, max(end - present, 0), end, tuple(auxiliary))
+        elif name == b"infe" and len(parts) < _MOST_PARTS:
+            body = file.read(min(stop - at, 14))
+            kind = body[10:14] if body[:1] == b"\3" else body[8:12]
+            if kind == b"tmap":
+                auxiliary["hdrgainmap (tmap)"] = None
+            parts[f"item {kind.decode('latin-1')}"] = None
+    return IsoHeader((height, width), depth, max(end - present, 0), end, tuple(auxiliary), tuple(parts))
+
+
+def outer_boxes(file: BinaryIO) -> list[str]:
+    """Names of the outer boxes of a JPEG XL file, each once; empty for a bare codestream."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    if file.read(8)[4:] != b"JXL ":
+        return []
+    return list(dict.fromkeys(f"box {name.decode('latin-1')}" for name, _, _ in _boxes(file, 0, size, 7)))
 
 
 def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[bytes, int, int]]:
@@ -125,7 +144,9 @@ def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[byte
             return
         yield name, start, stop
         if name in _CONTAINERS:
-            yield from _boxes(file, start + _CONTAINERS[name], min(stop, end), level + 1)
+            file.seek(start)
+            is_long = name == b"iinf" and file.read(1) != b"\0"  # its count has four bytes then (ISO/IEC 14496-12, 8.11.6)
+            yield from _boxes(file, start + _CONTAINERS[name] + 2 * is_long, min(stop, end), level + 1)
         at = stop
 
 

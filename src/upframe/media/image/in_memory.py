@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from upframe.errors import InputError, UsageError
 from upframe.media.frames import Pixels
 from upframe.media.image.metadata import EXIF_PREFIX, exif_for_size, without_thumbnail
-from upframe.media.image.xmp import xmp_for_size
+from upframe.media.image.xmp import clean_xmp, xmp_for_size
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 """Modes that need no conversion."""
@@ -65,7 +66,8 @@ def working_mode(image: Image.Image) -> str:
 def image_of(pixels: Pixels, like: Image.Image) -> Image.Image:
     """Make an image of `pixels` with the colour profile, EXIF, XMP, resolution and comment of `like`.
 
-    EXIF keeps its orientation, since the pixels were not turned; its sizes are set and its thumbnail is dropped.
+    EXIF keeps its orientation, since the pixels were not turned; sizes are set and thumbnails dropped, in XMP, too, which also
+    loses what it says of a video or gain map in the file of `like`.
     """
     made = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     info: dict[Any, Any] = {key: like.info[key] for key in CARRIED if key in like.info}
@@ -75,6 +77,7 @@ def image_of(pixels: Pixels, like: Image.Image) -> Image.Image:
         info["exif"] = EXIF_PREFIX + exif_for_size(without_thumbnail(exif.removeprefix(EXIF_PREFIX)), size)
     xmp = like.info.get("xmp")
     if isinstance(xmp, bytes) and xmp:
-        info["xmp"] = xmp_for_size(xmp, size, (like.height, like.width))
+        with contextlib.suppress(ValueError):  # it is no XML, and nobody could read it
+            info["xmp"] = xmp_for_size(clean_xmp(xmp, upright=False).xmp, size, (like.height, like.width))
     made.info.update(info)
     return made

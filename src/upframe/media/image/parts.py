@@ -133,3 +133,35 @@ def riff_chunks(file: BinaryIO, end: int) -> Iterator[str]:
         name, length = head[:4], int.from_bytes(head[4:], "little")
         yield name.decode("latin-1")
         at += 8 + length + length % 2
+
+
+def account_bitmap(reading: Reading) -> None:
+    """Record the profile of a BMP and what lies behind its stated length."""
+    file = reading.file
+    file.seek(0)
+    head = file.read(14 + 124)
+    if int.from_bytes(head[14:18], "little") == 124 and head[70:74] in (b"DEBM", b"KNIL"):  # PROFILE_EMBEDDED, _LINKED
+        reading.lost("metadata-dropped", ["colour profile of the BMP"])
+        return  # it lies behind the pixels
+    stated = int.from_bytes(head[2:6], "little")
+    if stated > 14:
+        account_tail(reading, stated)
+
+
+def account_targa(reading: Reading) -> None:
+    """Record the areas for authors and programs that the footer of a TGA points to (Truevision TGA 2.0, C.5)."""
+    size = reading.file.seek(0, 2)
+    reading.file.seek(max(size - 26, 0))
+    footer = reading.file.read(26)
+    if footer[8:24] != b"TRUEVISION-XFILE":
+        return
+    areas = {"extension area": footer[:4], "developer area": footer[4:8]}
+    lost = [f"{name} of the TGA" for name, place in areas.items() if any(place)]
+    if lost:
+        reading.lost("metadata-dropped", lost)
+
+
+def account_frames(reading: Reading, count: int) -> None:
+    """Record frames or pages behind the first one, which is all that the caller wants."""
+    if count > 0:
+        reading.changed("pixels", f"{count} further frames", "only the first is read, as asked")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
@@ -16,14 +16,29 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.cms import cmyk_profile, cmyk_to_rgb
 from upframe.media.image.decoder import Reading, codec
-from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, webp_header
+from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, outer_boxes, webp_header
 from upframe.media.image.jpeg import JpegStructure, embedded_parts, read_structure
 from upframe.media.image.metadata import EXIF_PREFIX, Metadata
-from upframe.media.image.parts import account_chunks, account_items, account_jpeg, account_tail, photoshop_block, riff_chunks
+from upframe.media.image.parts import (
+    account_bitmap,
+    account_chunks,
+    account_frames,
+    account_items,
+    account_jpeg,
+    account_tail,
+    account_targa,
+    photoshop_block,
+    riff_chunks,
+)
 
 _LOCK = threading.Lock()
 _WEBP_CHUNKS = ("VP8X", "VP8 ", "VP8L", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP ")
 _GIF_EXTENSIONS = ("GIF extension NETSCAPE2.0", "GIF extension ANIMEXTS1.0", "GIF extension f9")
+_ISO_PARTS = tuple(
+    [f"box {name}" for name in ("ftyp", "meta", "mdat", "moov", "free", "skip", "wide", "pdin", "styp", "sidx", "moof")]
+    + [f"item {name}" for name in ("av01", "hvc1", "grid", "iden", "iovl", "Exif", "mime", "tmap")]
+)
+_JXL_BOXES = tuple(f"box {name}" for name in ("JXL ", "ftyp", "jxlc", "jxlp", "jxll", "jxli", "jbrd", "Exif", "xml "))
 _LARGEST_ICON = 2048  # Windows reads 256; web pages have larger ones
 _LONGEST_GIF_SIDE = 65535
 _LARGE_SIDE = 8192  # for a GIF: beyond it, a canvas that frames do not fill is taken for damage
@@ -76,7 +91,10 @@ class PillowDecoder:
         with codec(reading, "reading its header"):
             self._image = self._open()
         reading.check_pixels(self._image.height, self._image.width)
-        frames = 1 if reading.first_frame else self._count_frames()
+        frames = self._count_frames()
+        if reading.first_frame:
+            account_frames(reading, frames - 1)
+            frames = 1
         animated = frames > 1 and kind in ("gif", "webp", "avif", "jxl")
         self.metadata = self._collect_metadata(animated)
         self._profile = cmyk_profile(self.metadata.icc) if self._image.mode == "CMYK" else None
@@ -95,51 +113,65 @@ class PillowDecoder:
     # Facts ------------------------------------------------------------------------------------------------------------
     def _check_header(self) -> bool | None:
         """Check the size before the codec opens the file; return whether there is alpha, if only the header tells."""
-        reading, file = self._reading, self._reading.file
-        if self._kind == "webp":
-            webp = webp_header(file)
-            if webp is None:
-                raise reading.damaged("its header is incomplete or invalid")
-            reading.check_pixels(*webp.size)
-            if webp.missing_bytes and webp.is_picture_whole:
-                reading.end_damaged(f"{webp.missing_bytes} of {webp.stated_bytes} bytes are missing behind the picture")
-                self._pad_bytes = min(webp.missing_bytes, 2**20)
-            elif webp.missing_bytes:
-                self._report_missing(webp.missing_bytes, webp.stated_bytes)
-            account_chunks(reading, riff_chunks(file, webp.stated_bytes), _WEBP_CHUNKS)
-            account_tail(reading, webp.stated_bytes)
-            return webp.has_alpha
-        if self._kind in ("avif", "heif"):
-            iso = iso_header(file)
-            if iso.largest != (0, 0):
-                reading.check_pixels(*iso.largest)
-            if iso.missing_bytes:
-                self._report_missing(iso.missing_bytes, iso.stated_bytes)
-            if iso.depth > 8:
-                reading.changed("pixels", "depth", f"{iso.depth}-bit samples are read as 8-bit", "depth-reduced")
-            account_items(reading, iso.auxiliary)
-        elif self._kind == "jpeg":
-            self._check_jpeg()
-        elif self._kind == "ico":
-            self._check_icon()
-        elif self._kind == "gif":
-            gif = gif_header(file)
-            if gif is None or not gif.delays_cs:
-                raise reading.error("is truncated, 0 % decoded (no complete frame)", "get the file again")
-            self._check_gif(gif)
-            self._delays_ms = tuple(10 * delay for delay in gif.delays_cs)
-            self._plays = gif.plays
-            if not gif.is_complete and gif.ends_between_blocks:
-                reading.end_damaged("its closing byte is missing")
-            elif not gif.is_complete:
-                reading.truncated(None, f"the file ends after {len(gif.delays_cs)} complete frames")
-            account_chunks(reading, gif.extensions, _GIF_EXTENSIONS)
-            if gif.is_complete:
-                account_tail(reading, gif.end)
-            return gif.has_alpha
-        return None
+        checks = {
+            "webp": self._check_webp,
+            "avif": self._check_boxes,
+            "heif": self._check_boxes,
+            "jpeg": self._check_jpeg,
+            "gif": self._check_gif,
+            "ico": self._check_icon,
+            "jxl": lambda: account_chunks(self._reading, outer_boxes(self._reading.file), _JXL_BOXES),
+            "bmp": lambda: account_bitmap(self._reading),
+            "tga": lambda: account_targa(self._reading),
+        }
+        check: Callable[[], bool | None] = checks.get(self._kind, lambda: None)
+        return check()
 
-    def _check_gif(self, gif: GifHeader) -> None:
+    def _check_webp(self) -> bool:
+        reading = self._reading
+        webp = webp_header(reading.file)
+        if webp is None:
+            raise reading.damaged("its header is incomplete or invalid")
+        reading.check_pixels(*webp.size)
+        if webp.missing_bytes and webp.is_picture_whole:
+            reading.end_damaged(f"{webp.missing_bytes} of {webp.stated_bytes} bytes are missing behind the picture")
+            self._pad_bytes = min(webp.missing_bytes, 2**20)
+        elif webp.missing_bytes:
+            self._report_missing(webp.missing_bytes, webp.stated_bytes)
+        account_chunks(reading, riff_chunks(reading.file, webp.stated_bytes), _WEBP_CHUNKS)
+        account_tail(reading, webp.stated_bytes)
+        return webp.has_alpha
+
+    def _check_boxes(self) -> None:
+        reading = self._reading
+        iso = iso_header(reading.file)
+        if iso.largest != (0, 0):
+            reading.check_pixels(*iso.largest)
+        if iso.missing_bytes:
+            self._report_missing(iso.missing_bytes, iso.stated_bytes)
+        if iso.depth > 8:
+            reading.changed("pixels", "depth", f"{iso.depth}-bit samples are read as 8-bit", "depth-reduced")
+        account_items(reading, iso.auxiliary)
+        account_chunks(reading, iso.parts, _ISO_PARTS)
+
+    def _check_gif(self) -> bool:
+        reading = self._reading
+        gif = gif_header(reading.file)
+        if gif is None or not gif.delays_cs:
+            raise reading.error("is truncated, 0 % decoded (no complete frame)", "get the file again")
+        self._check_canvas(gif)
+        self._delays_ms = tuple(10 * delay for delay in gif.delays_cs)
+        self._plays = gif.plays
+        account_chunks(reading, gif.extensions, _GIF_EXTENSIONS)
+        if gif.is_complete:
+            account_tail(reading, gif.end)
+        elif gif.ends_between_blocks:
+            reading.end_damaged("its closing byte is missing")
+        else:
+            reading.truncated(None, f"the file ends after {len(gif.delays_cs)} complete frames")
+        return gif.has_alpha
+
+    def _check_canvas(self, gif: GifHeader) -> None:
         """Refuse sizes that only damage explains: frames beyond any canvas, or a canvas far larger than all frames."""
         self._reading.check_pixels(*gif.size)
         if max(gif.covered) > _LONGEST_GIF_SIDE:
@@ -166,6 +198,7 @@ class PillowDecoder:
         self._structure = read_structure(reading.file)
         if self._structure is None:
             raise reading.damaged("no picture behind its first bytes")
+        reading.has_end = self._structure.end is not None
         parts = embedded_parts(reading.file, self._structure)
         own = [part.name for part in parts if part.role == "picture"]
         if own and not reading.first_frame:

@@ -84,7 +84,8 @@ class ImageSource:
             size = (width, height) if turns_sides(self._orientation) else (height, width)
             self.metadata = replace(self.metadata, described=size)
             ledger = Ledger.of(self._reading.entries)
-            self.info = replace(stored, size=size, notices=tuple(self._reading.notices), ledger=ledger)
+            told = tuple(self._reading.notices)
+            self.info = replace(stored, size=size, notices=told, ledger=ledger, has_end=self._reading.has_end)
         except BaseException:
             self._file.close()
             raise

@@ -21,6 +21,7 @@ from upframe.media.image.cms import cmyk_profile, cmyk_to_rgb, lab_to_rgb
 from upframe.media.image.decoder import Reading, codec, turn_back
 from upframe.media.image.lzw import lzw_decode
 from upframe.media.image.metadata import Metadata, clean_exif, iptc_block
+from upframe.media.image.parts import account_frames
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class TiffDecoder:
         if not pages:
             raise reading.damaged("no page")
         self._pages = pages[:1] if reading.first_frame else pages
+        account_frames(reading, len(pages) - len(self._pages))
         with codec(reading, "reading its tags"):
             first = self._pages[0]
             self._refuse_foreign(first)
