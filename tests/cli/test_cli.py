@@ -499,12 +499,30 @@ def _bad_icc(folder: Path) -> list[str]:
     return _saved(folder, Image.new("RGB", (5, 4)), "a.jpg", icc_profile=b"no profile" * 30)
 
 
-def _text_to_jpeg(folder: Path) -> list[str]:
+def _with_text(folder: Path) -> list[str]:
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("Author", "somebody")
-    return [*_saved(folder, Image.new("RGB", (5, 4)), "a.png", pnginfo=info), "-f", "jpg"]
+    return _saved(folder, Image.new("RGB", (5, 4)), "a.png", pnginfo=info)
+
+
+def _text_to_jpeg(folder: Path) -> list[str]:
+    return [*_with_text(folder), "-f", "jpg"]
+
+
+def _plain_jpeg(folder: Path) -> list[str]:
+    return _saved(folder, Image.new("RGB", (5, 4)), "a.jpg")
+
+
+def _changed(cause: Callable[[Path], list[str]], change: Callable[[bytes], bytes]) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        arguments = cause(folder)
+        file = folder / arguments[0]
+        file.write_bytes(change(file.read_bytes()))
+        return arguments
+
+    return make
 
 
 CAUSES: dict[str, Callable[[Path], list[str]]] = {
@@ -515,8 +533,11 @@ CAUSES: dict[str, Callable[[Path], list[str]]] = {
     "beyond-model-scale": _beyond_scale,
     "converted-from-cmyk": lambda folder: _saved(folder, Image.new("CMYK", (5, 4)), "a.jpg"),
     "depth-reduced": _deep,
+    "embedded-dropped": _changed(_plain_jpeg, lambda data: data + b"a video behind the end"),
+    "end-damaged": _changed(_plain, lambda data: data[:-4]),
     "ext-mismatch": _misnamed,
     "fp32-fallback": _reduced_precision,
+    "metadata-damaged": _changed(_with_text, lambda data: data.replace(b"Author\0", b"author\0")),
     "metadata-dropped": _text_to_jpeg,
     "name-collision": _collision,
     "name-shortened": _long,

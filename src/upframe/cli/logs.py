@@ -78,7 +78,8 @@ def log_event(event: Event) -> None:
     """Note an event of a job in the log file, if there is one."""
     if _run.handlers:
         data = event.data
-        facts = data.get("error") or data.get("message") or ", ".join(f"{key} {value}" for key, value in data.items())
+        short = ", ".join(f"{key} {value}" for key, value in data.items() if key != "ledger")
+        facts = data.get("error") or data.get("message") or short
         _run.log(_LEVELS.get(event.event, logging.INFO), "%s", one_line(f"{event.event} {event.input}: {facts}"))
 
 

@@ -8,7 +8,7 @@ from upframe.media.ledger import Entry, Ledger
 from upframe.media.video.captions import CODECS_WITH_CAPTIONS
 from upframe.media.video.frames import has_alpha
 from upframe.media.video.info import VideoInfo
-from upframe.media.video.rules import Abilities, side_data_entry
+from upframe.media.video.rules import Ability, side_data_entry
 from upframe.media.video.survey import Survey, differs
 from upframe.media.video.written import VideoPlan
 
@@ -26,7 +26,7 @@ def _reading_entries(info: VideoInfo, seen: Survey, *, is_deinterlaced: bool) ->
     if has_alpha(info.pix_fmt):
         yield Entry("picture", "alpha", "lost", f"its transparency ({info.pix_fmt}) is dropped", "alpha-dropped")
     elif ("alpha_mode", "1") in [(key.lower(), value) for key, value in info.video_tags]:
-        yield side_data_entry("matroska_block_additional (alpha)", Abilities())
+        yield side_data_entry("matroska_block_additional (alpha)", frozenset())
     if seen.interlaced and is_deinterlaced:
         yield Entry("picture", "fields", "changed", "they are made into whole frames")
     elif seen.interlaced:
@@ -47,25 +47,27 @@ def side_ledger(info: VideoInfo, seen: Survey, plan: VideoPlan | None) -> Ledger
         seen: A survey of some frames, or of all.
         plan: How the output is written; None for numbered pictures, which hold nothing of it.
     """
-    able = _abilities(info, seen, plan)
+    abilities = _abilities(info, plan)
     names = (*info.stated.of_stream(info.stream), *seen.packet_data, *seen.frame_data)
-    entries = [side_data_entry(name, able) for name in names]
-    if able.hdr10 and _changes(seen):
+    entries = [side_data_entry(name, abilities) for name in names]
+    if "HDR10" in abilities and _changes(seen):
         text = "its static HDR metadata changes on the way; the output has the first"
         entries.append(Entry("side data", "HDR metadata", "changed", text, "hdr-dropped"))
     return Ledger.of((*entries, *_structure(info)))
 
 
-def _abilities(info: VideoInfo, seen: Survey, plan: VideoPlan | None) -> Abilities:
+def _abilities(info: VideoInfo, plan: VideoPlan | None) -> frozenset[Ability]:
     if plan is None:
-        return Abilities()
-    return Abilities(
-        hdr10=plan.hdr10 is not None,
-        matrix=plan.matrix == info.matrix,
-        captions=plan.codec in CODECS_WITH_CAPTIONS,
-        timecode=info.frame_timecode is not None and info.frame_timecode == dict(plan.video_tags).get("timecode"),
-        stereo="stereo_mode" in dict(plan.video_tags),
-    )
+        return frozenset()
+    tags = dict(plan.video_tags)
+    held: dict[Ability, bool] = {
+        "captions": plan.codec in CODECS_WITH_CAPTIONS,
+        "display matrix": plan.matrix == info.matrix,
+        "HDR10": plan.hdr10 is not None,
+        "stereo": "stereo_mode" in tags,
+        "time code": info.frame_timecode is not None and tags.get("timecode") == info.frame_timecode,
+    }
+    return frozenset(ability for ability, is_held in held.items() if is_held)
 
 
 def _changes(seen: Survey) -> bool:

@@ -102,7 +102,7 @@ class VideoInfo:
     frames_estimate: int | None
     duration_estimate: Fraction | None
     """Number of frames from the header, which is never trusted."""
-    hdr10: Hdr10 | None
+    hdr10: Hdr10 | None = field(compare=False)  # which frames were looked at may depend on the speed of the disk
     streams: tuple[StreamInfo, ...]
     """All other tracks."""
     chapters: tuple[Chapter, ...]

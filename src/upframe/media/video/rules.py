@@ -6,9 +6,15 @@ A kind that is not in the table is lost, with a notice, so that a newer FFmpeg c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Literal
 
 from upframe.media.ledger import Entry, Fate
+
+Ability = Literal["captions", "display matrix", "HDR10", "stereo", "time code"]
+"""One kind of side data that an output may hold: captions, the input's display matrix, static HDR metadata, the arrangement of
+3D views, and the time code of the input's first frame."""
 
 
 @dataclass(frozen=True)
@@ -16,32 +22,15 @@ class Rule:
     fate: Fate
     detail: str = ""
     notice: str | None = None
+    unless: Ability | None = None
+    """An output with this ability carries it."""
 
 
-@dataclass(frozen=True)
-class Abilities:
-    """Properties of an output that decide the fate of side data."""
-
-    hdr10: bool = False
-    """Whether it holds static HDR metadata."""
-    matrix: bool = False
-    """Whether it holds the display matrix of the input."""
-    captions: bool = False
-    """Whether it holds closed captions."""
-    timecode: bool = False
-    """Whether it has the time code of the input's first frame."""
-    stereo: bool = False
-    """Whether it holds the arrangement of the views of a 3D picture."""
-
-
-def side_data_entry(name: str, able: Abilities) -> Entry:
-    """The entry for a kind of side data, by its name in `SIDE_DATA`."""
+def side_data_entry(name: str, abilities: AbstractSet[Ability]) -> Entry:
+    """The entry for a kind of side data, by its name in `SIDE_DATA`, in an output with these abilities."""
     rule = SIDE_DATA.get(name, _UNKNOWN)
-    is_held = {_IF_HDR10: able.hdr10, _IF_MATRIX: able.matrix, _IF_CAPTIONS: able.captions, _IF_STEREO: able.stereo}
-    if any(held and name in names for names, held in is_held.items()):
-        rule = Rule("carried")
-    if able.timecode and rule is _TIMECODE:
-        rule = _TIMECODE_KEPT
+    if rule.unless in abilities:
+        return Entry("side data", name, "carried")
     return Entry("side data", name, rule.fate, rule.detail, rule.notice)
 
 
@@ -53,21 +42,23 @@ _CONTAINER = Rule("changed", "it belongs to the old container; the new one makes
 _DECODED = Rule("changed", "the decoder applies it to the picture")
 _APPLIED = Rule("changed", "upframe applies it to the picture")
 _NOTHING = Rule("changed", "it states nothing about this picture")
-_CAPTIONS = Rule("lost", "its closed captions are dropped", "captions-dropped")
-_VIEW = Rule("lost", "its 360° or 3D projection is dropped, so players show a flat picture", "projection-dropped")
-_HDR = Rule("lost", "its static HDR metadata is dropped", "hdr-dropped")
+_CAPTIONS = Rule("lost", "its closed captions are dropped", "captions-dropped", "captions")
+_VIEW = Rule("lost", "its 360° projection is dropped, so players show a flat picture", "projection-dropped")
+_STEREO = Rule(
+    "lost", "the arrangement of its 3D views is dropped, so players show a flat picture", "projection-dropped", "stereo"
+)
+_HDR = Rule("lost", "its static HDR metadata is dropped", "hdr-dropped", "HDR10")
 _DYNAMIC_HDR = Rule("lost", "its dynamic HDR metadata is dropped", "hdr-dropped")
 _DOLBY = Rule("lost", "its Dolby Vision layer is dropped", "dv-dropped")
 _ALPHA = Rule("lost", "its transparency, a second layer in each packet, is dropped", "alpha-dropped")
-_MATRIX = Rule("lost", "the output cannot hold its display matrix, so players show it unturned", "side-data-dropped")
+_MATRIX = Rule("lost", "its display matrix is dropped, so players show it unturned", "side-data-dropped", "display matrix")
 
 
 def _dropped(label: str) -> Rule:
     return Rule("lost", f"its {label} is dropped", "side-data-dropped")
 
 
-_TIMECODE = _dropped("time code in the frames")
-_TIMECODE_KEPT = Rule("changed", "the time code of the first frame becomes that of the video")
+_TIMECODE = Rule("lost", "its time code in the frames is dropped", "side-data-dropped", "time code")
 
 SIDE_DATA: Mapping[str, Rule] = {
     # Kinds of frames: PyAV's `av.sidedata.sidedata.Type`, with the additions of `frame_facts.side_data_kind`.
@@ -75,7 +66,7 @@ SIDE_DATA: Mapping[str, Rule] = {
     "PANSCAN (centred)": _NOTHING,
     "A53_CC": _CAPTIONS,
     "A53_CC (padding)": _NOTHING,
-    "STEREO3D": _VIEW,
+    "STEREO3D": _STEREO,
     "STEREO3D (2D)": _NOTHING,
     "MATRIXENCODING": _SOUND,
     "DOWNMIX_INFO": _SOUND,
@@ -112,7 +103,7 @@ SIDE_DATA: Mapping[str, Rule] = {
     "h263_mb_info": _OLD_CODING,
     "replay_gain": _SOUND,
     "display_matrix": _MATRIX,
-    "stereo_3d": _VIEW,
+    "stereo_3d": _STEREO,
     "audio_service_type": _SOUND,
     "quality_stats": _OLD_CODING,
     "fallback_track": _dropped("reference to a track that replaces it"),
@@ -145,13 +136,6 @@ SIDE_DATA: Mapping[str, Rule] = {
     "ambient_viewing_environment": _DYNAMIC_HDR,
     "frame_cropping": _APPLIED,
     "lcevc": _dropped("LCEVC layer"),
-    "3d_reference_displays": _VIEW,
+    "3d_reference_displays": _STEREO,
     "rtcp_sr": _CONTAINER,
 }
-
-_IF_HDR10 = frozenset((
-    "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "mastering_display_metadata", "content_light_level",
-))  # fmt: skip
-_IF_MATRIX = frozenset(("DISPLAYMATRIX", "display_matrix"))
-_IF_CAPTIONS = frozenset(("A53_CC", "a53_cc"))
-_IF_STEREO = frozenset(("STEREO3D", "stereo_3d"))
