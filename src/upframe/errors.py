@@ -201,6 +201,7 @@ NOTICES: dict[str, NoticeKind] = {
     "start-shifted": NoticeKind("the container cannot start before zero, so all tracks were moved by the same time", True),
     "subtitle-converted": NoticeKind("text subtitles were converted to the container's own format; styles may be lost", True),
     "tile-halved": NoticeKind("memory ran out and a tile was computed again in smaller tiles", False),
+    "time-jumps": NoticeKind("the file's time jumps; the jumps were taken out of all tracks alike", True),
     "window-halved": NoticeKind("memory ran out and a clip was computed again with fewer frames at once", False),
     "track-dropped": NoticeKind("the container cannot hold a track", True),
     "truncated": NoticeKind("the input ends early; the missing part was filled", False),

@@ -176,6 +176,19 @@ def sound_starts(path: Path) -> list[Fraction]:
     return starts
 
 
+def join_streams(path: Path, *parts: Path) -> Path:
+    """Join transport streams as recorders do, with packet counters that go on, so that no decoder misses a packet."""
+    data = bytearray(b"".join(part.read_bytes() for part in parts))
+    counters: dict[int, int] = {}
+    for at in range(0, len(data), 188):  # ISO/IEC 13818-1, 2.4.3.2
+        pid = (data[at + 1] & 31) << 8 | data[at + 2]
+        if data[at + 3] & 16:  # only packets with a payload are counted
+            counters[pid] = (counters.get(pid, -1) + 1) & 15
+        data[at + 3] = data[at + 3] & 0xF0 | counters.get(pid, 0)
+    path.write_bytes(data)
+    return path
+
+
 def damage(path: Path, packet_number: int) -> Path:
     """Overwrite most of one video packet with noise; the first bytes too, so that it cannot be taken for a picture."""
     with av.open(str(path)) as container:

@@ -36,6 +36,7 @@ from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
 from upframe.media.video.files import probe_video
+from video_files import join_streams
 
 pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
 
@@ -489,6 +490,16 @@ def test_other_containers_are_recognised_when_they_are_there_already(
     assert upframe(*command).of("summary")["skipped"] == 1
 
 
+@pytest.mark.slow
+def test_finished_output_of_a_joined_stream_is_recognised(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    """Its header lets FFmpeg guess a length of hours."""
+    clips = [make_clip(tmp_path / f"{s}.ts", Clip([s * 90000 + 3600 * n for n in range(12)]), copyts="1") for s in (1, 7200)]
+    source = join_streams(tmp_path / "in.ts", *clips)
+    command = [source, "-m", weights, "-o", tmp_path / "out.mkv", "--preset", "ultrafast", "--json"]
+    assert upframe(*command).code == 0
+    assert upframe(*command).of("summary")["skipped"] == 1
+
+
 def test_dry_run_says_everything_and_writes_nothing(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(metadata={"MOOD": "calm"}))
     (row,) = upframe(source, "-m", weights, "-f", "mp4", "--dry-run", "--json").lines
@@ -874,6 +885,12 @@ def _early(folder: Path) -> list[str]:
     return ["in.ts", "-f", "mkv"]
 
 
+def _joined(folder: Path) -> list[str]:
+    path = make_clip(folder / "in.ts", Clip())
+    join_streams(path, path, path)
+    return ["in.ts", "-f", "mkv"]
+
+
 def _cut(folder: Path) -> list[str]:
     path = make_clip(folder / "in.mkv", Clip(size=(96, 96), options={"bf": "0"}))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
@@ -902,6 +919,7 @@ CAUSES: dict[str, Callable[[Path], list[str]]] = {
     "size-adjusted": _clip("--size", "63x47"),
     "start-shifted": _early,
     "subtitle-converted": _clip("-f", "mp4", subtitles=[(0, 100, "x")]),
+    "time-jumps": _joined,
     "track-dropped": _clip("-f", "mp4", attachment=b"a font"),
     "truncated": _cut,
 }  # fmt: skip

@@ -11,8 +11,9 @@ verify_video(part, expected)                          then the caller renames it
 """
 
 from upframe.media.names import DEFAULT_RATE, DEINTERLACERS, ODD_POLICIES, Deinterlace, Odd, OnBadFrame, is_video_name
+from upframe.media.video.clock import Clock
 from upframe.media.video.codecs import CODECS, CONTAINERS, codec_named, container_named
-from upframe.media.video.folder import FolderTiming, FrameFolder, FrameFolderSink, rgb16
+from upframe.media.video.folder import FrameFolder, FrameFolderSink, rgb16
 from upframe.media.video.index import FrameIndex, cut_short, index_video, timecode
 from upframe.media.video.info import (
     Chapter,
@@ -26,7 +27,7 @@ from upframe.media.video.mux import Expected, ExpectedTrack, join
 from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
-from upframe.media.video.timing import Timing
+from upframe.media.video.timing import FrameTimes, Timing
 from upframe.media.video.verify import verify_video
 from upframe.media.video.written import Carried, VideoPlan
 
@@ -38,14 +39,15 @@ __all__ = [
     "ODD_POLICIES",
     "Carried",
     "Chapter",
+    "Clock",
     "ColourTags",
     "Deinterlace",
     "Expected",
     "ExpectedTrack",
-    "FolderTiming",
     "FrameFolder",
     "FrameFolderSink",
     "FrameIndex",
+    "FrameTimes",
     "Hdr10",
     "Odd",
     "OnBadFrame",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import Stamp, open_regular, stamp
 from upframe.media.names import OnBadFrame
+from upframe.media.video.clock import Clock, ClockFinder, demuxed
 from upframe.media.video.colour import Plane
-from upframe.media.video.frames import checksum, planes_of
+from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, open_video, probe_video
 
 NO_TIME = -(1 << 63)
@@ -64,6 +65,8 @@ class FrameIndex:
     """Times in seconds of damaged frames."""
     truncated: str | None
     """Evidence that the file ends early; None if it does not."""
+    clock: Clock = field(default_factory=Clock)
+    """Moves the file's packets to the time line of `pts` and `raw_pts`."""
     notices: tuple[Notice, ...] = ()
 
     def __len__(self) -> int:
@@ -114,10 +117,24 @@ class Decoding:
     """Decodes the pictures of one stream in display order, every packet in its own `try`.
 
     A damaged packet ends FFmpeg's own loops; this class counts it and decodes the next one.
+
+    Args:
+        threads: Number of threads; 0 takes one per processor.
+        clock: Moves the packets to the time line; None leaves the file's time.
+        finder: Sees the packets of all its tracks.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        *,
+        threads: int,
+        clock: Clock | None = None,
+        finder: ClockFinder | None = None,
+    ) -> None:
         self.container, self.stream = container, stream
+        self._clock, self._finder = clock or Clock(), finder
         self.lost: list[int] = []
         """Timestamps of packets that the decoder refused."""
         self.packet_pts: list[int] = []
@@ -130,8 +147,6 @@ class Decoding:
     def pictures(self, *, note_packets: bool = False) -> Iterator[Picture]:
         context: Any = self.stream.codec_context
         for packet in self._packets():
-            if packet is not None and packet.pts is None and packet.size == 0:
-                continue  # PyAV's own flush; this class flushes at the end
             if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
                 self.packet_pts.append(packet.pts)
             try:
@@ -147,8 +162,13 @@ class Decoding:
                 yield Picture(frame, frame.is_corrupt or bool(packet is not None and packet.is_corrupt))
 
     def _packets(self) -> Iterator[Any]:
+        watched = [self.stream.index] if self._finder is None else self._finder.tracks
         try:
-            yield from self.container.demux(self.stream)
+            for packet in demuxed(self.container, [self.container.streams[index] for index in watched], self._clock):
+                if self._finder is not None:
+                    self._finder.see(packet.stream_index, packet.pts, packet.dts, packet.duration)
+                if packet.stream_index == self.stream.index:
+                    yield packet
         except av.error.FFmpegError as error:
             self.ended_by = (error.strerror or str(error)).lower()
         yield None
@@ -181,12 +201,17 @@ def index_video(
     """
     info = info or probe_video(path, stream=stream)
     seen = stamp(info.path)
-    try:
-        # Frame threads conceal damage differently each time, so a damaged stream is always read with one thread.
-        raw = _decode_all(info, threads=0, observe=observe)
-    except _Damaged:
-        raw = _decode_all(info, threads=1, observe=observe)
+    raw = _read(info, None, observe)
+    if not raw.clock.is_even:
+        raw = _read(info, raw.clock, observe)
     return _assemble(info, raw, on_bad_frame, seen)
+
+
+def _read(info: VideoInfo, clock: Clock | None, observe: Callable[[int, Plane], None] | None) -> _Raw:
+    try:
+        return _decode_all(info, clock, threads=0, observe=observe)
+    except _Damaged:  # frame threads conceal damage differently each time
+        return _decode_all(info, clock, threads=1, observe=observe)
 
 
 @dataclass
@@ -203,13 +228,17 @@ class _Raw:
     """Timestamps of missing pictures."""
     is_damaged: bool
     ended_by: str | None
+    clock: Clock
+    """The clock that was found, or used."""
 
 
-def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
-    raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None)
+def _decode_all(info: VideoInfo, clock: Clock | None, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
+    """Decode the whole stream; without a clock, in the file's time, and find the clock."""
+    raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None, clock or Clock())
     with open_video(info.path) as container:
         stream = choose_stream(container, info.path, info.stream)
-        decoding = Decoding(container, stream, threads=threads)
+        finder = _clock_finder(container, stream) if clock is None and info.format not in UNTIMED_FORMATS else None
+        decoding = Decoding(container, stream, threads=threads, clock=clock, finder=finder)
         for frame, is_bad in decoding.pictures(note_packets=True):
             number = len(raw.pts)
             _check_size(info, frame, number)
@@ -228,9 +257,21 @@ def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane]
             raise _Damaged
         raw.is_damaged = bool(decoding.failures or raw.bad)
         raw.ended_by = decoding.ended_by
+        if finder is not None:
+            raw.clock = finder.clock()
         if raw.is_damaged:
             raw.lost = _lost(decoding, raw, info.codec)
     return raw
+
+
+def _clock_finder(container: av.container.InputContainer, video: av.VideoStream) -> ClockFinder:
+    flags: Any = container.format.flags
+    finder = ClockFinder(may_skip=bool(flags & av.format.Flags.ts_discont.value))
+    for stream in container.streams:
+        if stream.index == video.index or stream.type in ("audio", "subtitle"):
+            base = fraction(stream.time_base) or Fraction(1, 90000)
+            finder.add_track(stream.index, base, is_steady=stream.type != "subtitle")
+    return finder
 
 
 def _time_of(frame: av.VideoFrame) -> int:
@@ -283,6 +324,8 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     order = _without_damage(info, order, raw, damaged, on_bad_frame, notices, untimed=untimed)
     pts = np.array([time for time, _ in order], np.int64)
     repaired = _risen(pts, nominal)
+    if raw.clock.jumps:
+        notices.append(Notice("time-jumps", subject, _told_jumps(raw.clock)))
     moved = int((repaired != pts).sum())
     if moved:
         text = f"{moved} of {len(pts)} frames had repeated or backward timestamps and were moved apart"
@@ -304,12 +347,23 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
         raw_pts=raw_pts,
         is_key=np.array(raw.keys, np.bool_),
         checksums=np.array(raw.checksums, np.uint32),
-        is_seekable=not (untimed or moved or raw.is_damaged or len(np.unique(raw_pts)) != len(raw_pts)),
+        is_seekable=raw.clock.is_even and not (untimed or moved or raw.is_damaged or len(np.unique(raw_pts)) != len(raw_pts)),
         is_damaged=raw.is_damaged,
         damaged=tuple(time * info.time_base for time in sorted(damaged) if time != NO_TIME),
         truncated=raw.ended_by or cut_short(info),
+        clock=raw.clock,
         notices=tuple(notices),
     )
+
+
+_JUMPS_TOLD = 3
+
+
+def _told_jumps(clock: Clock) -> str:
+    jumps = [f"{'back' if jump.by < 0 else 'ahead'} by {timecode(abs(jump.by))} at {timecode(jump.at)}" for jump in clock.jumps]
+    more = len(jumps) - _JUMPS_TOLD
+    told = ", ".join(jumps[:_JUMPS_TOLD]) + (f" and {more} more times" if more > 0 else "")
+    return f"its time jumps {told}; all its tracks go on from there without a jump"
 
 
 def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> list[tuple[int, int]]:
@@ -317,11 +371,11 @@ def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> lis
     tick = 1 / (info.rate * info.time_base)
     if info.format in UNTIMED_FORMATS or (raw_pts == NO_TIME).all():
         return [(round(number * tick), number) for number in range(len(raw_pts))]
-    order: list[tuple[int, int]] = []
-    for number, value in enumerate(raw_pts):
-        time = int(value) if value != NO_TIME else (order[-1][0] + nominal if order else 0)
-        order.append((time, number))
-    return order
+    first = int((raw_pts != NO_TIME).argmax())
+    times = [int(raw_pts[first]) - nominal * (first - number) for number in range(first)]  # frames before it count back
+    for value in raw_pts[first:]:
+        times.append(int(value) if value != NO_TIME else times[-1] + nominal)
+    return list(zip(times, range(len(times)), strict=True))
 
 
 def _without_damage(

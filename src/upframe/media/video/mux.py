@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from upframe.errors import Notice, VerifyError
 from upframe.files import remove_quietly
+from upframe.media.video.clock import Clock, demuxed
 from upframe.media.video.codecs import CONTAINERS, tag_stream
 from upframe.media.video.container import _movie_clock, add_track, open_output
 from upframe.media.video.frames import fraction
@@ -123,7 +124,7 @@ def join(
             else:
                 chapters = []
             movie = _video_packets(segments, video, plan, pts, durations, clip)
-            others = _source_packets(source, routes) if source is not None else iter(())
+            others = _source_packets(source, routes, timing.clock) if source is not None else iter(())
             for _, packet, route in heapq.merge(movie, others, key=lambda timed: timed[0]):
                 if route is None:
                     out.mux_one(packet)
@@ -386,13 +387,13 @@ def _add_routes(out: Any, source: Any, plan: VideoPlan, clip: _Clip) -> dict[int
     return routes
 
 
-def _source_packets(source: Any, routes: dict[int, _Route]) -> Iterator[_Timed]:
+def _source_packets(source: Any, routes: dict[int, _Route], clock: Clock) -> Iterator[_Timed]:
     """Yield packets for the output from the source, in its order; each with its decoding time in seconds."""
     if not routes:
         return
     latest = float("-inf")
     try:
-        for packet in source.demux([route.template for route in routes.values()]):
+        for packet in demuxed(source, [route.template for route in routes.values()], clock):
             if packet.size == 0:
                 continue
             route = routes[packet.stream_index]

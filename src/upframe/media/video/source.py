@@ -214,7 +214,7 @@ class VideoSource:
         ordinal = key
         is_found = key == 0
         threads = 1 if index.is_damaged or not is_certain else 0
-        for frame, _ in Decoding(container, stream, threads=threads).pictures():
+        for frame, _ in Decoding(container, stream, threads=threads, clock=index.clock).pictures():
             if not is_found:
                 # Pictures that are shown before the keyframe lack their reference pictures.
                 if frame.pts is not None and frame.pts < index.raw_pts[key]:
