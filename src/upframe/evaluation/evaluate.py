@@ -92,7 +92,7 @@ class ClipUpscaler(TypingProtocol):
 class _Contender:
     record: ModelRecord
     upscale: Callable[[RGB8], RGB8] | None
-    """Enlarges single frames; None for a network for clips."""
+    """Enlarges single frames; None for a video network."""
     clip_upscaler: ClipUpscaler | None = None
 
     @property
@@ -169,7 +169,7 @@ def evaluate(
         options: How to run the networks; by default on whole images. The precision "auto" is float32 here.
         niqe_params: The pristine model, or its file, for protocols with NIQE.
         flow: Estimator of motion, for protocols that use it; by default `LucasKanade`.
-        clip_upscaler: How to run a network for clips; by default on all frames at once.
+        clip_upscaler: How to run a video network; by default on all frames at once.
         on_event: Called after each image or clip and model.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The job of a film below the command line: segments, shots, unchanged tiles, memory, networks for clips."""
+"""The job of a film below the command line: segments, shots, unchanged tiles, memory, video networks."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_letterbox_bars_are_enlarged_once_unless_the_whole_is_asked_for(tmp_path
         assert np.abs(one.astype(int) - two).max() <= 1
 
 
-# Networks for clips ---------------------------------------------------------------------------------------------------
+# Video networks ---------------------------------------------------------------------------------------------------
 def shot(seed: int, frames: int, size: tuple[int, int] = (40, 56)) -> list[Picture]:
     """A scene of its own brightness that slides by a pixel a frame, under a lamp that flickers."""
     rng = np.random.default_rng(seed)
