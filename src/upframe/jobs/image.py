@@ -26,6 +26,7 @@ from upframe.media.image.files import (
     verify_output,
 )
 from upframe.media.image.formats import sniff
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
@@ -52,6 +53,7 @@ class ImageItem:
     notices: tuple[Notice, ...]
     skip: bool = False
     """Whether the output already exists and is verified."""
+    ledger: Ledger = EMPTY
     is_unit = True
 
     @property
@@ -106,7 +108,7 @@ class ImageItem:
                     work.tell(notice_event(self.input, notice))
                     if options.strict:
                         raise notice.as_error()
-        return Made(up.engine.name, up.engine.precision, late)
+        return Made(up.engine.name, up.engine.precision, late, self.ledger)
 
     def tidy(self) -> None:
         """Do nothing: a picture is written in one step and leaves no other files."""

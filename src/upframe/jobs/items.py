@@ -17,6 +17,7 @@ from upframe.jobs.events import Event, Outcome
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
 from upframe.media.image.formats import SNIFF_BYTES
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.models.spec import Precision
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Made:
     precision: Precision
     notices: tuple[Notice, ...]
     """Notices that arose during rendering."""
+    ledger: Ledger = EMPTY
+    """Everything that the input held, now that all of it has been read."""
 
 
 class ListenerError(BaseException):
@@ -123,6 +126,11 @@ class Item(Protocol):
     @property
     def notices(self) -> tuple[Notice, ...]:
         """Losses known before anything is computed."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Everything that the input holds and its fate, as far as it is known before all of the input is read."""
         ...
 
     @property
@@ -185,7 +193,17 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     else:
         seconds, notices = time.perf_counter() - start, item.notices + made.notices
         return Outcome(
-            item.input, "written", item.output, None, notices, seconds, item.size, item.model, made.engine, made.precision
+            item.input,
+            "written",
+            item.output,
+            None,
+            notices,
+            seconds,
+            item.size,
+            item.model,
+            made.engine,
+            made.precision,
+            made.ledger,
         )
     log.debug("%s", item.input, exc_info=failure)
     return Outcome(item.input, "failed", error=failure, notices=item.notices)

@@ -67,8 +67,8 @@ def made(
     options = options or VideoOptions(codec="ffv1")
     info = probe_input(source, options)
     size = (info.size[0] * model.spec.scale, info.size[1] * model.spec.scale)
-    plan, notices = plan_video_output(info, size, options, container=output.suffix)
-    video = Video(source, output, info, plan, size, notices)
+    plan, ledger = plan_video_output(info, size, options, container=output.suffix)
+    video = Video(source, output, info, plan, size, ledger.notices(str(source)), ledger)
     return render(video, model_choice.keep(model), JobOptions(upscale=upscale, video=options), **rest)
 
 

@@ -18,7 +18,8 @@ from upframe.media.image.files import Limits, iter_files, write_pixels
 from upframe.media.image.source import probe, read_pixels
 from upframe.media.names import DEFAULT_RATE, OnBadFrame
 from upframe.media.video.colour import Coding, Rgb
-from upframe.media.video.info import ColourTags, VideoInfo, default_matrix
+from upframe.media.video.frame_facts import ColourTags
+from upframe.media.video.info import VideoInfo, default_matrix
 from upframe.media.video.source import VideoFrame
 from upframe.media.video.timing import FrameTimes
 
@@ -95,10 +96,7 @@ class FrameFolder:
             container_start=Fraction(0),
             frames_estimate=len(self),
             duration_estimate=len(self) / self.rate,
-            is_interlaced=False,
             hdr10=None,
-            has_dolby_vision=False,
-            has_timecode=False,
             streams=(),
             chapters=(),
             tags=(),

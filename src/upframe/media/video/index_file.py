@@ -17,6 +17,7 @@ from upframe.files import atomic_bytes, parsed_json
 from upframe.media.image.opening import Stamp
 from upframe.media.video.clock import Clock, Jump
 from upframe.media.video.index import FrameIndex, checked_index
+from upframe.media.video.survey import Survey
 
 _ARRAYS = ("pts", "durations", "decoded", "raw_pts", "is_key", "checksums")
 
@@ -35,6 +36,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
         "damaged": [str(time) for time in index.damaged],
         "clock": _clock_facts(index.clock),
         "notices": [asdict(notice) for notice in index.notices],
+        "seen": {"interlaced": index.seen.interlaced},  # the rest serves the notices, which are made
     }
     held = io.BytesIO()
     np.savez(held, facts=np.array(json.dumps(facts)), **{name: getattr(index, name) for name in _ARRAYS})
@@ -58,6 +60,7 @@ def load_index(path: Path, video: Path) -> FrameIndex | None:
             "truncated": facts["truncated"],
             "clock": _clock_of(facts["clock"]),
             "notices": tuple(Notice(**notice) for notice in facts["notices"]),
+            "seen": Survey(interlaced=int(facts["seen"]["interlaced"])),
         }
         return replace(checked_index(FrameIndex(path=video, **known, **arrays)))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, InputError):

@@ -14,6 +14,7 @@ from typing import Any, Self
 import av
 import av.error
 import av.filter
+import numpy as np
 
 from upframe.errors import InputError, Notice, UsageError, VerifyError, check_choice
 from upframe.media.frames import Frame
@@ -27,7 +28,7 @@ from upframe.media.video.index import (
     checked_index,
     index_video,
 )
-from upframe.media.video.info import VideoInfo, choose_stream, open_video, probe_video
+from upframe.media.video.info import VideoInfo, choose_stream, coding_of_frame, open_video, probe_video
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class VideoSource:
         self.path = Path(path)
         self.info = info or probe_video(self.path, stream=stream)
         self.index = checked_index(index) if index else index_video(self.path, info=self.info, on_bad_frame=on_bad_frame)
-        self._deinterlace = "off" if deinterlace == "auto" and not self.info.is_interlaced else deinterlace
+        self._deinterlace = "off" if deinterlace == "auto" and not self.index.seen.interlaced else deinterlace
         self._allow_truncated = allow_truncated
         self.selection = self.index.between(start, end)
         if not self.selection:
@@ -196,10 +197,17 @@ class VideoSource:
                 if ordinal > last:
                     return
                 if ordinal >= first:
-                    planes, layout = planes_of(frame)
-                    yield ordinal, to_rgb(planes, layout, self.info.coding)
+                    yield ordinal, self._rgb(frame)
                     if ordinal == last:
                         return
+
+    def _rgb(self, frame: av.VideoFrame) -> Rgb:
+        """The visible part of a picture, converted as its own tags state."""
+        planes, layout = planes_of(frame)
+        rgb = to_rgb(planes, layout, coding_of_frame(self.info, frame))
+        top, _, left, _ = self.info.crop
+        height, width = self.info.size
+        return np.ascontiguousarray(rgb[top : top + height, left : left + width])
 
     def _checked(
         self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, is_certain: bool
