@@ -123,6 +123,8 @@ def _add_video(out: Any, clip: Clip) -> Any:
 
 def _add_sound(out: Any, sound: Sound) -> Any:
     stream = out.add_stream(sound.codec, rate=48000)
+    if sound.codec == "wmav2":
+        stream.codec_context.bit_rate = 128000  # it has no default
     stream.metadata["language"] = sound.language
     if sound.title:
         stream.metadata["title"] = sound.title
@@ -132,7 +134,7 @@ def _add_sound(out: Any, sound: Sound) -> Any:
 def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
     rng = np.random.default_rng(sound.seed)
     packets, at, total = [], round(sound.offset * 48000), round(sound.seconds * 48000)
-    format = {"aac": "fltp", "flac": "s16", "pcm_s16le": "s16", "libopus": "s16", "mp2": "s16"}[sound.codec]
+    format = "fltp" if sound.codec in ("aac", "wmav2") else "s16"
     if sound.codec == "libopus":
         stream.codec_context.format = "s16"
     size = 960 if sound.codec == "libopus" else 1152 if sound.codec == "mp2" else 1024

@@ -927,6 +927,7 @@ HDR = "log-level=none:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(
 
 CAUSES: dict[str, Callable[[Path], list[str]]] = {
     "alpha-dropped": _alpha,
+    "audio-converted": _clip("-f", "mov", sounds=[Sound("flac")]),
     "bad-frames": _damaged,
     "beyond-model-scale": _clip("-s", "3"),
     "captions-dropped": _captions,

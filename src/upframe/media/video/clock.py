@@ -176,6 +176,10 @@ class ClockFinder:
         """Indices of all tracks."""
         return tuple(self._tracks)
 
+    def has_packets(self, index: int) -> bool:
+        """Whether a packet of this track was seen."""
+        return self._tracks[index].packets > 0
+
     def see(self, index: int, pts: int | None, dts: int | None, duration: int | None) -> None:
         """Take the next packet of the file: its track, and its timestamps in ticks of this track."""
         track = self._tracks[index]

@@ -18,12 +18,13 @@ from upframe.media.video.folder import FrameFolder, FrameFolderSink, rgb16
 from upframe.media.video.frame_facts import ColourTags, Hdr10
 from upframe.media.video.index import FrameIndex, cut_short, index_video, timecode
 from upframe.media.video.info import Chapter, StreamInfo, VideoInfo, probe_video, reaches
-from upframe.media.video.mux import Expected, ExpectedTrack, join
+from upframe.media.video.mux import Expected, join, join_tracks
 from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.survey import Survey
 from upframe.media.video.timing import FrameTimes, Timing
+from upframe.media.video.tracks import ExpectedTrack
 from upframe.media.video.verify import verify_video
 from upframe.media.video.written import Carried, VideoPlan
 
@@ -62,6 +63,7 @@ __all__ = [
     "index_video",
     "is_video_name",
     "join",
+    "join_tracks",
     "plan_video",
     "probe_video",
     "reaches",

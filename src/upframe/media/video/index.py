@@ -239,6 +239,8 @@ class _Raw:
     ended_by: str | None
     clock: Clock
     """The clock that was found, or used."""
+    late: tuple[int, ...] = ()
+    """Audio streams with packets of which nothing was known when the file was opened."""
     seen: Survey = UNSEEN
 
 
@@ -247,7 +249,8 @@ def _decode_all(info: VideoInfo, clock: Clock | None, *, threads: int, observe: 
     raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None, clock or Clock())
     with open_video(info.path) as container:
         stream = choose_stream(container, info.path, info.stream)
-        finder = _clock_finder(container, stream) if clock is None and info.format not in UNTIMED_FORMATS else None
+        unknown = [s.index for s in container.streams.audio if not s.codec_context.rate]
+        finder = None if info.format in UNTIMED_FORMATS else _clock_finder(container, stream)
         surveyor = Surveyor()
         decoding = Decoding(container, stream, threads=threads, clock=clock, finder=finder, surveyor=surveyor)
         for frame, is_bad in decoding.pictures(note_packets=True):
@@ -270,7 +273,8 @@ def _decode_all(info: VideoInfo, clock: Clock | None, *, threads: int, observe: 
         raw.ended_by = decoding.ended_by
         raw.seen = surveyor.survey()
         if finder is not None:
-            raw.clock = finder.clock()
+            raw.clock = finder.clock() if clock is None else clock
+            raw.late = tuple(index for index in unknown if finder.has_packets(index))
         if raw.is_damaged:
             raw.lost = _lost(decoding, raw, info.codec)
     return raw
@@ -341,6 +345,8 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     repaired = _risen(pts, nominal)
     if raw.clock.jumps:
         notices.append(Notice("time-jumps", subject, _told_jumps(raw.clock)))
+    for index in raw.late:
+        notices.append(Notice("track-dropped", subject, f"its audio stream {index} begins too late to be copied"))
     moved = int((repaired != pts).sum())
     if moved:
         text = f"{moved} of {len(pts)} frames had repeated or backward timestamps and were moved apart"
