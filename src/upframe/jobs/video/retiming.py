@@ -7,6 +7,11 @@ import numpy as np
 from upframe.media.video.files import FrameTimes, Timing
 
 
+def made_timing(timing: Timing, chosen: range, *, is_doubled: bool) -> tuple[Timing, range]:
+    """Timestamps of the output's frames, and the range that stands for the `chosen` frames of the input."""
+    return doubled(timing, chosen) if is_doubled else (timing, chosen)
+
+
 def doubled(timing: Timing, chosen: range) -> tuple[FrameTimes, range]:
     """Compute the timestamps of a video's old and new frames, and the range that stands for the `chosen` old ones.
 

@@ -345,6 +345,8 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     repaired = _risen(pts, nominal)
     if raw.clock.jumps:
         notices.append(Notice("time-jumps", subject, _told_jumps(raw.clock)))
+    if _has_cut_packet(info):
+        notices.append(Notice("truncated", subject, f"its last packet is cut, so it may end early after {len(pts)} frames"))
     for index in raw.late:
         notices.append(Notice("track-dropped", subject, f"its audio stream {index} begins too late to be copied"))
     moved = int((repaired != pts).sum())
@@ -478,11 +480,21 @@ def cut_short(info: VideoInfo) -> str | None:
             head = file.read(8)
             stated = int.from_bytes(head[4:8], "little") + 8
             return f"{stated - size} bytes are missing" if head[:4] == b"RIFF" and stated > size else None
-        if info.format == "mpegts":
-            head = file.read(377)
-            if head[:1] == b"G" and head[188:189] == b"G" and size % 188:
-                return "its last packet is cut"
     return None
+
+
+_TS_PACKET = 188  # bytes (ISO/IEC 13818-1, 2.4.3.2)
+
+
+def _has_cut_packet(info: VideoInfo) -> bool:
+    """Whether a transport stream ends within a packet, as recordings do: nothing in it says how long it should be."""
+    if info.format != "mpegts":
+        return False
+    with open_regular(info.path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(_TS_PACKET + 1)
+    return head[:1] == b"G" and head[_TS_PACKET:] == b"G" and size % _TS_PACKET != 0
 
 
 def _box_shortage(file: Any, size: int) -> str | None:
