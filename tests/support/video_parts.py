@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,15 +26,25 @@ def stream_bytes(folder: Path, clip: Clip, name: str = "part.h264") -> bytes:
     return data
 
 
-def with_sei(data: bytes, payload: bytes, *, kind: int = 4, hevc: bool = False) -> bytes:
-    """A bare stream with an SEI message before the first slice of each picture (H.264, 7.3.2.3; H.265, 7.3.2.4)."""
-    escaped = _escaped(bytes([kind, len(payload)]) + payload) + b"\x80"
-    message = START + (b"\x4e\x01" if hevc else b"\x06") + escaped
-    made = b""
+def with_sei(data: bytes, payload: bytes | Callable[[int], bytes], *, kind: int = 4, hevc: bool = False) -> bytes:
+    """A bare stream with an SEI message before the first slice of each picture (H.264, 7.3.2.3; H.265, 7.3.2.4).
+
+    Args:
+        payload: Of the message, or a function that makes it from the number of the picture.
+    """
+    made, number = b"", 0
     for unit in _units(data):
-        slice_begins = unit[2] & 0x80 and unit[0] >> 1 & 63 < 32 if hevc else unit[1] & 0x80 and unit[0] & 31 in (1, 5)
-        made += (message if slice_begins else b"") + START + unit
+        if unit[2] & 0x80 and (unit[0] >> 1 & 63) < 32 if hevc else unit[1] & 0x80 and unit[0] & 31 in (1, 5):
+            told = payload if isinstance(payload, bytes) else payload(number)
+            made += START + (b"\x4e\x01" if hevc else b"\x06") + _escaped(bytes([kind, len(told)]) + told) + b"\x80"
+            number += 1
+        made += START + unit
     return made
+
+
+def caption(number: int) -> bytes:
+    """ATSC A/53 part 4: two triplets, one of which holds `number`, and zeros as in start codes."""
+    return b"\xb5\x00\x31GA94\x03" + bytes([0x42, 0xFF, 0xFC, 0x14, number % 96 + 32, 0xFE, 0, 0, 0xFF])
 
 
 def _units(data: bytes) -> list[bytes]:

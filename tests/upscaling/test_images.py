@@ -420,6 +420,24 @@ def test_the_default_halo_keeps_official_weights_within_one_code_value(file: str
     assert np.abs(tiled - whole).max() * 255 < 1
 
 
+# Refused input --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.zeros((20, 30, 7), np.uint8), "with 7 channels"),
+        (np.zeros((3, 20, 30), np.uint8), "looks like channels first"),
+        (np.full((20, 30, 3), np.nan, np.float32), "not finite"),
+        (np.full((20, 30, 1), np.inf, np.float32), "not finite"),
+        (np.zeros((20, 30), np.uint8), "expected \\(H, W, C\\)"),
+        (np.zeros((20, 30, 3)), "of float64, expected"),
+        (np.zeros((0, 30, 3), np.uint8), "is empty"),
+    ],
+)
+def test_what_is_no_frame_is_refused_and_not_enlarged_to_nonsense(pixels: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        list(Upscaler(toy()).bands(pixels))
+
+
 # A border for weights that print a rim -----------------------------------------------------------------------------------
 def bordered(model: Model, border_px: int) -> Model:
     return replace(model, card=Card(name="toy", arch="toy", scale=model.scale, border_px=border_px))

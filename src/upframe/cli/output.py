@@ -66,7 +66,11 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """The first SIGINT, SIGTERM or SIGHUP sets the event; a second one stops at once."""
+    """The first SIGINT, SIGTERM or SIGHUP sets the event; a second one stops at once.
+
+    A signal that the parent process had ignored stays ignored: `nohup` does so with SIGHUP, and a shell with SIGINT for what it
+    runs in the background.
+    """
     cancel = threading.Event()
     Stop.code = None
 
@@ -77,7 +81,7 @@ def stoppable() -> Iterator[threading.Event]:
         cancel.set()
 
     signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {s: signal.signal(s, handle) for s in signals}
+    before = {s: signal.signal(s, handle) for s in signals if signal.getsignal(s) != signal.SIG_IGN}
     try:
         yield cancel
     finally:

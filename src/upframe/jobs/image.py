@@ -158,6 +158,7 @@ def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOpti
         model_sha256=larger.model_sha256,
         native=larger.native,
         notices=(*notices, *larger.notices, *made.notices, *renamed),
+        ledger=made.ledger,
     )
     skip = is_taken(path, found.path) and not options.overwrite and item.is_done(options)
     return replace(item, skip=skip)

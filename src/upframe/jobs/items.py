@@ -183,13 +183,7 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     except UpframeError as error:
         failure = error
     except Exception as error:
-        if is_out_of_memory(error):
-            advice = "close other programs, or write PNG or TIFF, which are streamed"
-            failure = ResourceError(item.input, "memory ran out", advice)
-        else:  # a bug must not cost the user the rest of the batch; it is reported as one
-            happened = f"internal error ({type(error).__name__}: {error})"
-            failure = UpframeError(item.input, happened, "report it; the debug log shows where it arose")
-        failure.__cause__ = error
+        failure = unexpected(item.input, error)
     else:
         seconds, notices = time.perf_counter() - start, item.notices + made.notices
         return Outcome(
@@ -207,6 +201,19 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
         )
     log.debug("%s", item.input, exc_info=failure)
     return Outcome(item.input, "failed", error=failure, notices=item.notices)
+
+
+def unexpected(subject: Path, error: Exception) -> UpframeError:
+    """Turn any exception into the failure of one item: a bug must not cost the user the rest of the batch."""
+    failure: UpframeError
+    if is_out_of_memory(error):
+        advice = "close other programs, or write PNG or TIFF, which are streamed"
+        failure = ResourceError(subject, "memory ran out", advice)
+    else:
+        happened = f"internal error ({type(error).__name__}: {error})"
+        failure = UpframeError(subject, happened, "report it; the debug log shows where it arose")
+    failure.__cause__ = error
+    return failure
 
 
 # Outputs that are there already ---------------------------------------------------------------------------------------

@@ -9,21 +9,24 @@ importing a module of the same name would replace them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from upframe.errors import InputError, OutputError, UsageError
+from upframe.errors import InputError, OutputError, UpframeError, UsageError
 from upframe.jobs import naming
 from upframe.jobs.events import Outcome
 from upframe.jobs.image import plan_image
-from upframe.jobs.items import Estimate, Item
+from upframe.jobs.items import Estimate, Item, unexpected
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found
 from upframe.jobs.options import JobOptions
 from upframe.media.image.formats import SNIFF_BYTES, format_of_name, sniff
 from upframe.media.names import container_name, is_video_name
 from upframe.models.spec import Task
+
+log = logging.getLogger(__name__)
 
 MADE: Mapping[Task, str] = {
     "upscale": "upscaled",
@@ -88,6 +91,12 @@ def plan(inputs: Iterable[str | Path], output: str | Path | None = None, options
             if len(found) == 1:
                 raise
             failed.append(Outcome(one.path, "failed", error=error))
+        except UpframeError:  # of the model or the machine: it would meet every item
+            raise
+        except Exception as error:
+            failure = unexpected(one.path, error)
+            log.debug("%s", one.path, exc_info=failure)
+            failed.append(Outcome(one.path, "failed", error=failure))
     if options.strict:
         for item in items:
             for notice in item.notices:

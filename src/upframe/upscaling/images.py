@@ -127,9 +127,11 @@ class Upscaler:
             subject: Name of the picture in notices and errors.
 
         Raises:
+            UsageError: for pixels of another shape or dtype, or that are not finite.
             ResourceError: if even the smallest tile does not fit into memory.
             VerifyError: if the network makes values that are not finite.
         """
+        px.check_frame(pixels, subject)
         dtype = dtype or pixels.dtype
         pixels, peak = self._in_range(pixels, dtype, subject)
         height, width, channels = pixels.shape

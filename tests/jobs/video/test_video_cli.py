@@ -36,7 +36,7 @@ from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
 from upframe.media.video.files import probe_video
 from video_files import join_streams
-from video_parts import CAPTION, add_to_sample_entry, dolby_vision, equirectangular, muxed, stream_bytes, with_sei
+from video_parts import CAPTION, add_to_sample_entry, caption, dolby_vision, equirectangular, muxed, stream_bytes, with_sei
 
 pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
 
@@ -893,7 +893,7 @@ def _joined(folder: Path) -> list[str]:
 def _captions(folder: Path) -> list[str]:
     clip = Clip(options={"bf": "0"})
     muxed(folder / "in.mkv", [with_sei(stream_bytes(folder, clip), CAPTION)])
-    return ["in.mkv"]
+    return ["in.mkv", "-c", "ffv1"]
 
 
 def _two_colours(folder: Path) -> list[str]:
@@ -958,7 +958,7 @@ CAUSES: dict[str, Callable[[Path], list[str]]] = {
 def test_the_ledger_is_in_the_plan_and_in_the_result(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     bare = stream_bytes(tmp_path, Clip(options={"bf": "0"}))
     source = muxed(tmp_path / "in.mkv", [bare, with_sei(bare, CAPTION)])
-    result = upframe(source, "-m", weights, *FAST, "--dry-run", "--json")
+    result = upframe(source, "-m", weights, "-c", "ffv1", "--dry-run", "--json")
     captions = {
         "kind": "side data",
         "name": "A53_CC",
@@ -968,11 +968,27 @@ def test_the_ledger_is_in_the_plan_and_in_the_result(upframe: Upframe, tmp_path:
     }
     (row,) = result.lines
     assert captions in row["ledger"]
-    text = upframe(source, "-m", weights, *FAST, "--dry-run").out
+    text = upframe(source, "-m", weights, "-c", "ffv1", "--dry-run").out
     assert "\nWhat came in:\n" in text and "    lost: side data A53_CC (its closed captions are dropped)\n" in text
-    made = upframe(source, "-m", weights, *FAST, "--json")
+    made = upframe(source, "-m", weights, "-c", "ffv1", "--json")
     assert made.of("done")["ledger"] == made.of("summary")["items"][0]["ledger"]
     assert captions in made.of("done")["ledger"]
+
+
+def test_a_part_of_a_video_has_the_time_code_of_its_first_frame(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(video_metadata={"timecode": "01:02:03:24"}))
+    assert upframe(source, "-m", weights, *FAST, "--start", "0.12").code == 0
+    assert dict(probe_video(tmp_path / "in_nearest_x2.mp4").video_tags)["timecode"] == "01:02:04:02"
+
+
+def test_captions_come_out_with_their_frames(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    bare = stream_bytes(tmp_path, Clip(options={"bf": "0"}))
+    source = muxed(tmp_path / "in.mp4", [with_sei(bare, caption)])
+    result = upframe(source, "-m", weights, *FAST, "--window", "5", "--strict", "--json")
+    assert (result.code, result.notices) == (0, [])
+    with video.VideoSource(source) as before, video.VideoSource(tmp_path / "in_nearest_x2.mp4") as after:
+        told = [frame.captions for frame in after]
+        assert told == [frame.captions for frame in before] and len(set(told)) == 12
 
 
 def test_dry_run_tells_of_interlacing_that_begins_late(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
@@ -1022,7 +1038,7 @@ def test_notice_is_told_and_strict_makes_it_an_error(
         *CAUSES[id](tmp_path),
         "-m",
         weights,
-        *([] if id in ("hdr-dropped", "frames-missing", "alpha-dropped") else FAST),
+        *([] if id in ("hdr-dropped", "frames-missing", "alpha-dropped", "captions-dropped") else FAST),
     ]
     inputs = everything(tmp_path)
     if id == "packets-dropped":  # what the muxer tells only when all frames are done must not be lost

@@ -45,7 +45,7 @@ def copy_video(
             works.append(target.parent / f"{start}.work")
             with VideoSink(works[-1], plan, frames=stop - start) as sink:
                 for frame in frames.range(start, stop):
-                    sink.write(frame.pixels, pts=frame.pts)
+                    sink.write(frame.pixels, pts=frame.pts, captions=frame.captions)
         expected = join(works, target, plan, timing=frames.index, info=info, selection=select)
     verify_video(target, expected)
     return plan, expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from upframe.media.ledger import Entry, Ledger
+from upframe.media.video.captions import CODECS_WITH_CAPTIONS
 from upframe.media.video.frames import has_alpha
 from upframe.media.video.info import VideoInfo
 from upframe.media.video.rules import Abilities, side_data_entry
@@ -61,6 +62,8 @@ def _abilities(info: VideoInfo, seen: Survey, plan: VideoPlan | None) -> Abiliti
     return Abilities(
         hdr10=plan.hdr10 is not None,
         matrix=plan.matrix == info.matrix,
+        captions=plan.codec in CODECS_WITH_CAPTIONS,
+        timecode=info.frame_timecode is not None and info.frame_timecode == dict(plan.video_tags).get("timecode"),
         stereo="stereo_mode" in dict(plan.video_tags),
     )
 
@@ -81,6 +84,8 @@ def _structure(info: VideoInfo) -> Iterator[Entry]:
         if one.stream in others:
             name = f"{one.name} of track {one.stream}"
             yield Entry("side data", name, "changed", "it has the fate of its track")
+    for place, edits in enumerate(info.stated.edits, 1):
+        yield Entry("container", f"edit list {place} ({edits})", "changed", "all times are those that it makes")
     programs = [str(number) for number, _ in info.stated.programs]
     if len(programs) == 1:
         yield Entry("container", f"program {programs[0]}", "changed", "its tracks are those of the file")

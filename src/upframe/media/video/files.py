@@ -23,6 +23,7 @@ from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.survey import Survey
+from upframe.media.video.tags import from_later_frame, unwritten_tags
 from upframe.media.video.timing import FrameTimes, Timing
 from upframe.media.video.tracks import ExpectedTrack
 from upframe.media.video.verify import verify_video
@@ -60,6 +61,7 @@ __all__ = [
     "container_named",
     "cut_short",
     "folder_ledger",
+    "from_later_frame",
     "index_video",
     "is_video_name",
     "join",
@@ -71,5 +73,6 @@ __all__ = [
     "rgb16",
     "side_ledger",
     "timecode",
+    "unwritten_tags",
     "verify_video",
 ]

@@ -233,9 +233,9 @@ class FrameFolderSink:
         """Path of frame `number`; names sort like numbers."""
         return self.path / f"frame_{number:08}.png"
 
-    def write(self, pixels: Rgb, *, pts: int = 0) -> None:
-        """Write one frame, (H, W, 3) uint16 full range. `pts` exists for compatibility with `VideoSink.write` and is
-        ignored."""
+    def write(self, pixels: Rgb, *, pts: int = 0, captions: bytes = b"") -> None:
+        """Write one frame, (H, W, 3) uint16 full range. The other arguments exist for compatibility with `VideoSink.write` and
+        are ignored."""
         if self._bits == 8:
             # round(v / 257), exactly
             narrow = ((pixels.astype(np.uint32) + np.uint32(128)) // np.uint32(257)).astype(np.uint8)

@@ -16,6 +16,7 @@ import av.logging
 
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import open_regular
+from upframe.media.video.boxes import edit_lists
 from upframe.media.video.colour import WEIGHTS, Coding
 from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Hdr10, Matrix
 from upframe.media.video.frames import (
@@ -24,7 +25,7 @@ from upframe.media.video.frames import (
     layout_of,
     readable_format,
 )
-from upframe.media.video.stated import NOTHING, Stated, logging_at, stated_by
+from upframe.media.video.stated import NOTHING, Crop, Stated, crop_of, logging_at, refuse_dolby_vision, stated_by
 from upframe.media.video.survey import UNSEEN, Survey, Surveyor, look_around
 
 _HD_LINES = 720
@@ -58,10 +59,6 @@ class StreamInfo:
     has_timecode: bool = False
     """Whether it holds a time code, which is also a tag."""
     tags: tuple[tuple[str, str], ...] = ()
-
-
-Crop = tuple[int, int, int, int]
-"""Rows at the top and bottom, columns at the left and right."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,8 @@ class VideoInfo:
     """Rows and columns that the container hides."""
     matrix: Matrix | None = None
     """Display matrix by which players turn and flip the picture; copied, not applied. None leaves it as it is."""
+    frame_timecode: str | None = None
+    """Time code that the first frame states itself; None if it has none, or counts from zero."""
     stated: Stated = NOTHING
     seen: Survey = field(default=UNSEEN, compare=False)
     """Survey of the frames that were looked at; `FrameIndex.seen` is that of all frames."""
@@ -197,7 +196,9 @@ def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0)
             raise InputError(path, f"is an image ({container.format.long_name}), not a video", "rename it to its actual format")
         chosen = choose_stream(container, path, stream)
         stated = stated_by(container)
-        _refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
+        if container.format.name.startswith("mov"):
+            stated = replace(stated, edits=edit_lists(path))
+        refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
         first = _first_frame(container, chosen, path)
         surveyor = Surveyor()
         surveyor.see_frame(first, chosen.codec_context)
@@ -206,22 +207,6 @@ def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0)
             look_around(container, chosen, surveyor, places)
         seen = surveyor.survey()
         return replace(info, seen=seen, hdr10=info.hdr10 or next(iter(seen.hdr10), None))
-
-
-def _refuse_dolby_vision(path: Path, record: str) -> None:
-    """Refuse streams whose base layer is no Y'CbCr picture: 5, 10.0 and 20 (Dolby Vision Profiles and Levels, table 3).
-
-    Raises:
-        InputError: for such a stream; `record` is FFmpeg's description of its configuration record.
-    """
-    facts = dict(re.findall(r"(profile|compatibility id): (\d+)", record))
-    profile = int(facts.get("profile", 0))
-    if profile == 5 or (profile in (10, 20) and facts.get("compatibility id") == "0"):
-        raise InputError(
-            path,
-            f"is Dolby Vision of profile {profile}, whose colours cannot be read without its Dolby Vision layer",
-            "convert it to HDR10 or SDR first, with a program that applies the layer",
-        )
 
 
 def reaches(info: VideoInfo, start: Fraction) -> bool:
@@ -345,18 +330,15 @@ def _describe(
         video_tags=tuple(stream.metadata.items()),
         crop=crop,
         matrix=seen.matrices[0],
+        frame_timecode=_frame_timecode(first),
         stated=stated,
         seen=seen,
     )
 
 
-def crop_of(text: str, size: tuple[int, int]) -> Crop:
-    """Read FFmpeg's description of the parts that a container hides; a crop that leaves nothing is ignored."""
-    found = re.fullmatch(r"(\d+)/(\d+)/(\d+)/(\d+)", text)
-    if found is None:
-        return 0, 0, 0, 0
-    left, right, top, bottom = (int(number) for number in found.groups())
-    return (top, bottom, left, right) if top + bottom < size[0] and left + right < size[1] else (0, 0, 0, 0)
+def _frame_timecode(frame: av.VideoFrame) -> str | None:
+    code = str(frame.metadata.get("timecode", ""))
+    return code if re.search("[1-9]", code) else None
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction) -> Fraction | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +26,7 @@ from upframe.media.video.codecs import (
 from upframe.media.video.colour import Coding
 from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Matrix
 from upframe.media.video.info import StreamInfo, VideoInfo, default_matrix
-from upframe.media.video.tags import file_tags, track_tags, video_tags
+from upframe.media.video.tags import FIXED_TAGS, file_tags, track_tags, video_tags
 from upframe.media.video.trial import fit_tracks, try_encoder
 from upframe.media.video.written import Carried, VideoPlan
 
@@ -252,11 +252,21 @@ def _tracks(info: VideoInfo, held: Container, audio: bool, subs: bool, note: _No
         if track.kind in ("audio", "subtitle"):
             for tag in track_tags(stream.tags, held, of=f"track {stream.index}", is_copied=True).entries:
                 note(tag)
-    if info.chapters and held.holds_chapters:
-        note(Entry("container", "chapters", "carried"))
-    elif info.chapters:
-        note(Entry("container", "chapters", "lost", f"{held.label} cannot hold chapters", "metadata-dropped"))
+    for entry in _chapters(info, held):
+        note(entry)
     return tuple(carried)
+
+
+def _chapters(info: VideoInfo, held: Container) -> Iterator[Entry]:
+    if info.chapters and not held.holds_chapters:
+        yield Entry("container", "chapters", "lost", f"{held.label} cannot hold chapters", "metadata-dropped")
+    elif info.chapters:
+        yield Entry("container", "chapters", "carried")
+    kept = {"title"} if held.name in FIXED_TAGS else None
+    lost = dict.fromkeys(key for one in info.chapters for key, _ in one.tags if kept is not None and key.lower() not in kept)
+    for key in lost:
+        why = f"{held.label} has no place for the tags {', '.join(lost)[:120]} of chapters"
+        yield Entry("tag", f"{key} of chapters", "lost", why, "metadata-dropped")
 
 
 def _track(stream: StreamInfo, path: Path, held: Container, *, audio: bool, subs: bool) -> tuple[Carried | None, Entry]:

@@ -26,6 +26,10 @@ class Abilities:
     """Whether it holds static HDR metadata."""
     matrix: bool = False
     """Whether it holds the display matrix of the input."""
+    captions: bool = False
+    """Whether it holds closed captions."""
+    timecode: bool = False
+    """Whether it has the time code of the input's first frame."""
     stereo: bool = False
     """Whether it holds the arrangement of the views of a 3D picture."""
 
@@ -33,8 +37,11 @@ class Abilities:
 def side_data_entry(name: str, able: Abilities) -> Entry:
     """The entry for a kind of side data, by its name in `SIDE_DATA`."""
     rule = SIDE_DATA.get(name, _UNKNOWN)
-    if (name in _IF_HDR10 and able.hdr10) or (name in _IF_MATRIX and able.matrix) or (name in _IF_STEREO and able.stereo):
+    is_held = {_IF_HDR10: able.hdr10, _IF_MATRIX: able.matrix, _IF_CAPTIONS: able.captions, _IF_STEREO: able.stereo}
+    if any(held and name in names for names, held in is_held.items()):
         rule = Rule("carried")
+    if able.timecode and rule is _TIMECODE:
+        rule = _TIMECODE_KEPT
     return Entry("side data", name, rule.fate, rule.detail, rule.notice)
 
 
@@ -60,6 +67,7 @@ def _dropped(label: str) -> Rule:
 
 
 _TIMECODE = _dropped("time code in the frames")
+_TIMECODE_KEPT = Rule("changed", "the time code of the first frame becomes that of the video")
 
 SIDE_DATA: Mapping[str, Rule] = {
     # Kinds of frames: PyAV's `av.sidedata.sidedata.Type`, with the additions of `frame_facts.side_data_kind`.
@@ -145,4 +153,5 @@ _IF_HDR10 = frozenset((
     "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "mastering_display_metadata", "content_light_level",
 ))  # fmt: skip
 _IF_MATRIX = frozenset(("DISPLAYMATRIX", "display_matrix"))
+_IF_CAPTIONS = frozenset(("A53_CC", "a53_cc"))
 _IF_STEREO = frozenset(("STEREO3D", "stereo_3d"))

@@ -19,6 +19,7 @@ import numpy as np
 from upframe.errors import InputError, Notice, UsageError, check_choice
 from upframe.media.frames import Frame
 from upframe.media.names import DEINTERLACERS, Deinterlace, OnBadFrame
+from upframe.media.video.captions import captions_of
 from upframe.media.video.colour import Rgb, to_rgb
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.index import (
@@ -47,6 +48,8 @@ class VideoFrame(Frame):
     """Timestamp in ticks of the stream's time base; `time` is the same in seconds."""
     is_repeated: bool = False
     """Whether it replaces a damaged frame."""
+    captions: bytes = b""
+    """Closed captions, as `captions.captions_of` reads them."""
 
 
 class VideoSource:
@@ -150,9 +153,9 @@ class VideoSource:
             wanted = int(decoded[number])
             pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start, is_certain=is_certain)
             with contextlib.closing(pictures):
-                for ordinal, rgb in pictures:
+                for ordinal, rgb, captions in pictures:
                     while number < last and decoded[number] == ordinal:
-                        yield self._frame(number, rgb)
+                        yield self._frame(number, rgb, captions)
                         number += 1
             if number == last:
                 break
@@ -177,14 +180,24 @@ class VideoSource:
             happened = f"ends early ({self.index.truncated}); {len(self.index)} frames could be read"
             raise InputError(self.path, happened, "use `allow_truncated` to accept it")
 
-    def _frame(self, number: int, rgb: Rgb) -> VideoFrame:
+    def _frame(self, number: int, rgb: Rgb, captions: bytes) -> VideoFrame:
         index = self.index
-        repeated = number > 0 and index.decoded[number] == index.decoded[number - 1]
-        return VideoFrame(rgb, index.time(number), index.duration(number), number, int(index.pts[number]), bool(repeated))
+        repeated = number > 0 and bool(index.decoded[number] == index.decoded[number - 1])
+        return VideoFrame(
+            rgb,
+            index.time(number),
+            index.duration(number),
+            number,
+            int(index.pts[number]),
+            repeated,
+            b"" if repeated else captions,  # a repeated letter would be read twice
+        )
 
     # Decoding ---------------------------------------------------------------------------------------------------------
-    def _pictures(self, first: int, last: int, *, from_start: bool, is_certain: bool) -> Generator[tuple[int, Rgb], None, None]:
-        """Yield decoded pictures `first` to `last` and their pixels; end early at a picture that differs from the index.
+    def _pictures(
+        self, first: int, last: int, *, from_start: bool, is_certain: bool
+    ) -> Generator[tuple[int, Rgb, bytes], None, None]:
+        """Yield decoded pictures `first` to `last`, pixels and closed captions; end early at one that differs from the index.
 
         With `is_certain` False, one thread decodes, and only number and timestamps are compared.
         """
@@ -202,7 +215,7 @@ class VideoSource:
                 if ordinal > last:
                     return
                 if ordinal >= first:
-                    yield ordinal, self._rgb(frame)
+                    yield ordinal, self._rgb(frame), captions_of(frame)
                     if ordinal == last:
                         return
 

@@ -11,11 +11,14 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import av
 import av.logging
 from av.packet import PacketSideData, PktSideDataT
+
+from upframe.errors import InputError
 
 _STREAM = re.compile(r"( +)Stream #\d+:(\d+)")
 _PROGRAM = re.compile(r"  Program (\d+)")
@@ -44,6 +47,8 @@ class Stated:
     """Number and tags of each program of a transport stream."""
     groups: tuple[str, ...] = ()
     """Kind of each group of streams, such as tiles of one picture."""
+    edits: tuple[int, ...] = ()
+    """Number of entries of each edit list of MP4 and MOV."""
 
     def of_stream(self, stream: int) -> dict[str, str]:
         """Side data of one stream by name."""
@@ -94,6 +99,37 @@ def _side_data(stream: int, line: str) -> StreamSideData:
     return StreamSideData(stream, UNKNOWN, line)
 
 
+# Meaning of single statements -----------------------------------------------------------------------------------------
+Crop = tuple[int, int, int, int]
+"""Rows at the top and bottom, columns at the left and right."""
+
+
+def crop_of(text: str, size: tuple[int, int]) -> Crop:
+    """Read FFmpeg's description of the parts that a container hides; a crop that leaves nothing is ignored."""
+    found = re.fullmatch(r"(\d+)/(\d+)/(\d+)/(\d+)", text)
+    if found is None:
+        return 0, 0, 0, 0
+    left, right, top, bottom = (int(number) for number in found.groups())
+    return (top, bottom, left, right) if top + bottom < size[0] and left + right < size[1] else (0, 0, 0, 0)
+
+
+def refuse_dolby_vision(path: Path, record: str) -> None:
+    """Refuse streams whose base layer is no Y'CbCr picture: 5, 10.0 and 20 (Dolby Vision Profiles and Levels, table 3).
+
+    Raises:
+        InputError: for such a stream; `record` is FFmpeg's description of its configuration record.
+    """
+    facts = dict(re.findall(r"(profile|compatibility id): (\d+)", record))
+    profile = int(facts.get("profile", 0))
+    if profile == 5 or (profile in (10, 20) and facts.get("compatibility id") == "0"):
+        raise InputError(
+            path,
+            f"is Dolby Vision of profile {profile}, whose colours cannot be read without its Dolby Vision layer",
+            "convert it to HDR10 or SDR first, with a program that applies the layer",
+        )
+
+
+# FFmpeg's log ---------------------------------------------------------------------------------------------------------
 _LOGGING = threading.Lock()
 
 

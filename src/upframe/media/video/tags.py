@@ -10,11 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+
+import av
 
 from upframe.media.ledger import Entry
 from upframe.media.video.codecs import Container
-from upframe.media.video.info import VideoInfo
+from upframe.media.video.info import VideoInfo, open_video
 from upframe.media.video.stated import Stated
+from upframe.media.video.written import VideoPlan
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -46,11 +50,22 @@ _OLD_FILE = "it describes the old file; the new one has its own"
 _RATES = frozenset((24, 25, 30, 48, 50, 60, 100, 120, 150))
 """Frames per second for which FFmpeg writes time code tracks (libavutil/timecode.c)."""
 _LANGUAGE = re.compile(r"(.+)-([a-z]{3})")
-_MAC_LANGUAGES = {
-    "deu": "ger", "fra": "fre", "nld": "dut", "zho": "chi", "ell": "gre", "isl": "ice", "ces": "cze", "slk": "slo",
-    "ron": "rum", "sqi": "alb", "mya": "bur", "hye": "arm", "kat": "geo", "fas": "per", "eus": "baq", "cym": "wel",
-}  # fmt: skip
-"""ISO 639-2 has two codes for some languages; MOV's writer knows the bibliographic ones."""
+MOV_LANGUAGES = frozenset((
+    "alb", "amh", "ara", "arm", "asm", "aym", "aze", "baq", "bel", "ben", "bul", "bur", "cat", "ces", "chi", "dan", "dut",
+    "dzo", "eng", "epo", "est", "fin", "fra", "geo", "ger", "gre", "grn", "guj", "heb", "hin", "hun", "ice", "ind", "ita",
+    "jav", "jpn", "kan", "kas", "kaz", "khm", "kin", "kir", "kor", "kur", "lao", "lat", "lav", "lit", "mac", "mal", "mar",
+    "may", "mlg", "mlt", "mol", "mon", "nep", "nor", "nya", "ori", "orm", "per", "pol", "por", "pus", "que", "ron", "run",
+    "rus", "san", "sin", "slk", "slv", "smi", "snd", "som", "spa", "swa", "tam", "tat", "tel", "tgk", "tgl", "tha", "tib",
+    "tir", "tuk", "tur", "uig", "ukr", "urd", "uzb", "vie", "wel", "yid",
+))  # fmt: skip
+"""ISO 639-2 codes for which FFmpeg's writer of MOV knows the Macintosh number."""
+_TWO_CODES = (
+    ("alb", "sqi"), ("arm", "hye"), ("baq", "eus"), ("bur", "mya"), ("ces", "cze"), ("chi", "zho"), ("dut", "nld"),
+    ("fra", "fre"), ("geo", "kat"), ("ger", "deu"), ("gre", "ell"), ("ice", "isl"), ("mac", "mkd"), ("may", "msa"),
+    ("per", "fas"), ("ron", "rum"), ("slk", "slo"), ("tib", "bod"), ("wel", "cym"),
+)  # fmt: skip
+"""The languages that have two codes in ISO 639-2; MOV knows the first one."""
+_OTHER_CODE = {other: known for known, other in _TWO_CODES}
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def file_tags(tags: Tags, stated: Stated, held: Container, *, has_cover: bool) -
         else:
             # MP4 names its tags in lower case, Matroska often in upper case.
             kept.append((key.lower() if fixed is not None and key.lower() in fixed else key, value))
-            entries.append(Entry("tag", key, "carried"))
+            entries.append(_carried(key, value))
     return Kept(tuple(kept), tuple(entries), with_keys)
 
 
@@ -105,7 +120,8 @@ def _split(key: str) -> tuple[str, str]:
 
 def video_tags(info: VideoInfo, held: Container) -> Kept:
     """Choose the tags of the video. A time code, also one of the file, becomes one of them; MP4 and MOV make a track of it."""
-    found = {key.lower(): value for key, value in (*info.tags, *info.video_tags)}
+    of_frame = () if info.frame_timecode is None else (("timecode", info.frame_timecode),)
+    found = {key.lower(): value for key, value in (*of_frame, *info.tags, *info.video_tags)}
     plain = tuple(tag for tag in info.video_tags if tag[0].lower() not in ("timecode", "stereo_mode"))
     kept = track_tags(plain, held, of="the video", is_copied=False)
     tags, entries = list(kept.tags), list(kept.entries)
@@ -125,6 +141,40 @@ def _holds_stereo(info: VideoInfo, held: Container) -> bool:
     return held.name not in FIXED_TAGS and info.sample_aspect in (None, Fraction(1))
 
 
+def from_later_frame(tags: Tags, frames: int, rate: Fraction) -> Tags:
+    """Tags of a part of a video that begins `frames` frames later: its time code is later, too."""
+    return tuple((k, later_timecode(v, frames, round(rate)) if k == "timecode" else v) for k, v in tags)
+
+
+def later_timecode(code: str, frames: int, per_second: int) -> str:
+    """A time code (SMPTE ST 12-1) some frames later; with a semicolon, numbers are dropped at 30 and 60 frames per second."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+)([:;.])(\d+)", code)
+    if found is None or per_second < 1:
+        return code
+    hours, minutes, seconds, number = (int(found[group]) for group in (1, 2, 3, 5))
+    drops = 2 * (per_second // 30) if found[4] != ":" and per_second in (30, 60) else 0  # in each minute but the tenth
+    whole_minutes = 60 * hours + minutes
+    count = (60 * whole_minutes + seconds) * per_second + number - drops * (whole_minutes - whole_minutes // 10) + frames
+    tens, rest = divmod(count, 600 * per_second - 9 * drops)
+    minute, after_first = 60 * per_second - drops, 60 * per_second
+    dropped = 9 * tens + (0 if rest < after_first else 1 + (rest - after_first) // minute)
+    count += drops * dropped
+    total_seconds, number = divmod(count, per_second)
+    clock = f"{total_seconds // 3600 % 24:02}:{total_seconds // 60 % 60:02}:{total_seconds % 60:02}"
+    return f"{clock}{found[4]}{number:02}"
+
+
+def unwritten_tags(path: Path, plan: VideoPlan) -> tuple[str, ...]:
+    """Keys of planned tags that a written file does not have: the sets here may not be those of every FFmpeg."""
+    with open_video(path) as container:
+        of_file = {key.lower() for key in container.metadata}
+        video = next(s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
+        of_video = {"title" if key.lower() == "name" else key.lower() for key in video.metadata}
+    lost = [key for key, _ in plan.tags if key.lower() not in of_file]
+    lost += [key for key, value in plan.video_tags if key.lower() not in of_video and value != "und"]
+    return tuple(lost)
+
+
 def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept:
     """Choose the tags of a track.
 
@@ -142,13 +192,31 @@ def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept
             entries.append(Entry("tag", name, "lost", why_lost, "metadata-dropped"))
         elif not place:
             entries.append(Entry("tag", name, "changed", _OLD_FILE))
-        elif held.name == "mov" and place == "language" and value in _MAC_LANGUAGES:
-            kept.append((place, _MAC_LANGUAGES[value]))
-            entries.append(Entry("tag", name, "changed", f"MOV writes {_MAC_LANGUAGES[value]}, the other code of the language"))
+        elif held.name == "mov" and place == "language":
+            code = _OTHER_CODE.get(value, value)
+            kept.append((place, code))
+            entries.append(_mov_language(name, value, code))
         else:
             kept.append((place, value))
-            entries.append(Entry("tag", name, "carried"))
+            entries.append(_carried(name, value))
     return Kept(tuple(kept), tuple(entries))
+
+
+def _carried(name: str, value: str) -> Entry:
+    is_whole = "\ufffd" not in value
+    return (
+        Entry("tag", name, "carried")
+        if is_whole
+        else Entry("tag", name, "changed", "its bytes that are not UTF-8 are replaced")
+    )
+
+
+def _mov_language(name: str, language: str, code: str) -> Entry:
+    if code not in MOV_LANGUAGES and language != "und":
+        return Entry("tag", name, "lost", f"MOV has no number for the language {language}", "metadata-dropped")
+    if code != language:
+        return Entry("tag", name, "changed", f"MOV writes {code}, the other code of the language {language}")
+    return Entry("tag", name, "carried")
 
 
 def _place(key: str, held: Container, *, is_copied: bool) -> str | None:
