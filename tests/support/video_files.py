@@ -134,7 +134,7 @@ def _add_sound(out: Any, sound: Sound) -> Any:
 def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
     rng = np.random.default_rng(sound.seed)
     packets, at, total = [], round(sound.offset * 48000), round(sound.seconds * 48000)
-    format = "fltp" if sound.codec in ("aac", "wmav2") else "s16"
+    format = "fltp" if sound.codec in ("aac", "ac3", "wmav2") else "s16"
     if sound.codec == "libopus":
         stream.codec_context.format = "s16"
     size = 960 if sound.codec == "libopus" else 1152 if sound.codec == "mp2" else 1024
