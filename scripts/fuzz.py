@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_samples import KINDS, Kind, Sample, make_samples, mutated
 
 MB = 10**6
-PLENTY = 120
-"""Seconds after which a child is given up, also while it starts."""
+PLENTY = 180
+"""Seconds after which a child is given up, also while it starts; some times what a file may take, for a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Bound:
 
     codes: tuple[int, ...]
     seconds: float
+    """Processor time, which does not depend on what else the machine does."""
     memory: int
     """Bytes beyond what the child held before."""
     memory_per_byte: int = 0
@@ -53,7 +54,7 @@ class Bound:
 
 BOUNDS: dict[Kind, Bound] = {
     "picture": Bound((0, 3), 30, 2**30),
-    "video": Bound((0, 3, 6, 7), 30, 2**30),  # 7: an end that is missing, as docs/upscale.md says; 6: what no encoder takes
+    "video": Bound((0, 2, 3, 6, 7), 30, 2**30),  # 7: its end is missing; 2 and 6: a damaged header asks for what cannot be
     "weights": Bound((0, 4), 5, 64 * MB, 3),
     "store": Bound((0, 3), 30, 2**30),
     "own": Bound((0, 2, 3, 4), 30, 2**30),
@@ -73,9 +74,9 @@ def serve(pipe: Connection) -> None:
     pipe.send("ready")
     while True:
         arguments = pipe.recv()
-        before, start = _reset_peak(), time.perf_counter()
+        before, start = _reset_peak(), time.process_time()
         code, text = _run(arguments)
-        pipe.send((code, time.perf_counter() - start, max(_peak() - before, 0), text[-2000:]))
+        pipe.send((code, time.process_time() - start, max(_peak() - before, 0), text[-2000:]))
 
 
 def _run(arguments: list[str]) -> tuple[int, str]:
@@ -164,12 +165,11 @@ class Child:
             raise RuntimeError("the child does not start")
         self._pipe.recv()
 
-    def run(self, arguments: list[str], *, seconds: float) -> tuple[int | None, float, int, str]:
+    def run(self, arguments: list[str]) -> tuple[int | None, float, int, str]:
         """Exit code (None if it hung or died), seconds, bytes, and the text that it printed."""
-        start = time.perf_counter()
         try:
             self._pipe.send(arguments)
-            if self._pipe.poll(2 * seconds + 5):
+            if self._pipe.poll(PLENTY):
                 code, took, size, text = self._pipe.recv()
                 return code, took, size, text
             why = "hangs"
@@ -178,7 +178,7 @@ class Child:
             why = f"died with {self._process.exitcode}"
         self.close()
         self._start()
-        return None, time.perf_counter() - start, 0, why
+        return None, 0.0, 0, why
 
     def close(self) -> None:
         self._process.kill()
@@ -196,9 +196,9 @@ def attempt(child: Child, sample: Sample, data: bytes, work: Path) -> str:
     else:
         root.write_bytes(data)
     names = {"INPUT": str(root), "OUTPUT.png": str(work / "out.png"), "OUTPUT.mkv": str(work / "out.mkv")}
-    arguments = [names.get(word, word) for word in sample.command]
+    arguments = [names.get(word, word.replace("INPUT/", f"{root}/")) for word in sample.command]
     bound = BOUNDS[sample.kind]
-    code, seconds, size, text = child.run(arguments, seconds=bound.seconds)
+    code, seconds, size, text = child.run(arguments)
     if code is None:
         return text
     if code not in bound.codes:

@@ -231,7 +231,46 @@ def _own_files(folder: Path) -> list[Sample]:
     results, compare = scores / "results.json", ("compare", "INPUT", "INPUT")
     plot, resume = ("train", "plot", "INPUT", "-o", "OUTPUT.png", "-q"), (*train, "-o", "INPUT")
     named = [Sample("own", run / name, run, plot if name == "log.jsonl" else resume) for name in _files_of(run)]
-    return [Sample("own", results, results, compare), *named]
+    return [Sample("own", results, results, compare), *named, *_unfinished_work(folder / "work"), _card(folder / "card")]
+
+
+_STOPPED = """
+import sys, threading
+from upframe import JobOptions, Target, VideoOptions, plan, run
+from upframe.errors import Cancelled
+stop = threading.Event()
+options = JobOptions(target=Target(scale=2), video=VideoOptions(segment_frames=2))
+def told(event):
+    if event.data.get("stage") == "upscaling" and event.data["frame"] >= 3:
+        stop.set()
+try:
+    run(plan([sys.argv[1]], sys.argv[2], options), cancel=stop, on_event=told)
+except Cancelled:
+    pass
+"""
+"""A program that stops a video after its first segment."""
+
+
+def _unfinished_work(folder: Path) -> list[Sample]:
+    """The record and the index in the folder that a stopped video leaves."""
+    folder.mkdir()
+    _clip(folder / "clip.mp4", "libx264", "yuv420p", None)
+    command = [sys.executable, "-c", _STOPPED, str(folder / "clip.mp4"), str(folder / "out.mkv")]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    go_on = ("INPUT/clip.mp4", "-o", "INPUT/out.mkv", "-s", "2", "--segment-frames", "2", "-q")
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("clip.mp4", "out.mkv")]
+    return [Sample("own", path, folder, go_on) for path in sorted(kept) if path.stat().st_size]
+
+
+def _card(folder: Path) -> Sample:
+    """A card beside weights, as it is shipped."""
+    from upframe.models import weights
+
+    folder.mkdir()
+    shipped = Path(next(iter(weights.__path__)))
+    for name in ("photo_x2.safetensors", "photo_x2.card.json"):
+        (folder / name).write_bytes((shipped / name).read_bytes())
+    return Sample("own", folder / "photo_x2.card.json", folder, ("models", "info", "INPUT/photo_x2.safetensors"))
 
 
 def _files_of(run: Path) -> list[str]:

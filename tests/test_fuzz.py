@@ -33,7 +33,7 @@ def test_sound_samples_are_read(tmp_path: Path) -> None:
         for sample in make_samples(tmp_path / "samples", ("picture", "weights", "store")):
             work = tmp_path / sample.path.name
             work.mkdir()
-            code, _, _, text = child.run(_arguments(sample, work), seconds=30)
+            code, _, _, text = child.run(_arguments(sample, work))
             assert code == 0, f"{sample.path.name}: {text}"
     finally:
         child.close()

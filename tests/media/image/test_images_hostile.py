@@ -306,6 +306,12 @@ def test_a_webp_that_lacks_only_metadata_behind_its_picture_is_whole(tmp_path: P
     kept_with(put(tmp_path / "x.webp", whole[:-missing]), *notices, pixels=pixels)
 
 
+def test_a_webp_that_states_gigabytes_is_read_at_once(tmp_path: Path) -> None:
+    whole = bytearray(saved(Image.fromarray(make_photo(20, 16)), "WEBP", lossless=True))
+    whole[4:8] = b"\xfe\xff\xff\xff"
+    kept_with(put(tmp_path / "x.webp", bytes(whole)), "end-damaged", pixels=make_photo(20, 16))
+
+
 def gif(size: tuple[int, int], place: tuple[int, int] = (0, 0), frames: int = 2) -> bytes:
     """An animation of one gray colour whose canvas is `size` (height, width); its frames of 8x8 lie at `place`."""
     frame = b"!\xf9\x04\0\x05\0\0\0," + struct.pack("<4HB", place[1], place[0], 8, 8, 0)

@@ -19,7 +19,7 @@ from upframe.media.ledger import Entry
 from upframe.media.video.boxes import edit_lists
 from upframe.media.video.captions import with_captions
 from upframe.media.video.files import CONTAINERS, VideoSource, index_video, plan_video, probe_video, reading_ledger, side_ledger
-from upframe.media.video.frame_facts import side_data_kind
+from upframe.media.video.frame_facts import Hdr10, side_data_kind
 from upframe.media.video.frames import planes_of
 from upframe.media.video.index_file import load_index, save_index
 from upframe.media.video.rules import SIDE_DATA
@@ -124,6 +124,14 @@ def test_every_frame_has_its_own_captions_in_the_output(tmp_path: Path, codec: s
         assert [frame.captions for frame in after] == wanted
 
 
+def test_captions_stay_with_their_frames_when_fields_are_made_whole(tmp_path: Path) -> None:
+    bare = stream_bytes(tmp_path, Clip(options={"bf": "0", "x264-params": "interlaced=1"}))
+    source = muxed(tmp_path / "in.mkv", [with_sei(bare, caption)])
+    with VideoSource(source, deinterlace="auto") as frames:
+        assert [frame.captions[2] - 32 for frame in frames] == list(range(12))
+        assert [frame.captions[2] - 32 for frame in frames.range(5, 8)] == [5, 6, 7]
+
+
 def test_many_captions_of_one_frame_become_several_messages() -> None:
     unit = b"\x00\x00\x00\x01\x09\xf0\x00\x00\x00\x01\x65slice"
     triplets = bytes([0xFC, 0x41, 0x42]) * 40
@@ -151,6 +159,21 @@ def test_dynamic_hdr_metadata_is_told(tmp_path: Path) -> None:
     source = muxed(tmp_path / "a.mkv", [with_sei(bare, hdr10_plus, hevc=True)], suffix=".hevc")
     plan = plan_video(probe_video(source), preset="ultrafast")
     assert [(n.id, n.message) for n in plan.notices] == [("hdr-dropped", "its dynamic HDR metadata is dropped")]
+
+
+def test_static_hdr_metadata_that_begins_late_or_changes_is_told(tmp_path: Path) -> None:
+    info = replace(probe_video(make_clip(tmp_path / "a.mkv", PLAIN)), bits=10)
+    one, other = Hdr10(light_level=(1000, 400)), Hdr10(light_level=(600, 100))
+    names = ("CONTENT_LIGHT_LEVEL",)
+
+    def told(known: Hdr10 | None, *seen: Hdr10) -> list[str]:
+        plan = plan_video(replace(info, hdr10=known), codec="h265", preset="ultrafast")
+        return [n.message for n in side_ledger(info, Survey(hdr10=seen, frame_data=names), plan).notices("a.mkv")]
+
+    assert told(one, one) == []
+    assert told(one, one, Hdr10(luminance=(Fraction(1), Fraction(1000)))) == []  # another part of the same metadata
+    assert told(None, one) == ["its static HDR metadata is dropped"]
+    assert told(one, one, other) == ["its static HDR metadata changes on the way; the output has the first"]
 
 
 def test_a_record_of_a_360_degree_picture_is_told(tmp_path: Path) -> None:

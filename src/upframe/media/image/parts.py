@@ -123,10 +123,13 @@ def account_items(reading: Reading, urns: Iterable[str]) -> None:
 
 
 def riff_chunks(file: BinaryIO, end: int) -> Iterator[str]:
-    """Names of the chunks of a WebP file of `end` bytes."""
+    """Names of the chunks of a WebP file that states `end` bytes."""
     at = 12
     while at + 8 <= end:
         file.seek(at)
-        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        name, length = head[:4], int.from_bytes(head[4:], "little")
         yield name.decode("latin-1")
         at += 8 + length + length % 2

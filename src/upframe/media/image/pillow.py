@@ -184,7 +184,12 @@ class PillowDecoder:
     def _open(self) -> Image.Image:
         file = self._reading.file
         file.seek(0)
-        source: Any = io.BytesIO(file.read() + bytes(self._pad_bytes)) if self._pad_bytes else file
+        source: Any = file
+        if self._pad_bytes:
+            data = bytearray(file.read() + bytes(self._pad_bytes))
+            if self._kind == "webp":  # the length that it states may be damaged itself
+                data[4:8] = min(len(data) - 8, 2**32 - 2).to_bytes(4, "little")
+            source = io.BytesIO(data)
         if self._kind == "jpeg":  # the class itself: `Image.open` would read an index of further pictures
             return JpegImagePlugin.JpegImageFile(source)
         with _unlimited():

@@ -99,6 +99,16 @@ def _has_captions(content: bytes) -> bool:
     return any(one[0] & 4 and (one[1] & 0x7F or one[2] & 0x7F) for one in triplets)
 
 
+def timecode_of(side: dict[str, list[bytes]]) -> str | None:
+    """Time code of a group of pictures of MPEG-2 (ISO/IEC 13818-2, 6.3.8); None if there is none, or it counts from zero."""
+    content = side.get("GOP_TIMECODE", [b""])[0]
+    if not content or side_data_kind("GOP_TIMECODE", content) != "GOP_TIMECODE":
+        return None
+    bits = int.from_bytes(content[:8], sys.byteorder)
+    is_dropping = bits >> 24 & 1
+    return f"{bits >> 19 & 31:02}:{bits >> 13 & 63:02}:{bits >> 6 & 63:02}{';' if is_dropping else ':'}{bits & 63:02}"
+
+
 def matrix_of(side: dict[str, list[bytes]]) -> Matrix | None:
     """The display matrix of a frame, without its offset: players place the picture by its size. None for the identity."""
     raw = side.get("DISPLAYMATRIX", [b""])[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -18,7 +17,7 @@ from upframe.errors import InputError, Notice
 from upframe.media.image.opening import open_regular
 from upframe.media.video.boxes import edit_lists
 from upframe.media.video.colour import WEIGHTS, Coding
-from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Hdr10, Matrix
+from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Hdr10, Matrix, side_data_of, timecode_of
 from upframe.media.video.frames import (
     fraction,
     is_full_range_format,
@@ -330,15 +329,10 @@ def _describe(
         video_tags=tuple(stream.metadata.items()),
         crop=crop,
         matrix=seen.matrices[0],
-        frame_timecode=_frame_timecode(first),
+        frame_timecode=timecode_of(side_data_of(first)),
         stated=stated,
         seen=seen,
     )
-
-
-def _frame_timecode(frame: av.VideoFrame) -> str | None:
-    code = str(frame.metadata.get("timecode", ""))
-    return code if re.search("[1-9]", code) else None
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction) -> Fraction | None:
