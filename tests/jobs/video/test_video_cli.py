@@ -436,6 +436,29 @@ def test_damage_on_the_way(upframe: Upframe, tmp_path: Path, weights: Path) -> N
 
 
 @pytest.mark.slow
+def test_sound_that_no_copy_can_be_made_of_is_3_before_any_frame(
+    upframe: Upframe, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MP4's header needs the first packet of AC-3; Matroska takes any."""
+    source = make_clip(tmp_path / "in.mkv", Clip(sounds=[Sound("ac3")]))
+    with av.open(str(source)) as container:
+        first = next(packet.pos for packet in container.demux(audio=0) if packet.size)
+    data = bytearray(source.read_bytes())
+    data[first : first + 2] = bytes(2)
+    source.write_bytes(data)
+    frames: list[int] = []
+    write = video.VideoSink.write
+    monkeypatch.setattr(video.VideoSink, "write", lambda *a, **k: (frames.append(k["pts"]), write(*a, **k))[1])
+    command = [source, "-m", weights, "--preset", "ultrafast", "--json"]
+    refused = upframe(*command, "-f", "mp4")
+    assert (refused.code, "its tracks are damaged" in refused.err + refused.out) == (3, True)
+    assert len(frames) == 1  # the black one of the rehearsal
+    assert everything(tmp_path) == {"in.mkv"}
+    assert upframe(*command, "-f", "mp4", "--no-audio").code == 0
+    assert upframe(*command, "-f", "mkv").code == 0
+
+
+@pytest.mark.slow
 def test_film_that_ends_early_is_3_unless_that_is_accepted(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip([3600 * n for n in range(40)], options={"bf": "0"}, size=(96, 96)))
     source.write_bytes(source.read_bytes()[: source.stat().st_size * 3 // 5])

@@ -20,7 +20,7 @@ def rehearse(video: Video, store: SegmentStore, source: Input, notices: Notices)
     Whatever a container makes of damaged audio or subtitles shows here. Cost: the tracks are read and written once more.
 
     Raises:
-        InputError: if a track cannot be copied so that it verifies.
+        InputError: if a track is so damaged that it cannot be copied and verified.
         OutputError: if the file cannot be written.
     """
     plan = video.plan
@@ -35,7 +35,7 @@ def rehearse(video: Video, store: SegmentStore, source: Input, notices: Notices)
         notices.tell(expected.notices)
         verify_video(target, expected)
     except VerifyError as error:
-        happened = f"its tracks cannot be copied: {error.happened}"
+        happened = f"its tracks are damaged: {error.happened}"
         advice = "get the file again, or drop them with `video.audio=False` or `video.subtitles=False`"
         raise InputError(video.input, happened, advice) from error
     finally:

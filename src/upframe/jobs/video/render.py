@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from upframe.errors import InputError, Notice
+from upframe.errors import InputError, Notice, UpframeError
 from upframe.jobs import model_choice
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
@@ -94,7 +94,11 @@ def render(
         resumed = sum(len(video.made(s.first, s.end)) for s in segments if s not in missing)
         total = len(video.made(0, len(chosen)))
         if missing and not resumed:
-            rehearse(video, work, source, notices)
+            try:
+                rehearse(video, work, source, notices)
+            except UpframeError:
+                work.remove()  # nothing is finished, and other options may be the way out
+                raise
         watch.start("upscaling", total, resumed)
         if not runner.in_process:
             source.save(work.path)

@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from upframe.errors import Notice, VerifyError
+from upframe.errors import InputError, Notice, OutputError, VerifyError
 from upframe.files import remove_quietly
 from upframe.media.video.attached import Attached, read_attached
 from upframe.media.video.clock import Clock, demuxed
@@ -24,7 +24,7 @@ from upframe.media.video.codecs import CONTAINERS, tag_stream
 from upframe.media.video.container import add_routes, movie_clock, name_tracks, open_output
 from upframe.media.video.frame_facts import Matrix
 from upframe.media.video.frames import fraction
-from upframe.media.video.info import Chapter, VideoInfo, open_video
+from upframe.media.video.info import Chapter, VideoInfo, open_video, plain
 from upframe.media.video.sink import close_quietly, exact_ticks, write_error
 from upframe.media.video.timing import Timing
 from upframe.media.video.tracks import ExpectedTrack, Route, Span
@@ -105,12 +105,21 @@ def join_tracks(
         target, timing, info, selection: As for `join`.
 
     Raises:
+        InputError: if the container does not take the tracks because they are damaged.
         OutputError: if the output cannot be written.
     """
     chosen = selection if selection is not None else range(len(timing.pts))
     frames = _Frames.of(timing, chosen)
     first = _Frames(timing.time_base, frames.pts[:1], frames.durations[:1])
-    return _write([segment], target, plan, first, _span(timing, chosen, frames), timing.clock, info, None)
+    try:
+        return _write([segment], target, plan, first, _span(timing, chosen, frames), timing.clock, info, None)
+    except OutputError as error:
+        if isinstance(error.__cause__, av.error.InvalidDataError | av.error.ArgumentError | av.error.PatchWelcomeError):
+            raise InputError(info.path, f"its tracks are damaged ({plain(error.__cause__)})", _WITHOUT) from error
+        raise
+
+
+_WITHOUT = "get the file again, or drop them with `video.audio=False` or `video.subtitles=False`"
 
 
 @dataclass(frozen=True)
