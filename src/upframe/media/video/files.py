@@ -14,9 +14,10 @@ from upframe.media.names import DEFAULT_RATE, DEINTERLACERS, ODD_POLICIES, Deint
 from upframe.media.video.account import folder_ledger, reading_ledger, side_ledger
 from upframe.media.video.clock import Clock
 from upframe.media.video.codecs import CODECS, CONTAINERS, codec_named, container_named
+from upframe.media.video.ending import cut_short
 from upframe.media.video.folder import FrameFolder, FrameFolderSink, rgb16
 from upframe.media.video.frame_facts import ColourTags, Hdr10
-from upframe.media.video.index import FrameIndex, cut_short, index_video, timecode
+from upframe.media.video.index import FrameIndex, index_video, timecode
 from upframe.media.video.info import Chapter, StreamInfo, VideoInfo, probe_video, reaches
 from upframe.media.video.mux import Expected, join, join_tracks
 from upframe.media.video.plan import plan_video

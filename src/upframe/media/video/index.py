@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import av.error
@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice
-from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.image.opening import Stamp, stamp
 from upframe.media.names import OnBadFrame
 from upframe.media.video.account import reading_ledger
-from upframe.media.video.clock import Clock, ClockFinder, demuxed
+from upframe.media.video.clock import Clock, ClockFinder
 from upframe.media.video.colour import Plane
+from upframe.media.video.decoding import Decoding
+from upframe.media.video.ending import cut_short, has_cut_packet
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, coding_of_tags, open_video, probe_video
 from upframe.media.video.survey import UNSEEN, Survey, Surveyor
@@ -107,80 +109,6 @@ class FrameIndex:
         for part in (self.pts, self.durations, self.decoded, self.checksums):
             state.update(np.ascontiguousarray(part).tobytes())
         return state.hexdigest()
-
-
-class Picture(NamedTuple):
-    """One decoded picture."""
-
-    frame: av.VideoFrame
-    is_bad: bool
-    """Whether the decoder concealed damaged data."""
-
-
-class Decoding:
-    """Decodes the pictures of one stream in display order, every packet in its own `try`.
-
-    A damaged packet ends FFmpeg's own loops; this class counts it and decodes the next one.
-
-    Args:
-        threads: Number of threads; 0 takes one per processor.
-        clock: Moves the packets to the time line; None leaves the file's time.
-        finder: Sees the packets of all its tracks.
-    """
-
-    def __init__(
-        self,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        *,
-        threads: int,
-        clock: Clock | None = None,
-        finder: ClockFinder | None = None,
-        surveyor: Surveyor | None = None,
-    ) -> None:
-        self.container, self.stream, self._surveyor = container, stream, surveyor
-        self._clock, self._finder = clock or Clock(), finder
-        self.lost: list[int] = []
-        """Timestamps of packets that the decoder refused."""
-        self.packet_pts: list[int] = []
-        self.failures = 0
-        self.ended_by: str | None = None
-        """The reason why the demuxer stopped, if not at the end of the file."""
-        stream.codec_context.thread_count = threads
-        stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
-
-    def pictures(self, *, note_packets: bool = False) -> Iterator[Picture]:
-        context: Any = self.stream.codec_context
-        for packet in self._packets():
-            if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
-                self.packet_pts.append(packet.pts)
-            if packet is not None and self._surveyor is not None:
-                self._surveyor.see_packet(packet)
-            try:
-                frames = context.decode(packet)
-            except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.UnknownError):
-                self.failures += 1
-                if packet is not None and packet.pts is not None:
-                    self.lost.append(packet.pts)
-                continue
-            except EOFError:
-                return
-            for frame in frames:
-                if self._surveyor is not None:
-                    self._surveyor.see_frame(frame, context)
-                yield Picture(frame, frame.is_corrupt or bool(packet is not None and packet.is_corrupt))
-
-    def _packets(self) -> Iterator[Any]:
-        watched = [self.stream.index] if self._finder is None else self._finder.tracks
-        try:
-            for packet in demuxed(self.container, [self.container.streams[index] for index in watched], self._clock):
-                if self._finder is not None:
-                    self._finder.see(packet.stream_index, packet.pts, packet.dts, packet.duration)
-                if packet.stream_index == self.stream.index:
-                    yield packet
-        except av.error.FFmpegError as error:
-            self.ended_by = (error.strerror or str(error)).lower()
-        yield None
 
 
 class _Damaged(Exception):  # noqa: N818  (a signal to start again, caught here)
@@ -345,7 +273,7 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     repaired = _risen(pts, nominal)
     if raw.clock.jumps:
         notices.append(Notice("time-jumps", subject, _told_jumps(raw.clock)))
-    if _has_cut_packet(info):
+    if has_cut_packet(info):
         notices.append(Notice("truncated", subject, f"its last packet is cut, so it may end early after {len(pts)} frames"))
     for index in raw.late:
         notices.append(Notice("track-dropped", subject, f"its audio stream {index} begins too late to be copied"))
@@ -465,76 +393,6 @@ def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
             out[k] = out[k - 1] + gap
         n = end
     return out
-
-
-def cut_short(info: VideoInfo) -> str | None:
-    """Find evidence in the file's outermost structure that the file ends early; None if it seems complete. Decodes nothing."""
-    with open_regular(info.path) as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if info.format.startswith("matroska"):
-            return _ebml_shortage(file, size)
-        if info.format.startswith("mov"):
-            return _box_shortage(file, size)
-        if info.format == "avi":
-            head = file.read(8)
-            stated = int.from_bytes(head[4:8], "little") + 8
-            return f"{stated - size} bytes are missing" if head[:4] == b"RIFF" and stated > size else None
-    return None
-
-
-_TS_PACKET = 188  # bytes (ISO/IEC 13818-1, 2.4.3.2)
-
-
-def _has_cut_packet(info: VideoInfo) -> bool:
-    """Whether a transport stream ends within a packet, as recordings do: nothing in it says how long it should be."""
-    if info.format != "mpegts":
-        return False
-    with open_regular(info.path) as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(_TS_PACKET + 1)
-    return head[:1] == b"G" and head[_TS_PACKET:] == b"G" and size % _TS_PACKET != 0
-
-
-def _box_shortage(file: Any, size: int) -> str | None:
-    """ISO/IEC 14496-12, 4.2: top-level boxes must end where the file does."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        length = int.from_bytes(head[8:16], "big") if length == 1 else length
-        if length == 0:
-            return None  # to the end of the file
-        if length < 8:
-            return None  # not a box: some writers append padding
-        at += length
-        if at > size:
-            return f"{at - size} bytes are missing"
-    return None
-
-
-def _ebml_shortage(file: Any, size: int) -> str | None:
-    """RFC 8794, 4.4: the Segment states its size, unless it was streamed."""
-    at = 0
-    for _ in range(2):  # the EBML header, then the Segment
-        file.seek(at)
-        head = file.read(12)
-        id_length = _vint_length(head[0]) if head else 0
-        length = _vint_length(head[id_length]) if 0 < id_length < len(head) else 0
-        if not length or id_length + length > len(head):
-            return None
-        mask = (1 << (7 * length)) - 1
-        value = int.from_bytes(head[id_length : id_length + length], "big") & mask
-        if value == mask:
-            return None  # unknown size
-        at += id_length + length + value
-    return f"{at - size} bytes are missing" if at > size else None
-
-
-def _vint_length(first: int) -> int:
-    return 9 - first.bit_length() if first else 0
 
 
 def checked_index(index: FrameIndex) -> FrameIndex:

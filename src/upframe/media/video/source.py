@@ -21,10 +21,10 @@ from upframe.media.frames import Frame
 from upframe.media.names import DEINTERLACERS, Deinterlace, OnBadFrame
 from upframe.media.video.captions import captions_of
 from upframe.media.video.colour import Rgb, to_rgb
+from upframe.media.video.decoding import Decoding
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.index import (
     NO_TIME,
-    Decoding,
     FrameIndex,
     checked_index,
     index_video,

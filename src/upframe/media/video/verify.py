@@ -11,9 +11,10 @@ from typing import Any
 import av.error
 
 from upframe.errors import InputError, VerifyError
+from upframe.media.video.decoding import Decoding
 from upframe.media.video.frame_facts import matrix_of, side_data_of
 from upframe.media.video.frames import fraction
-from upframe.media.video.index import Decoding, timecode
+from upframe.media.video.index import timecode
 from upframe.media.video.info import open_video
 from upframe.media.video.mux import Expected
 from upframe.media.video.tracks import ExpectedTrack, payload
