@@ -313,11 +313,12 @@ def _while_tidying() -> None:
 FAULTS: dict[str, Callable[[], None]] = {
     "while reading": _at(_inputs, "index_video"),
     "before anything is kept": _at_rename("job.json"),
+    "while rehearsing": _at(_sink, "write"),
     "in the first segment": _at(_sink, "write", call=2),
     "before the first segment is kept": _at(_segment_store, "commit", call=1),
     "between its checksum and its name": _at_rename("000000.seg"),
     "in the second segment": _at(_sink, "write", call=7),
-    "after two segments": _at(_sink, "__enter__", call=3),
+    "after two segments": _at(_sink, "__enter__", call=4),
     "before joining": _at(_outputs, "join"),
     "while joining": _after_frames("join", 5),
     "before verifying": _at(_outputs, "verify_video"),

@@ -123,6 +123,8 @@ def _add_video(out: Any, clip: Clip) -> Any:
 
 def _add_sound(out: Any, sound: Sound) -> Any:
     stream = out.add_stream(sound.codec, rate=48000)
+    if sound.codec == "wmav2":
+        stream.codec_context.bit_rate = 128000  # it has no default
     stream.metadata["language"] = sound.language
     if sound.title:
         stream.metadata["title"] = sound.title
@@ -132,7 +134,7 @@ def _add_sound(out: Any, sound: Sound) -> Any:
 def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
     rng = np.random.default_rng(sound.seed)
     packets, at, total = [], round(sound.offset * 48000), round(sound.seconds * 48000)
-    format = {"aac": "fltp", "flac": "s16", "pcm_s16le": "s16", "libopus": "s16", "mp2": "s16"}[sound.codec]
+    format = "fltp" if sound.codec in ("aac", "ac3", "wmav2") else "s16"
     if sound.codec == "libopus":
         stream.codec_context.format = "s16"
     size = 960 if sound.codec == "libopus" else 1152 if sound.codec == "mp2" else 1024
@@ -183,6 +185,19 @@ def sound_starts(path: Path) -> list[Fraction]:
             packet = next(p for p in container.demux(audio=track) if p.size)
             starts.append(packet.pts * packet.time_base)
     return starts
+
+
+def join_streams(path: Path, *parts: Path) -> Path:
+    """Join transport streams as recorders do, with packet counters that go on, so that no decoder misses a packet."""
+    data = bytearray(b"".join(part.read_bytes() for part in parts))
+    counters: dict[int, int] = {}
+    for at in range(0, len(data), 188):  # ISO/IEC 13818-1, 2.4.3.2
+        pid = (data[at + 1] & 31) << 8 | data[at + 2]
+        if data[at + 3] & 16:  # only packets with a payload are counted
+            counters[pid] = (counters.get(pid, -1) + 1) & 15
+        data[at + 3] = data[at + 3] & 0xF0 | counters.get(pid, 0)
+    path.write_bytes(data)
+    return path
 
 
 def damage(path: Path, packet_number: int) -> Path:

@@ -20,8 +20,9 @@ from upframe.jobs.video.inputs import probe_input
 from upframe.jobs.video.plan import Video, plan_video_output
 from upframe.jobs.video.progress import VideoReport
 from upframe.jobs.video.render import render
-from upframe.jobs.video.retiming import Doubled, doubled
+from upframe.jobs.video.retiming import doubled
 from upframe.media.image.source import read_pixels
+from upframe.media.video.files import FrameTimes
 from windowed import middle
 
 
@@ -36,7 +37,7 @@ def interpolated(source: Path, output: Path, *, options: VideoOptions = VideoOpt
 @given(steps=st.lists(st.integers(1, 9), min_size=1, max_size=12), start=st.integers(-5, 5), data=st.data())
 def test_new_frames_lie_in_the_middle_and_nothing_else_moves(steps: list[int], start: int, data: st.DataObject) -> None:
     pts = start + np.cumsum([0, *steps[:-1]])
-    timing = Doubled(Fraction(1, 30), pts.astype(np.int64), np.array(steps, np.int64))
+    timing = FrameTimes(Fraction(1, 30), pts.astype(np.int64), np.array(steps, np.int64))
     first = data.draw(st.integers(0, len(pts) - 1))
     end = data.draw(st.integers(first + 1, len(pts)))
     made, chosen = doubled(timing, range(first, end))

@@ -355,12 +355,6 @@ def test_bitmap_subtitles_need_matroska(tmp_path: Path) -> None:
     assert plan_video(info, container="mp4", subs=False).tracks == ()
 
 
-def test_sound_that_the_container_does_not_hold_is_never_dropped(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", Clip(sounds=[Sound("flac")]))
-    with pytest.raises(UsageError, match=r"WebM cannot hold its audio \(stream 1, flac\)\. Use mkv, or `video.audio=False`"):
-        plan_video(probe_video(source), container="webm")
-
-
 # Sink, join, verify ---------------------------------------------------------------------------------------------------
 def test_sink_leaves_nothing_behind_on_error(tmp_path: Path) -> None:
     plan = plan_video(probe_video(make_clip(tmp_path / "in.mp4")))

@@ -151,6 +151,7 @@ class FileInput:
             index=index,
         )
         self.chosen = self.source.selection
+        self.source.check_end(self.chosen.stop)
 
     @property
     def seen(self) -> Survey:

@@ -16,7 +16,7 @@ from upframe.files import atomic_path, atomic_text, parsed_json, put_in_place, w
 from upframe.jobs.video.inputs import Input
 from upframe.jobs.video.plan import Video, check_place, frame_name, made_frames
 from upframe.jobs.video.progress import Notices, Watch
-from upframe.jobs.video.retiming import doubled
+from upframe.jobs.video.retiming import made_timing
 from upframe.jobs.video.segments import Segment
 from upframe.jobs.video.workspace import SegmentStore
 from upframe.media.image.source import probe
@@ -132,7 +132,7 @@ def finish(
 def _join(video: Video, plan: VideoPlan, files: list[Path], source: Input, watch: Watch, notices: Notices) -> None:
     """Join segments with the other tracks of the source, packet by packet, and read the result back in full."""
     info: VideoInfo | None = None if video.input.is_dir() else video.info
-    timing, chosen = doubled(source.timing, source.chosen) if video.is_doubled else (source.timing, source.chosen)
+    timing, chosen = made_timing(source.timing, source.chosen, is_doubled=video.is_doubled)
     watch.start("checking", len(chosen))
     plan = replace(plan, video_tags=from_later_frame(plan.video_tags, chosen.start, plan.rate))
     with writing(video.output), atomic_path(video.output) as target:

@@ -30,6 +30,8 @@ from upframe.media.video.files import (
     side_ledger,
 )
 
+_GUESSED_LENGTHS = ("mpegts", "mpeg")
+"""Formats that state no length: FFmpeg takes it from their last timestamp, which is wrong where the time jumps."""
 LENGTH_SLACK_S = 1  # seconds by which two headers of the same video may differ in its length
 
 
@@ -192,6 +194,8 @@ def _look_at_file(video: Video, plan: VideoPlan, options: VideoOptions) -> bool:
     output = video.output
     there = probe_video(output)
     length, expected = _length(there), _chosen_length(video.info, options)
+    if video.info.format in _GUESSED_LENGTHS:
+        expected = None
     same = there.size == plan.coded_size and _same_codec(there.codec, plan.codec)
     close = length is None or expected is None or abs(length - expected) <= LENGTH_SLACK_S
     if not (same and close):

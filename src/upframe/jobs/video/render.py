@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from upframe.errors import InputError, Notice
+from upframe.errors import InputError, Notice, UpframeError
 from upframe.jobs import model_choice
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
@@ -25,6 +25,7 @@ from upframe.jobs.video.inputs import Input, open_input, probe_input
 from upframe.jobs.video.outputs import finish, segments_of
 from upframe.jobs.video.plan import Video, video_ledger
 from upframe.jobs.video.progress import Notices, VideoProgress, VideoReport, Watch
+from upframe.jobs.video.rehearsal import rehearse
 from upframe.jobs.video.segment import (
     FrameNotices,
     SegmentResult,
@@ -92,6 +93,12 @@ def render(
         missing = [segment for segment in segments if not kept.is_done(segment)]
         resumed = sum(len(video.made(s.first, s.end)) for s in segments if s not in missing)
         total = len(video.made(0, len(chosen)))
+        if missing and not resumed:
+            try:
+                rehearse(video, work, source, notices)
+            except UpframeError:
+                work.remove()  # nothing is finished, and other options may be the way out
+                raise
         watch.start("upscaling", total, resumed)
         if not runner.in_process:
             source.save(work.path)

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
+
+from upframe.media.video.files import FrameTimes, Timing
 
 
-class Timing(Protocol):
-    """Timestamps of frames, as in the index of a video."""
-
-    @property
-    def time_base(self) -> Fraction: ...
-    @property
-    def pts(self) -> NDArray[np.int64]: ...
-    @property
-    def durations(self) -> NDArray[np.int64]: ...
+def made_timing(timing: Timing, chosen: range, *, is_doubled: bool) -> tuple[Timing, range]:
+    """Timestamps of the output's frames, and the range that stands for the `chosen` frames of the input."""
+    return doubled(timing, chosen) if is_doubled else (timing, chosen)
 
 
-@dataclass(frozen=True)
-class Doubled:
-    """Timestamps of old and new frames alternately, in ticks of half the old length, so that every midpoint is exact."""
-
-    time_base: Fraction
-    pts: NDArray[np.int64]
-    durations: NDArray[np.int64]
-
-
-def doubled(timing: Timing, chosen: range) -> tuple[Doubled, range]:
+def doubled(timing: Timing, chosen: range) -> tuple[FrameTimes, range]:
     """Compute the timestamps of a video's old and new frames, and the range that stands for the `chosen` old ones.
 
+    The tick is half as long, so that every midpoint is exact.
     The new frame after the last old frame has no next frame. It comes when half of the old frame's duration is over: a video of
     constant rate keeps a constant rate, and its end does not move.
     """
@@ -43,4 +26,4 @@ def doubled(timing: Timing, chosen: range) -> tuple[Doubled, range]:
     durations = np.empty_like(pts)
     durations[0::2] = timing.durations
     durations[1::2] = ends - pts[1::2]
-    return Doubled(timing.time_base / 2, pts, durations), range(2 * chosen.start, 2 * chosen.stop)
+    return FrameTimes(timing.time_base / 2, pts, durations, timing.clock), range(2 * chosen.start, 2 * chosen.stop)

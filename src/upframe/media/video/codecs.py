@@ -86,19 +86,21 @@ class Container:
     holds_chapters: bool
     has_free_tags: bool
     """Whether it keeps tags with any name."""
+    sound: str
+    """FFmpeg's encoder for sound that it cannot hold: without loss of the decoded samples, where there is such a codec."""
     tick: Fraction | None
     """Fixed clock of the container; None takes the video's."""
 
 
 CONTAINERS: dict[str, Container] = {
     "mp4": Container("mp4", "MP4", "mp4", ("h264", "h265", "av1"), "mov_text", ("mov_text",),
-                     False, False, True, True, False, None),
+                     False, False, True, True, False, "flac", None),
     "mov": Container("mov", "MOV", "mov", ("h264", "h265", "prores"), "mov_text", ("mov_text",),
-                     False, False, False, True, False, None),
+                     False, False, False, True, False, "alac", None),
     "mkv": Container("mkv", "Matroska", "matroska", ("h264", "h265", "av1", "ffv1", "prores"), "subrip",
-                     ("subrip", "srt", "ass", "ssa", "webvtt"), True, True, True, True, True, Fraction(1, 1000)),
+                     ("subrip", "srt", "ass", "ssa", "webvtt"), True, True, True, True, True, "flac", Fraction(1, 1000)),
     "webm": Container("webm", "WebM", "webm", ("av1",), "webvtt", ("webvtt",),
-                      False, False, False, True, True, Fraction(1, 1000)),
+                      False, False, False, True, True, "libopus", Fraction(1, 1000)),
 }  # fmt: skip
 
 

@@ -12,18 +12,21 @@ verify_video(part, expected)                          then the caller renames it
 
 from upframe.media.names import DEFAULT_RATE, DEINTERLACERS, ODD_POLICIES, Deinterlace, Odd, OnBadFrame, is_video_name
 from upframe.media.video.account import folder_ledger, reading_ledger, side_ledger
+from upframe.media.video.clock import Clock
 from upframe.media.video.codecs import CODECS, CONTAINERS, codec_named, container_named
-from upframe.media.video.folder import FolderTiming, FrameFolder, FrameFolderSink, rgb16
+from upframe.media.video.ending import cut_short
+from upframe.media.video.folder import FrameFolder, FrameFolderSink, rgb16
 from upframe.media.video.frame_facts import ColourTags, Hdr10
-from upframe.media.video.index import FrameIndex, cut_short, index_video, timecode
+from upframe.media.video.index import FrameIndex, index_video, timecode
 from upframe.media.video.info import Chapter, StreamInfo, VideoInfo, probe_video, reaches
-from upframe.media.video.mux import Expected, ExpectedTrack, join
+from upframe.media.video.mux import Expected, join, join_tracks
 from upframe.media.video.plan import plan_video
 from upframe.media.video.sink import VideoSink
 from upframe.media.video.source import VideoFrame, VideoSource
 from upframe.media.video.survey import Survey
 from upframe.media.video.tags import from_later_frame, unwritten_tags
-from upframe.media.video.timing import Timing
+from upframe.media.video.timing import FrameTimes, Timing
+from upframe.media.video.tracks import ExpectedTrack
 from upframe.media.video.verify import verify_video
 from upframe.media.video.written import Carried, VideoPlan
 
@@ -35,14 +38,15 @@ __all__ = [
     "ODD_POLICIES",
     "Carried",
     "Chapter",
+    "Clock",
     "ColourTags",
     "Deinterlace",
     "Expected",
     "ExpectedTrack",
-    "FolderTiming",
     "FrameFolder",
     "FrameFolderSink",
     "FrameIndex",
+    "FrameTimes",
     "Hdr10",
     "Odd",
     "OnBadFrame",
@@ -62,6 +66,7 @@ __all__ = [
     "index_video",
     "is_video_name",
     "join",
+    "join_tracks",
     "plan_video",
     "probe_video",
     "reaches",

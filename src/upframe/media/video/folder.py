@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice, OptionError, OutputError, VerifyError
 from upframe.media.frames import MediaInfo, Pixels
@@ -23,17 +21,9 @@ from upframe.media.video.colour import Coding, Rgb
 from upframe.media.video.frame_facts import ColourTags
 from upframe.media.video.info import VideoInfo, default_matrix
 from upframe.media.video.source import VideoFrame
+from upframe.media.video.timing import FrameTimes
 
 _NUMBER = re.compile(r"([0-9]+)(?!.*[0-9])")
-
-
-@dataclass(frozen=True)
-class FolderTiming:
-    """Timestamps of the frames of a folder: one tick each."""
-
-    time_base: Fraction
-    pts: NDArray[np.int64]
-    durations: NDArray[np.int64]
 
 
 class FrameFolder:
@@ -78,7 +68,7 @@ class FrameFolder:
         self.frames = self._readable(paths, on_bad_frame)
         """File of each frame; a file that replaces an unreadable one occurs twice."""
         count = len(self.frames)
-        self.timing = FolderTiming(1 / rate, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
+        self.timing = FrameTimes(1 / rate, np.arange(count, dtype=np.int64), np.ones(count, np.int64))
 
     @property
     def notices(self) -> tuple[Notice, ...]:

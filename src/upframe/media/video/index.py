@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import av.error
@@ -22,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice
-from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.image.opening import Stamp, stamp
 from upframe.media.names import OnBadFrame
 from upframe.media.video.account import reading_ledger
+from upframe.media.video.clock import Clock, ClockFinder
 from upframe.media.video.colour import Plane
-from upframe.media.video.frames import checksum, planes_of
+from upframe.media.video.decoding import Decoding
+from upframe.media.video.ending import cut_short, has_cut_packet
+from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, coding_of_tags, open_video, probe_video
 from upframe.media.video.survey import UNSEEN, Survey, Surveyor
 
@@ -66,6 +69,8 @@ class FrameIndex:
     """Times in seconds of damaged frames."""
     truncated: str | None
     """Evidence that the file ends early; None if it does not."""
+    clock: Clock = field(default_factory=Clock)
+    """Moves the file's packets to the time line of `pts` and `raw_pts`."""
     notices: tuple[Notice, ...] = ()
     seen: Survey = UNSEEN
     """Survey of all frames."""
@@ -106,69 +111,6 @@ class FrameIndex:
         return state.hexdigest()
 
 
-class Picture(NamedTuple):
-    """One decoded picture."""
-
-    frame: av.VideoFrame
-    is_bad: bool
-    """Whether the decoder concealed damaged data."""
-
-
-class Decoding:
-    """Decodes the pictures of one stream in display order, every packet in its own `try`.
-
-    A damaged packet ends FFmpeg's own loops; this class counts it and decodes the next one.
-    """
-
-    def __init__(
-        self,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        *,
-        threads: int,
-        surveyor: Surveyor | None = None,
-    ) -> None:
-        self.container, self.stream, self._surveyor = container, stream, surveyor
-        self.lost: list[int] = []
-        """Timestamps of packets that the decoder refused."""
-        self.packet_pts: list[int] = []
-        self.failures = 0
-        self.ended_by: str | None = None
-        """The reason why the demuxer stopped, if not at the end of the file."""
-        stream.codec_context.thread_count = threads
-        stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
-
-    def pictures(self, *, note_packets: bool = False) -> Iterator[Picture]:
-        context: Any = self.stream.codec_context
-        for packet in self._packets():
-            if packet is not None and packet.pts is None and packet.size == 0:
-                continue  # PyAV's own flush; this class flushes at the end
-            if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
-                self.packet_pts.append(packet.pts)
-            if packet is not None and self._surveyor is not None:
-                self._surveyor.see_packet(packet)
-            try:
-                frames = context.decode(packet)
-            except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.UnknownError):
-                self.failures += 1
-                if packet is not None and packet.pts is not None:
-                    self.lost.append(packet.pts)
-                continue
-            except EOFError:
-                return
-            for frame in frames:
-                if self._surveyor is not None:
-                    self._surveyor.see_frame(frame, context)
-                yield Picture(frame, frame.is_corrupt or bool(packet is not None and packet.is_corrupt))
-
-    def _packets(self) -> Iterator[Any]:
-        try:
-            yield from self.container.demux(self.stream)
-        except av.error.FFmpegError as error:
-            self.ended_by = (error.strerror or str(error)).lower()
-        yield None
-
-
 class _Damaged(Exception):  # noqa: N818  (a signal to start again, caught here)
     pass
 
@@ -196,12 +138,17 @@ def index_video(
     """
     info = info or probe_video(path, stream=stream)
     seen = stamp(info.path)
-    try:
-        # Frame threads conceal damage differently each time, so a damaged stream is always read with one thread.
-        raw = _decode_all(info, threads=0, observe=observe)
-    except _Damaged:
-        raw = _decode_all(info, threads=1, observe=observe)
+    raw = _read(info, None, observe)
+    if not raw.clock.is_even:
+        raw = _read(info, raw.clock, observe)
     return _assemble(info, raw, on_bad_frame, seen)
+
+
+def _read(info: VideoInfo, clock: Clock | None, observe: Callable[[int, Plane], None] | None) -> _Raw:
+    try:
+        return _decode_all(info, clock, threads=0, observe=observe)
+    except _Damaged:  # frame threads conceal damage differently each time
+        return _decode_all(info, clock, threads=1, observe=observe)
 
 
 @dataclass
@@ -218,15 +165,22 @@ class _Raw:
     """Timestamps of missing pictures."""
     is_damaged: bool
     ended_by: str | None
+    clock: Clock
+    """The clock that was found, or used."""
+    late: tuple[int, ...] = ()
+    """Audio streams with packets of which nothing was known when the file was opened."""
     seen: Survey = UNSEEN
 
 
-def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
-    raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None)
+def _decode_all(info: VideoInfo, clock: Clock | None, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
+    """Decode the whole stream; without a clock, in the file's time, and find the clock."""
+    raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None, clock or Clock())
     with open_video(info.path) as container:
         stream = choose_stream(container, info.path, info.stream)
+        unknown = [s.index for s in container.streams.audio if not s.codec_context.rate]
+        finder = None if info.format in UNTIMED_FORMATS else _clock_finder(container, stream)
         surveyor = Surveyor()
-        decoding = Decoding(container, stream, threads=threads, surveyor=surveyor)
+        decoding = Decoding(container, stream, threads=threads, clock=clock, finder=finder, surveyor=surveyor)
         for frame, is_bad in decoding.pictures(note_packets=True):
             number = len(raw.pts)
             _check_size(info, frame, number)
@@ -246,9 +200,22 @@ def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane]
         raw.is_damaged = bool(decoding.failures or raw.bad)
         raw.ended_by = decoding.ended_by
         raw.seen = surveyor.survey()
+        if finder is not None:
+            raw.clock = finder.clock() if clock is None else clock
+            raw.late = tuple(index for index in unknown if finder.has_packets(index))
         if raw.is_damaged:
             raw.lost = _lost(decoding, raw, info.codec)
     return raw
+
+
+def _clock_finder(container: av.container.InputContainer, video: av.VideoStream) -> ClockFinder:
+    flags: Any = container.format.flags
+    finder = ClockFinder(may_skip=bool(flags & av.format.Flags.ts_discont.value))
+    for stream in container.streams:
+        if stream.index == video.index or stream.type in ("audio", "subtitle"):
+            base = fraction(stream.time_base) or Fraction(1, 90000)
+            finder.add_track(stream.index, base, is_steady=stream.type != "subtitle")
+    return finder
 
 
 def _time_of(frame: av.VideoFrame) -> int:
@@ -304,6 +271,12 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     order = _without_damage(info, order, raw, damaged, on_bad_frame, notices, untimed=untimed)
     pts = np.array([time for time, _ in order], np.int64)
     repaired = _risen(pts, nominal)
+    if raw.clock.jumps:
+        notices.append(Notice("time-jumps", subject, _told_jumps(raw.clock)))
+    if has_cut_packet(info):
+        notices.append(Notice("truncated", subject, f"its last packet is cut, so it may end early after {len(pts)} frames"))
+    for index in raw.late:
+        notices.append(Notice("track-dropped", subject, f"its audio stream {index} begins too late to be copied"))
     moved = int((repaired != pts).sum())
     if moved:
         text = f"{moved} of {len(pts)} frames had repeated or backward timestamps and were moved apart"
@@ -323,10 +296,11 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
         raw_pts=raw_pts,
         is_key=np.array(raw.keys, np.bool_),
         checksums=np.array(raw.checksums, np.uint32),
-        is_seekable=not (untimed or moved or raw.is_damaged or (np.diff(raw_pts) <= 0).any()),
+        is_seekable=raw.clock.is_even and not (untimed or moved or raw.is_damaged or (np.diff(raw_pts) <= 0).any()),
         is_damaged=raw.is_damaged,
         damaged=tuple(time * info.time_base for time in sorted(damaged) if time != NO_TIME),
         truncated=raw.ended_by or cut_short(info),
+        clock=raw.clock,
         notices=tuple(notices),
         seen=raw.seen,
     )
@@ -341,16 +315,26 @@ def _in_display_order(raw_pts: NDArray[np.int64], info: VideoInfo) -> NDArray[np
     return np.sort(raw_pts) if info.format == "avi" else raw_pts
 
 
+_JUMPS_TOLD = 3
+
+
+def _told_jumps(clock: Clock) -> str:
+    jumps = [f"{'back' if jump.by < 0 else 'ahead'} by {timecode(abs(jump.by))} at {timecode(jump.at)}" for jump in clock.jumps]
+    more = len(jumps) - _JUMPS_TOLD
+    told = ", ".join(jumps[:_JUMPS_TOLD]) + (f" and {more} more times" if more > 0 else "")
+    return f"its time jumps {told}; all its tracks go on from there without a jump"
+
+
 def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> list[tuple[int, int]]:
     """Set timestamps at the nominal rate for frames without any: all frames of a bare stream."""
     tick = 1 / (info.rate * info.time_base)
     if info.format in UNTIMED_FORMATS or (raw_pts == NO_TIME).all():
         return [(round(number * tick), number) for number in range(len(raw_pts))]
-    order: list[tuple[int, int]] = []
-    for number, value in enumerate(raw_pts):
-        time = int(value) if value != NO_TIME else (order[-1][0] + nominal if order else 0)
-        order.append((time, number))
-    return order
+    first = int((raw_pts != NO_TIME).argmax())
+    times = [int(raw_pts[first]) - nominal * (first - number) for number in range(first)]  # frames before it count back
+    for value in raw_pts[first:]:
+        times.append(int(value) if value != NO_TIME else times[-1] + nominal)
+    return list(zip(times, range(len(times)), strict=True))
 
 
 def _without_damage(
@@ -409,66 +393,6 @@ def _risen(pts: NDArray[np.int64], nominal: int) -> NDArray[np.int64]:
             out[k] = out[k - 1] + gap
         n = end
     return out
-
-
-def cut_short(info: VideoInfo) -> str | None:
-    """Find evidence in the file's outermost structure that the file ends early; None if it seems complete. Decodes nothing."""
-    with open_regular(info.path) as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if info.format.startswith("matroska"):
-            return _ebml_shortage(file, size)
-        if info.format.startswith("mov"):
-            return _box_shortage(file, size)
-        if info.format == "avi":
-            head = file.read(8)
-            stated = int.from_bytes(head[4:8], "little") + 8
-            return f"{stated - size} bytes are missing" if head[:4] == b"RIFF" and stated > size else None
-        if info.format == "mpegts":
-            head = file.read(377)
-            if head[:1] == b"G" and head[188:189] == b"G" and size % 188:
-                return "its last packet is cut"
-    return None
-
-
-def _box_shortage(file: Any, size: int) -> str | None:
-    """ISO/IEC 14496-12, 4.2: top-level boxes must end where the file does."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        length = int.from_bytes(head[8:16], "big") if length == 1 else length
-        if length == 0:
-            return None  # to the end of the file
-        if length < 8:
-            return None  # not a box: some writers append padding
-        at += length
-        if at > size:
-            return f"{at - size} bytes are missing"
-    return None
-
-
-def _ebml_shortage(file: Any, size: int) -> str | None:
-    """RFC 8794, 4.4: the Segment states its size, unless it was streamed."""
-    at = 0
-    for _ in range(2):  # the EBML header, then the Segment
-        file.seek(at)
-        head = file.read(12)
-        id_length = _vint_length(head[0]) if head else 0
-        length = _vint_length(head[id_length]) if 0 < id_length < len(head) else 0
-        if not length or id_length + length > len(head):
-            return None
-        mask = (1 << (7 * length)) - 1
-        value = int.from_bytes(head[id_length : id_length + length], "big") & mask
-        if value == mask:
-            return None  # unknown size
-        at += id_length + length + value
-    return f"{at - size} bytes are missing" if at > size else None
-
-
-def _vint_length(first: int) -> int:
-    return 9 - first.bit_length() if first else 0
 
 
 def checked_index(index: FrameIndex) -> FrameIndex:

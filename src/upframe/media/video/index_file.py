@@ -15,6 +15,7 @@ import numpy as np
 from upframe.errors import InputError, Notice
 from upframe.files import atomic_bytes, parsed_json
 from upframe.media.image.opening import Stamp
+from upframe.media.video.clock import Clock, Jump
 from upframe.media.video.index import FrameIndex, checked_index
 from upframe.media.video.survey import Survey
 
@@ -33,6 +34,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
         "stamp": asdict(index.stamp),
         "time_base": str(index.time_base),
         "damaged": [str(time) for time in index.damaged],
+        "clock": _clock_facts(index.clock),
         "notices": [asdict(notice) for notice in index.notices],
         "seen": {"interlaced": index.seen.interlaced},  # the rest serves the notices, which are made
     }
@@ -56,9 +58,20 @@ def load_index(path: Path, video: Path) -> FrameIndex | None:
             "is_damaged": bool(facts["is_damaged"]),
             "damaged": tuple(Fraction(time) for time in facts["damaged"]),
             "truncated": facts["truncated"],
+            "clock": _clock_of(facts["clock"]),
             "notices": tuple(Notice(**notice) for notice in facts["notices"]),
             "seen": Survey(interlaced=int(facts["seen"]["interlaced"])),
         }
         return replace(checked_index(FrameIndex(path=video, **known, **arrays)))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, InputError):
         return None
+
+
+def _clock_facts(clock: Clock) -> dict[str, Any]:
+    shifts = {str(track): [[number, str(shift)] for number, shift in table] for track, table in clock.shifts.items()}
+    return {"shifts": shifts, "jumps": [[str(jump.at), str(jump.by)] for jump in clock.jumps]}
+
+
+def _clock_of(facts: dict[str, Any]) -> Clock:
+    shifts = {int(track): tuple((int(n), Fraction(shift)) for n, shift in table) for track, table in facts["shifts"].items()}
+    return Clock(shifts, tuple(Jump(Fraction(at), Fraction(by)) for at, by in facts["jumps"]))

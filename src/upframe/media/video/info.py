@@ -227,11 +227,19 @@ def reaches(info: VideoInfo, start: Fraction) -> bool:
     return False
 
 
+def _tag_of(context: Any) -> str:
+    """Four-character code of a codec; empty if it is a number instead, as in transport streams and for RIFF sound."""
+    try:
+        return str(context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
+
+
 def choose_stream(container: av.container.InputContainer, path: Path, wanted: int | None) -> av.VideoStream:
     """Choose the video stream to upscale; see `probe_video`."""
     videos = [s for s in container.streams.video if not _is_cover(s)]
     for stream in container.streams:
-        if stream.codec_context is not None and stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
+        if stream.codec_context is not None and _tag_of(stream.codec_context) in _ENCRYPTED_TAGS:
             raise InputError(path, "is encrypted (DRM)", "upframe cannot read protected media")
     if not videos:
         audio = len(container.streams.audio)

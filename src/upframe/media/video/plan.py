@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-
-import av
-import av.error
 
 from upframe.errors import OptionError, UsageError, check_choice
 from upframe.media.ledger import Entry, Ledger
@@ -28,13 +22,12 @@ from upframe.media.video.codecs import (
     encodable_formats,
     encoder_options,
     format_layout,
-    open_encoder,
-    quiet_encoders,
 )
 from upframe.media.video.colour import Coding
 from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Matrix
-from upframe.media.video.info import StreamInfo, VideoInfo, default_matrix, open_video, plain
+from upframe.media.video.info import StreamInfo, VideoInfo, default_matrix
 from upframe.media.video.tags import FIXED_TAGS, file_tags, track_tags, video_tags
+from upframe.media.video.trial import fit_tracks, try_encoder
 from upframe.media.video.written import Carried, VideoPlan
 
 _Note = Callable[[Entry], None]
@@ -112,8 +105,9 @@ def plan_video(
         has_key_tags=of_file.with_keys,
         video_tags=of_video.tags,
     )
-    _try_encoder(plan, options or {})
-    plan = _try_header(plan, info, note)
+    try_encoder(plan, options or {})
+    plan, changed = fit_tracks(plan, info)
+    entries = [changed.get(entry.name, entry) if entry.kind == "track" else entry for entry in entries]
     ledger = Ledger.of((*entries, *of_file.entries, *of_video.entries)) + side_ledger(info, info.seen, plan)
     return replace(plan, ledger=ledger, notices=ledger.notices(str(info.path)))
 
@@ -315,98 +309,3 @@ def _subtitle(stream: StreamInfo, path: Path, held: Container) -> tuple[Carried,
         f"{held.label} cannot hold its bitmap subtitles (stream {stream.index}, {stream.codec})",
         "use mkv, or skip them with `video.subtitles=False`",
     )
-
-
-# Trying it ------------------------------------------------------------------------------------------------------------
-def _try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
-    """Open the encoder with all its options.
-
-    Raises:
-        UsageError: with the encoder's own message, or the option that it does not know.
-    """
-    codec = CODECS[plan.codec]
-    quiet_encoders()
-    context: Any = av.CodecContext.create(codec.encoder, "w")
-    context.height, context.width = plan.coded_size
-    context.pix_fmt, context.time_base, context.framerate = plan.pix_fmt, plan.time_base, plan.rate
-    context.options = dict(plan.options)
-    try:
-        context.open()
-    except (av.error.FFmpegError, ValueError) as error:
-        given = ", ".join(f"{k}={v}" for k, v in typed.items())
-        size = f"{plan.coded_size[1]}x{plan.coded_size[0]} {plan.pix_fmt}"
-        happened = f"the encoder cannot be opened for {size} ({plain(error)})"
-        raise OptionError("video.codec", plan.codec, happened, f"check `video.encoder={given}`" if given else "") from error
-    unknown = sorted(set(context.options) & set(typed))
-    if unknown:
-        raise OptionError("video.encoder", ", ".join(unknown), f"{codec.label} has no such option", "see its documentation")
-
-
-def _try_header(plan: VideoPlan, info: VideoInfo, note: _Note) -> VideoPlan:
-    """Write the output's header with all its tracks into memory.
-
-    Returns:
-        The plan, without the covers and attachments that the muxer refuses.
-
-    Raises:
-        UsageError: if the container cannot hold a track; the message names it.
-    """
-    held = CONTAINERS[plan.container]
-    with open_video(info.path) if plan.tracks else contextlib.nullcontext() as source:
-        refused = _refusal(plan, source, plan.tracks)
-        if refused is None:
-            return plan
-        kept = []
-        for track in plan.tracks:  # which one is it?
-            reason = _refusal(plan, source, (track,))
-            if reason is None:
-                kept.append(track)
-                continue
-            stream = next(s for s in info.streams if s.index == track.index)
-            what = f"its {track.kind} (stream {track.index}, {stream.codec})"
-            if track.kind not in ("cover", "attachment"):
-                without = "`video.audio=False`" if track.kind == "audio" else "`video.subtitles=False`"
-                raise UsageError(info.path, f"{held.label} cannot hold {what}", f"use mkv, or {without}") from reason
-            name = track_name(stream.index, stream.kind, stream.codec)
-            note(Entry("track", name, "lost", f"{held.label} cannot hold {what}", "track-dropped"))
-        plan = replace(plan, tracks=tuple(kept))
-        refused = _refusal(plan, source, plan.tracks)
-    if refused is not None:
-        raise UsageError(info.path, f"{held.label} cannot hold its tracks together ({plain(refused)})", "use mkv") from refused
-    return plan
-
-
-def _refusal(plan: VideoPlan, source: Any, tracks: tuple[Carried, ...]) -> Exception | None:
-    """The reason why the muxer refuses these tracks beside the video; None if it accepts them."""
-    from upframe.media.video.container import add_track, open_output
-
-    with _scratch(plan, open_output) as out:
-        try:
-            for track in tracks:
-                add_track(out, source, track, plan)
-            out.start_encoding()
-        except (av.error.FFmpegError, ValueError) as error:
-            return error
-    return None
-
-
-@contextlib.contextmanager
-def _scratch(plan: VideoPlan, open_output: Any) -> Any:
-    """The real muxer with the real video stream, writing into memory."""
-    out = open_output(io.BytesIO(), plan)
-    codec = CODECS[plan.codec]
-    # The header holds the encoder's own start of stream, so it has to be the encoder.
-    stream = out.add_stream(codec.encoder, rate=plan.rate, options=dict(plan.options))
-    open_encoder(
-        stream,
-        size=plan.coded_size,
-        pix_fmt=plan.pix_fmt,
-        time_base=plan.time_base,
-        tags=plan.colour,
-        sample_aspect=plan.sample_aspect,
-    )
-    try:
-        yield out
-    finally:
-        with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
-            out.close()

@@ -16,15 +16,15 @@ import av.error
 import av.filter
 import numpy as np
 
-from upframe.errors import InputError, Notice, UsageError, VerifyError, check_choice
+from upframe.errors import InputError, Notice, UsageError, check_choice
 from upframe.media.frames import Frame
 from upframe.media.names import DEINTERLACERS, Deinterlace, OnBadFrame
 from upframe.media.video.captions import captions_of
 from upframe.media.video.colour import Rgb, to_rgb
+from upframe.media.video.decoding import Decoding
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.index import (
     NO_TIME,
-    Decoding,
     FrameIndex,
     checked_index,
     index_video,
@@ -72,7 +72,7 @@ class VideoSource:
     Raises:
         InputError: see `probe_video` and `index_video`.
         UsageError: if `start` and `end` leave no frame.
-        VerifyError: on reading the last frame of a file that ends early, unless `allow_truncated` is set.
+            The last frame of a file that ends early raises it, too, unless `allow_truncated` is set.
     """
 
     info: VideoInfo
@@ -136,8 +136,8 @@ class VideoSource:
         that refresh gradually, demuxers that cannot seek), the file is read from its beginning instead.
 
         Raises:
-            InputError: if the file changed since it was indexed.
-            VerifyError: after the last frame of a file that ends early, unless `allow_truncated` is set.
+            InputError: if the file changed since it was indexed, and after the last frame of a file that ends early, unless
+                `allow_truncated` is set.
         """
         if not 0 <= first <= last <= len(self.index):
             raise ValueError(f"frames {first} to {last} of {len(self.index)}")
@@ -168,12 +168,17 @@ class VideoSource:
             is_certain = not from_start
             from_start = True
             _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
+        self.check_end(last)
+
+    def check_end(self, last: int) -> None:
+        """Refuse the frames up to `last` - 1 if the file ends early right after them, unless `allow_truncated` is set.
+
+        Raises:
+            InputError: with the evidence and the number of frames that could be read.
+        """
         if last == len(self.index) and self.index.truncated and not self._allow_truncated:
-            raise VerifyError(
-                self.path,
-                f"ends early ({self.index.truncated}); {len(self.index)} frames could be read",
-                "use `allow_truncated` to accept it",
-            )
+            happened = f"ends early ({self.index.truncated}); {len(self.index)} frames could be read"
+            raise InputError(self.path, happened, "use `allow_truncated` to accept it")
 
     def _frame(self, number: int, rgb: Rgb, captions: bytes) -> VideoFrame:
         index = self.index
@@ -235,7 +240,7 @@ class VideoSource:
         ordinal = key
         is_found = key == 0
         threads = 1 if index.is_damaged or not is_certain else 0
-        for frame, _ in Decoding(container, stream, threads=threads).pictures():
+        for frame, _ in Decoding(container, stream, threads=threads, clock=index.clock).pictures():
             if not is_found:
                 # Pictures that are shown before the keyframe lack their reference pictures.
                 if frame.pts is not None and frame.pts < index.raw_pts[key]:

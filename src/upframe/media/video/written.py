@@ -20,7 +20,9 @@ class Carried:
     kind: str
     """As `StreamInfo.kind`."""
     convert: str | None = None
-    """FFmpeg's encoder for text subtitles that change their format; None copies the packets bit by bit."""
+    """FFmpeg's encoder for a track that changes its codec; None copies the packets bit by bit."""
+    wave: bytes = b""
+    """WAVEFORMATEX header of sound that Matroska holds by its RIFF tag; see `riff_sound`."""
 
 
 @dataclass(frozen=True)
