@@ -14,7 +14,9 @@ from upframe.jobs.items import Estimate, Made, Work, is_done, is_taken, made_fol
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found, Namer
 from upframe.jobs.options import JobOptions
+from upframe.machine import process_bytes
 from upframe.media.frames import MediaInfo
+from upframe.media.image.encoders import held_bytes
 from upframe.media.image.files import (
     ImageSink,
     ImageSource,
@@ -172,14 +174,10 @@ def estimated_file_bytes(item: ImageItem) -> int:
 
 
 def estimated_memory_bytes(item: ImageItem, up: Upscaler) -> int:
-    """Estimate the peak memory that the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
+    """Predict the peak memory of this process: what it holds now, the decoded input, the upscaler, and the encoder, which uses
+    the upscaler's blocks again."""
     height, width = item.info.size
-    core_h, core_w = up.tile_px((height, width))
-    around = 2 * (up.halo_px + up.options.blend)
-    tile_px = min(core_h + around, height) * min(core_w + around, width)
-    s = up.model.spec.scale
-    band = min(core_h + around, height) * width * s * s * 3 * 4 * 3
     decoded = height * width * item.info.channels * item.info.dtype.itemsize * 2
-    streamed = item.plan.format in ("png", "tiff") and not item.info.animated
-    gathered = 0 if streamed else item.size[0] * item.size[1] * item.plan.channels * 2
-    return tile_px * up.model.spec.activation_bytes_per_px + band + decoded + gathered
+    encoder = held_bytes(item.plan, item.size, frames=item.frames, animated=item.info.animated)
+    enlarging = up.memory_bytes(item.info.size, item.size, has_alpha=item.info.has_alpha)
+    return process_bytes() + decoded + encoder.gathered + max(enlarging, encoder.encoding)

@@ -55,7 +55,7 @@ class Estimate:
     window: int | None
     """Number of frames that the network sees at once; None for a network that takes single frames."""
     memory_bytes: int
-    """Estimated peak memory: of the whole process for a video network, else the part that rendering adds."""
+    """Estimated peak memory of the whole process."""
     file_bytes: int
     """Estimated bytes of the output, rather too many."""
     seconds: float | None = None
