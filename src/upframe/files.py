@@ -48,6 +48,9 @@ NAME_BYTES = 255
 Check = Callable[[Path], None]
 """Checks a finished part file before it is renamed; if the check raises, the file is not renamed."""
 
+_UNFINISHED: dict[Path, Callable[[], None]] = {}
+"""Part files and scratch folders of this process, and what removes them."""
+
 _SPARE = 1.2  # factor on the bytes needed: estimates are rough, and file systems need room of their own
 _BUFFER_BYTES = 1 << 20
 _SCRATCH = ".upframe-tmp-"
@@ -195,13 +198,14 @@ def atomic_file(path: Path, *, check: Check | None = None, keep: Path | None = N
     # files.
     held = None if sys.platform == "win32" else os.dup(handle)
     try:
-        yield file
-        with writing(path, advice=advice):
-            file.sync()
-            if held is None:
-                _unlock(handle)
-            file.close()
-            _give_name(part, path, check=check, keep=keep)
+        with _unfinished(part):
+            yield file
+            with writing(path, advice=advice):
+                file.sync()
+                if held is None:
+                    _unlock(handle)
+                file.close()
+                _give_name(part, path, check=check, keep=keep)
     except BaseException as error:
         file.abandon()
         remove_quietly(part)
@@ -234,10 +238,11 @@ def atomic_path(path: Path, *, check: Check | None = None, advice: str = "") -> 
         _unlock(held)
         os.close(held)
     try:
-        yield part
-        with writing(path, advice=advice):
-            sync_file(part)
-            _give_name(part, path, check=check)
+        with _unfinished(part):
+            yield part
+            with writing(path, advice=advice):
+                sync_file(part)
+                _give_name(part, path, check=check)
     except BaseException:
         remove_quietly(part)
         raise
@@ -332,6 +337,22 @@ def link_file(source: Path, path: Path) -> None:
             raise
         with atomic_path(path) as part:
             shutil.copyfile(source, part)
+
+
+@contextlib.contextmanager
+def _unfinished(part: Path) -> Iterator[None]:
+    """Remember a part file until the block ends, for `remove_unfinished`."""
+    _UNFINISHED[part] = lambda: remove_quietly(part)
+    try:
+        yield
+    finally:
+        _UNFINISHED.pop(part, None)
+
+
+def remove_unfinished() -> None:
+    """Remove the part files and scratch folders of this process, which is about to end without unwinding."""
+    for remove in tuple(_UNFINISHED.values()):
+        remove()
 
 
 def _give_name(made: Path, path: Path, *, check: Check | None = None, keep: Path | None = None) -> None:
@@ -511,11 +532,13 @@ class ScratchFolder:
             self.path = self._root / "files"
             """Path of the folder, which is empty at first."""
             self.path.mkdir(mode=0o700)
+        _UNFINISHED[self._root] = self.remove
 
     def remove(self) -> None:
         """Delete the folder with everything in it. Does nothing in a fork of the process that made the folder."""
         if os.getpid() != self._process:
             return
+        _UNFINISHED.pop(self._root, None)
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release(remove=True)
         shutil.rmtree(self._root, ignore_errors=True)

@@ -29,7 +29,7 @@ from nasty import png
 from nearest import repeated
 from upframe import cli, jobs
 from upframe.cli import upscaling
-from upframe.cli.output import stoppable
+from upframe.cli.stopping import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
 from upframe.media.image.files import ImageSink, write_pixels

@@ -27,6 +27,7 @@ NUMBERS = (3, 4)
 """Columns that are aligned at the right."""
 MOST_IGNORED = 20
 """Files that are not read are named up to this number."""
+NOT_READ = "no picture or video, or RAW beside its picture"
 LEAST_NAME = 12
 """Columns of a name on a narrow terminal."""
 
@@ -50,7 +51,7 @@ def show_plan(planned: Plan, *, inputs: Sequence[str], output: Path | None, as_j
     width = terminal.columns(sys.stdout) if sys.stdout is not None and sys.stdout.isatty() else None
     paths = [item.input for item in planned.items] + [failed.input for failed in planned.failed]
     filters = planned.options.include or planned.options.exclude
-    why = "no picture or video, or skipped by --include or --exclude" if filters else "no picture or video"
+    why = f"{NOT_READ}, or skipped by --include or --exclude" if filters else NOT_READ
     ignored = ignored_files(inputs, paths, output=output, recursive=planned.options.recursive, why=why)
     failures = [str(worded_error(failed.error)) for failed in planned.failed if failed.error is not None]
     for line in plan_lines(rows, failures, ignored, width=width):

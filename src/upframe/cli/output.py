@@ -1,16 +1,11 @@
-"""The two streams, text files, and the signals that stop a command."""
+"""The two streams, and text files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from upframe.errors import InputError, OutputError
@@ -56,33 +51,6 @@ def write_text(path: Path, text: str) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     atomic_text(path, text)
-
-
-class Stop:
-    """Which signal asked us to stop."""
-
-    code: int | None = None
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """The first SIGINT, SIGTERM or SIGHUP sets the event; a second one stops at once."""
-    cancel = threading.Event()
-    Stop.code = None
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set():
-            os._exit(128 + number)  # asked twice: do not even clean up
-        Stop.code = 128 + number
-        cancel.set()
-
-    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {s: signal.signal(s, handle) for s in signals}
-    try:
-        yield cancel
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
 
 
 def show_json(event: Event) -> None:

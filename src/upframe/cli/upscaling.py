@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from upframe.cli.flags import worded_error
 from upframe.cli.help import HelpPage
-from upframe.cli.output import print_line, stoppable
+from upframe.cli.output import print_line
 from upframe.cli.parser import (
     COMMON,
     COMPUTE,
@@ -34,7 +34,8 @@ from upframe.cli.parser import (
     device_name,
     tile_size,
 )
-from upframe.errors import UsageError
+from upframe.cli.stopping import Stop, stoppable
+from upframe.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from upframe.jobs import JobOptions, Report, Task, UpscaleOptions
@@ -120,6 +121,8 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
             return 8 if planned.failed else 0
         with stoppable() as cancel, display(reporting, planned, doing=DOING[options.task]) as show:
             report = run(planned, on_event=show, cancel=cancel)
+        if cancel.is_set():  # too late to change anything, but whoever asked must see that it was heard
+            return Stop.code or Cancelled.exit_code
         code = 0 if report.error is None else report.error.exit_code
         if reporting.json:
             _print_json_summary(report, code)

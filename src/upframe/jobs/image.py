@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from upframe.errors import InputError, Notice, UpframeError, UsageError
+from upframe.errors import Cancelled, InputError, Notice, UpframeError, UsageError
 from upframe.files import check_room
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, notice_event
@@ -103,6 +103,8 @@ class ImageItem:
                     size = options.target.size_for((height, width), native=self.native)
                     bands = up.bands(frame.pixels, size=size, dtype=self.plan.dtype, subject=str(self.input))
                     sink.write(bands, size, time=frame.time, duration=frame.duration)
+                if work.cancel is not None and work.cancel.is_set():  # an encoder of whole frames is not interrupted
+                    raise Cancelled(self.input, "stopped on request")
                 late = tuple(n for n in (*source.notices, *up.notices) if n not in self.notices)
                 for notice in late:
                     work.tell(notice_event(self.input, notice))

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Protocol
 
 from upframe.engines import is_out_of_memory
-from upframe.errors import Cancelled, InputError, Notice, OutputError, ResourceError, UpframeError, UsageError
+from upframe.errors import (
+    Cancelled,
+    InputError,
+    Notice,
+    OutputError,
+    ResourceError,
+    UpframeError,
+    UsageError,
+    one_line,
+)
 from upframe.jobs.events import Event, Outcome
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
@@ -175,13 +184,7 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     except UpframeError as error:
         failure = error
     except Exception as error:
-        if is_out_of_memory(error):
-            advice = "close other programs, or write PNG or TIFF, which are streamed"
-            failure = ResourceError(item.input, "memory ran out", advice)
-        else:  # a bug must not cost the user the rest of the batch; it is reported as one
-            happened = f"internal error ({type(error).__name__}: {error})"
-            failure = UpframeError(item.input, happened, "report it; the debug log shows where it arose")
-        failure.__cause__ = error
+        failure = failure_from(item.input, error)
     else:
         seconds, notices = time.perf_counter() - start, item.notices + made.notices
         return Outcome(
@@ -189,6 +192,19 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
         )
     log.debug("%s", item.input, exc_info=failure)
     return Outcome(item.input, "failed", error=failure, notices=item.notices)
+
+
+def failure_from(source: Path, error: Exception) -> UpframeError:
+    """The failure of an input for an exception that nobody expected: a bug must not cost the user the rest of the batch."""
+    if is_out_of_memory(error):
+        failure: UpframeError = ResourceError(
+            source, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed"
+        )
+    else:
+        happened = one_line(f"internal error ({type(error).__name__}: {error})")
+        failure = UpframeError(source, happened, "report it; the debug log shows where it arose")
+    failure.__cause__ = error
+    return failure
 
 
 # Outputs that are there already ---------------------------------------------------------------------------------------

@@ -123,15 +123,22 @@ def _in_folder(
     inside = output.resolve() if output is not None and is_folder(output) else None
     if inside == folder.resolve():
         raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
+    listed = list(iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=_is_media_name))
+    developed = {path.with_suffix("") for path in listed if is_image_name(path) and not _is_raw(path)}
     files = [
         Found(p, p.relative_to(folder), folder)
-        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=_is_media_name)
-        if inside is None or inside not in p.resolve().parents
+        for p in listed
+        # Cameras write a RAW beside a JPEG of the same name: the picture that upframe can read.
+        if not (_is_raw(p) and p.with_suffix("") in developed) and (inside is None or inside not in p.resolve().parents)
     ]
     if not files:
         hint = "use `recursive` to look into its sub-folders" if not recursive else "check the folder and the filters"
         raise InputError(folder, "no images in it", hint)
     return files
+
+
+def _is_raw(path: Path) -> bool:
+    return bool(path.suffix) and format_of_name(path.suffix) == "raw"
 
 
 def _is_media_name(name: str) -> bool:
