@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
-from upframe.errors import OutputError, UpframeError
+from upframe.errors import BusyError, OutputError, UpframeError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -79,7 +79,7 @@ def output_error(path: Path, error: OSError, *, advice: str = "") -> OutputError
         advice: Replaces the advice that fits the system's error number.
     """
     if isinstance(error, BlockingIOError):
-        return OutputError(path, "is being written by another run", "wait for it to end")
+        return BusyError(path, "is being written by another run", "wait for it to end")
     reason = (error.strerror or str(error)).lower()
     return OutputError(path, f"cannot be written ({reason})", advice or _ADVICE.get(error.errno or 0, "check the disk"))
 
@@ -330,13 +330,19 @@ def link_file(source: Path, path: Path) -> None:
         OSError: if the link cannot be made for another reason.
         OutputError: if the copy cannot be written.
     """
+    _refuse_taken(path)
     try:
         os.link(source, path)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
             raise
-        with atomic_path(path) as part:
+        with atomic_path(path, check=lambda part: _refuse_taken(path)) as part:
             shutil.copyfile(source, part)
+
+
+def _refuse_taken(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 @contextlib.contextmanager

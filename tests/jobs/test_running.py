@@ -633,3 +633,40 @@ def test_a_raw_file_beside_its_picture_is_skipped(tmp_path: Path, options: JobOp
     (tmp_path / "in" / "b.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
     with_other = plan([tmp_path / "in"], tmp_path / "out", options)
     assert [failed.input.name for failed in with_other.failed] == ["b.CR2"]  # nothing else shows this picture
+
+
+def test_two_runs_on_one_folder_share_the_work(tmp_path: Path, options: JobOptions) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "in" / name)
+    first, second = (plan([tmp_path / "in"], tmp_path / "out", options) for _ in range(2))
+    begun, others = threading.Event(), threading.Event()
+    reports: list[Report] = []
+
+    def hold(event: Event) -> None:
+        if event.event == "progress" and event.input.name == "a.png":
+            begun.set()
+            assert others.wait(60)
+
+    def follow(event: Event) -> None:
+        if event.event == "done":  # of b.png, since a.png is being made
+            others.set()
+
+    thread = threading.Thread(target=lambda: reports.append(run(first, on_event=hold)))
+    thread.start()
+    assert begun.wait(60)
+    reports.append(run(second, on_event=follow))
+    thread.join()
+    assert [report.error for report in reports] == [None, None]
+    found = sorted((outcome.input.name, outcome.status) for report in reports for outcome in report.outcomes)
+    assert found == [("a.png", "skipped"), ("a.png", "written"), ("b.png", "skipped"), ("b.png", "written")]
+    assert everything(tmp_path / "out") == {"a.png", "b.png"}
+
+
+def test_what_another_run_made_meanwhile_is_not_replaced(tmp_path: Path, options: JobOptions) -> None:
+    picture(tmp_path / "a.png")
+    planned = plan([tmp_path / "a.png"], tmp_path / "out.png", options)
+    other = picture(tmp_path / "out.png", 5, 7)
+    error = run(planned).error
+    assert isinstance(error, UsageError) and "different file" in str(error)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "out.png"), other)
+    assert not part_path(tmp_path / "out.png").exists()

@@ -34,7 +34,7 @@ from upframe.cli.parser import (
 )
 from upframe.cli.stopping import Stop
 from upframe.cli.terminal import fitted
-from upframe.errors import Cancelled, OutputError, UpframeError, one_line
+from upframe.errors import Cancelled, OutputError, ResourceError, UpframeError, one_line
 
 TASKS = ("upscale", "deblur", "denoise", "interpolate")  # the commands whose inputs may be standard input
 
@@ -86,9 +86,20 @@ def _code_of(given: list[str], tokens: list[str]) -> int:
     except BrokenPipeError:  # whoever read our output went away; leave quietly
         code = 6
     except Exception as error:
+        if _is_lack_of_memory(error):
+            lacking = ResourceError("this machine", "memory ran out while upframe was loaded", "raise the limit, see ulimit -v")
+            _report_error(lacking, lacking.exit_code, tokens, cause=error)
+            return lacking.exit_code
+        code = 1
         text = one_line(f"{type(error).__name__}: {error}")
         _report_error(UpframeError("internal error", text, "run again with --debug and report it"), code, tokens, cause=error)
     return code
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, also while a library was loaded: the system's loader has only words for it."""
+    signs = r"cannot allocate memory|failed to map segment|cannot create .*thread|can't start new thread|out of memory"
+    return isinstance(error, MemoryError) or re.search(signs, str(error), re.IGNORECASE) is not None
 
 
 def _normalised(tokens: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from upframe.jobs import Event
 
 
+SHOWN_AS: dict[str, str] = {}
+"""Names of files of upframe's own, as patterns, and what a user calls them: `-` is read into a file and written from one."""
+
+
+def shown(text: str) -> str:
+    """`text` in the user's names."""
+    for pattern, name in SHOWN_AS.items():
+        text = re.sub(pattern, name, text)
+    return text
+
+
 def print_line(text: str) -> None:
     """One line on standard output.
 
@@ -22,7 +34,7 @@ def print_line(text: str) -> None:
         OutputError: if it cannot be written, such as to a file on a full disk.
     """
     try:
-        print(text, flush=True)  # noqa: T201
+        print(shown(text), flush=True)  # noqa: T201
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -33,7 +45,7 @@ def print_line(text: str) -> None:
 def say(text: str) -> None:
     """One line for a person on standard error, if there is one."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def read_text(path: Path) -> str:

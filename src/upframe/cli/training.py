@@ -79,6 +79,9 @@ def train(
     for flag, number, least in (("--threads", threads, 1), ("--workers", workers, 0)):
         if number is not None and number < least:
             raise UsageError(f"{flag} {number}", f"must be {least} or more")
+    from upframe.machine import check_address_space
+
+    check_address_space()
     from upframe.engines import keep_freed_memory
     from upframe.training.loop.distributed import FirstProcessError
     from upframe.training.loop.train import DataPaths

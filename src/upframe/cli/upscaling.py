@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from cyclopts import Parameter
 
 from upframe.cli.flags import worded_error
 from upframe.cli.help import HelpPage
-from upframe.cli.output import print_line
+from upframe.cli.output import SHOWN_AS, print_line
 from upframe.cli.parser import (
     COMMON,
     COMPUTE,
@@ -36,6 +37,7 @@ from upframe.cli.parser import (
 )
 from upframe.cli.stopping import Stop, stoppable
 from upframe.errors import Cancelled, UsageError
+from upframe.machine import check_address_space
 
 if TYPE_CHECKING:
     from upframe.jobs import JobOptions, Report, Task, UpscaleOptions
@@ -104,6 +106,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
         chosen: What `_job_options` takes.
     """
     reporting.start()
+    check_address_space()
     with _without_collections():
         from upframe.jobs import keep_freed_memory, plan, run
     from upframe.cli.dry_run import show_plan
@@ -163,6 +166,7 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
     from upframe.files import scratch_folder
 
     with scratch_folder() as folder:
+        _show_as_streams(folder)
         if PIPE in inputs:
             with Path(folder, "stdin").open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
@@ -179,6 +183,14 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
         for path in results:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _show_as_streams(folder: Path) -> None:
+    """Show the private files of `_piped` as what they stand for. The names last as long as the process: errors are shown at its
+    end."""
+    SHOWN_AS.clear()
+    SHOWN_AS[re.escape(str(folder / "stdin"))] = "standard input"
+    SHOWN_AS[re.escape(str(folder / "made")) + r"(/[^\s:]+)?"] = "standard output"
 
 
 def _job_options(

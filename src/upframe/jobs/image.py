@@ -10,7 +10,7 @@ from upframe.errors import Cancelled, InputError, Notice, UpframeError, UsageErr
 from upframe.files import check_room
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, notice_event
-from upframe.jobs.items import Estimate, Made, Work, is_done, is_taken, made_folder, something_else
+from upframe.jobs.items import Estimate, Made, MadeMeanwhileError, Work, is_done, is_taken, made_folder, something_else
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found, Namer
 from upframe.jobs.options import JobOptions
@@ -54,6 +54,8 @@ class ImageItem:
     notices: tuple[Notice, ...]
     skip: bool = False
     """Whether the output already exists and is verified."""
+    replaces: bool = False
+    """Whether the output may replace a file that has its name."""
     is_unit = True
 
     @property
@@ -95,7 +97,9 @@ class ImageItem:
                 animated=self.info.animated,
                 quality=options.quality,
             )
-            with sink:
+            with sink:  # from here on no other run writes this output
+                if not self.replaces and self.output.exists():
+                    raise MadeMeanwhileError
                 for number, frame in enumerate(source):
                     up.on_tile = partial(self._tell_progress, work, number)
                     # Pages of a document may differ in size; the target is applied to each.
@@ -161,8 +165,9 @@ def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOpti
         native=larger.native,
         notices=(*notices, *larger.notices, *made.notices, *renamed),
     )
-    skip = is_taken(path, found.path) and not options.overwrite and item.is_done(options)
-    return replace(item, skip=skip)
+    taken = is_taken(path, found.path)
+    skip = taken and not options.overwrite and item.is_done(options)
+    return replace(item, skip=skip, replaces=taken or options.overwrite)
 
 
 def open_image(path: Path, options: JobOptions) -> ImageSource:

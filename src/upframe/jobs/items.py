@@ -102,6 +102,10 @@ class Work:
     cancel: threading.Event | None = None
 
 
+class MadeMeanwhileError(Exception):
+    """Another run has made the output since this one was planned."""
+
+
 class Item(Protocol):
     """One input and its plan: facts that can be pickled, and the methods that a job calls."""
 
@@ -170,7 +174,7 @@ class Item(Protocol):
 
 
 def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
-    """Render an item; the outcome holds any error.
+    """Render an item; the outcome holds any error. An output that another run has made meanwhile is skipped.
 
     Raises:
         Cancelled: if the job was cancelled.
@@ -178,7 +182,12 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        made = item.render(options, work)
+        try:
+            made = item.render(options, work)
+        except MadeMeanwhileError:
+            if item.is_done(options):
+                return Outcome(item.input, "skipped", item.output, notices=item.notices, size=item.size, model=item.model)
+            raise something_else(item.output, "made meanwhile") from None
     except Cancelled:
         raise
     except UpframeError as error:
