@@ -37,7 +37,6 @@ from upframe.cli.parser import (
 )
 from upframe.cli.stopping import Stop, stoppable
 from upframe.errors import Cancelled, UsageError
-from upframe.machine import check_address_space
 
 if TYPE_CHECKING:
     from upframe.jobs import JobOptions, Report, Task, UpscaleOptions
@@ -106,6 +105,8 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
         chosen: What `_job_options` takes.
     """
     reporting.start()
+    from upframe.machine import check_address_space
+
     check_address_space()
     with _without_collections():
         from upframe.jobs import keep_freed_memory, plan, run
