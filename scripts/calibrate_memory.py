@@ -1,4 +1,4 @@
-"""Measure the memory of networks for clips, and print the laws for their specs (`spec.Memory`).
+"""Measure the memory of video networks, and print the laws for their specs (`spec.Memory`).
 
 Each call runs in its own process with the allocator settings of the command line and one thread. The added memory is the peak
 of resident memory minus the memory of the process just before the call (`memory_plan.process_bytes`). The peak includes the

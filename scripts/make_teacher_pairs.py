@@ -1,6 +1,7 @@
 """Make training pairs whose target is the output of a teacher: reduced pictures, and the teacher's enlargements of them.
 
-Usage: python scripts/make_teacher_pairs.py PHOTOS... --teacher WEIGHTS --out PAIRS [--reduce 4] [--poses 0 5] [--threads N]
+Usage: python scripts/make_teacher_pairs.py PHOTOS... --teacher WEIGHTS --out PAIRS [--reduce 4] [--poses 0 5]
+       [--target-scale 3] [--threads N]
 
 PAIRS/lq gets each photo reduced by MATLAB's bicubic, PAIRS/gt the teacher's enlargement of it: the mean over some of the
 eight poses (rotations by quarter turns, mirrored from 4 on), rounded to 8 bits. Recipes with low_quality=paired train on
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher", required=True, help="name or weights file of the network that makes the targets")
     parser.add_argument("--out", required=True, type=Path, help="folder of the pairs")
     parser.add_argument("--reduce", type=int, default=4, help="factor by which photos are reduced to inputs")
+    parser.add_argument(
+        "--target-scale", type=int, help="scale of the targets, if the teacher's is larger: they are reduced to it"
+    )
     parser.add_argument("--poses", type=int, nargs="+", default=list(range(8)), choices=range(8), help="poses to average")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     chosen = parser.parse_args(arguments)
@@ -39,11 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with upframe.Upscaler(upframe.load(chosen.teacher)) as teacher:
         photos = [file for given in chosen.photos for file in (sorted(given.iterdir()) if given.is_dir() else [given])]
         for number, photo in enumerate(photos, 1):
-            made = make_pair(photo, teacher, chosen.out, reduce=chosen.reduce, poses=chosen.poses)
+            made = make_pair(
+                photo, teacher, chosen.out, reduce=chosen.reduce, poses=chosen.poses, target_scale=chosen.target_scale
+            )
             print(f"{number}/{len(photos)} {photo.name}: {made}", flush=True)  # noqa: T201
 
 
-def make_pair(photo: Path, teacher: upframe.Upscaler, out: Path, *, reduce: int, poses: Sequence[int]) -> str:
+def make_pair(
+    photo: Path,
+    teacher: upframe.Upscaler,
+    out: Path,
+    *,
+    reduce: int,
+    poses: Sequence[int],
+    target_scale: int | None = None,
+) -> str:
     """Write the pair of one photo, and say what became of it."""
     name = f"{photo.stem}_r{reduce}.png"
     lq_path, gt_path = out / "lq" / name, out / "gt" / name
@@ -56,6 +70,8 @@ def make_pair(photo: Path, teacher: upframe.Upscaler, out: Path, *, reduce: int,
     unit = torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
     small = imresize(unit, 1 / reduce)[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
     target = enlarged(small.astype(np.float32) / 255, teacher, poses)
+    if target_scale is not None:
+        target = reduced(target, target_scale * small.shape[0] / target.shape[0])
     for path, picture in ((lq_path, small), (gt_path, np.rint(target * 255).astype(np.uint8))):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
@@ -71,6 +87,12 @@ def enlarged(picture: NDArray[np.float32], teacher: upframe.Upscaler, poses: Seq
         result = teacher(np.ascontiguousarray(posed[:, ::-1] if pose >= 4 else posed))
         total = total + np.rot90(result[:, ::-1] if pose >= 4 else result, -(pose % 4))
     return np.clip(total / len(poses), 0, 1)
+
+
+def reduced(picture: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """(H, W, 3) in [0, 1] resized by MATLAB's bicubic."""
+    resized = imresize(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], factor)
+    return resized[0].permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def test_codecs_and_containers_are_those_that_are_written() -> None:
             ("chapters", container.holds_chapters),
         ):
             assert (table[row][container.label] == "kept") == is_held, (row, container.name)
-        assert (table["tags"][container.label] == "all") == container.has_free_tags
+        assert (table["tags of tracks"][container.label] == "all") == container.has_free_tags
         assert (table["text subtitles"][container.label] == "kept") == ("ass" in container.text_kept)
 
 

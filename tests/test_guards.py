@@ -200,6 +200,7 @@ def test_an_exception_needs_a_reason_and_a_place(copy: Path) -> None:
         allow.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_baseline_only_shrinks(copy: Path) -> None:
     baseline = copy / check_house.BASELINE
     before = baseline.read_text(encoding="utf-8")

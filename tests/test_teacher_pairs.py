@@ -9,10 +9,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import make_photo
 from upframe.media.image.source import read_rgb8
+from upframe.pixels import matlab_bicubic_8bit
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_teacher_pairs.py"
 
@@ -54,3 +56,14 @@ def test_poses_are_turned_back(script: ModuleType) -> None:
     picture = np.random.default_rng(3).random((5, 7, 3), dtype=np.float32)
     for pose in range(8):
         np.testing.assert_allclose(script.enlarged(picture, lambda x: x, [pose]), picture, rtol=0, atol=0)
+
+
+def test_targets_can_have_a_smaller_scale_than_the_teacher(script: ModuleType, tmp_path: Path, weights: Path) -> None:
+    """A teacher of x2 that repeats pixels makes targets of x1: repeated pixels reduced as MATLAB does it."""
+    Image.fromarray(make_photo(140, 203)).save(tmp_path / "large.png")
+    command = [str(tmp_path / "large.png"), "--teacher", str(weights), "--out", str(tmp_path / "pairs"), "--reduce", "2"]
+    script.main([*command, "--threads", "1", "--target-scale", "1"])
+    low, high = (read_rgb8(tmp_path / "pairs" / kind / "large_r2.png") for kind in ("lq", "gt"))
+    repeated = torch.from_numpy(low.repeat(2, 0).repeat(2, 1)).permute(2, 0, 1)
+    expected = matlab_bicubic_8bit(repeated, 2).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(high.astype(int), expected, rtol=0, atol=1)  # which rounds between its two passes

@@ -390,6 +390,19 @@ def _files_within(folder: Path) -> Iterator[Path]:
 
 
 # Contents --------------------------------------------------------------------------------------------------------------
+def is_own(path: Path) -> bool:
+    """Whether only this user, and the superuser, can have written `path`; always True where files have no such owner."""
+    if not hasattr(os, "geteuid"):
+        return True
+    status = path.lstat()
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+
+
+def is_closed(folder: Path) -> bool:
+    """Whether only this user, and the superuser, can reach what lies in `folder`."""
+    return is_own(folder) and not (hasattr(os, "geteuid") and folder.stat().st_mode & 0o077)
+
+
 def parsed_json(text: str | bytes) -> Any:
     """The value that JSON text has.
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upframe.errors import UsageError
 from upframe.kernels import library
 
 Kernel = Literal["cubic", "lanczos3"]
@@ -25,6 +26,31 @@ RESAMPLED_BYTES = 8 << 20  # of rows that are resampled at once: some fit into t
 
 FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Value of white for each dtype that a frame may have."""
+
+
+# What is a frame ------------------------------------------------------------------------------------------------------
+def check_frame(pixels: object, subject: str, *, channels: tuple[int, ...] = (1, 2, 3, 4)) -> None:
+    """Refuse what has not the shape (H, W, C) or a dtype of a frame, and float pixels that are not finite.
+
+    Args:
+        subject: Name of the picture in the error.
+        channels: Channels that are allowed.
+
+    Raises:
+        UsageError: for anything else; the message says what was found and expected.
+    """
+    expected = f"expected (H, W, C) of {', '.join(FULL_SCALE)}, C in {', '.join(map(str, channels))}"
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or pixels.dtype.name not in FULL_SCALE:
+        found = f"an array {pixels.shape} of {pixels.dtype}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise UsageError(subject, f"is {found}, {expected}", "convert it")
+    if pixels.size == 0:
+        raise UsageError(subject, f"is empty: an array {pixels.shape}")
+    if pixels.shape[2] not in channels:
+        first = pixels.shape[0] in channels
+        advice = "it looks like channels first: write x.transpose(1, 2, 0)" if first else "choose the channels to enlarge"
+        raise UsageError(subject, f"is an array {pixels.shape} with {pixels.shape[2]} channels, {expected}", advice)
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise UsageError(subject, "holds values that are not finite (NaN or infinite)", "replace them first")
 
 
 # Depth ----------------------------------------------------------------------------------------------------------------

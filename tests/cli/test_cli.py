@@ -32,6 +32,8 @@ from upframe.cli import upscaling
 from upframe.cli.stopping import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
+from upframe.jobs import planning
+from upframe.jobs.naming import Found
 from upframe.media.image.files import ImageSink, write_pixels
 from upframe.media.image.source import read_pixels
 
@@ -295,6 +297,26 @@ def _bug_in_item(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError("a\nbug")
 
     monkeypatch.setattr(ImageSink, "write", broken)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), UnicodeDecodeError("ascii", b"\xff", 0, 1, "no ASCII")])
+def test_any_exception_while_an_item_is_planned_is_that_items_failure(
+    upframe: Upframe, photo: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Also of a library that reads headers."""
+    write_pixels(photo.with_name("other.png"), make_photo(8, 9))
+    real = planning.plan_image
+
+    def broken(found: Found, *rest: Any) -> Any:
+        if found.path == photo:
+            raise error
+        return real(found, *rest)
+
+    monkeypatch.setattr(planning, "plan_image", broken)
+    result = upframe(photo, photo.with_name("other.png"), "-m", weights, "-o", photo.parent / "out")
+    assert result.code == 8
+    assert f"photo.png: internal error ({type(error).__name__}" in result.err
+    assert everything(photo.parent / "out") == {"other.png"}
 
 
 @pytest.mark.parametrize(
@@ -820,6 +842,25 @@ def test_signal_stops_cleanly(photo: Path, weights: Path, number: int, code: int
     last = json.loads(rest.splitlines()[-1])
     assert (last["event"], last["exit_code"]) == ("error", code)
     assert everything(photo.parent) == {"photo.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_before_stays_ignored(photo: Path, weights: Path, number: int) -> None:
+    """As under `nohup`, which ignores SIGHUP, and in the background of a shell script, where SIGINT is ignored."""
+    write_pixels(photo, make_photo(240, 320))
+    process = subprocess.Popen(
+        [*COMMAND, photo, "-m", weights, "-t", "16", "--overlap", "2", "--json"],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN) and None,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert any(json.loads(line)["event"] == "progress" for line in process.stdout)
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.wait(60) == 0
+    np.testing.assert_array_equal(read_pixels(photo.with_name("photo_nearest_x2.png"))[::2, ::2], make_photo(240, 320))
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_dry_run_aligns_rows_and_says_what_is_not_read_and_why(upframe: Upframe,
     assert [line.split()[0] for line in lines[:3]] == ["Input", "in/a.png", "in/much-longer.png"]
     assert lines[0].index("Output") == lines[1].index("out/a.png") == lines[2].index("out/much-longer.png")
     assert lines[0].index("Size") == lines[1].index("30x20 -> 60x40") == lines[2].index("300x200 -> 600x400")
-    assert "  in/notes.txt (no picture or video, or RAW beside its picture)" in lines
+    assert "  in/notes.txt (no picture or video)" in lines
     assert "  in/sub/ (a folder; add -r)" in lines
     assert lines[-1].startswith("Total: 2 pictures of 0.2 megapixels, ")
     upframe("in/a.png", "-m", weights, "-o", "out/a.png")

@@ -15,7 +15,7 @@ from terminals import Seen, run_in_terminal, set_columns
 from upframe.cli import wording
 from upframe.media.image.files import write_pixels
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")]
 
 SLOW = ("-t", "16", "--overlap", "2")
 """Tiles so small that a picture takes some seconds: long enough to be seen."""

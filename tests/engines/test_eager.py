@@ -1,4 +1,4 @@
-"""The torch engine on networks for clips: shapes, preparation on whole frames, streaming, memory. Photos: test_upscale."""
+"""The torch engine on video networks: shapes, preparation on whole frames, streaming, memory. Photos: test_upscale."""
 
 from __future__ import annotations
 

@@ -164,6 +164,32 @@ def test_perfect_reproduction_scores_infinity_and_survives_json(tmp_path: Path) 
     assert compare(result, result)[0].gain == 0
 
 
+def test_a_set_that_cannot_be_scored_is_named_and_the_others_are_scored(tmp_path: Path) -> None:
+    rgba = np.dstack([make_photo(40, 40), np.full((40, 40), 9, np.uint8)])
+    for name, picture in (("Flat", np.full((40, 40), 77, np.uint8)), ("Alpha", rgba), ("Tiny", make_photo(4, 4))):
+        write(tmp_path / name / "HR" / "a.png", picture)
+    write(tmp_path / "Half" / "HR" / "a.png", make_photo(40, 40))
+    (tmp_path / "Half" / "HR" / "b.png").write_bytes(b"no picture")
+    result = evaluate(["bicubic"], data=tmp_path, scale=2)
+    assert [record.name for record in result.datasets] == ["Flat"]
+    assert {score.dataset for score in result.scores} == {"Flat"}, "half a set is no set"
+    reasons = {unscored.name: unscored.reason for unscored in result.unscored}
+    assert reasons.keys() == {"Alpha", "Half", "Tiny"} and "4 channels" in reasons["Alpha"] and "b.png" in reasons["Half"]
+    tree = json.loads(result.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert [one["name"] for one in tree["unscored"]] == [*sorted(reasons)]
+    assert Evaluation.from_json(result.to_json()) == result
+    assert "Not scored: Tiny" in result.to_markdown()
+
+
+def test_a_set_that_the_user_named_must_be_scored(tmp_path: Path) -> None:
+    write(tmp_path / "Flat" / "HR" / "a.png", np.full((40, 40), 77, np.uint8))
+    write(tmp_path / "Tiny" / "HR" / "a.png", make_photo(4, 4))
+    with pytest.raises(InputError, match="too small"):
+        evaluate(["bicubic"], data=tmp_path, scale=2, datasets=["Flat", "Tiny"])
+    with pytest.raises(InputError, match="too small"):
+        evaluate(["bicubic"], data=tmp_path / "Tiny", scale=2)
+
+
 # Results and comparison -----------------------------------------------------------------------------------------------
 def test_result_records_what_it_rests_on(data: Path, tiny: Model) -> None:
     result = evaluate([tiny, "bicubic"], data=data)

@@ -624,17 +624,6 @@ def test_a_bug_while_one_input_is_planned_costs_that_input_alone(
     assert report.error is not None and report.error.exit_code == 8
 
 
-def test_a_raw_file_beside_its_picture_is_skipped(tmp_path: Path, options: JobOptions) -> None:
-    picture(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "a.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
-    report = run(plan([tmp_path / "in"], tmp_path / "out", options))
-    assert report.error is None
-    assert everything(tmp_path / "out") == {"a.jpg"}
-    (tmp_path / "in" / "b.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))
-    with_other = plan([tmp_path / "in"], tmp_path / "out", options)
-    assert [failed.input.name for failed in with_other.failed] == ["b.CR2"]  # nothing else shows this picture
-
-
 def test_two_runs_on_one_folder_share_the_work(tmp_path: Path, options: JobOptions) -> None:
     for name in ("a.png", "b.png"):
         picture(tmp_path / "in" / name)

@@ -85,6 +85,7 @@ print(json.dumps([found.spec.name, sorted(m for m in sys.modules if m.startswith
     assert json.loads(done.stdout) == ["vapsr-s-x4", ["upframe.models.architectures.vapsr"]]
 
 
+@pytest.mark.slow
 def test_a_file_that_lacks_a_signature_name_is_still_told_what_it_looks_like() -> None:
     state = dict(MODELS["rlfn-ntire-x4"].build().state_dict())
     del state["conv_1.weight"]

@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from upframe.errors import ModelError
-from upframe.models.torch_file import MOST_OPCODES, MalformedError, Placeholder, StoredTensor, TorchFile, UnsafeError
+from upframe.models.pickled import MOST_OPCODES, MalformedError, Placeholder, StoredTensor, UnsafeError
+from upframe.models.torch_file import TorchFile
 from upframe.models.weights_file import read, read_state
 
 LAYOUTS = pytest.mark.parametrize("is_archive", [True, False], ids=["zip", "legacy"])
@@ -539,10 +540,11 @@ def test_long_texts_and_bytes_beside_the_weights_do_no_harm(tmp_path: Path, is_a
     assert read_state(saved(tmp_path / "w.pth", content, is_archive=is_archive)).keys() == WEIGHTS.keys()
 
 
+@pytest.mark.slow
 def test_hashes_of_tensors_are_salted() -> None:
     """Numbers can be chosen so that their tuples hash alike; 40,000 such tensors would take minutes to be told apart."""
     command = [sys.executable, "-c", (
-        "import torch; from upframe.models.torch_file import *;"
+        "import torch; from upframe.models.pickled import *;"
         "print(hash(StoredTensor(Storage('0', torch.float32, 1), torch.float32, 0, (1, 2), (2, 1))))"
     )]  # fmt: skip
     assert len({subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}) == 2

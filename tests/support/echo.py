@@ -1,4 +1,4 @@
-"""A small network for clips whose every output frame depends on all frames of its segment, so that what mixes is seen."""
+"""A small video network whose every output frame depends on all frames of its segment, so that what mixes is seen."""
 
 from __future__ import annotations
 

@@ -117,3 +117,54 @@ def exif(orientation: tuple[int, int, bytes] | None = (3, 1, b"\0\6\0\0"), *, si
     out += maker + b"\0"
     out += struct.pack(">H", 2) + struct.pack(">HHII", 0x0201, 4, 1, thumbnail_at)
     return out + struct.pack(">HHII", 0x0202, 4, 1, len(thumbnail)) + bytes(4) + thumbnail
+
+
+# JPEG files with more in them than a picture ---------------------------------------------------------------------------
+PREVIEW, PANORAMA, DISPARITY, UNDEFINED = 0x010002, 0x020001, 0x020002, 0x000000
+"""Types of pictures in an MPF index (CIPA DC-007, 5.2.3.3)."""
+MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\x02\0free" + bytes(504)
+"""The beginning of a video."""
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def multi_picture(first: bytes, *others: tuple[int, bytes], order: str = ">") -> bytes:
+    """A JPEG with an MPF index that lists further pictures (type, JPEG) behind it."""
+    count, head = 1 + len(others), 2  # the index comes at once, behind the start marker
+
+    def index(rows: list[tuple[int, int, int]]) -> bytes:
+        tiff = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}IH", 8, 3)
+        tiff += struct.pack(f"{order}HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(f"{order}HHII", 0xB001, 4, 1, count)
+        tiff += struct.pack(f"{order}HHIII", 0xB002, 7, 16 * count, 50, 0)
+        return segment(0xE2, b"MPF\0" + tiff + b"".join(struct.pack(f"{order}IIIHH", *row, 0, 0) for row in rows))
+
+    length = len(first) + len(index([(0, 0, 0)] * count))
+    rows, at = [(0x20030000, length, 0)], length
+    for kind, data in others:
+        rows.append((kind, len(data), at - (head + 8)))
+        at += len(data)
+    return first[:head] + index(rows) + first[head:] + b"".join(data for _, data in others)
+
+
+def photo_xmp(properties: str, inside: str = "") -> bytes:
+    """An XMP packet with properties as attributes, and elements inside the description."""
+    names = {
+        "GCamera": "http://ns.google.com/photos/1.0/camera/",
+        "Container": "http://ns.google.com/photos/1.0/container/",
+        "Item": "http://ns.google.com/photos/1.0/container/item/",
+        "GPano": "http://ns.google.com/photos/1.0/panorama/",
+        "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
+        "dc": "http://purl.org/dc/elements/1.1/",
+        "tiff": "http://ns.adobe.com/tiff/1.0/",
+        "xmp": "http://ns.adobe.com/xap/1.0/",
+        "xmpNote": "http://ns.adobe.com/xmp/note/",
+    }
+    spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in names.items())
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" {spaces} {properties}>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>'
+        '<?xpacket end="w"?>'
+    ).encode()

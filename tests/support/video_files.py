@@ -24,6 +24,7 @@ class Sound:
     seconds: Fraction = Fraction(1)
     language: str = "eng"
     seed: int = 0
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Clip:
     """Start and end in milliseconds, and title."""
     attachment: bytes | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    video_metadata: dict[str, str] = field(default_factory=dict)
+    matrix: Sequence[int] | None = None
+    """Display matrix, in FFmpeg's nine integers."""
     cover: bool = False
 
 
@@ -111,12 +115,17 @@ def _add_video(out: Any, clip: Clip) -> Any:
         video.codec_context.sample_aspect_ratio = clip.sample_aspect
     if clip.rotation:
         video.set_display_rotation(clip.rotation)
+    if clip.matrix:
+        video.set_display_matrix(clip.matrix)
+    video.metadata.update(clip.video_metadata)
     return video
 
 
 def _add_sound(out: Any, sound: Sound) -> Any:
     stream = out.add_stream(sound.codec, rate=48000)
     stream.metadata["language"] = sound.language
+    if sound.title:
+        stream.metadata["title"] = sound.title
     return stream
 
 

@@ -1,4 +1,4 @@
-"""Networks for clips: whole segments against tiles, memory that runs out at any moment, context, cleaning, stopping."""
+"""Video networks: whole segments against tiles, memory that runs out at any moment, context, cleaning, stopping."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from conftest import make_photo, needs_shared
 from upframe.engines import Engine, TorchEngine, TorchOptions, available_memory_bytes, pick_device
 from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.media.image.source import read_pixels
+from upframe.models.cards import Card
 from upframe.models.networks import MODELS
 from upframe.models.registry import Model, load
 from upframe.models.spec import ModelSpec, Place, Precision, SizeRule
@@ -416,3 +418,54 @@ def test_the_default_halo_keeps_official_weights_within_one_code_value(file: str
     whole = Upscaler(model, UpscaleOptions(tile="off", engine=EXACT))(photo)
     tiled = Upscaler(model, UpscaleOptions(tile=64, engine=EXACT))(photo)
     assert np.abs(tiled - whole).max() * 255 < 1
+
+
+# Refused input --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.zeros((20, 30, 7), np.uint8), "with 7 channels"),
+        (np.zeros((3, 20, 30), np.uint8), "looks like channels first"),
+        (np.full((20, 30, 3), np.nan, np.float32), "not finite"),
+        (np.full((20, 30, 1), np.inf, np.float32), "not finite"),
+        (np.zeros((20, 30), np.uint8), "expected \\(H, W, C\\)"),
+        (np.zeros((20, 30, 3)), "of float64, expected"),
+        (np.zeros((0, 30, 3), np.uint8), "is empty"),
+    ],
+)
+def test_what_is_no_frame_is_refused_and_not_enlarged_to_nonsense(pixels: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        list(Upscaler(toy()).bands(pixels))
+
+
+# A border for weights that print a rim -----------------------------------------------------------------------------------
+def bordered(model: Model, border_px: int) -> Model:
+    return replace(model, card=Card(name="toy", arch="toy", scale=model.scale, border_px=border_px))
+
+
+@pytest.mark.parametrize("shape", [(40, 53, 3), (40, 53, 4), (40, 53, 1), (9, 9, 3), (1, 1, 3)])
+@pytest.mark.parametrize("tile", ["auto", "off", 24])
+def test_a_border_is_what_mirroring_by_hand_and_cutting_off_gives(shape: tuple[int, ...], tile: str | int) -> None:
+    """A 7x7 mean with zero padding darkens 3 pixels at the edge, unless these lie outside."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(1, 256, shape, dtype=np.uint8)  # nothing is hidden, so no colour is spread
+    options = UpscaleOptions(tile=tile, blend=2, engine=EXACT)  # type: ignore[arg-type]
+    made = Upscaler(bordered(toy(Blurred), 5), options)(picture)
+    by_hand = np.pad(picture, ((5, 5), (5, 5), (0, 0)), mode="reflect")
+    expected = Upscaler(toy(Blurred), options)(by_hand)[10:-10, 10:-10]
+    assert made.shape == expected.shape == (2 * shape[0], 2 * shape[1], shape[2])
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_a_flat_colour_stays_flat_up_to_the_border() -> None:
+    flat = np.full((30, 30, 3), 200, np.uint8)
+    assert Upscaler(toy(Blurred), UpscaleOptions(engine=EXACT))(flat).min() < 120
+    assert (Upscaler(bordered(toy(Blurred), 3), UpscaleOptions(engine=EXACT))(flat) == 200).all()
+
+
+def test_a_border_keeps_other_output_sizes() -> None:
+    picture = make_photo(31, 45, seed=1)
+    made, expected = (
+        Upscaler(model, UpscaleOptions(engine=EXACT))(picture, size=(50, 70)) for model in (bordered(toy(), 4), toy())
+    )
+    np.testing.assert_array_equal(made, expected)

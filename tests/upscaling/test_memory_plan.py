@@ -1,4 +1,4 @@
-"""The memory of networks for clips: what is foretold against what processes take, and the choice for the memory there is."""
+"""The memory of video networks: what is foretold against what processes take, and the choice for the memory there is."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ NUMBERS = (3, 4)
 """Columns that are aligned at the right."""
 MOST_IGNORED = 20
 """Files that are not read are named up to this number."""
-NOT_READ = "no picture or video, or RAW beside its picture"
+MOST_LEDGERS = 10
+"""Inputs whose ledger is printed; `--json` has it for all."""
 LEAST_NAME = 12
 """Columns of a name on a narrow terminal."""
 
@@ -51,7 +52,7 @@ def show_plan(planned: Plan, *, inputs: Sequence[str], output: Path | None, as_j
     width = terminal.columns(sys.stdout) if sys.stdout is not None and sys.stdout.isatty() else None
     paths = [item.input for item in planned.items] + [failed.input for failed in planned.failed]
     filters = planned.options.include or planned.options.exclude
-    why = f"{NOT_READ}, or skipped by --include or --exclude" if filters else NOT_READ
+    why = "no picture or video, or skipped by --include or --exclude" if filters else "no picture or video"
     ignored = ignored_files(inputs, paths, output=output, recursive=planned.options.recursive, why=why)
     failures = [str(worded_error(failed.error)) for failed in planned.failed if failed.error is not None]
     for line in plan_lines(rows, failures, ignored, width=width):
@@ -69,6 +70,7 @@ def _row(item: Item, planned: Plan) -> Row:
         "size": item.size,
         "skip": item.skip,
         "notices": notices,
+        "ledger": [{key: worded(value) for key, value in entry.items()} for entry in item.ledger.rows()],
         **asdict(planned.estimate(item)),
     }
 
@@ -132,9 +134,31 @@ def plan_lines(
     if notes:
         nouns = {Path(row["input"]): _noun(row) for row in rows}
         lines += ["", "Notes:", *(f"  {note}" for note in folded(notes, nouns))]
+    lines += _ledgers(made)
     lines += ["", *_models(made), total(made, skipped=len(skipped), failed=len(failures))]
     lines = lines if lines[0] else lines[1:]
     return lines if width is None else [part for line in lines for part in wording.wrapped(line, width, indent="    ")]
+
+
+def _ledgers(rows: Sequence[Row]) -> list[str]:
+    """The ledger of each input: a line for all that is carried over, and one for each kind of change and loss."""
+    known = [row for row in rows if row.get("ledger")]
+    if not known:
+        return []
+    lines = ["", "What came in:"]
+    for row in known[:MOST_LEDGERS]:
+        entries = row["ledger"]
+        carried = [f"{entry['kind']} {entry['name']}" for entry in entries if entry["fate"] == "carried"]
+        lines.append(f"  {one_line(row['input'])}")
+        lines += [f"    carried: {', '.join(carried)}"] if carried else []
+        alike: dict[tuple[str, str], list[str]] = {}
+        for entry in entries:
+            if entry["fate"] != "carried":
+                alike.setdefault((entry["fate"], entry["detail"]), []).append(f"{entry['kind']} {entry['name']}")
+        lines += [f"    {fate}: {', '.join(names)} ({detail})" for (fate, detail), names in alike.items()]
+    if len(known) > MOST_LEDGERS:
+        lines.append(f"  and {len(known) - MOST_LEDGERS:,} more; --json lists them all")
+    return lines
 
 
 def _table_of(rows: Sequence[Row], width: int | None) -> list[str]:

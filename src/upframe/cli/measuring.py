@@ -19,7 +19,7 @@ from upframe.cli.parser import (
     app,
     device_name,
 )
-from upframe.errors import UsageError
+from upframe.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from upframe.benchmark.compare import Comparison
@@ -99,7 +99,7 @@ def evaluate(
         print_line(result.to_json())
     else:
         print_line(result.to_markdown() + ("\n" + result.to_markdown_per_image() if per_image else ""))
-    return 0
+    return BatchError.exit_code if result.unscored else 0
 
 
 def _scoring_display(reporting: Reporting) -> Callable[[EvaluationEvent], None] | None:

@@ -171,7 +171,7 @@ def models_verify(
     keep_freed_memory()
     sheet = proof_sheet(models or list(SHIPPED), data, datasets=datasets)
     print_line(sheet.to_json() if reporting.json else sheet.to_markdown())
-    return 7 if any(row.verdict == "FAIL" for row in sheet.rows) else 0
+    return 7 if sheet.failed else 0
 
 
 @models_app.command(name="convert")

@@ -260,6 +260,7 @@ def _print_json_summary(report: Report, code: int) -> None:
             "output": None if o.output is None else str(o.output),
             "error": None if o.error is None else str(worded_error(o.error)),
             "notices": [n.id for n in o.notices],
+            "ledger": o.ledger.rows(),
         }
         for o in report.outcomes
     ]

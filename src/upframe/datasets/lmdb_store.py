@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from upframe.datasets.lmdb_file import LmdbFile
 from upframe.datasets.stores import decode
 from upframe.errors import InputError, OutputError, UsageError
 from upframe.files import atomic_text, output_error, writing
@@ -26,6 +27,7 @@ from upframe.media.image.source import RGB8
 log = logging.getLogger(__name__)
 
 META_INFO = "meta_info.txt"
+_DATA = "data.mdb"
 COMPRESSION = 1
 """Third field of `meta_info.txt` for files stored unchanged; readers ignore it."""
 
@@ -33,8 +35,8 @@ _LINE = re.compile(r"(?P<name>.+?) \((?P<h>\d+),\s*(?P<w>\d+),\s*(?P<c>\d+)\) (?
 _COMMIT_EVERY = 500  # pictures; an interrupted run repeats at most this many
 
 
-_OPEN: dict[Path, tuple[int, Any]] = {}
-"""Inode and environment of each store that this process reads."""
+_OPEN: dict[Path, tuple[int, LmdbFile]] = {}
+"""Inode and open file of each store that this process reads."""
 _OPEN_LOCK = threading.Lock()
 
 
@@ -57,22 +59,20 @@ class Entry:
 
 
 def is_lmdb(path: Path) -> bool:
-    return (path / "data.mdb").is_file()
+    return (path / _DATA).is_file()
 
 
 class LmdbStore:
-    """The pictures of an LMDB store; see `stores.FrameStore`. The file is mapped when the first picture is read.
+    """The pictures of an LMDB store; see `stores.FrameStore`. The file is opened when the first picture is read.
 
     Args:
         path: The `.lmdb` folder, of upframe or another framework. Without `meta_info.txt`, keys are read from the store.
 
     Raises:
         InputError: if it is not a store, or its list is damaged.
-        UsageError: if the `lmdb` package is not installed.
     """
 
     def __init__(self, path: Path) -> None:
-        _lmdb()
         if not is_lmdb(path):
             raise InputError(path, "is not an LMDB store (no data.mdb in it)", "pass the folder that ends in .lmdb")
         self.path = path
@@ -103,39 +103,34 @@ class LmdbStore:
         Raises:
             InputError: if the key does not exist.
         """
-        with self._open().begin() as transaction:
-            data = transaction.get(key.encode())
+        data = self._open().get(key.encode())
         if data is None:
             raise InputError(self.path, f"has no picture {key}, though {META_INFO} lists it", "make the store again")
-        return bytes(data)
+        return data
 
     def close(self) -> None:
-        """Unmap the file for all stores of this process that read it. Reading maps it again."""
+        """Close the file for all stores of this process that read it. Reading opens it again."""
         with _OPEN_LOCK:
             held = _OPEN.pop(self.path.resolve(), None)
         if held is not None:
             held[1].close()
 
-    def _open(self) -> Any:
-        """Return the environment of this file. LMDB allows one per process, so all stores share it."""
-        lmdb = _lmdb()
+    def _open(self) -> LmdbFile:
+        """Return the open file, which all stores of this process share."""
         path = self.path.resolve()
         with _OPEN_LOCK:
             try:
-                inode = (path / "data.mdb").stat().st_ino
-                if path in _OPEN and _OPEN[path][0] != inode:
-                    _OPEN.pop(path)[1].close()  # the store has been made again
-                if path not in _OPEN:
-                    # Random access: reading ahead would fetch unused data. No lock: nobody writes to a finished store.
-                    environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
-                    _OPEN[path] = inode, environment
-            except (lmdb.Error, OSError) as error:
-                raise InputError(self.path, f"cannot be opened as LMDB ({error})", "make the store again") from error
+                inode = (path / _DATA).stat().st_ino
+            except OSError as error:
+                raise InputError(self.path, f"cannot be opened as LMDB ({error.strerror})", "make the store again") from error
+            if path in _OPEN and _OPEN[path][0] != inode:
+                _OPEN.pop(path)[1].close()  # the store has been made again
+            if path not in _OPEN:
+                _OPEN[path] = inode, LmdbFile(path / _DATA)
             return _OPEN[path][1]
 
     def _stored_keys(self) -> list[str]:
-        with self._open().begin() as transaction, transaction.cursor() as cursor:
-            return [bytes(key).decode("utf-8", "replace") for key in cursor.iternext(values=False)]
+        return [key.decode("utf-8", "replace") for key in self._open().iter_keys()]
 
 
 def read_meta_info(path: Path) -> list[Entry]:
@@ -180,6 +175,8 @@ def write_lmdb(path: Path, files: Mapping[str, Path], *, shapes: Iterable[Entry]
     entries = list(shapes)
     assert {e.key for e in entries} == set(files)
     total = sum(file.stat().st_size for file in files.values())
+    if is_lmdb(path):  # of an interrupted run: the library would follow whatever a damaged file says
+        LmdbFile(path / _DATA).check()
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from upframe.errors import OutputError
-from upframe.files import ScratchFolder, atomic_folder, writing
+from upframe.files import ScratchFolder, atomic_folder, is_closed, is_own, writing
 from upframe.machine import cpu_flags, processor_name
 from upframe.version import __version__
 
@@ -54,25 +54,36 @@ def key(network: nn.Module, facts: Mapping[str, object]) -> str:
     return digest.hexdigest()[:32]
 
 
+def _danger(root: Path, place: Path) -> str:
+    """Describe why code in `place` is not to be run: somebody else could have written it. Empty if nobody could."""
+    if is_closed(root):
+        return ""
+    paths = [root, place, *sorted(place.rglob("*"))] if place.is_dir() else [root]
+    foreign = next((path for path in paths if not path.is_symlink() and not is_own(path)), None)
+    return f"others may have written {foreign.name}, whose code would be run" if foreign is not None else ""
+
+
 def kept(folder: Path | None, name: str, make: Callable[[Path], None]) -> Path:
     """Return the folder `name` of the cache; if it does not exist, `make` fills it.
 
     `make` gets an empty folder, which gets its name only when it is complete; if two processes make the same folder, the first
     to finish wins. If the cache cannot be written, the result lives as long as the process, and a line is logged. Files of the
-    cache are executed, so only its owner can read and write the folder.
+    cache are executed, so upframe makes the folder for its owner alone, and uses nothing in it that others could have written.
     """
     root = folder or default_folder()
     place = root / name
-    if place.is_dir():
-        return place
     with ExitStack() as stack:
         try:
             with writing(root):
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            made = stack.enter_context(atomic_folder(place))
+            happened = _danger(root, place)
+            if not happened and place.is_dir():
+                return place
+            if not happened:
+                made = stack.enter_context(atomic_folder(place))
         except OutputError as error:
             happened = error.happened
-        else:
+        if not happened:
             make(made)
             stack.close()  # it gets its name here
             return place

@@ -9,6 +9,7 @@ data, `results` holds the scores.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from upframe.evaluation.results import (
     EvaluationEvent,
     ImageScore,
     ModelRecord,
+    Unscored,
     compare,
 )
 from upframe.evaluation.scoring import Judge, bicubic, pristine_model
@@ -70,6 +72,8 @@ __all__ = [
     "protocol_named",
 ]
 
+_LOG = logging.getLogger(__name__)
+
 BICUBIC: Literal["bicubic"] = "bicubic"
 """Name of the baseline of every table, in place of a model: MATLAB-exact bicubic enlargement."""
 
@@ -92,7 +96,7 @@ class ClipUpscaler(TypingProtocol):
 class _Contender:
     record: ModelRecord
     upscale: Callable[[RGB8], RGB8] | None
-    """Enlarges single frames; None for a network for clips."""
+    """Enlarges single frames; None for a video network."""
     clip_upscaler: ClipUpscaler | None = None
 
     @property
@@ -169,12 +173,13 @@ def evaluate(
         options: How to run the networks; by default on whole images. The precision "auto" is float32 here.
         niqe_params: The pristine model, or its file, for protocols with NIQE.
         flow: Estimator of motion, for protocols that use it; by default `LucasKanade`.
-        clip_upscaler: How to run a network for clips; by default on all frames at once.
+        clip_upscaler: How to run a video network; by default on all frames at once.
         on_event: Called after each image or clip and model.
 
     Raises:
         UsageError: before any work, if the models' scales differ or the arguments contradict each other.
-        InputError: if data are missing or do not fit together.
+        InputError: if data are missing or do not fit together. If `datasets` is None and another set can be scored, the result
+            names such a set instead.
     """
     rule = protocol_named(protocol)
     _check_arguments(rule, datasets=datasets, limit=limit, save_images=save_images, contact_sheet=contact_sheet)
@@ -186,7 +191,7 @@ def evaluate(
     judge = Judge(rule, scale, pristine_model(niqe_params), flow if flow is not None else LucasKanade())
     sets = _test_sets(rule, data, scale=scale, datasets=datasets, limit=limit)
     run = _Run(judge, contenders, sum(len(s.items) for s in sets), save_images, contact_sheet, on_event, scores=[])
-    records = [_run_set(run, test_set) for test_set in sets]
+    records, unscored = _run_sets(run, sets, all_wanted=datasets is not None)
     return Evaluation(
         protocol=rule.name,
         protocol_digest=rule.digest,
@@ -200,7 +205,29 @@ def evaluate(
             "tile": str(used.tile),
         },
         basis=judge.basis,
+        unscored=tuple(unscored),
     )
+
+
+def _run_sets(run: _Run, sets: Sequence[_TestSet], *, all_wanted: bool) -> tuple[list[DatasetRecord], list[Unscored]]:
+    """Score all sets; one that cannot be scored does not stop the others, unless the user named it (`all_wanted`).
+
+    Raises:
+        InputError: if no set can be scored, or a set that the user named.
+    """
+    records: list[DatasetRecord] = []
+    unscored: list[Unscored] = []
+    for number, test_set in enumerate(sets):
+        before = len(run.scores)
+        try:
+            records.append(_run_set(run, test_set))
+        except InputError as error:
+            if all_wanted or (not records and number == len(sets) - 1):
+                raise
+            del run.scores[before:]
+            unscored.append(Unscored(test_set.name, f"{Path(error.subject).name} {error.happened}"))
+            _LOG.warning("%s: not scored: %s", test_set.name, error)
+    return records, unscored
 
 
 def _check_arguments(

@@ -38,6 +38,14 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """A test set that could not be scored."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """One model of an evaluation."""
 
@@ -88,6 +96,8 @@ class Evaluation:
     environment: Mapping[str, str | int] = field(default_factory=dict)
     basis: Mapping[str, str] = field(default_factory=dict)
     """Conditions of the scores besides the protocol: the pristine model of NIQE, the estimator of motion."""
+    unscored: tuple[Unscored, ...] = ()
+    """Sets in the same folder that could not be scored."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -141,6 +151,7 @@ class Evaluation:
                 ),
                 environment=tree["environment"],
                 basis=tree.get("basis", {}),  # older results have none
+                unscored=tuple(Unscored(**u) for u in tree.get("unscored", ())),
             )
             _check_form(found)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -191,6 +202,8 @@ class Evaluation:
         )
         yield f"Protocol `{self.protocol}` ({about}definition {self.protocol_digest})."
         yield "Data: " + ", ".join(f"{d.name} ({d.extent}, sha256 {d.sha256[:12]})" for d in self.datasets) + "."
+        for unscored in self.unscored:
+            yield f"Not scored: {unscored.name} ({unscored.reason})."
         weights = [f"{m.label} = {m.source} (sha256 {m.sha256[:12]})" for m in self.models if m.sha256]
         if weights:
             yield "Weights: " + ", ".join(weights) + "."
@@ -210,6 +223,7 @@ def _check_form(found: Evaluation) -> None:
         ValueError: saying which.
     """
     texts = [found.protocol, found.protocol_digest, *found.environment, *found.basis, *found.basis.values()]
+    texts += [text for unscored in found.unscored for text in (unscored.name, unscored.reason)]
     numbers: list[object] = [found.scale]
     for dataset in found.datasets:
         texts += [dataset.name, dataset.sha256]

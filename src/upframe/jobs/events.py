@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upframe.errors import BatchError, Notice, UpframeError
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.models.spec import Precision
 
 
@@ -38,6 +39,8 @@ class Outcome:
     engine: str | None = None
     """The engine that ran the network, a name of `engines.ENGINES`; None if no network ran."""
     precision: Precision | None = None
+    ledger: Ledger = EMPTY
+    """Everything that the input held, and its fate; empty for an input that was not read."""
 
 
 @dataclass(frozen=True)

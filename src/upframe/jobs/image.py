@@ -28,6 +28,7 @@ from upframe.media.image.files import (
     verify_output,
 )
 from upframe.media.image.formats import sniff
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
@@ -56,6 +57,7 @@ class ImageItem:
     """Whether the output already exists and is verified."""
     replaces: bool = False
     """Whether the output may replace a file that has its name."""
+    ledger: Ledger = EMPTY
     is_unit = True
 
     @property
@@ -114,7 +116,7 @@ class ImageItem:
                     work.tell(notice_event(self.input, notice))
                     if options.strict:
                         raise notice.as_error()
-        return Made(up.engine.name, up.engine.precision, late)
+        return Made(up.engine.name, up.engine.precision, late, self.ledger)
 
     def tidy(self) -> None:
         """Do nothing: a picture is written in one step and leaves no other files."""
@@ -164,6 +166,7 @@ def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOpti
         model_sha256=larger.model_sha256,
         native=larger.native,
         notices=(*notices, *larger.notices, *made.notices, *renamed),
+        ledger=made.ledger,
     )
     taken = is_taken(path, found.path)
     skip = taken and not options.overwrite and item.is_done(options)

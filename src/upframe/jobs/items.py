@@ -20,12 +20,12 @@ from upframe.errors import (
     ResourceError,
     UpframeError,
     UsageError,
-    one_line,
 )
 from upframe.jobs.events import Event, Outcome
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
 from upframe.media.image.formats import SNIFF_BYTES
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.models.spec import Precision
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class Made:
     precision: Precision
     notices: tuple[Notice, ...]
     """Notices that arose during rendering."""
+    ledger: Ledger = EMPTY
+    """Everything that the input held, now that all of it has been read."""
 
 
 class ListenerError(BaseException):
@@ -136,6 +138,11 @@ class Item(Protocol):
     @property
     def notices(self) -> tuple[Notice, ...]:
         """Losses known before anything is computed."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Everything that the input holds and its fate, as far as it is known before all of the input is read."""
         ...
 
     @property
@@ -193,25 +200,35 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     except UpframeError as error:
         failure = error
     except Exception as error:
-        failure = failure_from(item.input, error)
+        failure = unexpected(item.input, error)
     else:
         seconds, notices = time.perf_counter() - start, item.notices + made.notices
         return Outcome(
-            item.input, "written", item.output, None, notices, seconds, item.size, item.model, made.engine, made.precision
+            item.input,
+            "written",
+            item.output,
+            None,
+            notices,
+            seconds,
+            item.size,
+            item.model,
+            made.engine,
+            made.precision,
+            made.ledger,
         )
     log.debug("%s", item.input, exc_info=failure)
     return Outcome(item.input, "failed", error=failure, notices=item.notices)
 
 
-def failure_from(source: Path, error: Exception) -> UpframeError:
-    """The failure of an input for an exception that nobody expected: a bug must not cost the user the rest of the batch."""
+def unexpected(subject: Path, error: Exception) -> UpframeError:
+    """Turn any exception into the failure of one item: a bug must not cost the user the rest of the batch."""
+    failure: UpframeError
     if is_out_of_memory(error):
-        failure: UpframeError = ResourceError(
-            source, "memory ran out", "close other programs, or write PNG or TIFF, which are streamed"
-        )
+        advice = "close other programs, or write PNG or TIFF, which are streamed"
+        failure = ResourceError(subject, "memory ran out", advice)
     else:
-        happened = one_line(f"internal error ({type(error).__name__}: {error})")
-        failure = UpframeError(source, happened, "report it; the debug log shows where it arose")
+        happened = f"internal error ({type(error).__name__}: {error})"
+        failure = UpframeError(subject, happened, "report it; the debug log shows where it arose")
     failure.__cause__ = error
     return failure
 

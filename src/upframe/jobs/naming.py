@@ -11,6 +11,7 @@ import fnmatch
 import glob
 import hashlib
 import itertools
+import logging
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +21,10 @@ from pathlib import Path
 from upframe.errors import InputError, Notice, OptionError, UsageError
 from upframe.jobs.options import check_template
 from upframe.media.image.files import is_image_name, iter_files, natural_key
-from upframe.media.image.formats import FORMATS, UNSUPPORTED, format_of_name
+from upframe.media.image.formats import FORMATS, UNSUPPORTED, foreign_format, format_of_name
 from upframe.media.names import is_video_name
+
+_LOG = logging.getLogger(__name__)
 
 NAME_BYTES = 255  # bytes of one path component, on every common file system
 
@@ -123,26 +126,28 @@ def _in_folder(
     inside = output.resolve() if output is not None and is_folder(output) else None
     if inside == folder.resolve():
         raise UsageError(str(output), "is the input folder", "choose another output folder; inputs are never changed")
-    listed = list(iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=_is_media_name))
-    developed = {path.with_suffix("") for path in listed if is_image_name(path) and not _is_raw(path)}
+    foreign: list[str] = []
+
+    def is_wanted(name: str) -> bool:
+        label = foreign_format(name)
+        if label is not None:
+            foreign.append(f"{name} ({label})")
+        return is_image_name(name) or is_video_name(name)
+
     files = [
         Found(p, p.relative_to(folder), folder)
-        for p in listed
-        # Cameras write a RAW beside a JPEG of the same name: the picture that upframe can read.
-        if not (_is_raw(p) and p.with_suffix("") in developed) and (inside is None or inside not in p.resolve().parents)
+        for p in iter_files(folder, recursive=recursive, include=include, exclude=exclude, is_wanted=is_wanted)
+        if inside is None or inside not in p.resolve().parents
     ]
+    passed = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
+    if not files and foreign:
+        raise InputError(folder, f"no images that upframe reads in it, only {passed}", "convert them to PNG or TIFF")
     if not files:
         hint = "use `recursive` to look into its sub-folders" if not recursive else "check the folder and the filters"
         raise InputError(folder, "no images in it", hint)
+    if foreign:
+        _LOG.warning("%s: passed over %d files in formats that upframe does not read: %s", folder, len(foreign), passed)
     return files
-
-
-def _is_raw(path: Path) -> bool:
-    return bool(path.suffix) and format_of_name(path.suffix) == "raw"
-
-
-def _is_media_name(name: str) -> bool:
-    return is_image_name(name) or is_video_name(name)
 
 
 def check_output(found: Sequence[Found], output: Path | None) -> None:

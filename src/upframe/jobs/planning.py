@@ -9,21 +9,24 @@ importing a module of the same name would replace them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from upframe.errors import ModelError, OutputError, UpframeError, UsageError
+from upframe.errors import InputError, OutputError, UpframeError, UsageError
 from upframe.jobs import naming
 from upframe.jobs.events import Outcome
 from upframe.jobs.image import plan_image
-from upframe.jobs.items import Estimate, Item, failure_from
+from upframe.jobs.items import Estimate, Item, unexpected
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found
 from upframe.jobs.options import JobOptions
 from upframe.media.image.formats import SNIFF_BYTES, format_of_name, sniff
 from upframe.media.names import container_name, is_video_name
 from upframe.models.spec import Task
+
+log = logging.getLogger(__name__)
 
 MADE: Mapping[Task, str] = {
     "upscale": "upscaled",
@@ -78,19 +81,22 @@ def plan(inputs: Iterable[str | Path], output: str | Path | None = None, options
     for one in found:
         try:
             items.append(_plan_one(one, names, models, options))
-        except ModelError:  # what is wrong with the model is wrong for all
-            raise
+        except (InputError, OutputError) as error:
+            failed.append(Outcome(one.path, "failed", error=error))
+            if isinstance(error, InputError) and one.error is None:
+                # Its name is reserved: after the user repairs the file, a rerun must not find another input's output there.
+                model, scale = models.usual_labels()
+                names.reserve(one, options.format, model=model, scale=scale)
         except UsageError as error:
             if len(found) == 1:
                 raise
             failed.append(Outcome(one.path, "failed", error=error))
+        except UpframeError:  # of the model or the machine: it would meet every item
+            raise
         except Exception as error:
-            failure = error if isinstance(error, UpframeError) else failure_from(one.path, error)
+            failure = unexpected(one.path, error)
+            log.debug("%s", one.path, exc_info=failure)
             failed.append(Outcome(one.path, "failed", error=failure))
-            if not isinstance(error, OutputError) and one.error is None:
-                # Its name is reserved: after the user repairs the file, a rerun must not find another input's output there.
-                model, scale = models.usual_labels()
-                names.reserve(one, options.format, model=model, scale=scale)
     if options.strict:
         for item in items:
             for notice in item.notices:

@@ -165,8 +165,9 @@ def _told(done: Outcome, work: Work) -> Outcome:
         work.tell(Event("skipped", done.input, {"output": str(done.output)}))
     else:
         size = list(done.size or ())
-        data = {"output": str(done.output), "size": size, "seconds": round(done.seconds, 3)}
-        work.tell(Event("done", done.input, {**data, "engine": done.engine, "precision": done.precision}))
+        data: dict[str, Any] = {"output": str(done.output), "size": size, "seconds": round(done.seconds, 3)}
+        data |= {"engine": done.engine, "precision": done.precision, "ledger": done.ledger.rows()}
+        work.tell(Event("done", done.input, data))
     return done
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upframe.errors import Notice
+from upframe.media.ledger import EMPTY, Ledger
 
 Pixels = NDArray[Any]
 """(H, W, C), C in {1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha}; uint8, uint16, or float32 nominally in [0, 1].
@@ -57,6 +58,8 @@ class MediaInfo:
     """Whether frames follow each other in time (GIF, APNG, animated WebP or AVIF), as opposed to pages."""
     notices: tuple[Notice, ...] = ()
     """Losses known from the header."""
+    ledger: Ledger = EMPTY
+    """Parts of a picture file that no writer gets, and their fate."""
 
     @property
     def has_alpha(self) -> bool:

@@ -13,6 +13,9 @@ from upframe.files import parsed_json
 
 ValueRange = Literal["0-1", "0-255"]
 
+MOST_BORDER_PX = 64
+"""Widest border that a card may ask for."""
+
 _MOST_BYTES = 1 << 20
 _LONGEST_SHOWN = 40
 _MOST_SHOWN = 5  # entries in one message
@@ -40,6 +43,12 @@ class Card:
     """Name of the training recipe, or how the weights were made."""
     scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """Protocol → data set → {"psnr": dB, "ssim": 0–1}."""
+    tones: dict[str, float] = field(default_factory=dict)
+    """Errors of flat colours and of patterns in code values of 255, as `evaluation.tones.Tones` names them; empty if not
+    measured."""
+    border_px: int = 0
+    """Mirrored input pixels that `Upscaler` puts around a picture and cuts off again, for weights that print a rim without
+    them."""
     sha256: str = ""
     """SHA-256 of the weights file in hexadecimal; empty in the file's own header, which cannot hold it."""
     licence_code: str = ""
@@ -106,6 +115,10 @@ def _listed(names: Sequence[str]) -> str:
 def _card_value_fits(key: str, value: object) -> bool:
     if key == "scale":
         return type(value) is int and value > 0
+    if key == "border_px":
+        return type(value) is int and 0 <= value <= MOST_BORDER_PX
+    if key == "tones":
+        return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
     if key == "value_range":
         return value in ("0-1", "0-255")
     if key == "parameters":

@@ -27,7 +27,8 @@ from torch import Tensor
 from upframe.errors import ModelError
 from upframe.models import mindspore
 from upframe.models.cards import Card, ValueRange, card_path
-from upframe.models.torch_file import MOST_OPCODES, MalformedError, Placeholder, StoredTensor, TorchFile, UnsafeError
+from upframe.models.pickled import MOST_OPCODES, MalformedError, Placeholder, StoredTensor, UnsafeError
+from upframe.models.torch_file import TorchFile
 
 log = logging.getLogger(__name__)
 

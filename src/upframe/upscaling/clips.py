@@ -97,6 +97,7 @@ class ClipUpscaler:
             (H', W', 3) pixels of the input's depth, in order.
 
         Raises:
+            UsageError: for frames of another shape or dtype, or that are not finite.
             ResourceError: if even the smallest tile does not fit into memory.
             VerifyError: if the network makes values that are not finite.
         """
@@ -199,6 +200,8 @@ class ClipUpscaler:
         return tiling.windows(frames, longest=longest, overlap=window.overlap, multiple=window.multiple)
 
     def _prepared(self, clip: Sequence[Pixels], subject: str) -> Tensor:
+        for number, frame in enumerate(clip):
+            px.check_frame(frame, f"{subject}, frame {number}", channels=(3,))
         unit = torch.stack([px.to_unit(frame) for frame in clip])[None]  # (1, T, 3, H, W)
         try:
             done = self.engine.prepare(unit, self.cleaning)

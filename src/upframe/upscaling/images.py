@@ -82,6 +82,7 @@ class Upscaler:
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: flat_borders.Trim | None = None
         self._narrowed = 0
+        self._border_px = model.card.border_px if model.card is not None else 0
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with `as_clip`"
             raise UsageError(model.name, "a video network, not one for single pictures", advice)
@@ -126,9 +127,11 @@ class Upscaler:
             subject: Name of the picture in notices and errors.
 
         Raises:
+            UsageError: for pixels of another shape or dtype, or that are not finite.
             ResourceError: if even the smallest tile does not fit into memory.
             VerifyError: if the network makes values that are not finite.
         """
+        px.check_frame(pixels, subject)
         dtype = dtype or pixels.dtype
         pixels, peak = self._in_range(pixels, dtype, subject)
         height, width, channels = pixels.shape
@@ -137,11 +140,12 @@ class Upscaler:
         colour, alpha = pixels[..., :colours], pixels[..., colours:]
         if alpha.shape[2]:
             colour = spread_colour(colour, alpha[..., 0])
+        colour, alpha = (_bordered(plane, self._border_px) for plane in (colour, alpha))
         trim = self._trim(colour, alpha)
         job = _Picture(self, trim, subject, layers=2 if alpha.shape[2] else 1)
-        layers = [self._sized(job.bands(_run_colour, colour), made, size)]
+        layers = [self._sized(self._without_border(job.bands(_run_colour, colour), made), made, size)]
         if alpha.shape[2]:
-            layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
+            layers.append(self._sized(self._without_border(job.bands(_run_alpha, alpha), made), made, size))
         for parts in zip(*layers, strict=True):
             # in thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it
             for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
@@ -198,6 +202,19 @@ class Upscaler:
                 trim = trim if narrowed <= BORDER_CHANGES else flat_borders.whole(trim.whole_size)
         self._last_trim = trim
         return trim
+
+    def _without_border(self, bands: Iterator[Tensor], made: tuple[int, int]) -> Iterator[Tensor]:
+        """Cut the enlarged border off rows (C, rows, width); `made` is the (height, width) that remains."""
+        edge = self._border_px * self.model.spec.scale
+        if not edge:
+            yield from bands
+            return
+        above, left = edge, made[0]
+        for band in bands:
+            rows = band[:, above : above + left, edge : edge + made[1]]
+            above, left = max(above - band.shape[1], 0), left - rows.shape[1]
+            if rows.shape[1]:
+                yield rows
 
     def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
         return bands if size is None or size == made else px.resize_bands(bands, made, size)
@@ -368,6 +385,12 @@ def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
         return _enlarge(plane, job.scale).expand(3, -1, -1)
     out = _to_gray(job.network(region, tile))
     return torch.minimum(torch.maximum(out, _enlarge(low, job.scale)), _enlarge(high, job.scale)).expand(3, -1, -1)
+
+
+def _bordered(plane: Pixels, border_px: int) -> Pixels:
+    """Mirror (H, W, C) at its edges, for weights whose zero padding shows as a rim (`Card.border_px`)."""
+    around = ((border_px, border_px), (border_px, border_px), (0, 0))
+    return np.pad(plane, around, mode="reflect") if border_px and plane.shape[2] else plane
 
 
 def _enlarge(x: Tensor, scale: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The job of a film below the command line: segments, shots, unchanged tiles, memory, networks for clips."""
+"""The job of a film below the command line: segments, shots, unchanged tiles, memory, video networks."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def made(
     options = options or VideoOptions(codec="ffv1")
     info = probe_input(source, options)
     size = (info.size[0] * model.spec.scale, info.size[1] * model.spec.scale)
-    plan, notices = plan_video_output(info, size, options, container=output.suffix)
-    video = Video(source, output, info, plan, size, notices)
+    plan, ledger = plan_video_output(info, size, options, container=output.suffix)
+    video = Video(source, output, info, plan, size, ledger.notices(str(source)), ledger)
     return render(video, model_choice.keep(model), JobOptions(upscale=upscale, video=options), **rest)
 
 
@@ -188,7 +188,7 @@ def test_letterbox_bars_are_enlarged_once_unless_the_whole_is_asked_for(tmp_path
         assert np.abs(one.astype(int) - two).max() <= 1
 
 
-# Networks for clips ---------------------------------------------------------------------------------------------------
+# Video networks ---------------------------------------------------------------------------------------------------
 def shot(seed: int, frames: int, size: tuple[int, int] = (40, 56)) -> list[Picture]:
     """A scene of its own brightness that slides by a pixel a frame, under a lamp that flickers."""
     rng = np.random.default_rng(seed)

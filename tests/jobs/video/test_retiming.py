@@ -27,8 +27,8 @@ from windowed import middle
 
 def interpolated(source: Path, output: Path, *, options: VideoOptions = VideoOptions(codec="ffv1"), **rest: Any) -> VideoReport:
     info = probe_input(source, options)
-    plan, notices = plan_video_output(info, info.size, options, container=output.suffix or "png", is_doubled=True)
-    video = Video(source, output, info, plan, info.size, notices, is_doubled=True)
+    plan, ledger = plan_video_output(info, info.size, options, container=output.suffix or "png", is_doubled=True)
+    video = Video(source, output, info, plan, info.size, ledger.notices(str(source)), ledger, is_doubled=True)
     model = middle()
     return render(video, model_choice.keep(model), JobOptions(task="interpolate", video=options), **rest)
 

@@ -30,12 +30,12 @@ from films import Clip, Sound, content, damage, lossless, make_clip, make_film, 
 from nearest import nearest_weights, repeated
 from upframe import jobs
 from upframe.errors import NOTICES, Notice
-from upframe.jobs.video import inputs as video_inputs
 from upframe.jobs.video.workspace import SegmentStore, work_path
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
 from upframe.media.video.files import probe_video
+from video_parts import CAPTION, add_to_sample_entry, caption, dolby_vision, equirectangular, muxed, stream_bytes, with_sei
 
 pytestmark = pytest.mark.slow  # as a whole: `make test-fast` has a minute and a half for everything
 
@@ -118,7 +118,7 @@ def test_all_that_belongs_to_a_film_comes_along(upframe: Upframe, tmp_path: Path
     result = upframe(source, "-m", weights, "-f", container, "--preset", "ultrafast", "--json")
     assert result.code == 0
     # What MP4 has no place for is told, and nothing else is lost.
-    lost = {"mkv": [], "mp4": ["metadata-dropped", "subtitle-converted", "track-dropped"]}[container]
+    lost = {"mkv": [], "mp4": ["subtitle-converted", "track-dropped"]}[container]
     assert sorted(result.notices) == lost
     output = tmp_path / f"in_nearest_x2.{container}"
     assert films.sound_payloads(output) == films.sound_payloads(source)
@@ -411,7 +411,7 @@ def test_wrong_usage_is_2_before_any_frame(
     upframe: Upframe, tmp_path: Path, weights: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source = make_clip(tmp_path / "in.mkv", Clip([0, 3600], metadata={"MOOD": "calm"}))
+    source = make_clip(tmp_path / "in.mkv", Clip([0, 3600], video_metadata={"MOOD": "calm"}))
     result = upframe("upscale", source, "-m", weights, *flags)
     assert (result.code, result.err.startswith("upframe: "), result.err.count("\n")) == (2, True, 1)
     assert everything(tmp_path) == {"in.mkv"}
@@ -490,7 +490,7 @@ def test_other_containers_are_recognised_when_they_are_there_already(
 
 
 def test_dry_run_says_everything_and_writes_nothing(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", Clip(metadata={"MOOD": "calm"}))
+    source = make_clip(tmp_path / "in.mkv", Clip(video_metadata={"MOOD": "calm"}))
     (row,) = upframe(source, "-m", weights, "-f", "mp4", "--dry-run", "--json").lines
     assert (row["size"], row["format"], row["skip"]) == ([96, 128], "mp4, h264 yuv420p", False)
     assert row["output"].endswith("in_nearest_x2.mp4") and row["memory_bytes"] > 0 and row["file_bytes"] > 0
@@ -874,6 +874,32 @@ def _early(folder: Path) -> list[str]:
     return ["in.ts", "-f", "mkv"]
 
 
+def _captions(folder: Path) -> list[str]:
+    clip = Clip(options={"bf": "0"})
+    muxed(folder / "in.mkv", [with_sei(stream_bytes(folder, clip), CAPTION)])
+    return ["in.mkv", "-c", "ffv1"]
+
+
+def _two_colours(folder: Path) -> list[str]:
+    clips = (Clip(options={"bf": "0"}, tags=tags) for tags in ((1, 1, 1, 1), (6, 6, 6, 1)))
+    muxed(folder / "in.mkv", [stream_bytes(folder, clip) for clip in clips])
+    return ["in.mkv"]
+
+
+def _with_box(made: bytes) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        add_to_sample_entry(make_clip(folder / "in.mp4", Clip()), made)
+        return ["in.mp4"]
+
+    return make
+
+
+def _user_data(folder: Path) -> list[str]:
+    bare = stream_bytes(folder, Clip(options={"bf": "0"}))
+    muxed(folder / "in.mkv", [with_sei(bare, bytes(range(16)) + b"of a drone", kind=5)])
+    return ["in.mkv"]
+
+
 def _cut(folder: Path) -> list[str]:
     path = make_clip(folder / "in.mkv", Clip(size=(96, 96), options={"bf": "0"}))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
@@ -886,25 +912,97 @@ CAUSES: dict[str, Callable[[Path], list[str]]] = {
     "alpha-dropped": _alpha,
     "bad-frames": _damaged,
     "beyond-model-scale": _clip("-s", "3"),
+    "captions-dropped": _captions,
     "chroma-reduced": _clip("--pix-fmt", "yuv420p", pix_fmt="yuv444p"),
+    "colour-changes": _two_colours,
     "container-changed": _clip(name="in.avi", codec="mpeg4", pts=[0, 1], clock=Fraction(1, 25)),
     "depth-reduced": _clip("-c", "h264", pix_fmt="yuv420p12le", codec="ffv1"),
-    "dv-dropped": _clip(),
+    "dv-dropped": _with_box(dolby_vision(8, 1)),
     "frames-missing": _gap,
     "hdr-dropped": _clip(
         "-c", "ffv1", codec="libx265", size=(64, 64), pix_fmt="yuv420p10le", tags=(9, 16, 9, 1), options={"x265-params": HDR}
     ),
     "interlaced": _clip(options={"x264-params": "interlaced=1"}),
-    "metadata-dropped": _clip("-f", "mp4", metadata={"MOOD": "calm"}),
+    "metadata-dropped": _clip("-f", "mp4", video_metadata={"MOOD": "calm"}),
     "packets-dropped": _clip(sounds=[Sound()]),
     "no-pts": _clip("-f", "mkv", name="in.h264"),
+    "projection-dropped": _with_box(equirectangular()),
     "pts-repaired": _clip(pts=[0, 3600, 3610, 3620, 7200, 10800], options={"bf": "0"}),
+    "side-data-dropped": _user_data,
     "size-adjusted": _clip("--size", "63x47"),
     "start-shifted": _early,
     "subtitle-converted": _clip("-f", "mp4", subtitles=[(0, 100, "x")]),
     "track-dropped": _clip("-f", "mp4", attachment=b"a font"),
     "truncated": _cut,
 }  # fmt: skip
+
+
+def test_the_ledger_is_in_the_plan_and_in_the_result(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    bare = stream_bytes(tmp_path, Clip(options={"bf": "0"}))
+    source = muxed(tmp_path / "in.mkv", [bare, with_sei(bare, CAPTION)])
+    result = upframe(source, "-m", weights, "-c", "ffv1", "--dry-run", "--json")
+    captions = {
+        "kind": "side data",
+        "name": "A53_CC",
+        "fate": "lost",
+        "detail": "its closed captions are dropped",
+        "notice": "captions-dropped",
+    }
+    (row,) = result.lines
+    assert captions in row["ledger"]
+    text = upframe(source, "-m", weights, "-c", "ffv1", "--dry-run").out
+    assert "\nWhat came in:\n" in text and "    lost: side data A53_CC (its closed captions are dropped)\n" in text
+    made = upframe(source, "-m", weights, "-c", "ffv1", "--json")
+    assert made.of("done")["ledger"] == made.of("summary")["items"][0]["ledger"]
+    assert captions in made.of("done")["ledger"]
+
+
+def test_a_part_of_a_video_has_the_time_code_of_its_first_frame(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(video_metadata={"timecode": "01:02:03:24"}))
+    assert upframe(source, "-m", weights, *FAST, "--start", "0.12").code == 0
+    assert dict(probe_video(tmp_path / "in_nearest_x2.mp4").video_tags)["timecode"] == "01:02:04:02"
+
+
+def test_captions_come_out_with_their_frames(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    bare = stream_bytes(tmp_path, Clip(options={"bf": "0"}))
+    source = muxed(tmp_path / "in.mp4", [with_sei(bare, caption)])
+    result = upframe(source, "-m", weights, *FAST, "--window", "5", "--strict", "--json")
+    assert (result.code, result.notices) == (0, [])
+    with video.VideoSource(source) as before, video.VideoSource(tmp_path / "in_nearest_x2.mp4") as after:
+        told = [frame.captions for frame in after]
+        assert told == [frame.captions for frame in before] and len(set(told)) == 12
+
+
+def test_dry_run_tells_of_interlacing_that_begins_late(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    woven = stream_bytes(tmp_path, Clip(options={"bf": "0", "x264-params": "interlaced=1"}))
+    source = muxed(tmp_path / "in.mkv", [stream_bytes(tmp_path, Clip(options={"bf": "0"})), woven])
+    result = upframe(source, "-m", weights, "--dry-run", "--json")
+    (row,) = result.lines
+    assert row["video"]["interlaced"] and [n["id"] for n in row["notices"]] == ["interlaced"]
+    assert upframe(source, "-m", weights, "--deinterlace", "auto", "--dry-run", "--strict").code == 0
+
+
+@pytest.mark.parametrize("name", ["in.mkv", "in.mp4", "in.ts"])
+def test_a_start_after_the_end_is_refused_by_the_plan(upframe: Upframe, tmp_path: Path, weights: Path, name: str) -> None:
+    source = make_clip(tmp_path / name, Clip([3600 * n for n in range(12)], options={"bf": "2"}))
+    last = ("-m", weights, "-f", "mkv", "--dry-run")
+    assert upframe(source, *last, "--start", "0.44").code == 0
+    for start in ("0.45", "60"):
+        result = upframe(source, *last, "--start", start)
+        assert (result.code, result.out) == (2, "") and f"{name} ends before it" in result.err
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_strict_accepts_files_that_lose_nothing(upframe: Upframe, tmp_path: Path, weights: Path, container: str) -> None:
+    """Time codes, the places of phones and titles of tracks are kept; a container that states them twice is no loss."""
+    facts = {"location": "+48.1000+011.5000/", "com.apple.quicktime.make": "Apple", "title": "T"}
+    clip = Clip(metadata=facts, video_metadata={"timecode": "01:02:03:04"}, sounds=[Sound(title="Talk")])
+    source = make_clip(tmp_path / f"in.{container}", clip, movflags="use_metadata_tags")
+    result = upframe(source, "-m", weights, *FAST, "-o", tmp_path / f"out.{container}", "--strict", "--json")
+    assert (result.code, result.notices) == (0, []), result.out
+    made = probe_video(tmp_path / f"out.{container}")
+    assert facts.items() <= dict(made.tags).items()
+    assert dict(made.video_tags)["timecode"] == "01:02:03:04"
 
 
 def test_every_notice_has_a_cause() -> None:
@@ -922,12 +1020,9 @@ def test_notice_is_told_and_strict_makes_it_an_error(
         *CAUSES[id](tmp_path),
         "-m",
         weights,
-        *([] if id in ("hdr-dropped", "frames-missing", "alpha-dropped") else FAST),
+        *([] if id in ("hdr-dropped", "frames-missing", "alpha-dropped", "captions-dropped") else FAST),
     ]
     inputs = everything(tmp_path)
-    if id == "dv-dropped":  # nobody but Dolby's licensees makes such a file
-        probe = video_inputs.probe_video
-        monkeypatch.setattr(video_inputs, "probe_video", lambda *a, **k: replace(probe(*a, **k), has_dolby_vision=True))
     if id == "packets-dropped":  # what the muxer tells only when all frames are done must not be lost
         lost = (Notice(id, "in.mkv", "1 damaged packet of audio could not be copied"),)
         monkeypatch.setattr("upframe.jobs.video.outputs.join", lambda *a, **k: replace(video.join(*a, **k), notices=lost))

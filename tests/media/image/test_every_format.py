@@ -62,6 +62,10 @@ SAMPLES: dict[str, Sample] = {
     "bmp": Sample("BMP", ("L", "RGB"), orients=False),
     "avif": Sample("AVIF", ("RGB", "RGBA"), {"quality": 95, "subsampling": "4:4:4"}, error=3, written_error=3),
     "gif": Sample("GIF", ("RGB",), error=12, written_error=12, orients=False),  # 256 colours
+    "tga": Sample("TGA", ("L", "RGB", "RGBA"), orients=False),
+    "pcx": Sample("PCX", ("L", "RGB"), orients=False),
+    "pnm": Sample("PPM", ("L", "RGB"), orients=False),
+    "ico": Sample("ICO", ("RGBA",), orients=False),
     "heif": Sample("HEIF", ("RGB",), {"quality": 95, "chroma": 444}, error=3, plugin="pillow_heif"),
     "jxl": Sample("JXL", ("RGB",), {"lossless": True}, plugin="pillow_jxl"),
 }
@@ -87,7 +91,8 @@ def made(name: str, pixels: Pixels, **options: Any) -> bytes:
         if hasattr(module, "register_heif_opener"):
             module.register_heif_opener()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    return saved(image, sample.pillow, **{**sample.options, **options})
+    sized = {"sizes": [image.size]} if name == "ico" else {}  # else Pillow makes smaller ones as well
+    return saved(image, sample.pillow, **{**sample.options, **sized, **options})
 
 
 def planned(name: str, pixels: Pixels, metadata: Metadata | None = None) -> Any:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import make_photo
-from image_files import PNG_SIGNATURE, chunk, exif, noise, png, put, saved
+from image_files import (
+    DISPARITY,
+    MP4,
+    PANORAMA,
+    PNG_SIGNATURE,
+    PREVIEW,
+    UNDEFINED,
+    chunk,
+    exif,
+    multi_picture,
+    noise,
+    photo_xmp,
+    png,
+    put,
+    saved,
+)
 from upframe.errors import InputError
 from upframe.media.image.files import Limits
 from upframe.media.image.source import ImageSource, probe, read_pixels
@@ -196,21 +214,118 @@ def test_truncated_png_says_how_much_was_decoded(tmp_path: Path, dtype: str) -> 
     assert not frame.pixels[52:].any()
 
 
-@pytest.mark.parametrize("position", [0.1, 0.5, 0.97])
-def test_any_flipped_bit_of_a_png_is_noticed(tmp_path: Path, position: float) -> None:
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.97])
+def test_any_flipped_bit_of_the_picture_data_of_a_png_is_noticed(tmp_path: Path, position: float) -> None:
     whole = bytearray(png(noise(30, 30, 3), before=chunk(b"tEXt", b"Author\0" + b"A" * 300)))
     whole[int(len(whole) * position)] ^= 4
     with pytest.raises(InputError, match=r"truncated|damaged"):
         read_pixels(put(tmp_path / "x.png", bytes(whole)))
 
 
-def test_png_without_its_end_is_truncated_though_all_pixels_are_there(tmp_path: Path) -> None:
+# Whole pictures in damaged files --------------------------------------------------------------------------------------
+def kept_with(path: Path, *notices: str, pixels: NDArray[Any]) -> None:
+    """Assert that a file is read with these notices and exactly these pixels."""
+    with ImageSource(path) as source:
+        (frame,) = source
+    assert [found.id for found in source.notices] == list(notices)
+    np.testing.assert_array_equal(frame.pixels, pixels)
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"gAMA", b"pHYs", b"iCCP", b"zzZz"])
+def test_a_wrong_checksum_outside_the_pixels_of_a_png_costs_that_chunk_only(tmp_path: Path, name: bytes) -> None:
+    pixels = noise(9, 7, 3)
+    damaged = bytearray(chunk(name, b"Author\0somebody"))
+    damaged[12] ^= 4
+    path = put(tmp_path / "x.png", png(pixels, before=bytes(damaged) + chunk(b"tEXt", b"Title\0kept")))
+    kept_with(path, "metadata-damaged", pixels=pixels)
+    with ImageSource(path) as source:
+        assert source.metadata.text == (("Title", "kept"),)
+
+
+@pytest.mark.parametrize("name", [b"PLTE", b"tRNS", b"acTL"])
+def test_a_wrong_checksum_of_what_changes_pixels_is_refused(tmp_path: Path, name: bytes) -> None:
+    damaged = bytearray(chunk(name, bytes(12)))
+    damaged[12] ^= 4
+    with pytest.raises(InputError, match=f"checksum of its {name.decode()}"):
+        read_pixels(put(tmp_path / "x.png", png(noise(9, 7, 3), before=bytes(damaged))))
+
+
+@pytest.mark.parametrize("missing", [1, 11, 12, 14, 16])
+def test_a_png_that_lacks_only_its_end_is_whole(tmp_path: Path, missing: int) -> None:
+    """12 bytes are the closing chunk, four more the checksum of the data, which has one of its own."""
     pixels = noise(8, 8, 3)
-    path = put(tmp_path / "x.png", png(pixels)[:-12])
-    with pytest.raises(InputError, match="truncated, 100 % decoded"):
-        read_pixels(path)
-    with ImageSource(path, allow_truncated=True) as source:
-        np.testing.assert_array_equal(next(iter(source)).pixels, pixels)
+    kept_with(put(tmp_path / "x.png", png(pixels)[:-missing]), "end-damaged", pixels=pixels)
+
+
+def test_a_png_that_lacks_a_byte_of_its_data_is_not_whole(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="truncated"):
+        read_pixels(put(tmp_path / "x.png", png(noise(8, 8, 3))[:-17]))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 40}, {"subsampling": 2}], ids=str)
+@pytest.mark.parametrize("size", [(24, 32), (50, 41)])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_whole(tmp_path: Path, size: tuple[int, int], options: dict[str, Any]) -> None:
+    whole = saved(Image.fromarray(make_photo(*size)), "JPEG", **options)
+    pixels = read_pixels(put(tmp_path / "whole.jpg", whole))
+    for end in (b"", b"\xff", b"\0\0\0\0"):
+        kept_with(put(tmp_path / "x.jpg", whole[:-2] + end), "end-damaged", pixels=pixels)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_bits_of_its_last_block_is_not_whole(tmp_path: Path, progressive: bool) -> None:
+    whole = saved(Image.fromarray(make_photo(24, 32)), "JPEG", quality=95, progressive=progressive)
+    for missing in (4, 5, 9, 30, 200):
+        with pytest.raises(InputError, match="truncated"):
+            read_pixels(put(tmp_path / "x.jpg", whole[:-missing]))
+
+
+def test_a_progressive_jpeg_that_lacks_whole_scans_is_not_whole(tmp_path: Path) -> None:
+    whole = saved(Image.fromarray(make_photo(48, 40)), "JPEG", quality=95, progressive=True)
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", whole)]
+    assert len(starts) > 5
+    for start in starts[1:]:
+        with pytest.raises(InputError, match="truncated"):
+            read_pixels(put(tmp_path / "x.jpg", whole[:start]))
+
+
+def test_a_gif_that_lacks_only_its_closing_byte_is_whole(tmp_path: Path) -> None:
+    frames = [Image.fromarray(make_photo(20, 16, seed=i)) for i in range(3)]
+    whole = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=40)
+    with ImageSource(put(tmp_path / "whole.gif", whole)) as source:
+        expected = [frame.pixels for frame in source]
+    with ImageSource(put(tmp_path / "x.gif", whole[:-1])) as source:
+        kept = [frame.pixels for frame in source]
+    assert [notice.id for notice in source.notices] == ["end-damaged"]
+    np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize(("missing", "notices"), [(1, ["end-damaged"]), (30, ["end-damaged", "metadata-damaged"])])
+def test_a_webp_that_lacks_only_metadata_behind_its_picture_is_whole(tmp_path: Path, missing: int, notices: list[str]) -> None:
+    whole = saved(Image.fromarray(make_photo(20, 16)), "WEBP", lossless=True, xmp=b"<x>" + b"a" * 100 + b"</x>")
+    pixels = read_pixels(put(tmp_path / "whole.webp", whole))
+    kept_with(put(tmp_path / "x.webp", whole[:-missing]), *notices, pixels=pixels)
+
+
+def test_a_webp_that_states_gigabytes_is_read_at_once(tmp_path: Path) -> None:
+    whole = bytearray(saved(Image.fromarray(make_photo(20, 16)), "WEBP", lossless=True))
+    whole[4:8] = b"\xfe\xff\xff\xff"
+    kept_with(put(tmp_path / "x.webp", bytes(whole)), "end-damaged", pixels=make_photo(20, 16))
+
+
+def gif(size: tuple[int, int], place: tuple[int, int] = (0, 0), frames: int = 2) -> bytes:
+    """An animation of one gray colour whose canvas is `size` (height, width); its frames of 8x8 lie at `place`."""
+    frame = b"!\xf9\x04\0\x05\0\0\0," + struct.pack("<4HB", place[1], place[0], 8, 8, 0)
+    data = saved(Image.new("L", (8, 8), 0), "GIF")
+    coded = data[data.index(b",") + 10 : -1]
+    return b"GIF89a" + struct.pack("<HHBBB", size[1], size[0], 0xF0, 0, 0) + bytes(6) + (frame + coded) * frames + b";"
+
+
+def test_impossible_sizes_of_a_gif_are_damage_and_not_a_wrong_request(tmp_path: Path) -> None:
+    assert probe(put(tmp_path / "x.gif", gif((8, 8)))).frames == 2
+    assert probe(put(tmp_path / "x.gif", gif((90, 700)))).size == (90, 700), "frames may cover a part"
+    for data in (gif((8, 40000)), gif((40000, 8)), gif((9, 9), place=(0, 65530))):
+        with pytest.raises(InputError, match="damaged"):
+            probe(put(tmp_path / "x.gif", data))
 
 
 @pytest.mark.parametrize("format", ["WEBP", "BMP", "TIFF"])
@@ -279,6 +394,75 @@ def test_multi_picture_jpeg_is_refused_unless_the_first_is_enough(tmp_path: Path
     assert frame.pixels.shape == (16, 24, 3)
     to_first, to_second = (np.abs(frame.pixels.astype(float) - np.asarray(image)).mean() for image in (first, second))
     assert to_first < to_second / 2
+
+
+def jpeg(size: tuple[int, int], *, seed: int = 1, gray: bool = False, **options: Any) -> bytes:
+    photo = Image.fromarray(make_photo(*size, seed=seed))
+    return saved(photo.convert("L") if gray else photo, "JPEG", quality=92, **options)
+
+
+GAIN_MAP = jpeg((24, 32), gray=True, xmp=photo_xmp('hdrgm:Version="1.0"'))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        (PREVIEW, jpeg((24, 32)), "its preview of 32x24"),
+        (UNDEFINED, GAIN_MAP, "its gain map of 32x24"),
+        (UNDEFINED, jpeg((48, 64), gray=True, xmp=photo_xmp('dc:format="HDRGainMap"')), "its gain map of 64x48"),
+        (UNDEFINED, jpeg((24, 32), gray=True), "a smaller picture of 32x24"),
+        (DISPARITY, jpeg((24, 32), gray=True), "its disparity map of 32x24"),
+        (DISPARITY, jpeg((48, 64), gray=True), "its disparity map of 64x48"),
+    ],
+)
+def test_what_belongs_to_the_picture_is_named_and_the_picture_is_read(
+    tmp_path: Path, kind: int, data: bytes, says: str, order: str
+) -> None:
+    first = jpeg((48, 64))
+    path = put(tmp_path / "DSC01234.JPG", multi_picture(first, (kind, data), order=order))
+    pixels = read_pixels(put(tmp_path / "alone.jpg", first))
+    kept_with(path, "embedded-dropped", pixels=pixels)
+    (notice,) = probe(path).notices
+    assert says in notice.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [(UNDEFINED, jpeg((48, 64), seed=2)), (DISPARITY, jpeg((48, 64), seed=2)), (PANORAMA, jpeg((48, 32), seed=2))],
+)
+def test_pictures_in_their_own_right_are_not_dropped_in_passing(tmp_path: Path, kind: int, data: bytes) -> None:
+    path = put(tmp_path / "x.jpg", multi_picture(jpeg((48, 64)), (kind, data)))
+    with pytest.raises(InputError, match=r"multi-picture JPEG.*2 pictures"):
+        probe(path)
+    assert probe(path, first_frame=True).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("tail", "says"),
+    [
+        (MP4, "the video of its motion photo"),
+        (b"MotionPhoto_Data" + MP4, "the video of its motion photo"),
+        (b"a record of the phone", "21 bytes behind its end"),
+        (jpeg((12, 16)), "a further JPEG"),
+    ],
+)
+def test_what_lies_behind_the_end_of_a_jpeg_is_named(tmp_path: Path, tail: bytes, says: str) -> None:
+    first = jpeg((48, 64))
+    pixels = read_pixels(put(tmp_path / "alone.jpg", first))
+    path = put(tmp_path / "x.jpg", first + tail)
+    kept_with(path, "embedded-dropped", pixels=pixels)
+    assert says in probe(path).notices[0].message
+    assert probe(put(tmp_path / "padded.jpg", first + bytes(5000))).notices == (), "padding is no loss"
+
+
+def test_a_damaged_index_of_pictures_costs_nothing(tmp_path: Path) -> None:
+    whole = multi_picture(jpeg((48, 64)), (PREVIEW, jpeg((24, 32))))
+    pixels = read_pixels(put(tmp_path / "whole.jpg", whole))
+    at = whole.index(b"MPF\0")
+    for position in range(at + 4, at + 86):
+        path = put(tmp_path / "x.jpg", whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        kept_with(path, "embedded-dropped", pixels=pixels)
 
 
 def test_all_pages_of_a_tiff_come_in_order_and_previews_do_not(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Clips of a camera that moves over photographs: sharp frames with subpixel motion, because freely licensed videos are soft and
 compressed.
 
-A network for clips learns to combine neighbouring frames only from footage with preserved detail. Photographs have it, and any
+A video network learns to combine neighbouring frames only from footage with preserved detail. Photographs have it, and any
 camera path over them is exact. No object moves in them, so training needs real clips too.
 """
 

@@ -76,7 +76,7 @@ def _plan_facts(plan: VideoPlan | None) -> dict[str, Fact]:
         "encoder settings": Fact(" ".join(f"{key}={value}" for key, value in plan.options)),
     }
     for field in fields(plan):
-        if field.name not in ("container", "codec", "pix_fmt", "size", "coded_size", "options", "notices"):
+        if field.name not in ("container", "codec", "pix_fmt", "size", "coded_size", "options", "notices", "ledger"):
             identity = hashlib.sha256(repr(getattr(plan, field.name)).encode()).hexdigest()
             facts[field.name.replace("_", " ")] = Fact(identity, "as planned")
     return facts

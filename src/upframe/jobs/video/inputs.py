@@ -19,6 +19,7 @@ from upframe.jobs.video.shots import CutFinder, find_cuts, thumbnail
 from upframe.media.video.files import (
     FrameFolder,
     FrameIndex,
+    Survey,
     Timing,
     VideoInfo,
     VideoSource,
@@ -27,9 +28,17 @@ from upframe.media.video.files import (
 )
 from upframe.media.video.index_file import load_index, save_index
 
+PLACES = 16
+"""Frames of a video file, spread over it, that planning looks at; the reading before the work looks at all."""
+
 
 class Input(Protocol):
     """An input whose frames have been counted and timed."""
+
+    @property
+    def seen(self) -> Survey:
+        """Survey of all frames."""
+        ...
 
     @property
     def source(self) -> VideoSource | FrameFolder: ...
@@ -59,7 +68,9 @@ def probe_input(path: Path, options: VideoOptions) -> VideoInfo:
     Raises:
         InputError: if the input cannot be read.
     """
-    return open_folder(path, options).info if is_folder(path) else probe_video(path, stream=options.stream)
+    if is_folder(path):
+        return open_folder(path, options).info
+    return probe_video(path, stream=options.stream, places=PLACES)
 
 
 def open_folder(path: Path, options: VideoOptions) -> FrameFolder:
@@ -141,6 +152,10 @@ class FileInput:
         )
         self.chosen = self.source.selection
 
+    @property
+    def seen(self) -> Survey:
+        return self.timing.seen
+
     def cuts(self) -> list[int]:
         if self._finder is None:
             return []
@@ -172,6 +187,7 @@ class FolderInput:
             happened = "no frame lies between `video.start` and `video.end`"
             raise UsageError(source.path, happened, f"it has {len(source)} frames")
         self._on_frame = on_frame
+        self.seen = Survey()
 
     def cuts(self) -> list[int]:
         return [] if self._on_frame is None else find_cuts(self._thumbnails(self._on_frame))

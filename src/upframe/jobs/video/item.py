@@ -20,6 +20,7 @@ from upframe.jobs.video.plan import Video, check_place, estimated_room_bytes, is
 from upframe.jobs.video.progress import VideoProgress
 from upframe.jobs.video.render import render
 from upframe.jobs.video.workspace import remove_leftover
+from upframe.media.ledger import Ledger
 from upframe.media.names import is_video_name
 
 STAGE_PROGRESS_S = 1.0  # least time between two progress events while a video is read or checked
@@ -36,6 +37,10 @@ class VideoItem:
     notices: tuple[Notice, ...]
     skip: bool = False
     is_unit = False
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.video.ledger
 
     @property
     def input(self) -> Path:
@@ -103,7 +108,8 @@ class VideoItem:
             "borders_repeated": round(report.borders_repeated, 4),
         }
         work.tell(Event("video", self.input, data))
-        return Made(report.engine, report.precision, tuple(n for n in report.notices if n not in self.notices))
+        late = tuple(n for n in report.notices if n not in self.notices)
+        return Made(report.engine, report.precision, late, report.ledger)
 
     def tidy(self) -> None:
         remove_leftover(self.output)
@@ -135,19 +141,19 @@ def plan_video(found: Found, names: Namer, models: ModelChoice, options: JobOpti
     if wanted is None and found.path.is_dir():
         wanted = ".png"  # a folder of frames becomes a folder of frames
     is_doubled = options.task == "interpolate"
-    plan, notices = plan_video_output(info, larger.size, options.video, container=wanted, is_doubled=is_doubled)
+    plan, ledger = plan_video_output(info, larger.size, options.video, container=wanted, is_doubled=is_doubled)
     if plan is None and names.is_file:
         raise OptionError(
             "output", names.output, "is one picture, not a video", "give a folder with `format='png'`, or a video name"
         )
-    notices = (*notices, *larger.notices)
+    notices = (*info.notices, *ledger.notices(str(info.path)), *larger.notices)
     if plan is not None:
         same = plan.container == found.path.suffix.lower().lstrip(".")
         extension = wanted if wanted and wanted.startswith(".") else found.path.suffix if same else plan.extension
         path, renamed = names.choose(found, extension, model=larger.model_label, scale=larger.scale_label)
     else:
         path, renamed = names.choose_folder(found, model=larger.model_label, scale=larger.scale_label)
-    video = Video(found.path, path, info, plan, larger.size, notices, is_doubled)
+    video = Video(found.path, path, info, plan, larger.size, notices, ledger, is_doubled)
     item = VideoItem(video, larger.model, larger.model_sha256, (*notices, *renamed))
     if not is_taken(path, found.path):
         return item

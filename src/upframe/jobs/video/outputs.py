@@ -7,10 +7,11 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from upframe.errors import VerifyError
+from upframe.errors import Notice, VerifyError
 from upframe.files import atomic_path, atomic_text, parsed_json, put_in_place, writing
 from upframe.jobs.video.inputs import Input
 from upframe.jobs.video.plan import Video, check_place, frame_name, made_frames
@@ -19,7 +20,16 @@ from upframe.jobs.video.retiming import doubled
 from upframe.jobs.video.segments import Segment
 from upframe.jobs.video.workspace import SegmentStore
 from upframe.media.image.source import probe
-from upframe.media.video.files import FrameFolderSink, VideoInfo, VideoPlan, VideoSink, join, verify_video
+from upframe.media.video.files import (
+    FrameFolderSink,
+    VideoInfo,
+    VideoPlan,
+    VideoSink,
+    from_later_frame,
+    join,
+    unwritten_tags,
+    verify_video,
+)
 
 
 class Segments(Protocol):
@@ -124,10 +134,15 @@ def _join(video: Video, plan: VideoPlan, files: list[Path], source: Input, watch
     info: VideoInfo | None = None if video.input.is_dir() else video.info
     timing, chosen = doubled(source.timing, source.chosen) if video.is_doubled else (source.timing, source.chosen)
     watch.start("checking", len(chosen))
+    plan = replace(plan, video_tags=from_later_frame(plan.video_tags, chosen.start, plan.rate))
     with writing(video.output), atomic_path(video.output) as target:
         expected = join(files, target, plan, timing=timing, info=info, selection=chosen, on_frame=watch.check)
         notices.tell(expected.notices)
         verify_video(target, expected, on_frame=watch.count)
+        unwritten = unwritten_tags(target, plan)
+        if unwritten:
+            text = f"the written file lacks its tags {', '.join(unwritten)[:120]}"
+            notices.tell([Notice("metadata-dropped", str(video.input), text)])
 
 
 def _name_folder(video: Video, folder: Path, frames: int, watch: Watch) -> None:

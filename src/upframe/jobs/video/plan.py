@@ -15,13 +15,19 @@ from upframe.jobs.options import VideoOptions
 from upframe.jobs.video.workspace import kept_bytes
 from upframe.media.image.formats import format_of_name
 from upframe.media.image.source import probe
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.media.video.files import (
+    Survey,
     VideoInfo,
     VideoPlan,
     codec_named,
     cut_short,
+    folder_ledger,
     plan_video,
     probe_video,
+    reaches,
+    reading_ledger,
+    side_ledger,
 )
 
 LENGTH_SLACK_S = 1  # seconds by which two headers of the same video may differ in its length
@@ -41,6 +47,8 @@ class Video:
     """(height, width) of the output pictures."""
     notices: tuple[Notice, ...] = ()
     """Losses that are known before the video is read."""
+    ledger: Ledger = EMPTY
+    """Everything that the input holds and its fate, as far as headers and some frames show it."""
     is_doubled: bool = False
     """Whether the network makes a new frame between every two."""
 
@@ -61,7 +69,7 @@ def made_frames(first: int, end: int, *, is_doubled: bool) -> range:
 
 def plan_video_output(
     info: VideoInfo, size: tuple[int, int], options: VideoOptions, *, container: str | None, is_doubled: bool = False
-) -> tuple[VideoPlan | None, tuple[Notice, ...]]:
+) -> tuple[VideoPlan | None, Ledger]:
     """Decide how a video is written, and try the encoder and the container with all its tracks.
 
     Args:
@@ -71,17 +79,16 @@ def plan_video_output(
         is_doubled: Whether the output has twice the rate.
 
     Returns:
-        The plan, and notices of known losses.
+        The plan, and the ledger of everything that the input holds.
 
     Raises:
         UsageError: if the video cannot be made as asked.
     """
+    _check_start(info, options)
     if container is not None and format_of_name(container) is not None:
         if format_of_name(container) != "png":
             raise OptionError("format", container, "frames are written as PNG", "use png, or a video format")
-        lost = [s for s in info.streams if s.kind in ("audio", "subtitle")]
-        message = f"a folder of frames holds no audio and no subtitles ({len(lost)} tracks)"
-        return None, (*info.notices, *((Notice("track-dropped", str(info.path), message),) if lost else ()))
+        return None, video_ledger(info, info.seen, None, options)
     plan = plan_video(
         replace(info, time_base=info.time_base / 2, rate=2 * info.rate) if is_doubled else info,
         container=container,
@@ -95,7 +102,29 @@ def plan_video_output(
         audio=options.audio,
         subs=options.subtitles,
     )
-    return plan, (*info.notices, *plan.notices)
+    return plan, video_ledger(info, info.seen, plan, options)
+
+
+def video_ledger(info: VideoInfo, seen: Survey, plan: VideoPlan | None, options: VideoOptions) -> Ledger:
+    """The ledger of everything that a video holds.
+
+    Args:
+        seen: A survey of some of its frames, or of all.
+        plan: How the output is written; None for a folder of frames.
+    """
+    reading = reading_ledger(info, seen, is_deinterlaced=options.deinterlace != "off")
+    planned = folder_ledger(info) if plan is None else plan.ledger
+    return reading + planned + side_ledger(info, seen, plan)
+
+
+def _check_start(info: VideoInfo, options: VideoOptions) -> None:
+    """Refuse a start after the last frame. Headers may state a wrong length, so packets decide where they leave a doubt."""
+    length = _length(info)
+    if options.start is None or (length is not None and options.start < length - LENGTH_SLACK_S):
+        return
+    if not reaches(info, options.start):
+        stated = "" if length is None else f"; it is {float(length):.3f} s long"
+        raise OptionError("video.start", options.start, f"{info.path.name} ends before it{stated}", "choose an earlier start")
 
 
 def frame_name(number: int) -> str:

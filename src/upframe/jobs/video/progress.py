@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from upframe.errors import Cancelled, Notice
+from upframe.media.ledger import Ledger
 from upframe.models.spec import Precision
 
 Stage = Literal["reading", "upscaling", "checking"]
@@ -48,6 +49,8 @@ class VideoReport:
     """Share of tiles that were copied because they did not change from one frame to the next."""
     borders_repeated: float
     """Share of pixels in flat borders, which are repeated instead of computed (upscaling/flat_borders.py)."""
+    ledger: Ledger
+    """Everything that the input held, and its fate."""
 
 
 class Watch:

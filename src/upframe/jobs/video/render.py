@@ -23,7 +23,7 @@ from upframe.jobs.video.facts import job_facts
 from upframe.jobs.video.geometry import Geometry, fix_geometry, is_recorded_geometry, recorded_geometry
 from upframe.jobs.video.inputs import Input, open_input, probe_input
 from upframe.jobs.video.outputs import finish, segments_of
-from upframe.jobs.video.plan import Video
+from upframe.jobs.video.plan import Video, video_ledger
 from upframe.jobs.video.progress import Notices, VideoProgress, VideoReport, Watch
 from upframe.jobs.video.segment import (
     FrameNotices,
@@ -36,6 +36,7 @@ from upframe.jobs.video.segment import (
 )
 from upframe.jobs.video.segments import Segment, plan_segments
 from upframe.jobs.video.workspace import Record, WorkFolder, recorded
+from upframe.media.ledger import EMPTY
 from upframe.upscaling.images import Saved
 
 
@@ -74,6 +75,8 @@ def render(
     is_clip_model = loaded.spec.window is not None
     source = open_input(video.input, video.info, options.video, watch, with_cuts=is_clip_model)
     notices.tell(source.source.notices)
+    ledger = video.ledger + video_ledger(video.info, source.seen, video.plan, options.video)
+    notices.tell(ledger.notices(str(video.input)))
     notices.tell(_moved_start(video, source))
     earlier = None if options.video.restart else recorded(video.output)
     known = earlier.geometry if earlier is not None and is_recorded_geometry(earlier.geometry) else {}
@@ -107,6 +110,7 @@ def render(
         engine=geometry.engine,
         precision=geometry.precision,
         notices=tuple(notices.told),
+        ledger=ledger,
         cleaning_passes=tuple(p for result in results for p in result.passes),
         tiles_reused=_share([result.reused for result in results]),
         borders_repeated=_share([result.flat for result in results]),
@@ -134,7 +138,7 @@ def _video_task(video: Video, model: str, sha256: str, options: JobOptions, geom
         options=replace(options.video, restart=False),
         geometry=geometry,
         # Facts that only joining needs are not in the task, so that it stays small.
-        plan=None if video.plan is None else replace(video.plan, tracks=(), tags=(), video_tags=(), notices=()),
+        plan=None if video.plan is None else replace(video.plan, tracks=(), tags=(), video_tags=(), notices=(), ledger=EMPTY),
         size=video.size,
         bits=video.info.bits,
         offset=source.chosen.start,

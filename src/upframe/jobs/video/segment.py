@@ -111,7 +111,11 @@ def render_segment(
     notices: list[Notice] = []
     with segments.sink(task.segment) as sink:
         renderer.begin(cancel)
-        with WriteBehind[_Made](lambda made: sink.write(made.pixels, pts=made.pts), depth=FRAMES_AHEAD) as behind:
+
+        def write(made: _Made) -> None:
+            sink.write(made.pixels, pts=made.pts, captions=made.captions)
+
+        with WriteBehind[_Made](write, depth=FRAMES_AHEAD) as behind:
             for made in renderer.frames(task.segment):
                 behind.put(made)
                 late = renderer.taken_notices()
@@ -160,10 +164,11 @@ def _renderer(video: VideoTask) -> _Renderer:
 
 @dataclass(frozen=True)
 class _Made:
-    """An enlarged frame and its timestamp."""
+    """An enlarged frame, its timestamp and the closed captions of its input frame."""
 
     pts: int
     pixels: NDArray[Any]
+    captions: bytes = b""
 
 
 class _Renderer:
@@ -248,7 +253,7 @@ class _Renderer:
             durations: Durations of the segment's frames in ticks.
         """
         for frame, duration in zip(own, durations, strict=False):
-            yield _Made(2 * frame.pts, frame.pixels)
+            yield _Made(2 * frame.pts, frame.pixels, frame.captions)
             between = next(made_frames, None)
             made = frame.pixels if between is None else self._checked(frame, between).pixels
             yield _Made(2 * frame.pts + int(duration), made)
@@ -260,4 +265,4 @@ class _Renderer:
         """Check and return a frame to write: a broken network makes flat frames of inputs that are not flat."""
         if int(np.ptp(made)) <= FLAT and int(np.ptp(frame.pixels)) > NOT_FLAT:
             raise VerifyError(self._at(frame), "came out in one flat colour", "check the weights, or try `precision='fp32'`")
-        return _Made(frame.pts, made)
+        return _Made(frame.pts, made, frame.captions)

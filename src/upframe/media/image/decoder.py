@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from upframe.errors import InputError, Notice, ResourceError, UpframeError, check_whole, one_line
 from upframe.media.frames import Frame, MediaInfo, Pixels
-from upframe.media.image.metadata import Metadata, clean_exif, clean_xmp, icc_is_sound
+from upframe.media.image.metadata import CleanExif, Metadata, clean_exif, clean_photoshop, icc_is_sound
+from upframe.media.image.xmp import clean_xmp
+from upframe.media.ledger import Entry
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,24 @@ class Reading:
     allow_truncated: bool = False
     first_frame: bool = False
     notices: list[Notice] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    """Parts of the file that no writer gets, and their fate."""
+
+    def lost(self, notice: str, names: Sequence[str], detail: str = "", *, kind: str = "metadata") -> None:
+        """Record that parts of the file are not carried over, with one notice for all of them."""
+        detail = detail or f"{', '.join(names)[:200]} {'is' if len(names) == 1 else 'are'} not carried over"
+        for name in names:
+            self._record(Entry(kind, name, "lost", detail, notice))
+
+    def changed(self, kind: str, name: str, detail: str, notice: str | None = None) -> None:
+        """Record that a part of the file is written in another form."""
+        self._record(Entry(kind, name, "changed", detail, notice))
+
+    def _record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        if entry.notice is not None:
+            told = Notice(entry.notice, str(self.path), entry.detail)
+            self.notices += [] if told in self.notices else [told]
 
     def notice(self, kind: str, message: str) -> None:
         """Add a notice, once per id."""
@@ -80,26 +100,40 @@ class Reading:
             raise self.error(text, "get the file again, or accept the rest with `allow_truncated`")
         self.notice("truncated", text)
 
+    def end_damaged(self, why: str) -> None:
+        """Report that the file has no proper end, though all pixels are there."""
+        self.notice("end-damaged", f"{why}; all pixels are there")
+
     def carry(self, metadata: Metadata) -> tuple[Metadata, int]:
         """Check and clean `metadata`; return it with the orientation (1 to 8) by which to turn the pixels."""
         exif = clean_exif(metadata.exif)
         if exif.stated is not None:
-            self.notice("bad-orientation", f"EXIF orientation is {exif.stated}, treated as 1")
+            self.changed("metadata", "orientation", f"EXIF orientation is {exif.stated}, treated as 1", "bad-orientation")
+        if metadata.exif and exif.exif is None:
+            self.lost("metadata-damaged", ["EXIF"], "its EXIF is damaged and was ignored")
+        edits = [("exif", edit) for edit in exif.edits]
         icc = metadata.icc
         if icc is not None and not icc_is_sound(icc):
-            self.notice("bad-icc", "the colour profile is damaged and was ignored")
+            self.lost("bad-icc", ["colour profile"], "the colour profile is damaged and was ignored")
             icc = None
-        cleaned = Metadata(
-            icc=icc,
-            exif=exif.exif,
-            xmp=clean_xmp(metadata.xmp, upright=exif.has_orientation),
-            dpi=metadata.dpi,
-            text=metadata.text,
-            colour_chunks=metadata.colour_chunks,
-            comment=metadata.comment,
-            loop=metadata.loop,
-        )
-        return cleaned, exif.orientation
+        xmp = self._carry_xmp(metadata.xmp, exif, edits)
+        photoshop, had_thumbnail = clean_photoshop(metadata.photoshop or b"")
+        edits += [("photoshop", "its thumbnail is removed")] if had_thumbnail else []
+        made = replace(metadata, icc=icc, exif=exif.exif, xmp=xmp, photoshop=photoshop or None, edits=tuple(edits))
+        return made, exif.orientation
+
+    def _carry_xmp(self, xmp: bytes | None, exif: CleanExif, edits: list[tuple[str, str]]) -> bytes | None:
+        if not xmp:
+            return None
+        try:
+            clean = clean_xmp(xmp, upright=exif.has_orientation)
+        except ValueError as error:
+            self.lost("metadata-damaged", ["XMP"], f"its XMP was ignored ({error})")
+            return None
+        edits += [("xmp", edit) for edit in clean.edits]
+        if clean.lost:
+            self.lost("embedded-dropped", [f"{part} in its XMP" for part in clean.lost], kind="part")
+        return clean.xmp
 
 
 class Decoder(Protocol):

@@ -58,6 +58,10 @@ FORMATS: dict[str, Format] = {
             max_pixels=16384 * 16384,  # libavif's default limits, which most readers keep
         ),
         Format("gif", "GIF", (".gif",), True, holds_alpha=True, holds_animation=True, max_side_px=65535),
+        Format("tga", "TGA", (".tga",)),
+        Format("pcx", "PCX", (".pcx",)),
+        Format("pnm", "PNM", (".ppm", ".pgm", ".pbm", ".pnm"), dtypes=("uint8", "uint16")),
+        Format("ico", "Windows icon", (".ico",)),
         Format("heif", "HEIC", (".heic", ".heif", ".hif", ".heics")),
         Format("jxl", "JPEG XL", (".jxl",)),
         Format(
@@ -75,8 +79,6 @@ UNSUPPORTED: dict[str, str] = {
     "psd": "Photoshop",
     "exr": "OpenEXR",
     "hdr": "Radiance HDR",
-    "pnm": "PNM",
-    "ico": "Windows icon",
     "dds": "DirectDraw surface",
     "pdf": "PDF",
     "video": "video",
@@ -115,6 +117,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "archive"),
     (0, b"\x1f\x8b", "archive"),
     (0, b"BM", "bmp"),
+    (0, b"\x0a\x05\x01", "pcx"),
+    (0, b"\x0a\x03\x01", "pcx"),
+    (0, b"\x0a\x02\x01", "pcx"),
 )
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
@@ -139,7 +144,20 @@ def sniff(head: bytes) -> str:
         return "html"
     if b"<svg" in start:
         return "svg"
+    if _is_tga(head):
+        return "tga"
     return "text" if head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head) and _is_utf8(head) else "unknown"
+
+
+def _is_tga(head: bytes) -> bool:
+    """Whether `head` is a plausible TGA header: the format has no signature (Truevision TGA 2.0, C.2)."""
+    if len(head) < 18:
+        return False
+    mapped, kind, map_depth, depth, descriptor = head[1], head[2], head[7], head[16], head[17]
+    if kind not in (1, 2, 3, 9, 10, 11) or mapped != (kind in (1, 9)) or (mapped and map_depth not in (15, 16, 24, 32)):
+        return False
+    depths = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16)}[kind & 7]
+    return depth in depths and not descriptor & 0xC0 and any(head[12:14]) and any(head[14:16])
 
 
 def _sniff_brands(head: bytes) -> str:
@@ -168,6 +186,18 @@ def format_of_name(name: str | Path) -> str | None:
     if text in FORMATS:
         return text
     return _BY_EXTENSION.get(suffix)
+
+
+_FOREIGN = {
+    ".jp2": "jp2", ".j2k": "jp2", ".jpf": "jp2", ".psd": "psd", ".psb": "psd", ".exr": "exr", ".hdr": "hdr", ".dds": "dds",
+    ".svg": "svg",
+}  # fmt: skip
+
+
+def foreign_format(name: str | Path) -> str | None:
+    """The picture format, in words, that a name means though upframe does not read it; None for all other names."""
+    kind = _FOREIGN.get(Path(name).suffix.lower())
+    return UNSUPPORTED[kind] if kind is not None else None
 
 
 def writable_names() -> str:

@@ -1,4 +1,4 @@
-"""Read headers of WebP, AVIF/HEIC and GIF before their codecs do, which would allocate memory or round first."""
+"""Read headers of WebP, AVIF/HEIC, GIF and icons before their codecs do, which would allocate memory or round first."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class WebpHeader:
     """Number of missing bytes, according to the RIFF header."""
     stated_bytes: int
     """File size as the RIFF header states it."""
+    is_picture_whole: bool
+    """Whether all missing bytes belong to metadata behind the picture."""
 
 
 def webp_header(file: BinaryIO) -> WebpHeader | None:
@@ -38,7 +40,20 @@ def webp_header(file: BinaryIO) -> WebpHeader | None:
         width, height, alpha = int.from_bytes(head[26:28], "little") & 0x3FFF, head[28] | (head[29] & 0x3F) << 8, False
     else:
         return None
-    return WebpHeader((height, width), alpha, max(stated - present, 0), stated)
+    return WebpHeader((height, width), alpha, max(stated - present, 0), stated, _ends_behind_picture(file, present))
+
+
+def _ends_behind_picture(file: BinaryIO, present: int) -> bool:
+    """Whether a still WebP of `present` bytes holds its picture whole; an animation may lack frames that nobody counts."""
+    at = 12
+    while at + 8 <= present:
+        file.seek(at)
+        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        at += 8 + length
+        if name in (b"VP8 ", b"VP8L"):
+            return at <= present
+        at += length % 2
+    return False
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,11 @@ class IsoHeader:
     missing_bytes: int
     """Number of bytes that the top-level boxes state beyond the end of the file."""
     stated_bytes: int
+    auxiliary: tuple[str, ...]
+    """Types of auxiliary pictures, each once; "tmap" stands for a gain map by ISO 21496-1."""
 
 
-_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
+_CONTAINERS = {b"iinf": 6, b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}
 """Boxes to enter, and the bytes of version and flags before their children."""
 
 
@@ -63,6 +80,7 @@ def iso_header(file: BinaryIO) -> IsoHeader:
     present = file.seek(0, 2)
     height = width = 0
     depth, end = 8, 0
+    auxiliary: dict[str, None] = {}
     for name, at, stop in _boxes(file, 0, present, 0):
         end = max(end, stop)
         file.seek(at)
@@ -85,7 +103,11 @@ def iso_header(file: BinaryIO) -> IsoHeader:
             body = file.read(4)
             if len(body) == 4 and body[2] & 0x40:  # high_bitdepth, then twelve_bit (AV1-ISOBMFF 2.3)
                 depth = max(depth, 12 if body[2] & 0x20 else 10)
-    return IsoHeader((height, width), depth, max(end - present, 0), end)
+        elif name == b"auxC" and len(auxiliary) < 64:
+            auxiliary[file.read(min(stop - at, 132))[4:].split(b"\0")[0].decode("latin-1")] = None
+        elif name == b"infe" and file.read(min(stop - at, 12))[8:12] == b"tmap":
+            auxiliary["hdrgainmap (tmap)"] = None
+    return IsoHeader((height, width), depth, max(end - present, 0), end, tuple(auxiliary))
 
 
 def _boxes(file: BinaryIO, at: int, end: int, level: int) -> Iterator[tuple[bytes, int, int]]:
@@ -120,6 +142,14 @@ class GifHeader:
     """Number of plays; 0 is forever."""
     is_complete: bool
     """Whether the file has its closing byte."""
+    ends_between_blocks: bool
+    """Whether nothing but that byte is missing."""
+    covered: tuple[int, int]
+    """(height, width) of the smallest canvas that holds all frames."""
+    extensions: tuple[str, ...]
+    """Names of the extensions besides timing, repetition and comments, each once."""
+    end: int
+    """Position behind the last block that was read."""
 
 
 def gif_header(file: BinaryIO) -> GifHeader | None:
@@ -132,8 +162,10 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
     if head[10] & 0x80:
         file.seek(3 << ((head[10] & 7) + 1), 1)
     delays: list[int] = []
-    delay, plays, alpha, complete = 0, 1, False, False
+    covered, extensions = (0, 0), dict[str, None]()
+    delay, plays, alpha, between = 0, 1, False, True
     while (kind := file.read(1)) not in (b"", b";"):
+        between = False
         if kind == b"!":
             label = file.read(1)
             blocks = _sub_blocks(file)
@@ -146,12 +178,17 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
                 # It counts repetitions: n of them make n + 1 plays.
                 repeats = int.from_bytes(blocks[1][1:3], "little")
                 plays = repeats + 1 if repeats else 0
+            elif label != b"\xfe" and len(extensions) < 64:
+                name = blocks[0].decode("latin-1", "replace") if blocks and label == b"\xff" else label.hex()
+                extensions[f"GIF extension {name}"] = None
         elif kind == b",":
             area = file.read(9)
             if len(area) < 9:
                 break
             if area[8] & 0x80:
                 file.seek(3 << ((area[8] & 7) + 1), 1)
+            left, top, frame_width, frame_height = struct.unpack("<4H", area[:8])
+            covered = max(covered[0], top + frame_height), max(covered[1], left + frame_width)
             file.read(1)  # code size
             if _sub_blocks(file) is None:
                 break
@@ -159,9 +196,18 @@ def gif_header(file: BinaryIO) -> GifHeader | None:
             delay = 0
         else:
             break
-    else:
-        complete = kind == b";"
-    return GifHeader((height, width), tuple(delays), alpha, plays, complete)
+        between = True
+    return GifHeader(
+        (height, width),
+        tuple(delays),
+        alpha,
+        plays,
+        kind == b";",
+        between and delay == 0,
+        covered,
+        tuple(extensions),
+        file.tell(),
+    )
 
 
 def _sub_blocks(file: BinaryIO) -> list[bytes] | None:
@@ -180,3 +226,25 @@ def _sub_blocks(file: BinaryIO) -> list[bytes] | None:
             blocks.append(block)
         else:
             file.seek(size[0], 1)
+
+
+def icon_sizes(file: BinaryIO) -> list[tuple[int, int]]:
+    """(height, width) of each picture of a Windows icon, as its own header states it; empty if the directory is cut."""
+    file.seek(0)
+    head = file.read(6)
+    rows = [file.read(16) for _ in range(min(int.from_bytes(head[4:6], "little"), 256))]
+    sizes = []
+    for row in rows:
+        if len(row) < 16:
+            return []
+        file.seek(int.from_bytes(row[12:16], "little"))
+        picture = file.read(24)
+        if picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) == 24:
+            width, height = struct.unpack(">II", picture[16:24])
+        elif len(picture) == 24:  # a bitmap, with a mask below it
+            width, height = struct.unpack("<ii", picture[4:12])
+            height = abs(height) // 2
+        else:
+            return []
+        sizes.append((height, width))
+    return sizes

@@ -9,7 +9,8 @@ from PIL import Image
 
 from upframe.errors import InputError, UsageError
 from upframe.media.frames import Pixels
-from upframe.media.image.metadata import EXIF_PREFIX, exif_for_size, without_thumbnail, xmp_for_size
+from upframe.media.image.metadata import EXIF_PREFIX, exif_for_size, without_thumbnail
+from upframe.media.image.xmp import xmp_for_size
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 """Modes that need no conversion."""
@@ -74,6 +75,6 @@ def image_of(pixels: Pixels, like: Image.Image) -> Image.Image:
         info["exif"] = EXIF_PREFIX + exif_for_size(without_thumbnail(exif.removeprefix(EXIF_PREFIX)), size)
     xmp = like.info.get("xmp")
     if isinstance(xmp, bytes) and xmp:
-        info["xmp"] = xmp_for_size(xmp, size)
+        info["xmp"] = xmp_for_size(xmp, size, (like.height, like.width))
     made.info.update(info)
     return made

@@ -1,4 +1,4 @@
-"""EXIF, XMP, ICC and other metadata: copied from input to output, and corrected where pixels changed.
+"""EXIF, ICC and other metadata: copied from input to output, and corrected where pixels changed.
 
 EXIF is edited in place, byte by byte, and not parsed and rewritten: maker notes hold offsets that stay valid only if nothing
 moves. Source of the layout: CIPA DC-008 (Exif 2.32), 4.5 and TIFF 6.0, section 2.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import binascii
 import io
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from upframe.media.image.xmp import xmp_for_size
 
 EXIF_PREFIX = b"Exif\x00\x00"
 """Prefix of the TIFF structure in JPEG; `Metadata.exif` does not contain it."""
@@ -45,6 +46,16 @@ class Metadata:
     """JPEG or GIF comment."""
     loop: int | None = None
     """Number of plays of an animation; 0 is forever, None is not stated."""
+    photoshop: bytes | None = None
+    """Photoshop's image resources, among them IPTC, without thumbnails."""
+    edits: tuple[tuple[str, str], ...] = ()
+    """Changes made on reading: a field of this class, and how it was changed, as a clause."""
+    described: tuple[int, int] | None = None
+    """(height, width) of the picture that all this describes, upright."""
+
+    def xmp_for(self, size: tuple[int, int]) -> bytes | None:
+        """The XMP packet for an output of `size` (height, width)."""
+        return xmp_for_size(self.xmp, size, self.described) if self.xmp else None
 
 
 # EXIF -----------------------------------------------------------------------------------------------------------------
@@ -87,6 +98,8 @@ class CleanExif:
     """The stated orientation as text if it is not 1 to 8, for the notice `bad-orientation`."""
     has_orientation: bool
     """Whether there was an orientation tag."""
+    edits: tuple[str, ...] = ()
+    """How it was changed, as clauses."""
 
 
 def clean_exif(raw: bytes | None) -> CleanExif:
@@ -100,7 +113,7 @@ def clean_exif(raw: bytes | None) -> CleanExif:
         order = _order(exif)
         (first,) = struct.unpack_from(f"{order}I", exif, 4)
         entries, next_at = _entries(exif, order, first)
-        _drop_thumbnail(exif, order, next_at)
+        had_thumbnail = _drop_thumbnail(exif, order, next_at)
         for entry in entries:
             if entry.tag != _ORIENTATION:
                 continue
@@ -113,7 +126,9 @@ def clean_exif(raw: bytes | None) -> CleanExif:
             struct.pack_into(f"{order}HHIHH", exif, entry.at, _ORIENTATION, _SHORT, 1, 1, 0)
     except (KeyError, struct.error):
         return nothing
-    return CleanExif(bytes(exif), orientation, stated, has_orientation)
+    edits = ["its orientation is applied"] if orientation != 1 else []
+    edits += ["its thumbnail is removed"] if had_thumbnail else []
+    return CleanExif(bytes(exif), orientation, stated, has_orientation, tuple(edits))
 
 
 def without_thumbnail(exif: bytes) -> bytes:
@@ -128,16 +143,20 @@ def without_thumbnail(exif: bytes) -> bytes:
     return bytes(edited)
 
 
-def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
-    """Unlink the second directory and blank its picture, which would show the small original and may reveal cropped parts."""
+def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> bool:
+    """Unlink the second directory and blank its picture, which would show the small original and may reveal cropped parts.
+
+    Returns:
+        Whether there was one.
+    """
     (second,) = struct.unpack_from(f"{order}I", exif, next_at)
     struct.pack_into(f"{order}I", exif, next_at, 0)
     if not second:
-        return
+        return False
     try:
         entries, _ = _entries(exif, order, second)
     except struct.error:
-        return
+        return False
     found = {entry.tag: entry.value for entry in entries}
     start, length = found.get(_THUMBNAIL_OFFSET, 0), found.get(_THUMBNAIL_LENGTH, 0)
     if 0 < start < len(exif) and length > 0:
@@ -146,6 +165,7 @@ def _drop_thumbnail(exif: bytearray, order: str, next_at: int) -> None:
             del exif[start:]
         else:
             exif[start:end] = bytes(end - start)
+    return True
 
 
 def exif_for_size(exif: bytes, size: tuple[int, int]) -> bytes:
@@ -179,28 +199,37 @@ def exif_with_dpi(dpi: tuple[float, float]) -> bytes:
     return block + b"".join(struct.pack(">II", round(value * 1000), 1000) for value in dpi)
 
 
-# XMP ------------------------------------------------------------------------------------------------------------------
-def clean_xmp(xmp: bytes | None, *, upright: bool) -> bytes | None:
-    """Set the orientation of XMP to 1 if the pixels were turned upright (`upright`); otherwise return it unchanged."""
-    if not xmp or not upright:
-        return xmp or None
-    xmp = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])[^\"']*([\"'])", rb"\g<1>1\g<2>", xmp)
-    return re.sub(rb"(<tiff:Orientation>)[^<]*(</tiff:Orientation>)", rb"\g<1>1\g<2>", xmp)
+def has_sizes(exif: bytes) -> bool:
+    """Whether `exif_for_size` would change anything."""
+    return exif_for_size(exif, (987_653, 987_659)) != exif
 
 
-def xmp_for_size(xmp: bytes, size: tuple[int, int]) -> bytes:
-    """Set the existing size properties of `xmp` to `size` (height, width)."""
-    height, width = (str(side).encode() for side in size)
-    properties = (
-        (b"exif:PixelYDimension", height),
-        (b"exif:PixelXDimension", width),
-        (b"tiff:ImageLength", height),
-        (b"tiff:ImageWidth", width),
-    )
-    for name, number in properties:
-        xmp = re.sub(rb"(%b\s*=\s*[\"'])[^\"']*([\"'])" % name, rb"\g<1>%b\g<2>" % number, xmp)
-        xmp = re.sub(rb"(<%b>)[^<]*(</%b>)" % (name, name), rb"\g<1>%b\g<2>" % number, xmp)
-    return xmp
+# Photoshop ------------------------------------------------------------------------------------------------------------
+_THUMBNAILS = (0x0409, 0x040C)
+
+
+def clean_photoshop(block: bytes) -> tuple[bytes, bool]:
+    """Remove the thumbnails of Photoshop's image resources, which also hold IPTC; a damaged rest is dropped.
+
+    Returns:
+        The block, and whether it held a thumbnail. Source: Adobe Photoshop File Formats, image resource blocks.
+    """
+    kept, at, had = bytearray(), 0, False
+    while block[at : at + 4] == b"8BIM" and at + 12 <= len(block):
+        name = (block[at + 6] + 2) // 2 * 2
+        size = int.from_bytes(block[at + 6 + name : at + 10 + name], "big")
+        stop = at + 10 + name + size + size % 2
+        if stop > len(block) + 1:
+            break
+        is_thumbnail = int.from_bytes(block[at + 4 : at + 6], "big") in _THUMBNAILS
+        kept += b"" if is_thumbnail else block[at:stop]
+        at, had = stop, had or is_thumbnail
+    return bytes(kept), had
+
+
+def iptc_block(iptc: bytes) -> bytes:
+    """Wrap an IPTC record as Photoshop's image resource 0x0404."""
+    return b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + bytes(len(iptc) % 2)
 
 
 # ICC ------------------------------------------------------------------------------------------------------------------

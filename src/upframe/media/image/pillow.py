@@ -1,4 +1,4 @@
-"""Decode JPEG, WebP, GIF, BMP and AVIF by Pillow, and HEIC and JPEG XL by its plug-ins."""
+"""Decode JPEG, WebP, GIF, BMP, TGA, PCX, icons and AVIF by Pillow, and HEIC and JPEG XL by its plug-ins."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.cms import cmyk_profile, cmyk_to_rgb
 from upframe.media.image.decoder import Reading, codec
-from upframe.media.image.headers import gif_header, iso_header, webp_header
+from upframe.media.image.headers import GifHeader, gif_header, icon_sizes, iso_header, webp_header
+from upframe.media.image.jpeg import JpegStructure, embedded_parts, read_structure
 from upframe.media.image.metadata import EXIF_PREFIX, Metadata
+from upframe.media.image.parts import account_chunks, account_items, account_jpeg, account_tail, photoshop_block, riff_chunks
 
 _LOCK = threading.Lock()
+_WEBP_CHUNKS = ("VP8X", "VP8 ", "VP8L", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP ")
+_GIF_EXTENSIONS = ("GIF extension NETSCAPE2.0", "GIF extension ANIMEXTS1.0", "GIF extension f9")
+_LARGEST_ICON = 2048  # Windows reads 256; web pages have larger ones
+_LONGEST_GIF_SIDE = 65535
+_LARGE_SIDE = 8192  # for a GIF: beyond it, a canvas that frames do not fill is taken for damage
+_END_OF_IMAGE = b"\xff\xd9"
 
 _PLUGINS = {"heif": "heif", "jxl": "jxl"}
 """Extra to install for the formats that need a plug-in."""
 
 _NAMES = {
-    "jpeg": ("JPEG", "MPO"),
+    "jpeg": ("JPEG",),
     "webp": ("WEBP",),
     "gif": ("GIF",),
     "bmp": ("BMP",),
+    "tga": ("TGA",),
+    "pcx": ("PCX",),
+    "ico": ("ICO",),
     "avif": ("AVIF",),
     "heif": ("HEIF",),
     "jxl": ("JXL",),
@@ -59,7 +70,7 @@ class PillowDecoder:
         self._delays_ms: tuple[int, ...] | None = None
         self._pad_bytes = 0
         self._plays: int | None = None
-        self._size: tuple[int, int] | None = None
+        self._structure: JpegStructure | None = None
         _require_plugin(reading, kind)
         channels = self._check_header()
         with codec(reading, "reading its header"):
@@ -90,8 +101,13 @@ class PillowDecoder:
             if webp is None:
                 raise reading.damaged("its header is incomplete or invalid")
             reading.check_pixels(*webp.size)
-            if webp.missing_bytes:
+            if webp.missing_bytes and webp.is_picture_whole:
+                reading.end_damaged(f"{webp.missing_bytes} of {webp.stated_bytes} bytes are missing behind the picture")
+                self._pad_bytes = min(webp.missing_bytes, 2**20)
+            elif webp.missing_bytes:
                 self._report_missing(webp.missing_bytes, webp.stated_bytes)
+            account_chunks(reading, riff_chunks(file, webp.stated_bytes), _WEBP_CHUNKS)
+            account_tail(reading, webp.stated_bytes)
             return webp.has_alpha
         if self._kind in ("avif", "heif"):
             iso = iso_header(file)
@@ -100,18 +116,64 @@ class PillowDecoder:
             if iso.missing_bytes:
                 self._report_missing(iso.missing_bytes, iso.stated_bytes)
             if iso.depth > 8:
-                reading.notice("depth-reduced", f"{iso.depth}-bit samples are read as 8-bit")
+                reading.changed("pixels", "depth", f"{iso.depth}-bit samples are read as 8-bit", "depth-reduced")
+            account_items(reading, iso.auxiliary)
+        elif self._kind == "jpeg":
+            self._check_jpeg()
+        elif self._kind == "ico":
+            self._check_icon()
         elif self._kind == "gif":
             gif = gif_header(file)
             if gif is None or not gif.delays_cs:
                 raise reading.error("is truncated, 0 % decoded (no complete frame)", "get the file again")
-            reading.check_pixels(*gif.size)
+            self._check_gif(gif)
             self._delays_ms = tuple(10 * delay for delay in gif.delays_cs)
             self._plays = gif.plays
-            if not gif.is_complete:
+            if not gif.is_complete and gif.ends_between_blocks:
+                reading.end_damaged("its closing byte is missing")
+            elif not gif.is_complete:
                 reading.truncated(None, f"the file ends after {len(gif.delays_cs)} complete frames")
+            account_chunks(reading, gif.extensions, _GIF_EXTENSIONS)
+            if gif.is_complete:
+                account_tail(reading, gif.end)
             return gif.has_alpha
         return None
+
+    def _check_gif(self, gif: GifHeader) -> None:
+        """Refuse sizes that only damage explains: frames beyond any canvas, or a canvas far larger than all frames."""
+        self._reading.check_pixels(*gif.size)
+        if max(gif.covered) > _LONGEST_GIF_SIDE:
+            raise self._reading.damaged(f"a frame reaches {gif.covered[1]}x{gif.covered[0]}, which no GIF can hold")
+        if any(side > _LARGE_SIDE and side > 4 * used for side, used in zip(gif.size, gif.covered, strict=True)):
+            frames = f"{gif.covered[1]}x{gif.covered[0]}"
+            raise self._reading.damaged(f"it says it is {gif.size[1]}x{gif.size[0]}, but its frames need {frames}")
+
+    def _check_icon(self) -> None:
+        reading, sizes = self._reading, icon_sizes(self._reading.file)
+        if not sizes:
+            raise reading.damaged("its directory of pictures is cut")
+        for size in sizes:
+            reading.check_pixels(*size)
+            if max(size) > _LARGEST_ICON:
+                raise reading.damaged(f"a picture of {size[1]}x{size[0]}, which no icon holds")
+        if len(sizes) > 1:
+            smaller = f"{len(sizes) - 1} smaller {'picture' if len(sizes) == 2 else 'pictures'} of the icon"
+            reading.lost("embedded-dropped", [smaller], kind="part")
+
+    def _check_jpeg(self) -> None:
+        """Refuse a file of several pictures in their own right; report parts that belong to the first, such as a preview."""
+        reading = self._reading
+        self._structure = read_structure(reading.file)
+        if self._structure is None:
+            raise reading.damaged("no picture behind its first bytes")
+        parts = embedded_parts(reading.file, self._structure)
+        own = [part.name for part in parts if part.role == "picture"]
+        if own and not reading.first_frame:
+            raise reading.error(
+                f"is a multi-picture JPEG (MPO) of {len(own) + 1} pictures ({own[0]})",
+                "pass `first_frame` to read the first, or split it into files",
+            )
+        account_jpeg(reading, self._structure, parts)
 
     def _report_missing(self, missing: int, stated: int) -> None:
         """Compare the file with the length that its container states; if the caller allows it, fill missing bytes with
@@ -122,20 +184,19 @@ class PillowDecoder:
     def _open(self) -> Image.Image:
         file = self._reading.file
         file.seek(0)
-        source: Any = io.BytesIO(file.read() + bytes(self._pad_bytes)) if self._pad_bytes else file
+        source: Any = file
+        if self._pad_bytes:
+            data = bytearray(file.read() + bytes(self._pad_bytes))
+            if self._kind == "webp":  # the length that it states may be damaged itself
+                data[4:8] = min(len(data) - 8, 2**32 - 2).to_bytes(4, "little")
+            source = io.BytesIO(data)
+        if self._kind == "jpeg":  # the class itself: `Image.open` would read an index of further pictures
+            return JpegImagePlugin.JpegImageFile(source)
         with _unlimited():
             return Image.open(source, formats=_NAMES[self._kind])
 
     def _count_frames(self) -> int:
-        if self._delays_ms is not None:
-            return len(self._delays_ms)
-        frames = int(getattr(self._image, "n_frames", 1))
-        if self._image.format == "MPO":
-            raise self._reading.error(
-                f"is a multi-picture JPEG (MPO) of {frames} pictures, such as a stereo pair",
-                "pass `first_frame` to read the first, or split it into files",
-            )
-        return frames
+        return len(self._delays_ms) if self._delays_ms is not None else int(getattr(self._image, "n_frames", 1))
 
     def _collect_metadata(self, animated: bool) -> Metadata:
         info = self._image.info
@@ -151,17 +212,18 @@ class PillowDecoder:
             dpi=(float(dpi[0]), float(dpi[1])) if known and dpi is not None else None,
             comment=comment.encode("utf-8", "replace") if isinstance(comment, str) else comment or None,
             loop=int(loop) if loop is not None and animated else None,
+            photoshop=photoshop_block(self._structure) if self._structure is not None else None,
         )
 
     def _state_losses(self) -> None:
         reading = self._reading
         if self._image.mode == "CMYK":
             how = "its profile" if self._profile is not None else "the standard formula"
-            reading.notice("converted-from-cmyk", f"CMYK was converted to sRGB through {how}")
+            reading.changed("pixels", "CMYK", f"CMYK was converted to sRGB through {how}", "converted-from-cmyk")
         elif self._image.mode == "1":
-            reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
         elif self._kind == "jxl" and self._image.mode.startswith("I;16"):
-            reading.notice("depth-reduced", "16-bit samples are read as 8-bit")
+            reading.changed("pixels", "depth", "16-bit samples are read as 8-bit", "depth-reduced")
 
     # Pixels -----------------------------------------------------------------------------------------------------------
     def frames(self) -> Iterator[Frame]:
@@ -181,15 +243,15 @@ class PillowDecoder:
 
     def _decode(self, index: int) -> Pixels:
         image = self._image
+        if self._structure is not None and self._structure.end is None:
+            return self._decode_unended_jpeg(self._structure)
         try:
             if index or self.info.frames > 1:
                 image.seek(index)
             image.load()
         except (OSError, EOFError) as error:
-            if self._kind == "jpeg" and "truncated" in str(error):
-                return self._decode_truncated_jpeg()
             reason = str(error) or "the data ends early"
-            if self._kind in ("bmp", "gif") or "truncated" in reason:
+            if self._kind in ("bmp", "gif", "tga", "pcx") or "truncated" in reason:
                 percent = self._bmp_percent() if self._kind == "bmp" else None
                 self._reading.truncated(percent, reason)  # raises, unless allowed
                 return self._partial(image)
@@ -216,23 +278,27 @@ class PillowDecoder:
         stated, start = int.from_bytes(head[2:6], "little"), int.from_bytes(head[10:14], "little")
         return 100 * max(present - start, 0) / (stated - start) if stated > start else None
 
-    def _decode_truncated_jpeg(self) -> Pixels:
-        """Raise, or return the decoded rows: libjpeg fills the rest after an end-of-image marker.
+    def _decode_unended_jpeg(self, structure: JpegStructure) -> Pixels:
+        """Decode a JPEG without end marker; raise if it lacks more than that, unless the caller allows it.
 
-        The decoded rows are those in which the interrupted and the completed decoding agree.
+        libjpeg fills missing data with zero bits. Rows that come out the same with other bits in their place need none of them.
         """
-        interrupted = self._image
-        if isinstance(interrupted, ImageFile.ImageFile):
-            interrupted.tile = []
         self._reading.file.seek(0)
-        data = self._reading.file.read() + b"\xff\xd9"  # end of image
-        with _unlimited():
-            completed = Image.open(io.BytesIO(data), formats=_NAMES["jpeg"])
-        completed.load()
-        same = (np.asarray(interrupted) == np.asarray(completed)).reshape(completed.height, -1).all(1)
-        decoded = len(same) if same.all() else int(np.argmin(same))
-        self._reading.truncated(min(100 * decoded / len(same), 99))
-        return self._convert(completed)
+        data = self._reading.file.read().rstrip(b"\xff")  # half a marker, or a byte whose other half is missing
+        filled, otherwise = (_jpeg_image(data + tail) for tail in (_END_OF_IMAGE, b"\xaa" * 64 + _END_OF_IMAGE))
+        same = (np.asarray(filled) == np.asarray(otherwise)).reshape(filled.height, -1).all(1)
+        if same.all() and structure.is_refined:
+            self._reading.end_damaged("its end marker is missing")
+        else:
+            rows = len(same) if same.all() else int(np.argmin(same))
+            self._reading.truncated(min(100 * rows / len(same), 99) if structure.is_sequential else None)
+        return self._convert(filled)
+
+
+def _jpeg_image(data: bytes) -> Image.Image:
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def _target_mode(image: Image.Image, header_alpha: bool | None) -> str:

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from upframe.media.frames import Pixels
-from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size, exif_with_dpi, xmp_for_size
+from upframe.media.image.fates import JPEG_SEGMENT
+from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size, exif_with_dpi
 from upframe.media.image.plan import OutputPlan
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -43,15 +44,14 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
     exif = exif_for_size(metadata.exif, size) if metadata.exif else None
     if exif is None and metadata.dpi and kind in ("webp", "avif"):
         exif = exif_with_dpi(metadata.dpi)
-    xmp = xmp_for_size(metadata.xmp, size) if metadata.xmp else None
+    xmp = metadata.xmp_for(size)
     options: dict[str, Any] = {"quality": quality}
     if kind == "jpeg":
         options |= {"subsampling": "4:4:4"}  # not "optimize": on noise Pillow then runs out of its buffer and fails
         options |= {"dpi": tuple(round(value) for value in metadata.dpi)} if metadata.dpi else {}
         comment = metadata.comment or dict(metadata.text).get("Comment", "").encode()
         options |= {"comment": comment[:65533]} if comment else {}
-        limit = 65533 - 29  # see plan._JPEG_SEGMENT: the plan has already reported that longer ones are dropped
-        exif, xmp = (block if block is not None and len(block) <= limit else None for block in (exif, xmp))
+        options |= {"extra": _photoshop_segments(metadata.photoshop)} if metadata.photoshop else {}
     elif kind == "webp":
         options |= {"method": 4, "exact": True}  # exact: keep colours under alpha 0, or edges change when blended later
     elif kind == "avif":
@@ -60,6 +60,12 @@ def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], q
     options |= {"exif": EXIF_PREFIX + exif} if exif else {}
     options |= {"xmp": xmp} if xmp else {}
     return options
+
+
+def _photoshop_segments(block: bytes) -> bytes:
+    """Photoshop's image resources as APP13 segments."""
+    parts = [block[at : at + JPEG_SEGMENT] for at in range(0, len(block), JPEG_SEGMENT)]
+    return b"".join(b"\xff\xed" + struct.pack(">H", len(part) + 16) + b"Photoshop 3.0\0" + part for part in parts)
 
 
 class StillEncoder:

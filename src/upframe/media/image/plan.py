@@ -10,11 +10,12 @@ import numpy as np
 
 from upframe.errors import Notice, UsageError
 from upframe.media.frames import MediaInfo
+from upframe.media.image.fates import fitted
 from upframe.media.image.formats import FORMATS, Format, format_of_name, writable_names
 from upframe.media.image.metadata import Metadata
+from upframe.media.ledger import EMPTY, Entry, Ledger
 
 _DEFAULT_QUALITY = {"jpeg": 95, "webp": 95, "avif": 90}
-_JPEG_SEGMENT = 65533 - 29  # bytes that an application segment holds after the longest prefix, that of XMP
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class OutputPlan:
     """Channels of the pixels for the sink: those of the input, unless the plan is made by hand."""
     notices: tuple[Notice, ...] = ()
     """Losses of the output."""
+    ledger: Ledger = EMPTY
+    """Everything besides pixels that the input holds, and its fate."""
 
 
 def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Metadata | None = None) -> OutputPlan:
@@ -66,12 +69,13 @@ def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Meta
         lose("depth-reduced", f"{chosen.label} holds at most {8 * dtype.itemsize} bits per sample; the input has {info.dtype}")
     elif chosen.name == "gif":
         lose("depth-reduced", "GIF holds 256 colours per frame and no partial transparency")
-    dropped = _dropped(chosen, metadata or Metadata(), animated=info.animated)
-    if dropped:
-        lose("metadata-dropped", f"{chosen.label} cannot hold its {', '.join(dropped)}")
+    _, fates = fitted(metadata or Metadata(), chosen, channels=info.channels, animated=info.animated)
     if chosen is not wanted:
         extension = chosen.extensions[0]
-    return OutputPlan(chosen.name, extension, dtype, info.channels, tuple(notices))
+    pixels = tuple(Entry("pixels", notice.id, "changed", notice.message, notice.id) for notice in notices)
+    ledger = Ledger.of((*pixels, *fates))
+    told = ledger.notices(str(info.path))
+    return OutputPlan(chosen.name, extension, dtype, info.channels, told, info.ledger + ledger)
 
 
 def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
@@ -88,37 +92,6 @@ def _wanted(info: MediaInfo, requested: str | None) -> tuple[Format, str]:
         if name is not None and name in FORMATS and FORMATS[name].writable:
             return FORMATS[name], spelled or FORMATS[name].extensions[0]
     return FORMATS["png"], ".png"
-
-
-def _dropped(chosen: Format, metadata: Metadata, *, animated: bool) -> list[str]:
-    """Name the metadata that `chosen` cannot hold."""
-    name = chosen.name
-    dropped = []
-    if metadata.icc and name in ("bmp", "gif"):
-        dropped.append("colour profile")
-    if metadata.exif and (name in ("bmp", "gif") or (name == "jpeg" and len(metadata.exif) > _JPEG_SEGMENT)):
-        dropped.append("EXIF")
-    if metadata.xmp and (name in ("bmp", "gif") or (name == "jpeg" and len(metadata.xmp) > _JPEG_SEGMENT)):
-        dropped.append("XMP")
-    if metadata.dpi and name == "gif":
-        dropped.append("resolution")
-    # JPEG and GIF hold one text, named "comment"; TIFF holds a description.
-    texts = [key for key, _ in metadata.text if not (key == "Comment" and name in ("jpeg", "gif"))]
-    if name != "png" and [key for key in texts if not (key == "Description" and name == "tiff")]:
-        dropped.append(f"text ({', '.join(sorted(set(texts)))[:80]})")
-    if metadata.comment and name in ("webp", "avif", "bmp", "tiff"):
-        dropped.append("comment")
-    chunks = dict(metadata.colour_chunks)
-    if name != "png" and not metadata.icc and ("cICP" in chunks or _is_unusual_gamma(chunks)):
-        dropped.append("colour chunks")
-    if animated and name == "avif" and metadata.loop:
-        dropped.append("loop count")
-    return dropped
-
-
-def _is_unusual_gamma(chunks: dict[str, bytes]) -> bool:
-    """Whether gAMA states another gamma than sRGB's 1/2.2, with which untagged pictures are shown (PNG 11.3.2.2)."""
-    return "sRGB" not in chunks and "gAMA" in chunks and not 44000 <= int.from_bytes(chunks["gAMA"], "big") <= 47000
 
 
 def check_output_size(

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from upframe.kernels import library
 from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.decoder import Reading
-from upframe.media.image.metadata import Metadata, raw_profile
+from upframe.media.image.metadata import Metadata, iptc_block, raw_profile
+from upframe.media.image.parts import account_png, account_tail
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -29,6 +30,9 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel of each colour ty
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 # ^ first row, first column, row step, column step of each pass (PNG 8.1)
+
+_ANCILLARY = 0x20  # this bit of the first letter marks a chunk without which the picture can be shown (PNG 5.4)
+_ANCILLARY_PIXELS = (b"tRNS", b"acTL", b"fcTL")  # those that change pixels or frames all the same
 
 _TEXT_LIMIT = 16 * 2**20  # most bytes of a decompressed text or profile
 _READ = 1 << 18
@@ -98,6 +102,8 @@ class PngDecoder:
         self._plays = None
         self._fields: dict[str, bytes] = {}
         self._text: list[tuple[str, str]] = []
+        self._background = b""
+        self._others: list[str] = []  # names of chunks without use here
         self._header = self._read_header()
         reading.check_pixels(self._header.height, self._header.width)
         announced = self._walk()
@@ -107,6 +113,7 @@ class PngDecoder:
         if not self._parts or not self._parts[0].chunks:
             raise reading.error("is truncated, 0 % decoded (no picture data)", "get the file again")
         self.metadata = self._collect_metadata()
+        account_png(reading, self._others)
         self.info = self._make_info()
 
     # Structure --------------------------------------------------------------------------------------------------------
@@ -134,17 +141,19 @@ class PngDecoder:
             chunk = Chunk(name, at + 8, min(length, max(size - at - 8, 0)))
             at += 12 + length
             if name == b"IEND":
-                self._ended = at <= size and self._read_checked(chunk) is not None
+                self._ended = at <= size and self._read_sound(chunk) is not None
+                account_tail(self._reading, at)
                 break
             if name == b"IDAT":
                 still.chunks.append(chunk)
             elif name == b"fdAT" and frame is not None:
                 frame.chunks.append(Chunk(name, chunk.at + 4, max(chunk.length - 4, 0)))
             elif length > _TEXT_LIMIT or at > size:
-                continue  # a private chunk that is huge or incomplete: not needed
+                self._others.append(name.decode("latin-1"))  # huge or incomplete: not needed
             else:
-                data = self._read_checked(chunk)
+                data = self._read_sound(chunk)
                 if data is None:
+                    self._report_damaged(chunk)
                     continue
                 if name == b"acTL" and len(data) >= 8:
                     announced, self._plays = struct.unpack(">II", data[:8])
@@ -163,12 +172,19 @@ class PngDecoder:
         self._announced = announced if animation else 1
         return len(animation)
 
-    def _read_checked(self, chunk: Chunk) -> bytes | None:
+    def _read_sound(self, chunk: Chunk) -> bytes | None:
+        """Read the content of a chunk; None if its checksum is wrong."""
         data = self._file.read(chunk.length)
-        if zlib.crc32(chunk.name + data) != int.from_bytes(self._file.read(4), "big"):
-            self._reading.truncated(None, f"the checksum of its {chunk.name.decode('latin-1')} chunk is wrong")
-            return None
-        return data
+        return data if zlib.crc32(chunk.name + data) == int.from_bytes(self._file.read(4), "big") else None
+
+    def _report_damaged(self, chunk: Chunk) -> None:
+        """Report a chunk with a wrong checksum: as an error if the pixels depend on it."""
+        name = chunk.name.decode("latin-1")
+        if not chunk.name[0] & _ANCILLARY or chunk.name in _ANCILLARY_PIXELS:
+            self._reading.truncated(None, f"the checksum of its {name} chunk is wrong")
+        else:
+            detail = f"the checksum of its {name} chunk is wrong; it was ignored"
+            self._reading.lost("metadata-damaged", [f"PNG chunk {name}"], detail)
 
     def _frame_control(self, data: bytes) -> _Part:
         _, width, height, x, y, num, den, dispose, blend = struct.unpack(">IIIIIHHBB", data[:26])
@@ -191,6 +207,12 @@ class PngDecoder:
             item = _text(name, data)
             if item is not None:
                 self._text.append(item)
+            else:
+                self._reading.lost("metadata-damaged", ["PNG text"], "a text is damaged or too long and was ignored")
+        elif name == b"bKGD":
+            self._background = data
+        elif name not in (b"IHDR", b"acTL", b"fcTL"):
+            self._others.append(name.decode("latin-1"))
 
     # Facts ------------------------------------------------------------------------------------------------------------
     def _collect_metadata(self) -> Metadata:
@@ -199,7 +221,7 @@ class PngDecoder:
         if "iCCP" in fields:
             _, _, body = fields["iCCP"].partition(b"\0")
             icc = _inflate(body[1:]) or b""  # damaged: `Reading.carry` reports it
-        exif, xmp, text = fields.get("eXIf"), None, []
+        exif, xmp, photoshop, text = fields.get("eXIf"), None, None, []
         for key, value in self._text:
             kind = key.removeprefix("Raw profile type ").lower() if key.startswith("Raw profile type ") else None
             if key == XMP_KEYWORD:
@@ -210,26 +232,46 @@ class PngDecoder:
                 xmp = raw_profile(value)
             elif kind in ("icc", "icm") and icc is None:
                 icc = raw_profile(value)
-            elif kind is None:
+            elif kind in ("iptc", "8bim") and photoshop is None:
+                photoshop = raw_profile(value)
+            else:
                 text.append((key, value))
+        if photoshop is not None and not photoshop.startswith(b"8BIM"):
+            photoshop = iptc_block(photoshop)
         dpi = None
         if len(fields.get("pHYs", b"")) == 9:
             x, y, unit = struct.unpack(">IIB", fields["pHYs"])
             dpi = (x * 0.0254, y * 0.0254) if unit == 1 else None
+            if unit != 1 and x != y:
+                self._reading.lost("metadata-dropped", ["aspect of its pixels (pHYs)"])
         return Metadata(
             icc=icc,
             exif=exif,
             xmp=xmp,
             dpi=dpi,
             text=tuple(text),
-            colour_chunks=tuple((n, fields[n]) for n in ("cICP", "mDCV", "cLLI", "sRGB", "gAMA", "cHRM") if n in fields),
+            colour_chunks=tuple((n, fields[n]) for n in ("cICP", "mDCV", "cLLI", "sRGB", "gAMA", "cHRM") if n in fields)
+            + self._background_chunk(),
+            photoshop=photoshop,
             loop=self._plays if self._animated else None,
         )
+
+    def _background_chunk(self) -> tuple[tuple[str, bytes], ...]:
+        """The background colour, for a picture without palette and of full depth (PNG 11.3.4.1)."""
+        header, data = self._header, self._background
+        if header.colour == 3 and self._palette is not None and len(data) == 1 and data[0] < len(self._palette):
+            samples = [int(value) for value in self._palette[data[0]]]
+        elif header.colour != 3 and len(data) == (2 if header.colour in (0, 4) else 6):
+            full = 2 ** max(header.depth, 8) - 1
+            samples = [min(value * full // (2**header.depth - 1), full) for value in struct.unpack(f">{len(data) // 2}H", data)]
+        else:
+            return ()
+        return (("bKGD", struct.pack(f">{len(samples)}H", *samples)),)
 
     def _make_info(self) -> MediaInfo:
         header = self._header
         if header.depth == 1 and header.colour == 0:
-            self._reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            self._reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
         colours = 3 if header.colour in (2, 3, 6) else 1
         uncovered = self._animated and (
             self._parts[0].size != (header.height, header.width) or any(part.dispose for part in self._parts)
@@ -284,8 +326,8 @@ class PngDecoder:
             stream.finish()
         if stream.damage is not None or done < expected:
             self._reading.truncated(100 * done / expected, stream.damage or "the data ends early")
-        elif last and not self._ended:
-            self._reading.truncated(100, "the file ends without its closing chunk")
+        elif last and (stream.end_damage or not self._ended):
+            self._reading.end_damaged(stream.end_damage or "its closing chunk is missing or damaged")
         return out
 
     def _decode_pass(self, stream: _Stream, rows: Pixels) -> int:
@@ -362,6 +404,8 @@ class _Stream:
         self._held = bytearray()
         self.damage: str | None = None
         """The reason why the data ends early, once it has."""
+        self.end_damage: str | None = None
+        """Damage behind the last byte that is needed; the checksum of the decompressed data was right."""
 
     def _compressed(self, file: object, chunks: list[Chunk]) -> Iterator[bytes]:
         assert hasattr(file, "seek") and hasattr(file, "read")
@@ -415,6 +459,7 @@ class _Stream:
             return
         for _ in self._source:
             pass
+        self.end_damage, self.damage = self.damage, None
 
 
 def unfilter(coded: NDArray[np.uint8], bpp: int, previous: NDArray[np.uint8]) -> NDArray[np.uint8]:

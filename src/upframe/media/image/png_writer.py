@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from upframe.kernels import library
 from upframe.media.frames import Pixels
-from upframe.media.image.metadata import Metadata, exif_for_size, xmp_for_size
+from upframe.media.image.metadata import Metadata, exif_for_size
 from upframe.media.image.png import SIGNATURE, XMP_KEYWORD
 
 try:
@@ -111,13 +111,16 @@ class PngWriter:
             self._chunk(b"eXIf", exif_for_size(metadata.exif, size))
         if self._animated:
             self._chunk(b"acTL", struct.pack(">II", self._frames, metadata.loop or 0))
-        if metadata.xmp:
-            self._itxt(XMP_KEYWORD, xmp_for_size(metadata.xmp, size))
+        xmp = metadata.xmp_for(size)
+        if xmp:
+            self._itxt(XMP_KEYWORD, xmp)
         texts = list(metadata.text)
         if metadata.comment and all(key != "Comment" for key, _ in texts):
             texts.append(("Comment", metadata.comment.decode("utf-8", "replace")))
         for key, value in texts:
             self._text(key, value)
+        if metadata.photoshop:
+            self._text("Raw profile type iptc", f"\niptc\n{len(metadata.photoshop):8}\n{metadata.photoshop.hex()}\n")
 
     def _text(self, key: str, value: str) -> None:
         try:

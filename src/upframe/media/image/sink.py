@@ -15,6 +15,8 @@ from upframe.errors import OutputError, UpframeError, VerifyError
 from upframe.files import PartFile, atomic_file, output_error
 from upframe.media.frames import Pixels
 from upframe.media.image.encoders import Encoder, make_encoder
+from upframe.media.image.fates import fitted
+from upframe.media.image.formats import FORMATS
 from upframe.media.image.metadata import Metadata
 from upframe.media.image.plan import OutputPlan, check_output_size
 from upframe.media.image.verify import verify_output
@@ -29,7 +31,7 @@ class ImageSink:
     Args:
         path: The file to write; an existing file is replaced.
         plan: Format, depth and channels; bands must have exactly these.
-        metadata: Metadata to write, as far as the format can hold it.
+        metadata: Metadata to write, as far as the format can hold it; `plan.ledger` says what it cannot.
         frames: How many frames will be written.
         animated: Whether frames follow each other in time; otherwise they are pages.
         quality: 0 to 100 for lossy formats; None is 95 for JPEG and WebP, 90 for AVIF.
@@ -51,7 +53,8 @@ class ImageSink:
     ) -> None:
         self.path = Path(path)
         self._plan = plan
-        self._metadata = metadata if metadata is not None else Metadata()
+        facts = FORMATS[plan.format]
+        self._metadata, _ = fitted(metadata or Metadata(), facts, channels=plan.channels, animated=animated)
         self._frames, self._animated, self._quality = frames, animated, quality
         self._atomic: AbstractContextManager[PartFile] = atomic_file(self.path, check=self._verify)
         self._file: PartFile | None = None

@@ -17,6 +17,7 @@ from upframe.media.image.decoder import Decoder, Limits, Reading, turn_upright, 
 from upframe.media.image.formats import FORMATS, SNIFF_BYTES, UNSUPPORTED, format_of_name, sniff
 from upframe.media.image.metadata import Metadata
 from upframe.media.image.opening import Stamp, open_regular, stamp
+from upframe.media.ledger import Ledger
 
 RGB8 = NDArray[np.uint8]
 """(H, W, 3) uint8."""
@@ -76,9 +77,14 @@ class ImageSource:
             stored = self._decoder.info
             if any(notice.id == "converted-from-cmyk" for notice in self._reading.notices):
                 # the profile described the inks, but the pixels are sRGB now
+                if self.metadata.icc:
+                    self._reading.changed("metadata", "colour profile", "the pixels are sRGB now")
                 self.metadata = replace(self.metadata, icc=None, colour_chunks=(("sRGB", b"\0"),))
-            size = stored.size[::-1] if turns_sides(self._orientation) else stored.size
-            self.info = replace(stored, size=(size[0], size[1]), notices=tuple(self._reading.notices))
+            height, width = stored.size
+            size = (width, height) if turns_sides(self._orientation) else (height, width)
+            self.metadata = replace(self.metadata, described=size)
+            ledger = Ledger.of(self._reading.entries)
+            self.info = replace(stored, size=size, notices=tuple(self._reading.notices), ledger=ledger)
         except BaseException:
             self._file.close()
             raise
@@ -161,6 +167,10 @@ def _make_decoder(reading: Reading, kind: str) -> Decoder:
         from upframe.media.image.tiff import TiffDecoder
 
         return TiffDecoder(reading)
+    if kind == "pnm":
+        from upframe.media.image.pnm import PnmDecoder
+
+        return PnmDecoder(reading)
     from upframe.media.image.pillow import PillowDecoder
 
     return PillowDecoder(reading, kind)

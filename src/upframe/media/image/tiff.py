@@ -20,7 +20,7 @@ from upframe.media.frames import Frame, MediaInfo, Pixels
 from upframe.media.image.cms import cmyk_profile, cmyk_to_rgb, lab_to_rgb
 from upframe.media.image.decoder import Reading, codec, turn_back
 from upframe.media.image.lzw import lzw_decode
-from upframe.media.image.metadata import Metadata, clean_exif
+from upframe.media.image.metadata import Metadata, clean_exif, iptc_block
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +32,13 @@ _DNG_VERSION = 50706
 _KEPT_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432)
 """Directory tags that describe the picture and not its storage: description to copyright."""
 _EXIF_IFD, _GPS_IFD = 34665, 34853
+_CARRIED_TAGS = (282, 283, 296, 700, 33723, 34377, 34675, _EXIF_IFD, _GPS_IFD)
+_OF_A_PAGE = (*(code for code in _KEPT_TAGS if code != 274), 700, 33723, 34377, 34675, _EXIF_IFD, _GPS_IFD)
+_CODING_TAGS = (
+    *range(254, 267), 273, 277, 278, 279, 280, 281, 284, 286, 287, 288, 289, 290, 291, 292, 293, 297, 301, 317, 318, 319, 320,
+    *range(321, 329), 332, 334, 336, 338, 339, 340, 341, 342, 347, *range(512, 522), *range(529, 533), 559, 40965,
+)  # fmt: skip
+"""Tags that say how pixels are stored."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +115,12 @@ class TiffDecoder:
         if layout.photometric in (_SEPARATED, _CIELAB, _ICCLAB):
             name = "CMYK" if layout.photometric == _SEPARATED else "Lab"
             how = "its profile" if self._profile is not None else "the standard formula"
-            reading.notice("converted-from-cmyk", f"{name} was converted to sRGB through {how}")
+            reading.changed("pixels", name, f"{name} was converted to sRGB through {how}", "converted-from-cmyk")
             if self._profile is not None and layout.depth > 8:
-                reading.notice("depth-reduced", f"{layout.depth}-bit CMYK becomes 8-bit on its way through the profile")
+                detail = f"{layout.depth}-bit CMYK becomes 8-bit on its way through the profile"
+                reading.changed("pixels", "depth", detail, "depth-reduced")
         if layout.depth == 1 and layout.channels == 1:
-            reading.notice("one-bit-to-gray", "1-bit picture, becomes 8-bit gray")
+            reading.changed("pixels", "depth", "1-bit picture, becomes 8-bit gray", "one-bit-to-gray")
 
     def _layout(self, page: tifffile.TiffPage) -> _Layout:
         """Read the layout of one page.
@@ -138,7 +146,8 @@ class TiffDecoder:
         extra = [int(kind) for kind in page.extrasamples or ()]
         alpha = next((i for i, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
         if page.samplesperpixel - colours > (alpha is not None):
-            reading.notice("metadata-dropped", "its extra channels are not transparency and are dropped")
+            detail = "its extra channels are not transparency and are dropped"
+            reading.lost("metadata-dropped", ["extra channels"], detail, kind="pixels")
         deep = bits > 8 and not (photometric == _SEPARATED and self._profile is not None)
         if photometric == _PALETTE:
             deep = False
@@ -155,8 +164,16 @@ class TiffDecoder:
 
     def _read_metadata(self, page: tifffile.TiffPage) -> Metadata:
         tags = page.tags
-        icc, xmp = (_as_bytes(tags.valueof(code)) for code in (34675, 700))
-        return Metadata(icc=icc, exif=self._read_exif(), xmp=xmp, dpi=_dpi(page))
+        icc, xmp, photoshop, iptc = (_as_bytes(tags.valueof(code)) for code in (34675, 700, 34377, 33723))
+        photoshop = photoshop or (iptc_block(iptc) if iptc else None)
+        lost = [f"TIFF tag {tag.code} {tag.name}" for tag in tags if tag.code not in _CODING_TAGS + _KEPT_TAGS + _CARRIED_TAGS]
+        if lost:
+            self._reading.lost("metadata-dropped", lost)
+        for number, other in enumerate(self._pages[1:], 2):
+            own = [tag for tag in other.tags if tag.code in _OF_A_PAGE and tag.value != tags.valueof(tag.code)]
+            if any(not (tag.code == 270 and _is_structural(tag.value)) for tag in own):
+                self._reading.lost("metadata-dropped", [f"metadata of page {number}"], "only the first page keeps its metadata")
+        return Metadata(icc=icc, exif=self._read_exif(), xmp=xmp, dpi=_dpi(page), photoshop=photoshop)
 
     def _read_exif(self) -> bytes | None:
         """Collect descriptive tags, Exif and GPS in one EXIF block; None if absent or damaged."""
@@ -174,7 +191,7 @@ class TiffDecoder:
                     found[tag] = found.get_ifd(tag)
             return found.tobytes() if len(found) else None
         except Exception as error:  # any: Pillow raises six kinds on damaged directories, and pixels do not need this
-            self._reading.notice("metadata-dropped", "its EXIF tags are damaged and were dropped")
+            self._reading.lost("metadata-damaged", ["EXIF"], "its EXIF tags are damaged and were ignored")
             _LOG.debug("%s: EXIF not read: %r", self._reading.path, error)
             return None
 

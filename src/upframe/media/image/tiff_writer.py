@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from upframe.media.frames import Pixels
-from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size, xmp_for_size
+from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size
 from upframe.media.image.plan import OutputPlan
 
 _STRIP_BYTES = 1 << 19
@@ -67,9 +67,11 @@ class TiffEncoder:
             value = self._exif.get(code) if self._exif is not None else None
             texts.update({code: value} if isinstance(value, str) and value else {})
         tags += [(code, 2, 0, value, True) for code, value in texts.items()]
-        if self._metadata.xmp:
-            xmp = xmp_for_size(self._metadata.xmp, size)
+        xmp = self._metadata.xmp_for(size)
+        if xmp:
             tags.append((700, 1, len(xmp), xmp, True))
+        if self._metadata.photoshop:
+            tags.append((34377, 1, len(self._metadata.photoshop), self._metadata.photoshop, True))
         tags += [(code - 1, 16 if self._big else 4, 1, 0, True) for code in self._directories()]
         return tags
 

@@ -49,6 +49,9 @@ def _difference(info: MediaInfo, plan: OutputPlan, size: tuple[int, int], frames
         return f"{info.frames} frames instead of {frames}"
     if info.dtype != plan.dtype:
         return f"{info.dtype} samples instead of {plan.dtype}"
+    damage = [notice.message for notice in info.notices if notice.id in ("end-damaged", "metadata-damaged")]
+    if damage:
+        return f"damage ({damage[0]})"
     if plan.format in _EXACT_CHANNELS:
         return "" if info.channels == plan.channels else f"{info.channels} channels instead of {plan.channels}"
     # Encoders drop an alpha channel that is opaque everywhere, so only a surplus one is wrong.

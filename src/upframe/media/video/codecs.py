@@ -12,8 +12,8 @@ import av
 
 from upframe.media.names import codec_name, container_name
 from upframe.media.video.colour import Layout
+from upframe.media.video.frame_facts import Hdr10
 from upframe.media.video.frames import layout_of, readable_format
-from upframe.media.video.info import Hdr10
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,6 @@ CONTAINERS: dict[str, Container] = {
     "webm": Container("webm", "WebM", "webm", ("av1",), "webvtt", ("webvtt",),
                       False, False, False, True, True, Fraction(1, 1000)),
 }  # fmt: skip
-
-MP4_TAGS = frozenset((
-    "title", "author", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
-    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track", "disc", "compilation",
-    "media_type", "hd_video", "gapless_playback", "location", "creation_time",
-))  # fmt: skip
-"""Tags that FFmpeg's MP4 writer can store."""
-
-STRUCTURAL_TAGS = frozenset((
-    "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id", "language",
-    "_statistics_tags", "_statistics_writing_app", "_statistics_writing_date_utc", "bps", "number_of_frames",
-    "number_of_bytes",
-))  # fmt: skip
-"""Tags that describe the file and not the video, in lower case: each writer makes its own."""
 
 
 def codec_named(name: str) -> VideoCodec | None:

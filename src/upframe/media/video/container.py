@@ -12,6 +12,7 @@ import av.error
 
 from upframe.media.video.codecs import CONTAINERS
 from upframe.media.video.frames import fraction
+from upframe.media.video.tags import track_tags
 from upframe.media.video.written import Carried, VideoPlan
 
 _ASS_HEADER = (
@@ -30,7 +31,7 @@ def open_output(file: Path | io.BytesIO, plan: VideoPlan) -> Any:
         # Edit lists are in the movie's clock: with its default of milliseconds, a first frame at 0.0333 s would move.
         options["movie_timescale"] = str(_movie_clock(plan.time_base))
         options["video_track_timescale"] = str(_movie_clock(plan.time_base))
-        options["movflags"] = "+faststart"
+        options["movflags"] = "+faststart+use_metadata_tags" if plan.has_key_tags else "+faststart"
     target = f"file:{file}" if isinstance(file, Path) else file
     out = av.open(target, "w", format=held.muxer, options=options)
     out.metadata.update(dict(plan.tags))
@@ -61,8 +62,12 @@ def add_track(out: Any, source: Any, track: Carried, plan: VideoPlan) -> Any:
         stream = out.add_stream_from_template(template, opaque=True if template.codec_context is not None else None)
         stream.time_base = fraction(template.time_base) or Fraction(1, 1000)
     stream.disposition = int(template.disposition)
-    stream.metadata.update({k: v for k, v in template.metadata.items() if k.lower() not in _TRACK_FACTS})
+    tags = tuple(template.metadata.items())
+    if track.kind in ("audio", "subtitle"):
+        tags = track_tags(tags, CONTAINERS[plan.container], of=track.kind, is_copied=True).tags
+    stream.metadata.update({key: value for key, value in tags if key.lower() not in _FILE_FACTS})
     return stream
 
 
-_TRACK_FACTS = frozenset(("duration", "encoder", "vendor_id", "major_brand", "minor_version", "compatible_brands"))
+_FILE_FACTS = frozenset(("duration", "encoder"))
+"""Tags of covers and attachments that each writer makes."""

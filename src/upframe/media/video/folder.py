@@ -20,7 +20,8 @@ from upframe.media.image.files import Limits, iter_files, write_pixels
 from upframe.media.image.source import probe, read_pixels
 from upframe.media.names import DEFAULT_RATE, OnBadFrame
 from upframe.media.video.colour import Coding, Rgb
-from upframe.media.video.info import ColourTags, VideoInfo, default_matrix
+from upframe.media.video.frame_facts import ColourTags
+from upframe.media.video.info import VideoInfo, default_matrix
 from upframe.media.video.source import VideoFrame
 
 _NUMBER = re.compile(r"([0-9]+)(?!.*[0-9])")
@@ -105,10 +106,7 @@ class FrameFolder:
             container_start=Fraction(0),
             frames_estimate=len(self),
             duration_estimate=len(self) / self.rate,
-            is_interlaced=False,
             hdr10=None,
-            has_dolby_vision=False,
-            has_timecode=False,
             streams=(),
             chapters=(),
             tags=(),
@@ -245,9 +243,9 @@ class FrameFolderSink:
         """Path of frame `number`; names sort like numbers."""
         return self.path / f"frame_{number:08}.png"
 
-    def write(self, pixels: Rgb, *, pts: int = 0) -> None:
-        """Write one frame, (H, W, 3) uint16 full range. `pts` exists for compatibility with `VideoSink.write` and is
-        ignored."""
+    def write(self, pixels: Rgb, *, pts: int = 0, captions: bytes = b"") -> None:
+        """Write one frame, (H, W, 3) uint16 full range. The other arguments exist for compatibility with `VideoSink.write` and
+        are ignored."""
         if self._bits == 8:
             # round(v / 257), exactly
             narrow = ((pixels.astype(np.uint32) + np.uint32(128)) // np.uint32(257)).astype(np.uint8)

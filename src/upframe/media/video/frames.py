@@ -27,13 +27,27 @@ _REPACKED = {
     "xv30le": "yuv444p10le", "v30xle": "yuv444p10le", "vuyx": "yuv444p", "vuya": "yuv444p", "ayuv64le": "yuv444p16le",
     "rgb24": "gbrp", "bgr24": "gbrp", "rgb0": "gbrp", "bgr0": "gbrp", "0rgb": "gbrp", "0bgr": "gbrp",
     "rgba": "gbrp", "bgra": "gbrp", "argb": "gbrp", "abgr": "gbrp", "pal8": "gbrp",
-    "rgb555le": "gbrp", "bgr555le": "gbrp", "rgb565le": "gbrp", "rgb8": "gbrp", "bgr8": "gbrp",
     "rgb48le": "gbrp16le", "rgb48be": "gbrp16le", "bgr48le": "gbrp16le", "bgr48be": "gbrp16le", "rgba64le": "gbrp16le",
     "rgba64be": "gbrp16le", "bgra64le": "gbrp16le", "x2rgb10le": "gbrp10le", "x2bgr10le": "gbrp10le",
     "ya8": "gray", "ya16le": "gray16le", "monow": "gray", "monob": "gray",
     # Chroma with a quarter of the columns, once used by DV and Indeo: swscale enlarges it.
     "yuv411p": "yuv444p", "yuvj411p": "yuvj444p", "yuv410p": "yuv444p",
 }  # fmt: skip
+
+_PACKED: dict[str, tuple[str, tuple[tuple[int, int], ...]]] = {
+    "rgb8": ("u1", ((5, 3), (2, 3), (0, 2))), "bgr8": ("u1", ((0, 3), (3, 3), (6, 2))),
+    **{
+        f"{name}{end}": (f"{order}u2", fields)
+        for end, order in (("le", "<"), ("be", ">"))
+        for name, fields in {
+            "rgb444": ((8, 4), (4, 4), (0, 4)), "bgr444": ((0, 4), (4, 4), (8, 4)),
+            "rgb555": ((10, 5), (5, 5), (0, 5)), "bgr555": ((0, 5), (5, 5), (10, 5)),
+            "rgb565": ((11, 5), (5, 6), (0, 5)), "bgr565": ((0, 5), (5, 6), (11, 5)),
+        }.items()
+    },
+}  # fmt: skip
+"""R, G and B in one word each pixel: type of the word, then shift and bits of each. swscale only shifts them up, which makes
+white 247; here the highest value is white."""
 
 
 def layout_of(pix_fmt: str) -> Layout | None:
@@ -53,6 +67,8 @@ def readable_format(pix_fmt: str) -> str | None:
         return pix_fmt
     if pix_fmt in _REPACKED:
         return _REPACKED[pix_fmt]
+    if pix_fmt in _PACKED:
+        return "gbrp"
     little = f"{pix_fmt.removesuffix('be')}le"
     return little if pix_fmt.endswith("be") and layout_of(little) is not None else None
 
@@ -78,6 +94,8 @@ def planes_of(frame: av.VideoFrame) -> tuple[list[Plane], Layout]:
     readable = readable_format(frame.format.name)
     if readable is None:
         raise ValueError(f"pixel format {frame.format.name}")
+    if frame.format.name in _PACKED:
+        return _unpacked(frame), Layout("rgb", 8)
     if readable != frame.format.name:
         frame = frame.reformat(format=readable)
     layout = layout_of(readable)
@@ -87,6 +105,20 @@ def planes_of(frame: av.VideoFrame) -> tuple[list[Plane], Layout]:
     if layout.kind == "rgb":
         planes = [planes[2], planes[0], planes[1]]  # stored as G, B, R
     return planes, layout
+
+
+def _unpacked(frame: av.VideoFrame) -> list[Plane]:
+    """R, G and B of a picture with one word per pixel, widened to 8 bits and rounded."""
+    kind, fields = _PACKED[frame.format.name]
+    plane: Any = frame.planes[0]
+    dtype = np.dtype(kind)
+    words: NDArray[Any] = np.frombuffer(plane, dtype).reshape(frame.height, plane.line_size // dtype.itemsize)
+    planes = []
+    for shift, bits in fields:
+        top = (1 << bits) - 1
+        values = (words[:, : frame.width].astype(np.uint16) >> shift) & top
+        planes.append(((values * 255 + top // 2) // top).astype(np.uint8))
+    return planes
 
 
 def _view(plane: Any, layout: Layout, size: tuple[int, int]) -> Plane:

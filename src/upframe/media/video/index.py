@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import Stamp, open_regular, stamp
 from upframe.media.names import OnBadFrame
+from upframe.media.video.account import reading_ledger
 from upframe.media.video.colour import Plane
 from upframe.media.video.frames import checksum, planes_of
-from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, open_video, probe_video
+from upframe.media.video.info import UNTIMED_FORMATS, VideoInfo, choose_stream, coding_of_tags, open_video, probe_video
+from upframe.media.video.survey import UNSEEN, Survey, Surveyor
 
 NO_TIME = -(1 << 63)
 
@@ -65,6 +67,8 @@ class FrameIndex:
     truncated: str | None
     """Evidence that the file ends early; None if it does not."""
     notices: tuple[Notice, ...] = ()
+    seen: Survey = UNSEEN
+    """Survey of all frames."""
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -116,8 +120,15 @@ class Decoding:
     A damaged packet ends FFmpeg's own loops; this class counts it and decodes the next one.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
-        self.container, self.stream = container, stream
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        *,
+        threads: int,
+        surveyor: Surveyor | None = None,
+    ) -> None:
+        self.container, self.stream, self._surveyor = container, stream, surveyor
         self.lost: list[int] = []
         """Timestamps of packets that the decoder refused."""
         self.packet_pts: list[int] = []
@@ -134,6 +145,8 @@ class Decoding:
                 continue  # PyAV's own flush; this class flushes at the end
             if packet is not None and note_packets and packet.pts is not None and not packet.is_discard:
                 self.packet_pts.append(packet.pts)
+            if packet is not None and self._surveyor is not None:
+                self._surveyor.see_packet(packet)
             try:
                 frames = context.decode(packet)
             except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.UnknownError):
@@ -144,6 +157,8 @@ class Decoding:
             except EOFError:
                 return
             for frame in frames:
+                if self._surveyor is not None:
+                    self._surveyor.see_frame(frame, context)
                 yield Picture(frame, frame.is_corrupt or bool(packet is not None and packet.is_corrupt))
 
     def _packets(self) -> Iterator[Any]:
@@ -203,13 +218,15 @@ class _Raw:
     """Timestamps of missing pictures."""
     is_damaged: bool
     ended_by: str | None
+    seen: Survey = UNSEEN
 
 
 def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane], None] | None) -> _Raw:
     raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None)
     with open_video(info.path) as container:
         stream = choose_stream(container, info.path, info.stream)
-        decoding = Decoding(container, stream, threads=threads)
+        surveyor = Surveyor()
+        decoding = Decoding(container, stream, threads=threads, surveyor=surveyor)
         for frame, is_bad in decoding.pictures(note_packets=True):
             number = len(raw.pts)
             _check_size(info, frame, number)
@@ -228,6 +245,7 @@ def _decode_all(info: VideoInfo, *, threads: int, observe: Callable[[int, Plane]
             raise _Damaged
         raw.is_damaged = bool(decoding.failures or raw.bad)
         raw.ended_by = decoding.ended_by
+        raw.seen = surveyor.survey()
         if raw.is_damaged:
             raw.lost = _lost(decoding, raw, info.codec)
     return raw
@@ -247,10 +265,10 @@ def _lost(decoding: Decoding, raw: _Raw, codec: str) -> list[int]:
 
 
 def _check_size(info: VideoInfo, frame: av.VideoFrame, number: int) -> None:
-    if (frame.height, frame.width) == info.size:
+    if (frame.height, frame.width) == info.coded_size:
         return
     time = frame.pts * info.time_base if frame.pts is not None else number / info.rate
-    height, width = info.size
+    height, width = info.coded_size
     raise InputError(
         info.path,
         f"the picture changes from {width}x{height} to {frame.width}x{frame.height} at {timecode(time)}",
@@ -269,7 +287,10 @@ def timecode(seconds: Fraction) -> str:
 def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp) -> FrameIndex:
     if not raw.pts:
         raise InputError(info.path, "holds no frame that can be decoded", "get the file again")
-    subject, notices = str(info.path), list(info.notices)
+    subject = str(info.path)
+    for colour in raw.seen.colours:
+        coding_of_tags(info, colour)  # refuses a matrix that is not supported, before any frame is converted
+    notices = [*info.notices, *reading_ledger(info, raw.seen).notices(subject)]
     nominal = max(1, round(1 / (info.rate * info.time_base)))
     raw_pts = np.array(raw.pts, np.int64)
     order: list[tuple[int, int]]
@@ -278,7 +299,7 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
         order = _synthetic(raw_pts, info, nominal)
         notices.append(Notice("no-pts", subject, f"frames have no timestamps; treated as {float(info.rate):.6g} per second"))
     else:
-        order = [(int(pts), number) for number, pts in enumerate(raw_pts)]
+        order = [(int(pts), number) for number, pts in enumerate(_in_display_order(raw_pts, info))]
     damaged = [int(raw_pts[number]) for number in raw.bad] + ([] if untimed else raw.lost)
     order = _without_damage(info, order, raw, damaged, on_bad_frame, notices, untimed=untimed)
     pts = np.array([time for time, _ in order], np.int64)
@@ -291,8 +312,6 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
     durations[:-1] = np.diff(repaired)
     last = raw.durations[order[-1][1]]
     durations[-1] = last if 0 < last <= 10 * nominal else nominal
-    if info.is_interlaced:
-        notices.append(Notice("interlaced", subject, "the video is interlaced; use `video.deinterlace` to make whole frames"))
     return FrameIndex(
         path=info.path,
         stream=info.stream,
@@ -304,12 +323,22 @@ def _assemble(info: VideoInfo, raw: _Raw, on_bad_frame: OnBadFrame, seen: Stamp)
         raw_pts=raw_pts,
         is_key=np.array(raw.keys, np.bool_),
         checksums=np.array(raw.checksums, np.uint32),
-        is_seekable=not (untimed or moved or raw.is_damaged or len(np.unique(raw_pts)) != len(raw_pts)),
+        is_seekable=not (untimed or moved or raw.is_damaged or (np.diff(raw_pts) <= 0).any()),
         is_damaged=raw.is_damaged,
         damaged=tuple(time * info.time_base for time in sorted(damaged) if time != NO_TIME),
         truncated=raw.ended_by or cut_short(info),
         notices=tuple(notices),
+        seen=raw.seen,
     )
+
+
+def _in_display_order(raw_pts: NDArray[np.int64], info: VideoInfo) -> NDArray[np.int64]:
+    """Timestamps of frames that are in display order.
+
+    AVI has none, so FFmpeg counts packets, in coding order: with B-frames of H.264 each frame has the number of its packet.
+    Sorted, these are the right times.
+    """
+    return np.sort(raw_pts) if info.format == "avi" else raw_pts
 
 
 def _synthetic(raw_pts: NDArray[np.int64], info: VideoInfo, nominal: int) -> list[tuple[int, int]]:

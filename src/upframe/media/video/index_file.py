@@ -16,6 +16,7 @@ from upframe.errors import InputError, Notice
 from upframe.files import atomic_bytes, parsed_json
 from upframe.media.image.opening import Stamp
 from upframe.media.video.index import FrameIndex, checked_index
+from upframe.media.video.survey import Survey
 
 _ARRAYS = ("pts", "durations", "decoded", "raw_pts", "is_key", "checksums")
 
@@ -33,6 +34,7 @@ def save_index(index: FrameIndex, path: Path) -> None:
         "time_base": str(index.time_base),
         "damaged": [str(time) for time in index.damaged],
         "notices": [asdict(notice) for notice in index.notices],
+        "seen": {"interlaced": index.seen.interlaced},  # the rest serves the notices, which are made
     }
     held = io.BytesIO()
     np.savez(held, facts=np.array(json.dumps(facts)), **{name: getattr(index, name) for name in _ARRAYS})
@@ -55,6 +57,7 @@ def load_index(path: Path, video: Path) -> FrameIndex | None:
             "damaged": tuple(Fraction(time) for time in facts["damaged"]),
             "truncated": facts["truncated"],
             "notices": tuple(Notice(**notice) for notice in facts["notices"]),
+            "seen": Survey(interlaced=int(facts["seen"]["interlaced"])),
         }
         return replace(checked_index(FrameIndex(path=video, **known, **arrays)))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, InputError):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import struct
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +15,18 @@ import av.logging
 
 from upframe.errors import InputError, Notice
 from upframe.media.image.opening import open_regular
+from upframe.media.video.boxes import edit_lists
 from upframe.media.video.colour import WEIGHTS, Coding
+from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Hdr10, Matrix, side_data_of, timecode_of
 from upframe.media.video.frames import (
     fraction,
-    has_alpha,
     is_full_range_format,
     layout_of,
     readable_format,
 )
+from upframe.media.video.stated import NOTHING, Crop, Stated, crop_of, logging_at, refuse_dolby_vision, stated_by
+from upframe.media.video.survey import UNSEEN, Survey, Surveyor, look_around
 
-UNSPECIFIED = 2  # H.273: primaries, transfer and matrix
 _HD_LINES = 720
 
 _IMAGE_FORMATS = ("image2", "gif", "apng", "webp_anim", "ico", "jpegxl_anim")
@@ -55,29 +55,9 @@ class StreamInfo:
     """FFmpeg's disposition flags (`av.stream.Disposition`)."""
     title: str = ""
     """Track title, or the file name of an attachment."""
-
-
-@dataclass(frozen=True)
-class ColourTags:
-    """Colour as stated by the stream, in numbers of H.273; 2 is unspecified and stays unspecified."""
-
-    primaries: int = UNSPECIFIED
-    transfer: int = UNSPECIFIED
-    matrix: int = UNSPECIFIED
-    range: int = 0
-    """0 unspecified, 1 limited, 2 full."""
-
-
-@dataclass(frozen=True)
-class Hdr10:
-    """Static HDR metadata (SMPTE ST 2086 and CTA-861.3); each part is None if absent."""
-
-    primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
-    """CIE x, y of the mastering display's red, green, blue and white."""
-    luminance: tuple[Fraction, Fraction] | None = None
-    """Lowest and highest luminance of the mastering display, cd/m²."""
-    light_level: tuple[int, int] | None = None
-    """MaxCLL and MaxFALL, cd/m²."""
+    has_timecode: bool = False
+    """Whether it holds a time code, which is also a tag."""
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +79,7 @@ class VideoInfo:
     """Index of the video stream in the file."""
     codec: str
     size: tuple[int, int]
-    """(height, width) of the coded picture, before rotation and sample aspect ratio."""
+    """(height, width) of the picture without the parts that the container hides, before rotation and sample aspect ratio."""
     pix_fmt: str
     bits: int
     """Bits per sample."""
@@ -110,7 +90,7 @@ class VideoInfo:
     sample_aspect: Fraction | None
     """Width of a pixel divided by its height; None if not stated."""
     rotation: int
-    """Degrees by which players turn the picture counter-clockwise; copied, not applied."""
+    """Degrees by which players turn the picture counter-clockwise; copied, not applied. `matrix` has flips, too."""
     time_base: Fraction
     """Seconds per tick."""
     rate: Fraction
@@ -122,10 +102,7 @@ class VideoInfo:
     frames_estimate: int | None
     duration_estimate: Fraction | None
     """Number of frames from the header, which is never trusted."""
-    is_interlaced: bool
     hdr10: Hdr10 | None
-    has_dolby_vision: bool
-    has_timecode: bool
     streams: tuple[StreamInfo, ...]
     """All other tracks."""
     chapters: tuple[Chapter, ...]
@@ -134,6 +111,26 @@ class VideoInfo:
     video_tags: tuple[tuple[str, str], ...]
     """Tags of the video stream."""
     notices: tuple[Notice, ...] = ()
+    crop: Crop = (0, 0, 0, 0)
+    """Rows and columns that the container hides."""
+    matrix: Matrix | None = None
+    """Display matrix by which players turn and flip the picture; copied, not applied. None leaves it as it is."""
+    frame_timecode: str | None = None
+    """Time code that the first frame states itself; None if it has none, or counts from zero."""
+    stated: Stated = NOTHING
+    seen: Survey = field(default=UNSEEN, compare=False)
+    """Survey of the frames that were looked at; `FrameIndex.seen` is that of all frames."""
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(height, width) of the decoded picture, with the hidden parts."""
+        top, bottom, left, right = self.crop
+        return self.size[0] + top + bottom, self.size[1] + left + right
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether any of the frames that were looked at is interlaced."""
+        return self.seen.interlaced > 0
 
     def of_kind(self, kind: str) -> tuple[StreamInfo, ...]:
         return tuple(stream for stream in self.streams if stream.kind == kind)
@@ -165,25 +162,14 @@ def _open(path: Path) -> av.container.InputContainer:
     return container
 
 
-_LOGGING = threading.Lock()
-
-
 def _reason(path: Path, error: Exception) -> str:
     """FFmpeg's reason why a file cannot be opened: its log says more than its error codes.
 
-    The file is opened a second time to capture the log. The log is not captured at other times: its callback takes Python's
-    lock in decoder threads.
+    The file is opened a second time to capture the log.
     """
-    with _LOGGING:
-        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)  # the reason may be that of the file before
-        try:
-            with av.logging.Capture(local=False) as logs, contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
-                _open(path).close()
-        finally:
-            av.logging.set_level(level)
-            av.logging.set_skip_repeated(skips)
+    ignored = contextlib.suppress(av.error.FFmpegError, ValueError, OSError)
+    with logging_at(av.logging.ERROR), av.logging.Capture(local=False) as logs, ignored:
+        _open(path).close()
     texts = [text.strip() for _, _, text in logs if text.strip()]
     return texts[-1] if texts else plain(error)
 
@@ -193,10 +179,11 @@ def plain(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def probe_video(path: str | Path, *, stream: int | None = None) -> VideoInfo:
+def probe_video(path: str | Path, *, stream: int | None = None, places: int = 0) -> VideoInfo:
     """Read the headers of a video file.
 
     Args:
+        places: Number of places, spread over the file, of which one frame each is decoded besides the first frame of all.
         stream: Index of the video stream in the file; None takes the stream marked as default, else the first.
 
     Raises:
@@ -207,8 +194,37 @@ def probe_video(path: str | Path, *, stream: int | None = None) -> VideoInfo:
         if container.format.name.endswith("_pipe") or container.format.name in _IMAGE_FORMATS:
             raise InputError(path, f"is an image ({container.format.long_name}), not a video", "rename it to its actual format")
         chosen = choose_stream(container, path, stream)
+        stated = stated_by(container)
+        if container.format.name.startswith("mov"):
+            stated = replace(stated, edits=edit_lists(path))
+        refuse_dolby_vision(path, stated.of_stream(chosen.index).get("dovi_conf", ""))
         first = _first_frame(container, chosen, path)
-        return _describe(path, container, chosen, first)
+        surveyor = Surveyor()
+        surveyor.see_frame(first, chosen.codec_context)
+        info = _describe(path, container, chosen, first, stated, surveyor.survey())
+        if places and info.format not in UNTIMED_FORMATS:
+            look_around(container, chosen, surveyor, places)
+        seen = surveyor.survey()
+        return replace(info, seen=seen, hdr10=info.hdr10 or next(iter(seen.hdr10), None))
+
+
+def reaches(info: VideoInfo, start: Fraction) -> bool:
+    """Whether a frame may lie `start` seconds after the first one or later, by the times of packets; decodes nothing."""
+    if info.format == "folder":
+        return start * info.rate <= (info.frames_estimate or 1) - 1
+    if info.format in UNTIMED_FORMATS:
+        return True
+    wanted = (info.start_time + start) / info.time_base
+    with open_video(info.path) as container:
+        stream = choose_stream(container, info.path, info.stream)
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(int(wanted), stream=stream)
+        with contextlib.suppress(av.error.FFmpegError):
+            for packet in container.demux(stream):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if packet.size and (time is None or time >= wanted):
+                    return True
+    return False
 
 
 def choose_stream(container: av.container.InputContainer, path: Path, wanted: int | None) -> av.VideoStream:
@@ -257,7 +273,14 @@ def _first_frame(container: av.container.InputContainer, stream: av.VideoStream,
     raise InputError(path, "holds no frame that can be decoded", "get the file again, or check that it is not encrypted")
 
 
-def _describe(path: Path, container: av.container.InputContainer, stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
+def _describe(
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    first: av.VideoFrame,
+    stated: Stated,
+    seen: Survey,
+) -> VideoInfo:
     context = stream.codec_context
     pix_fmt = first.format.name
     readable = readable_format(pix_fmt)
@@ -265,12 +288,9 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
     if layout is None:
         raise InputError(path, f"its pixel format {pix_fmt} is not supported", "convert it to yuv420p or yuv444p16 first")
     height, width = first.height, first.width
-    colour = _colour_tags(context, first)
-    side = _side_data(first)
-    notices: list[Notice] = []
-    if has_alpha(pix_fmt):
-        notices.append(Notice("alpha-dropped", str(path), f"its transparency ({pix_fmt}) is dropped"))
-    interlaced = bool(first.interlaced_frame)
+    colour = seen.colours[0]
+    crop = crop_of(stated.of_stream(stream.index).get("frame_cropping", ""), (height, width))
+    height, width = height - crop[0] - crop[1], width - crop[2] - crop[3]
     matrices = {"yuv": {(2, 2): "420", (2, 1): "422", (1, 2): "440", (1, 1): "444"}[layout.across, layout.down]}
     chroma: Any = matrices.get(layout.kind, layout.kind)
     time_base = fraction(stream.time_base) or Fraction(1, 90000)
@@ -285,7 +305,7 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         bits=layout.bits,
         chroma=chroma,
         colour=colour,
-        coding=_coding(path, colour, layout.kind, pix_fmt, height, context.name),
+        coding=coding_of(path, colour, layout.kind, pix_fmt, first.height, context.name),
         sample_aspect=fraction(stream.sample_aspect_ratio) or fraction(context.sample_aspect_ratio),
         rotation=int(first.rotation),
         time_base=time_base,
@@ -294,15 +314,16 @@ def _describe(path: Path, container: av.container.InputContainer, stream: av.Vid
         container_start=Fraction(container.start_time or 0, av.time_base),
         frames_estimate=stream.frames or None,
         duration_estimate=_duration(container, stream, time_base),
-        is_interlaced=interlaced,
-        hdr10=_hdr10(side),
-        has_dolby_vision=bool({"DOVI_RPU_BUFFER", "DOVI_METADATA"} & set(side)),
-        has_timecode="timecode" in stream.metadata,
+        hdr10=next(iter(seen.hdr10), None),
         streams=tuple(_stream_info(s) for s in others),
         chapters=tuple(_chapter(c) for c in container.chapters()),
         tags=tuple(container.metadata.items()),
         video_tags=tuple(stream.metadata.items()),
-        notices=tuple(notices),
+        crop=crop,
+        matrix=seen.matrices[0],
+        frame_timecode=timecode_of(side_data_of(first)),
+        stated=stated,
+        seen=seen,
     )
 
 
@@ -312,26 +333,12 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream, ti
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
-def _colour_tags(context: Any, first: av.VideoFrame) -> ColourTags:
-    """Colour of the first frame; of the stream if the frame does not state it."""
-
-    def tag(of_frame: Any, of_stream: Any, unknown: int) -> int:
-        return next((int(v) for v in (of_frame, of_stream) if int(v) != unknown), unknown)
-
-    return ColourTags(
-        primaries=tag(first.color_primaries, context.color_primaries, UNSPECIFIED),
-        transfer=tag(first.color_trc, context.color_trc, UNSPECIFIED),
-        matrix=tag(first.colorspace, context.colorspace, UNSPECIFIED),
-        range=tag(first.color_range, context.color_range, 0),
-    )
-
-
 def default_matrix(height: int) -> int:
     """Return the matrix that players use if none is tagged: BT.709 from 720 lines up, BT.601 below."""
     return 1 if height >= _HD_LINES else 6
 
 
-def _coding(path: Path, colour: ColourTags, kind: str, pix_fmt: str, height: int, codec: str) -> Coding:
+def coding_of(path: Path, colour: ColourTags, kind: str, pix_fmt: str, height: int, codec: str) -> Coding:
     unsaid_full = is_full_range_format(pix_fmt) and not (kind == "gray" and codec in _LIMITED_CODECS)
     full = colour.range == 2 or (colour.range == 0 and unsaid_full)
     matrix = colour.matrix
@@ -346,33 +353,29 @@ def _coding(path: Path, colour: ColourTags, kind: str, pix_fmt: str, height: int
     return Coding(matrix, full, "centre" if codec in _CENTRE_SITED else "left")
 
 
-def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
-    """Find side data of a frame by name. PyAV 18 iterates over the data, 19 over the keys: indexing works in both."""
-    found: dict[str, bytes] = {}
-    for name in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DOVI_RPU_BUFFER", "DOVI_METADATA"):
-        data: Any = frame.side_data.get(name)
-        if data is not None:
-            found[name] = bytes(data)
-    return found
+def coding_of_frame(info: VideoInfo, frame: av.VideoFrame) -> Coding:
+    """Meaning of the code values of a frame: as it states itself; what it does not state is as in the first frame.
+
+    Raises:
+        InputError: if its matrix is not supported.
+    """
+    matrix, range_of = int(frame.colorspace), int(frame.color_range)
+    colour = replace(
+        info.colour,
+        matrix=info.colour.matrix if matrix == UNSPECIFIED else matrix,
+        range=range_of or info.colour.range,
+    )
+    return info.coding if colour == info.colour else coding_of_tags(info, colour)
 
 
-def _hdr10(side: dict[str, bytes]) -> Hdr10 | None:
-    """Read ST 2086 and CTA-861.3 from FFmpeg's structures, AVMasteringDisplayMetadata and AVContentLightMetadata."""
-    primaries = luminance = level = None
-    raw = side.get("MASTERING_DISPLAY_METADATA")
-    if raw is not None and len(raw) >= 88:
-        numbers = struct.unpack_from("22i", raw)
-        pairs = [Fraction(numbers[i], numbers[i + 1]) if numbers[i + 1] else Fraction(0) for i in range(0, 20, 2)]
-        has_primaries, has_luminance = numbers[20:22]
-        if has_primaries:
-            primaries = tuple((pairs[i], pairs[i + 1]) for i in range(0, 8, 2))
-        if has_luminance:
-            luminance = (pairs[8], pairs[9])
-    raw = side.get("CONTENT_LIGHT_LEVEL")
-    if raw is not None and len(raw) >= 8:
-        cll, fall = struct.unpack_from("2I", raw)
-        level = (cll, fall)
-    return Hdr10(primaries, luminance, level) if primaries or luminance or level else None
+def coding_of_tags(info: VideoInfo, colour: ColourTags) -> Coding:
+    """Meaning of code values under other tags than those of the first frame.
+
+    Raises:
+        InputError: if the matrix is not supported.
+    """
+    kind = info.chroma if info.chroma in ("rgb", "gray") else "yuv"
+    return coding_of(info.path, colour, kind, info.pix_fmt, info.coded_size[0], info.codec)
 
 
 def _stream_info(stream: Any) -> StreamInfo:
@@ -384,7 +387,8 @@ def _stream_info(stream: Any) -> StreamInfo:
         codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
         title = stream.metadata.get("title", "")
     language = stream.metadata.get("language")
-    return StreamInfo(stream.index, kind, codec, language, int(stream.disposition), title)
+    tags = tuple(stream.metadata.items())
+    return StreamInfo(stream.index, kind, codec, language, int(stream.disposition), title, "timecode" in stream.metadata, tags)
 
 
 def _is_chapter_track(stream: Any, container: av.container.InputContainer) -> bool:

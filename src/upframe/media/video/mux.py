@@ -22,6 +22,7 @@ from upframe.errors import Notice, VerifyError
 from upframe.files import remove_quietly
 from upframe.media.video.codecs import CONTAINERS, tag_stream
 from upframe.media.video.container import _movie_clock, add_track, open_output
+from upframe.media.video.frame_facts import Matrix
 from upframe.media.video.frames import fraction
 from upframe.media.video.info import Chapter, VideoInfo, open_video, plain
 from upframe.media.video.sink import close_quietly, exact_ticks, write_error
@@ -66,7 +67,7 @@ class Expected:
     tracks: tuple[ExpectedTrack, ...] = ()
     chapters: int = 0
     attachments: int = 0
-    rotation: int = 0
+    matrix: Matrix | None = None
     sample_aspect: Fraction | None = None
     notices: tuple[Notice, ...] = ()
     """Losses while joining."""
@@ -149,7 +150,7 @@ def join(
         tracks=tuple(route.finish() for route in routes.values()),
         chapters=len(chapters),
         attachments=sum(track.kind == "attachment" for track in plan.tracks),
-        rotation=plan.rotation,
+        matrix=plan.matrix,
         sample_aspect=plan.sample_aspect,
         notices=tuple(
             Notice(
@@ -195,8 +196,7 @@ def _add_video(out: Any, template: Any, plan: VideoPlan) -> Any:
     stream.time_base = plan.time_base
     stream.codec_context.framerate = plan.rate
     tag_stream(stream, tags=plan.colour, sample_aspect=plan.sample_aspect)
-    if plan.rotation:
-        stream.set_display_rotation(plan.rotation)
+    stream.set_display_matrix(plan.matrix)
     if plan.codec == "h265" and plan.container in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # Apple's players support no other tag
     stream.disposition = int(av.stream.Disposition.default)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import Any
 import av
 import av.error
 
-from upframe.errors import Notice, OptionError, UsageError, check_choice
+from upframe.errors import OptionError, UsageError, check_choice
+from upframe.media.ledger import Entry, Ledger
 from upframe.media.names import ODD_POLICIES, Odd
+from upframe.media.video.account import side_ledger, track_name
 from upframe.media.video.codecs import (
     CODECS,
     CONTAINERS,
-    MP4_TAGS,
-    STRUCTURAL_TAGS,
     Container,
     VideoCodec,
     closest_format,
@@ -32,16 +32,12 @@ from upframe.media.video.codecs import (
     quiet_encoders,
 )
 from upframe.media.video.colour import Coding
-from upframe.media.video.info import (
-    UNSPECIFIED,
-    ColourTags,
-    StreamInfo,
-    VideoInfo,
-    default_matrix,
-    open_video,
-    plain,
-)
+from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Matrix
+from upframe.media.video.info import StreamInfo, VideoInfo, default_matrix, open_video, plain
+from upframe.media.video.tags import FIXED_TAGS, file_tags, track_tags, video_tags
 from upframe.media.video.written import Carried, VideoPlan
+
+_Note = Callable[[Entry], None]
 
 _TEXT = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 _MAX_RATE = 240  # SVT-AV1 refuses more; a file without a rate may say 1000 or 90000
@@ -79,23 +75,21 @@ def plan_video(
         UsageError: for an unknown name, a track that the container cannot hold and that must not be lost (audio, bitmap
             subtitles), or an option that the encoder does not know.
     """
-    notices: list[Notice] = []
-
-    def lose(kind: str, text: str) -> None:
-        notices.append(Notice(kind, str(info.path), text))
-
-    held = _container(info, container, lose)
+    entries: list[Entry] = []
+    note = entries.append
+    held = _container(info, container, note)
     chosen = _codec(info, held, codec)
     _check_speed_and_quality(chosen, crf, preset)
     check_choice("video.odd", odd, ODD_POLICIES)
     size = size or info.size
     form = _pixel_format(info, chosen, pix_fmt, size, odd)
-    coded = _coded_size(form, size, odd, lose)
+    coded = _coded_size(form, size, odd, note)
     coding, colour = _colour(info, chosen, form, coded)
-    hdr10 = info.hdr10
-    _note_losses(info, chosen, form, lose)
-    if hdr10 is not None and not chosen.holds_hdr:
-        hdr10 = None
+    _note_losses(info, chosen, form, note)
+    hdr10 = info.hdr10 if chosen.holds_hdr else None
+    tracks = _tracks(info, held, audio, subs, note)
+    of_file = file_tags(info.tags, info.stated, held, has_cover=any(track.kind == "cover" for track in tracks))
+    of_video = video_tags(info, held)
     told = encoder_options(chosen, crf=crf, preset=preset, extra=options or {}, hdr10=hdr10)
     rate = info.rate if 1 <= info.rate <= _MAX_RATE else Fraction(25)
     plan = VideoPlan(
@@ -107,22 +101,33 @@ def plan_video(
         coding=coding,
         colour=colour,
         sample_aspect=info.sample_aspect,
-        rotation=info.rotation,
+        matrix=info.matrix if _holds_matrix(held, info.matrix) else None,
         hdr10=hdr10,
         time_base=info.time_base,
         rate=rate,
         options=tuple(sorted(told.items())),
-        tracks=_tracks(info, held, audio, subs, lose),
+        tracks=tracks,
         has_chapters=bool(info.chapters) and held.holds_chapters,
-        tags=_tags(info.tags, held, lose),
-        video_tags=_video_tags(info.video_tags, held),
+        tags=of_file.tags,
+        has_key_tags=of_file.with_keys,
+        video_tags=of_video.tags,
     )
     _try_encoder(plan, options or {})
-    plan = _try_header(plan, info, lose)
-    return replace(plan, notices=tuple(notices))
+    plan = _try_header(plan, info, note)
+    ledger = Ledger.of((*entries, *of_file.entries, *of_video.entries)) + side_ledger(info, info.seen, plan)
+    return replace(plan, ledger=ledger, notices=ledger.notices(str(info.path)))
 
 
-def _container(info: VideoInfo, wanted: str | None, lose: Any) -> Container:
+def _holds_matrix(held: Container, matrix: Matrix | None) -> bool:
+    """Whether a container holds this display matrix: Matroska holds right angles and flips."""
+    if matrix is None or held.muxer in ("mp4", "mov"):
+        return True
+    a, b, u, c, d, v, _, _, _ = matrix
+    one = 1 << 16
+    return (u, v) == (0, 0) and (abs(a), abs(b), abs(c), abs(d)) in ((one, 0, 0, one), (0, one, one, 0))
+
+
+def _container(info: VideoInfo, wanted: str | None, note: _Note) -> Container:
     if wanted is not None:
         found = container_named(wanted)
         if found is None:
@@ -132,7 +137,8 @@ def _container(info: VideoInfo, wanted: str | None, lose: Any) -> Container:
     kept = container_named(suffix) if suffix else None
     if kept is not None:
         return kept
-    lose("container-changed", f"upframe cannot write {suffix or info.format} and writes Matroska (.mkv)")
+    text = f"upframe cannot write {suffix or info.format} and writes Matroska (.mkv)"
+    note(Entry("container", "format", "changed", text, "container-changed"))
     return CONTAINERS["mkv"]
 
 
@@ -189,11 +195,12 @@ def _coded(pix_fmt: str, size: tuple[int, int], odd: Odd) -> tuple[int, int]:
     return fitted(size[0], layout.down), fitted(size[1], layout.across)
 
 
-def _coded_size(pix_fmt: str, size: tuple[int, int], odd: Odd, lose: Any) -> tuple[int, int]:
+def _coded_size(pix_fmt: str, size: tuple[int, int], odd: Odd, note: _Note) -> tuple[int, int]:
     coded = _coded(pix_fmt, size, odd)
     if coded != size:
         what = "padded" if odd == "pad" else "cropped"
-        lose("size-adjusted", f"{size[1]}x{size[0]} is {what} to {coded[1]}x{coded[0]}, since {pix_fmt} needs even sides")
+        text = f"{size[1]}x{size[0]} is {what} to {coded[1]}x{coded[0]}, since {pix_fmt} needs even sides"
+        note(Entry("picture", "size", "changed", text, "size-adjusted"))
     return coded
 
 
@@ -221,76 +228,93 @@ def _colour(info: VideoInfo, codec: VideoCodec, pix_fmt: str, coded: tuple[int, 
     return Coding(matrix, full, "left"), tags
 
 
-def _note_losses(info: VideoInfo, codec: VideoCodec, pix_fmt: str, lose: Any) -> None:
+def _note_losses(info: VideoInfo, codec: VideoCodec, pix_fmt: str, note: _Note) -> None:
     layout = format_layout(pix_fmt)
     assert layout is not None
+
+    def lose(name: str, text: str, notice: str) -> None:
+        note(Entry("picture", name, "changed", text, notice))
+
     if layout.bits < info.bits:
-        lose("depth-reduced", f"{codec.label} {pix_fmt} holds {layout.bits} bits per sample; the input has {info.bits}")
+        text = f"{codec.label} {pix_fmt} holds {layout.bits} bits per sample; the input has {info.bits}"
+        lose("depth", text, "depth-reduced")
     coarser = {"422": layout.down == 2, "440": layout.across == 2}.get(info.chroma, layout.across * layout.down > 1)
     if layout.kind == "gray" and info.chroma != "gray":
-        lose("chroma-reduced", f"{pix_fmt} holds no colour")
+        lose("colour resolution", f"{pix_fmt} holds no colour", "chroma-reduced")
     elif info.chroma in ("422", "440", "444", "rgb") and coarser:
-        lose("chroma-reduced", f"{codec.label} {pix_fmt} holds less colour resolution than {info.pix_fmt}")
-    if info.hdr10 is not None and not codec.holds_hdr:
-        lose("hdr-dropped", f"{codec.label} cannot hold its mastering display and light level")
-    if info.has_dolby_vision:
-        lose("dv-dropped", "its Dolby Vision layer is dropped")
+        text = f"{codec.label} {pix_fmt} holds less colour resolution than {info.pix_fmt}"
+        lose("colour resolution", text, "chroma-reduced")
 
 
 # Tracks ---------------------------------------------------------------------------------------------------------------
-def _tracks(info: VideoInfo, held: Container, audio: bool, subs: bool, lose: Any) -> tuple[Carried, ...]:
-    carried: list[Carried] = []
+def _tracks(info: VideoInfo, held: Container, audio: bool, subs: bool, note: _Note) -> tuple[Carried, ...]:
+    carried = []
     for stream in info.streams:
-        if stream.kind == "audio":
-            carried += [Carried(stream.index, "audio")] if audio else []
-        elif stream.kind == "subtitle":
-            carried += [_subtitle(stream, info.path, held, lose)] if subs else []
-        elif stream.kind == "attachment" and held.holds_attachments:
-            carried.append(Carried(stream.index, "attachment"))
-        elif stream.kind == "cover" and held.holds_covers:
-            carried.append(Carried(stream.index, "cover"))
-        elif stream.kind == "data" and info.has_timecode and held.muxer in ("mp4", "mov"):
-            pass  # its timecode is also a tag of the video, from which the track is made again
-        else:
-            name = {"cover": "cover picture", "video": "further video stream"}.get(stream.kind, f"{stream.kind} track")
-            title = f" {stream.title}" if stream.title else ""
-            lose("track-dropped", f"its {name}{title} (stream {stream.index}, {stream.codec}) is dropped")
-    if info.chapters and not held.holds_chapters:
-        lose("metadata-dropped", f"{held.label} cannot hold chapters")
+        track, entry = _track(stream, info.path, held, audio=audio, subs=subs)
+        note(entry)
+        if track is None:
+            continue
+        carried.append(track)
+        if track.kind in ("audio", "subtitle"):
+            for tag in track_tags(stream.tags, held, of=f"track {stream.index}", is_copied=True).entries:
+                note(tag)
+    for entry in _chapters(info, held):
+        note(entry)
     return tuple(carried)
 
 
-def _subtitle(stream: StreamInfo, path: Path, held: Container, lose: Any) -> Carried:
+def _chapters(info: VideoInfo, held: Container) -> Iterator[Entry]:
+    if info.chapters and not held.holds_chapters:
+        yield Entry("container", "chapters", "lost", f"{held.label} cannot hold chapters", "metadata-dropped")
+    elif info.chapters:
+        yield Entry("container", "chapters", "carried")
+    kept = {"title"} if held.name in FIXED_TAGS else None
+    lost = dict.fromkeys(key for one in info.chapters for key, _ in one.tags if kept is not None and key.lower() not in kept)
+    for key in lost:
+        why = f"{held.label} has no place for the tags {', '.join(lost)[:120]} of chapters"
+        yield Entry("tag", f"{key} of chapters", "lost", why, "metadata-dropped")
+
+
+def _track(stream: StreamInfo, path: Path, held: Container, *, audio: bool, subs: bool) -> tuple[Carried | None, Entry]:
+    name = track_name(stream.index, stream.kind, stream.codec)
+    if (stream.kind == "audio" and not audio) or (stream.kind == "subtitle" and not subs):
+        return None, Entry("track", name, "changed", "it is skipped, as the options ask")
+    if stream.kind == "subtitle":
+        return _subtitle(stream, path, held)
+    holds = {"audio": True, "attachment": held.holds_attachments, "cover": held.holds_covers}
+    if holds.get(stream.kind, False):
+        return Carried(stream.index, stream.kind), Entry("track", name, "carried")
+    if stream.has_timecode:
+        return None, Entry("track", name, "changed", "its time code is a tag of the video, of which players make the same")
+    return None, _dropped(stream, f"its {_NOUNS.get(stream.kind, f'{stream.kind} track')}{_titled(stream)}")
+
+
+_NOUNS = {"cover": "cover picture", "video": "further video stream"}
+
+
+def _titled(stream: StreamInfo) -> str:
+    return f" {stream.title}" if stream.title else ""
+
+
+def _dropped(stream: StreamInfo, words: str) -> Entry:
+    text = f"{words} (stream {stream.index}, {stream.codec}) is dropped"
+    return Entry("track", track_name(stream.index, stream.kind, stream.codec), "lost", text, "track-dropped")
+
+
+def _subtitle(stream: StreamInfo, path: Path, held: Container) -> tuple[Carried, Entry]:
+    name = track_name(stream.index, stream.kind, stream.codec)
     if stream.codec in held.text_kept:
-        return Carried(stream.index, "subtitle")
+        return Carried(stream.index, "subtitle"), Entry("track", name, "carried")
     if stream.codec in _TEXT:
-        lose("subtitle-converted", f"subtitles (stream {stream.index}, {stream.codec}) become {held.text} in {held.label}")
-        return Carried(stream.index, "subtitle", held.text)
+        text = f"subtitles (stream {stream.index}, {stream.codec}) become {held.text} in {held.label}"
+        return Carried(stream.index, "subtitle", held.text), Entry("track", name, "changed", text, "subtitle-converted")
     if held.holds_bitmaps:
-        return Carried(stream.index, "subtitle")
+        return Carried(stream.index, "subtitle"), Entry("track", name, "carried")
     raise UsageError(
         path,
         f"{held.label} cannot hold its bitmap subtitles (stream {stream.index}, {stream.codec})",
         "use mkv, or skip them with `video.subtitles=False`",
     )
-
-
-def _tags(tags: tuple[tuple[str, str], ...], held: Container, lose: Any) -> tuple[tuple[str, str], ...]:
-    kept = [(key, value) for key, value in tags if key.lower() not in STRUCTURAL_TAGS]
-    if held.has_free_tags:
-        return tuple(kept)
-    lost = [key for key, _ in kept if key.lower() not in MP4_TAGS]
-    if lost:
-        lose("metadata-dropped", f"{held.label} has no place for its tags {', '.join(lost)[:120]}")
-    # MP4 names its tags in lower case, Matroska often in upper case.
-    return tuple((key.lower(), value) for key, value in kept if key.lower() in MP4_TAGS)
-
-
-def _video_tags(tags: tuple[tuple[str, str], ...], held: Container) -> tuple[tuple[str, str], ...]:
-    kept = [(k, v) for k, v in tags if k.lower() not in STRUCTURAL_TAGS or k in ("language", "handler_name")]
-    if held.has_free_tags:
-        return tuple((k, v) for k, v in kept if k != "handler_name")
-    return tuple((k, v) for k, v in kept if k in ("language", "handler_name", "timecode", "creation_time"))
 
 
 # Trying it ------------------------------------------------------------------------------------------------------------
@@ -318,7 +342,7 @@ def _try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
         raise OptionError("video.encoder", ", ".join(unknown), f"{codec.label} has no such option", "see its documentation")
 
 
-def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
+def _try_header(plan: VideoPlan, info: VideoInfo, note: _Note) -> VideoPlan:
     """Write the output's header with all its tracks into memory.
 
     Returns:
@@ -338,12 +362,13 @@ def _try_header(plan: VideoPlan, info: VideoInfo, lose: Any) -> VideoPlan:
             if reason is None:
                 kept.append(track)
                 continue
-            codec = next(s.codec for s in info.streams if s.index == track.index)
-            what = f"its {track.kind} (stream {track.index}, {codec})"
+            stream = next(s for s in info.streams if s.index == track.index)
+            what = f"its {track.kind} (stream {track.index}, {stream.codec})"
             if track.kind not in ("cover", "attachment"):
                 without = "`video.audio=False`" if track.kind == "audio" else "`video.subtitles=False`"
                 raise UsageError(info.path, f"{held.label} cannot hold {what}", f"use mkv, or {without}") from reason
-            lose("track-dropped", f"{held.label} cannot hold {what}")
+            name = track_name(stream.index, stream.kind, stream.codec)
+            note(Entry("track", name, "lost", f"{held.label} cannot hold {what}", "track-dropped"))
         plan = replace(plan, tracks=tuple(kept))
         refused = _refusal(plan, source, plan.tracks)
     if refused is not None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
 from upframe.files import atomic_path
+from upframe.media.video.captions import CODECS_WITH_CAPTIONS, captioned
 from upframe.media.video.codecs import CODECS, encodable_formats, format_layout, open_encoder, quiet_encoders
 from upframe.media.video.colour import Plane, Rgb, from_rgb
 from upframe.media.video.frames import frame_of
@@ -52,6 +53,8 @@ class VideoSink:
         self._last_pts: int | None = None
         self._first_pts: int | None = None
         self._muxed = 0
+        self._captions: dict[int, bytes] = {}
+        """Of the pictures that are in the encoder, by timestamp."""
         layout = format_layout(plan.pix_fmt)
         if layout is None or plan.pix_fmt not in encodable_formats(CODECS[plan.codec]):
             raise ValueError(f"{plan.codec} does not take {plan.pix_fmt}")
@@ -83,12 +86,13 @@ class VideoSink:
             raise
         return self
 
-    def write(self, pixels: Rgb, *, pts: int) -> None:
+    def write(self, pixels: Rgb, *, pts: int, captions: bytes = b"") -> None:
         """Encode one picture.
 
         Args:
             pixels: (H, W, 3) uint16 of the plan's size, full range.
             pts: Its timestamp in ticks of the plan's time base, later than the previous one.
+            captions: Closed captions of the picture (`VideoFrame.captions`); codecs that cannot hold them drop them.
 
         Raises:
             ValueError: if an argument does not fit.
@@ -101,6 +105,8 @@ class VideoSink:
             raise ValueError(f"time {pts} does not come after {self._last_pts}")
         planes = from_rgb(fitted(pixels, self.plan.coded_size), self._layout, self.plan.coding)
         frame = self._frame(planes, pts + self.plan.work_origin)
+        if captions and self.plan.codec in CODECS_WITH_CAPTIONS:
+            self._captions[pts + self.plan.work_origin] = captions
         try:
             self._mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
@@ -112,6 +118,8 @@ class VideoSink:
         """Write packets in coding order. If timestamps vary much, encoders make decoding times that muxers refuse. So decoding
         times of a work file only keep this order, and `join` makes the real ones."""
         for packet in packets:
+            captions = self._captions.pop(packet.pts, b"")
+            packet = captioned(packet, captions, self.plan.codec) if captions else packet
             if self.plan.work_muxer == "nut":
                 self._first_pts = packet.pts if self._first_pts is None else self._first_pts
                 packet.dts = self._first_pts - _DTS_LEAD + self._muxed

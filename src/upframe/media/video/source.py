@@ -14,10 +14,12 @@ from typing import Any, Self
 import av
 import av.error
 import av.filter
+import numpy as np
 
 from upframe.errors import InputError, Notice, UsageError, VerifyError, check_choice
 from upframe.media.frames import Frame
 from upframe.media.names import DEINTERLACERS, Deinterlace, OnBadFrame
+from upframe.media.video.captions import captions_of
 from upframe.media.video.colour import Rgb, to_rgb
 from upframe.media.video.frames import checksum, fraction, planes_of
 from upframe.media.video.index import (
@@ -27,7 +29,7 @@ from upframe.media.video.index import (
     checked_index,
     index_video,
 )
-from upframe.media.video.info import VideoInfo, choose_stream, open_video, probe_video
+from upframe.media.video.info import VideoInfo, choose_stream, coding_of_frame, open_video, probe_video
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class VideoFrame(Frame):
     """Timestamp in ticks of the stream's time base; `time` is the same in seconds."""
     is_repeated: bool = False
     """Whether it replaces a damaged frame."""
+    captions: bytes = b""
+    """Closed captions, as `captions.captions_of` reads them."""
 
 
 class VideoSource:
@@ -93,7 +97,7 @@ class VideoSource:
         self.path = Path(path)
         self.info = info or probe_video(self.path, stream=stream)
         self.index = checked_index(index) if index else index_video(self.path, info=self.info, on_bad_frame=on_bad_frame)
-        self._deinterlace = "off" if deinterlace == "auto" and not self.info.is_interlaced else deinterlace
+        self._deinterlace = "off" if deinterlace == "auto" and not self.index.seen.interlaced else deinterlace
         self._allow_truncated = allow_truncated
         self.selection = self.index.between(start, end)
         if not self.selection:
@@ -149,9 +153,9 @@ class VideoSource:
             wanted = int(decoded[number])
             pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start, is_certain=is_certain)
             with contextlib.closing(pictures):
-                for ordinal, rgb in pictures:
+                for ordinal, rgb, captions in pictures:
                     while number < last and decoded[number] == ordinal:
-                        yield self._frame(number, rgb)
+                        yield self._frame(number, rgb, captions)
                         number += 1
             if number == last:
                 break
@@ -171,14 +175,24 @@ class VideoSource:
                 "use `allow_truncated` to accept it",
             )
 
-    def _frame(self, number: int, rgb: Rgb) -> VideoFrame:
+    def _frame(self, number: int, rgb: Rgb, captions: bytes) -> VideoFrame:
         index = self.index
-        repeated = number > 0 and index.decoded[number] == index.decoded[number - 1]
-        return VideoFrame(rgb, index.time(number), index.duration(number), number, int(index.pts[number]), bool(repeated))
+        repeated = number > 0 and bool(index.decoded[number] == index.decoded[number - 1])
+        return VideoFrame(
+            rgb,
+            index.time(number),
+            index.duration(number),
+            number,
+            int(index.pts[number]),
+            repeated,
+            b"" if repeated else captions,  # a repeated letter would be read twice
+        )
 
     # Decoding ---------------------------------------------------------------------------------------------------------
-    def _pictures(self, first: int, last: int, *, from_start: bool, is_certain: bool) -> Generator[tuple[int, Rgb], None, None]:
-        """Yield decoded pictures `first` to `last` and their pixels; end early at a picture that differs from the index.
+    def _pictures(
+        self, first: int, last: int, *, from_start: bool, is_certain: bool
+    ) -> Generator[tuple[int, Rgb, bytes], None, None]:
+        """Yield decoded pictures `first` to `last`, pixels and closed captions; end early at one that differs from the index.
 
         With `is_certain` False, one thread decodes, and only number and timestamps are compared.
         """
@@ -196,10 +210,17 @@ class VideoSource:
                 if ordinal > last:
                     return
                 if ordinal >= first:
-                    planes, layout = planes_of(frame)
-                    yield ordinal, to_rgb(planes, layout, self.info.coding)
+                    yield ordinal, self._rgb(frame), captions_of(frame)
                     if ordinal == last:
                         return
+
+    def _rgb(self, frame: av.VideoFrame) -> Rgb:
+        """The visible part of a picture, converted as its own tags state."""
+        planes, layout = planes_of(frame)
+        rgb = to_rgb(planes, layout, coding_of_frame(self.info, frame))
+        top, _, left, _ = self.info.crop
+        height, width = self.info.size
+        return np.ascontiguousarray(rgb[top : top + height, left : left + width])
 
     def _checked(
         self, container: av.container.InputContainer, stream: av.VideoStream, key: int, *, is_certain: bool

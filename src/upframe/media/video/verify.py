@@ -11,6 +11,7 @@ from typing import Any
 import av.error
 
 from upframe.errors import InputError, VerifyError
+from upframe.media.video.frame_facts import matrix_of, side_data_of
 from upframe.media.video.frames import fraction
 from upframe.media.video.index import Decoding, timecode
 from upframe.media.video.info import open_video
@@ -73,8 +74,9 @@ def _check_video(path: Path, expected: Expected, on_frame: Callable[[], None] | 
 
 
 def _check_first(path: Path, frame: Any, stream: Any, expected: Expected) -> None:
-    if (frame.rotation - expected.rotation) % 360:
-        raise _differs(path, f"rotation {frame.rotation} instead of {expected.rotation}")
+    matrix = matrix_of(side_data_of(frame))
+    if matrix != expected.matrix:
+        raise _differs(path, f"display matrix {matrix} instead of {expected.matrix}")
     wanted = expected.sample_aspect
     found = fraction(stream.sample_aspect_ratio) or fraction(stream.codec_context.sample_aspect_ratio)
     if wanted is not None and abs((found or Fraction(1)) / wanted - 1) > Fraction(1, 100):

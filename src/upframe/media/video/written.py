@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from upframe.errors import Notice
+from upframe.media.ledger import EMPTY, Ledger
 from upframe.media.video.colour import Coding
-from upframe.media.video.info import (
-    ColourTags,
-    Hdr10,
-)
+from upframe.media.video.frame_facts import ColourTags, Hdr10, Matrix
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class VideoPlan:
     colour: ColourTags
     """Colour tags to write."""
     sample_aspect: Fraction | None
-    rotation: int
-    """Rotation in degrees counter-clockwise."""
+    matrix: Matrix | None
+    """Display matrix of the container; None leaves the picture as it is."""
     hdr10: Hdr10 | None
     time_base: Fraction
     """Seconds per tick of the sink's timestamps."""
@@ -55,8 +53,12 @@ class VideoPlan:
     has_chapters: bool = False
     tags: tuple[tuple[str, str], ...] = ()
     """Tags of the file."""
+    has_key_tags: bool = False
+    """Whether MP4 and MOV write these tags as keys, which may have any name."""
     video_tags: tuple[tuple[str, str], ...] = ()
     notices: tuple[Notice, ...] = ()
+    ledger: Ledger = EMPTY
+    """Fate of everything that the source holds beside its pictures, as far as its headers and some frames show it."""
 
     @property
     def extension(self) -> str:

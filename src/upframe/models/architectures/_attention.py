@@ -1,9 +1,9 @@
-"""Attention with a bias on the logits, in the fastest form for the device.
+"""Attention with a bias on the logits, in the form that is fastest on the device.
 
-torch's fused kernel is correct everywhere, and is used everywhere except on CPUs without gradients. There it multiplies small
-matrices by a library that reaches less than half of the processor's speed in float32, and hardly more in bfloat16. oneDNN,
-which torch uses for convolutions and for bfloat16, takes a fifth to half less time for windows of some hundred tokens, a few
-windows at a time so that their logits stay in the cache. Softmax is float32 in every form.
+torch's fused kernel is correct everywhere, and is used except on CPUs without gradients. On CPUs it multiplies small matrices
+by a library that reaches less than half of the processor's speed in float32, and hardly more in bfloat16. oneDNN, which torch
+uses for convolutions, needs a fifth to half less time for windows of some hundred tokens. It gets a few windows at a time, so
+that their logits stay in the cache. Softmax is float32 in every form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONVOLUTION_FROM = 256  # tokens in a window; with fewer the fused kernel is as 
 
 
 def quick_head(channels: int, device: torch.device) -> int:
-    """Channels of a head, more than there are where zeros cost less than an odd number does."""
+    """Channels of a head as computed: padded with zeros where an odd number would cost more than they do."""
     if device.type != "cpu":
         return -(-channels // 8) * 8  # fused kernels take no others
     padded = -(-channels // 16) * 16  # 32 take a quarter less time than 30; 24 gain nothing over 20

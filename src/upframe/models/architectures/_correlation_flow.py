@@ -73,7 +73,7 @@ class CorrelationFlow(nn.Module):
         """The flow at several resolutions, finest first, each half as large as the one before, rounded up.
 
         Args:
-            scales: Of which at most that many are returned; small frames have fewer.
+            scales: Largest number of resolutions; small frames have fewer.
         """
         references, supports = self._scales(reference), self._scales(support)
         exact = torch.promote_types(reference.dtype, torch.float32)
@@ -90,7 +90,7 @@ class CorrelationFlow(nn.Module):
         return flows[::-1][:scales]
 
     def _scales(self, frames: Tensor) -> list[Tensor]:
-        """Normalised frames, finest first, as many as their size asks for."""
+        """Normalised frames, finest first; the number of scales follows from their size."""
         mean, std = (frames.new_tensor(constant).view(1, 3, 1, 1) for constant in (MEAN, STD))
         scales = [((frames - mean) / std).contiguous(memory_format=torch.channels_last)]
         while min(scales[-1].shape[-2:]) >= 2 * COARSEST_PX and len(scales) < MAX_SCALES:

@@ -34,7 +34,7 @@ def deformable_conv2d(
     padding: int = 0,
     dilation: int = 1,
 ) -> Tensor:
-    """Convolution whose taps are displaced at every output pixel, bilinear between pixels and zero outside.
+    """Convolution whose taps are displaced at every output pixel. Samples are bilinear, and zero outside the picture.
 
     Args:
         x: (N, C, H, W).
@@ -154,13 +154,12 @@ def _by_torchvision(
 
 
 class FlowGuidedAlignment(nn.Module):
-    """Features of other frames brought to where a frame has them: along the flow, and corrected by learnt offsets.
+    """Align features of other frames to one frame: along the flow, corrected by learnt offsets.
 
     Args:
-        sources: Other frames that are aligned at once. Output channels are shared out among them: the first of two
-            sources makes the first half.
+        sources: Number of other frames, aligned together. Each makes an equal part of the output channels, in order.
         groups: Groups of channels with offsets of their own, of all sources together.
-        reach: Most pixels that an offset corrects the flow by.
+        reach: Largest correction of the flow by an offset, in pixels.
     """
 
     def __init__(self, channels: int, *, sources: int, groups: int, reach: float) -> None:

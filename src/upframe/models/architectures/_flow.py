@@ -1,4 +1,4 @@
-"""Optical flow and warping, shared by the networks for clips.
+"""Optical flow and warping, shared by the video networks.
 
 SPyNet. Paper: A. Ranjan, M. J. Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVPR 2017,
 https://arxiv.org/abs/1611.00850. The published weights may not be passed on; they come inside the user's checkpoint.
@@ -41,7 +41,7 @@ def flow_warp(
     padding: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = True,
 ) -> Tensor:
-    """`x` sampled at each pixel's position plus `flow`: warps the frame that a flow leads *to* back onto its origin.
+    """Sample `x` at each pixel's position plus `flow`. This warps the frame that a flow leads *to* back onto its origin.
 
     Args:
         x: (N, C, H, W).
@@ -62,7 +62,7 @@ def flow_warp(
 
 
 def _gathers(x: Tensor, flow: Tensor) -> bool:
-    """Whether `_gathered` can warp this, and is worth it: the channels of a pixel lie side by side, and are many."""
+    """Whether `_gathered` can warp this and saves time: the channels of a pixel must lie side by side, and be many."""
     if x.device.type != "cpu" or (torch.is_grad_enabled() and (x.requires_grad or flow.requires_grad)):
         return False
     return x.shape[1] >= GATHERED_CHANNELS and x.is_contiguous(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def _neighbours(position: Tensor, length: int) -> tuple[list[Tensor], list[Tenso
 
 @lru_cache(maxsize=16)  # a clip needs one a size, SPyNet one a level
 def _pixel_grid(h: int, w: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(H, W, 2) each pixel's own (x, y), and (2,) pixels to a unit of the axes from -1 to 1. Do not write into them."""
+    """(H, W, 2) the (x, y) of each pixel, and (2,) pixels per unit of axes from -1 to 1. Cached: do not write into them."""
     with torch.inference_mode(False):  # they are used by later calls that may need gradients
         y, x = torch.meshgrid(
             torch.arange(h, dtype=dtype, device=device), torch.arange(w, dtype=dtype, device=device), indexing="ij"

@@ -98,8 +98,8 @@ def _arguments(conv: nn.Conv2d) -> tuple[Any, ...]:
 class NarrowConv2d(nn.Conv2d):
     """A 3×3 convolution as `conv3x3`, to few channels, computed for 2×2 pixels at a time where sizes are even.
 
-    oneDNN computes 16 channels even where 3 are wanted. As a 4×4 convolution of stride 2 to four times the channels, with
-    the kernel at four places, more of them are of use: two thirds of the time for 64 to 3 channels, with the same sums.
+    oneDNN computes 16 channels even where 3 are wanted. Written as a 4×4 convolution of stride 2 to four times the channels,
+    12 of the 16 are of use: two thirds of the time for 64 to 3 channels, with the same sums.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -159,8 +159,8 @@ class DepthwiseConv2d(nn.Conv2d):
     """Depth-wise convolution with a bias that keeps the size, with gradients that a CPU computes three times as fast.
 
     Same parameters and results as `nn.Conv2d(channels, channels, kernel, groups=channels)`. oneDNN takes 25 to 40 ms for
-    the gradients of a dilated 5×5 one where the forward pass takes 0.4 (8×64×48×48, one thread): the gradient of the input
-    is itself such a convolution, with the kernel turned round, and that of each tap a sum of products.
+    the gradients of a dilated 5×5 one where the forward pass takes 0.4 (8×64×48×48, one thread). Here the gradient of the
+    input is a depth-wise convolution with the kernel turned round, and the gradient of each tap is a sum of products.
     """
 
     def __init__(self, channels: int, kernel: int, *, dilation: int = 1) -> None:
@@ -207,8 +207,8 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) ->
     """(N, C, H, W), (C, 1, K, K), (C,), dilation → (N, C, H, W), zero-padded to keep the size.
 
     Without AVX-512 oneDNN has no fast dilated kernels for channels-last maps: 96 ms for 64 channels of 320×180 where those that
-    are not dilated take 1.7. So there a map is taken apart into those that every d-th pixel of a row and a column makes, which
-    are convolved without dilation and put together again.
+    are not dilated take 1.7. So a map is split into d × d maps of every d-th pixel of rows and columns, which are convolved
+    without dilation and joined again.
     """
     padding = dilation * (weight.shape[-1] // 2)
     if dilation == 1 or _HAS_DILATED:
@@ -233,8 +233,8 @@ _BLOCK = 16
 def _gradient_of_taps(x: Tensor, gradient: Tensor, k: int, d: int) -> Tensor:
     """Sum, for each tap of the kernel, the shifted input times the output's gradient: (C, 1, K, K).
 
-    Taken from the gradient of a convolution that mixes 16 channels at a time, of which all but the diagonal is thrown away.
-    A matrix unit does that in a third of the time of the sums in bfloat16, in half of it in float32 (16×64×48×48).
+    It is the diagonal of the gradient of a convolution that mixes 16 channels at a time. A matrix unit computes that in a
+    third of the time of the sums in bfloat16, and in half of it in float32 (16×64×48×48).
     """
     channels = gradient.shape[1]
     if channels % _BLOCK or gradient.dtype not in (torch.float32, torch.bfloat16):

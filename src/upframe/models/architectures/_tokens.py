@@ -34,8 +34,8 @@ def on_onednn(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(M, C) → (M, K), as `F.linear`.
 
-    On CPUs float32 and bfloat16 go through oneDNN's 1×1 convolution, which reaches twice the speed of the library that
-    torch uses for float32 matrix products where that is not tuned for the processor, and is no slower elsewhere.
+    On CPUs, float32 and bfloat16 go through oneDNN's 1×1 convolution. It is twice as fast as torch's library for float32
+    matrix products on processors that the library is not tuned for, and no slower on others.
     """
     if not on_onednn(x):
         return F.linear(x, weight, bias)

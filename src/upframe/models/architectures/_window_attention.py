@@ -95,7 +95,7 @@ def plan_windows(clip: tuple[int, int, int, int], window: Size3, *, shifted: boo
 
     Args:
         clip: N, D, H, W.
-        window: Wanted size. An axis that is not longer than it makes one window and is not shifted; others are padded
+        window: Size of a window. An axis that is no longer than that is one window and is not shifted; others are padded
             at their end to a multiple of it.
         shifted: Whether windows start half a window later on each axis; the last one then reaches round to the start.
     """
@@ -130,7 +130,7 @@ def plan_windows(clip: tuple[int, int, int, int], window: Size3, *, shifted: boo
 
 
 def _mask(axes: Sequence[_Axis], is_last: Sequence[bool]) -> Tensor | None:
-    """(tokens, tokens) of the windows that are the last of these axes; None if of no axis."""
+    """(tokens, tokens) mask of the windows that are last on these axes; None if there is no such axis."""
     if not any(is_last):
         return None
     region = torch.zeros(1, dtype=torch.int64, device="cpu")

@@ -63,7 +63,7 @@ class Upsample(nn.Module):
         return Enlargement(self.upsample_conv, factor=2, slope=SLOPE)
 
     def activated(self, x: Tensor, *, kept: slice = slice(None)) -> Tensor:
-        """The same, with LeakyReLU."""
+        """As `forward`, with LeakyReLU."""
         return F.leaky_relu_(self(x, kept=kept), SLOPE)
 
 
@@ -98,7 +98,7 @@ class BasicVSR(nn.Module):
 
     @property
     def flow_network(self) -> SPyNet | CorrelationFlow:
-        """The one there is."""
+        """The flow network in use."""
         found = self.get_submodule("spynet" if hasattr(self, "spynet") else "correlation_flow")
         assert isinstance(found, SPyNet | CorrelationFlow)
         return found
@@ -237,7 +237,7 @@ class RealBasicVSR(nn.Module):
     The number of passes is decided for all frames together, and therefore not tile by tile: `prepare` whole frames once, then
     call with `prepared=True`.
 
-    The flow network is frozen from the start; gradients still pass through it to the cleaning network.
+    The flow network is frozen from the start, but gradients pass through it to the cleaning network.
 
     Args:
         recurrent_cleaning: Whether the cleaning network also gets its features of the previous frame, warped along the flow, as

@@ -6,7 +6,7 @@ Official weights: zhoumumu/VapSR; the repository states no licence, so they are 
 shipped. This module is written from the paper and numeric fixtures.
 
 Differences from the official code: none in what is computed; the arguments in `families.vapsr.Ablations` also make the
-networks that the article came from (`training/recipes/presets/vapsr.py` has its steps as recipes). Correctness: every tensor
+networks of the paper's ablations (`training/recipes/presets/vapsr.py` has its steps as recipes). Correctness: every tensor
 of the reference in float32 and float64, and the published Set5/Set14/BSD100 scores.
 """
 
@@ -40,7 +40,7 @@ class VastAttention(nn.Module):
 
 
 class DenseAttention(nn.Module):
-    """Pixel attention whose map is made by one convolution of `kernel_px`×`kernel_px` pixels: the article's starting point.
+    """Pixel attention with a map from one `kernel_px`×`kernel_px` convolution: the starting point of the paper.
 
     Without a bias: only then is the number of parameters that of the paper.
     """
@@ -128,8 +128,8 @@ class VapSR(nn.Module):
     Args:
         attention_channels: Between the two projections of a block, where the attention is.
         groups: Groups of the one trailing convolution `conv_body` (2 in VapSR-S).
-        projection_px: Side of the projections' kernels; 3 before the article made everything dense small.
-        dense_px: Side of one dense convolution that makes the attention's map; 0 is the decomposed form, 1 pixel attention.
+        projection_px: Side of the projections' kernels: 1 as published, 3 in the paper's starting point.
+        dense_px: Side of the dense convolution that makes the attention's map; 0 is the decomposed form, 1 pixel attention.
         dilated_px: Side of the dilated kernel of the decomposed form.
         attention_last: Whether the attention comes behind the second projection instead of between the two.
         pixel_norm: Whether blocks end in a pixel normalisation.

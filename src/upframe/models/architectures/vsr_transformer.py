@@ -151,7 +151,7 @@ class FeedForward(nn.Module):
         Args:
             frames: (N·T, 3, H, W) the input frames.
             flows: From each frame to the previous and to the next one, or to itself at the ends of the clip; (N·T, 2, H, W)
-                each. None: features are not warped.
+                each. With None, features are not warped.
         """
         sources = {
             "backward": [i + 1 if (i + 1) % t else i for i in range(len(x))],

@@ -1,4 +1,4 @@
-"""Blocks that the reference forms of networks for clips share."""
+"""Blocks that the reference forms of video networks share."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Paper: J. Liang, J. Cao, Y. Fan, K. Zhang, R. Ranjan, Y. Li, R. Timofte, L. Van Gool, "VRT: A Video Restoration
 Transformer", https://arxiv.org/abs/2201.12288. Written from the paper and numeric fixtures.
 
-Each step follows the description one to one: clips are (N, C, T, H, W) between the parts of a stage and
+Each step follows the paper's description: clips are (N, C, T, H, W) between the parts of a stage and
 (N, T, H, W, C) inside them, windows are cut out and put back by copies, masks are built for every group, attention is
 softmax(q k^T + bias + mask) v, and a clip is worked on whole. Correctness: every fixture of the reference in float64.
 """
@@ -41,7 +41,7 @@ def window_reverse(windows: Tensor, window: Triple, shape: tuple[int, int, int, 
 
 
 def fitted_window(size: Sequence[int], window: Triple, shift: Triple) -> tuple[Triple, Triple]:
-    """Window and shift with every axis that is not larger than the window shrunk to it and unshifted."""
+    """Window and shift for a clip: an axis that is no longer than the window is one window and is not shifted."""
     fits = [side <= full for side, full in zip(size, window, strict=True)]
     return (
         cast("Triple", tuple(side if small else full for side, full, small in zip(size, window, fits, strict=True))),

@@ -15,6 +15,7 @@ from upframe.datasets.images import find_test_sets
 from upframe.engines import TorchOptions
 from upframe.errors import OptionError, UsageError
 from upframe.evaluation.evaluate import evaluate
+from upframe.evaluation.tones import measure_tones, takes_tones
 from upframe.files import atomic_bytes, scratch_folder
 from upframe.media.image.source import read_rgb8
 from upframe.metrics.protocols import protocol_named
@@ -42,7 +43,8 @@ def validator(
             the last `KEPT_SHEETS` validations are kept.
 
     Returns:
-        A function of (weights file, step) that returns {set: {"psnr": dB, "ssim": ...}}.
+        A function of (weights file, step) that returns {set: {"psnr": dB, "ssim": ...}}, and for networks that enlarge single
+        pictures `evaluation.tones` under "tones".
 
     Raises:
         UsageError: if `datasets` is given for a protocol on clips, which names its set, or the protocol needs more than test
@@ -72,7 +74,8 @@ def validator(
             if shows and sheets is not None:
                 _keep_sheets(scratch, sheets, step)
         label = result.models[0].label
-        return {d.name: {m: result.mean(label, d.name, m) for m in result.metrics} for d in result.datasets}
+        scores: dict[str, Any] = {d.name: {m: result.mean(label, d.name, m) for m in result.metrics} for d in result.datasets}
+        return scores | ({"tones": measure_tones(model).to_dict()} if takes_tones(model) else {})
 
     return validate
 
