@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PHOTO_PACKAGES = {"filelock", "isal", "numpy", "safetensors", "torch"}
 PHOTO_ROOMS = {"engines", "errors", "files", "kernels", "machine", "media", "models", "pixels", "upscaling", "version"}
 COMMAND_LINE_PACKAGES = {"attr", "attrs", "cyclopts"}  # rich comes with a terminal
-VIDEO = ("upframe.media.video", "upframe.jobs.video", "upframe.upscaling.clips", "upframe.upscaling.memory")
+VIDEO = ("upframe.media.video", "upframe.jobs.video", "upframe.upscaling.clips")
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,10 @@ class OutputError(UpframeError):
     exit_code = 6
 
 
+class BusyError(OutputError):
+    """Another run is writing the output."""
+
+
 class VerifyError(UpframeError):
     exit_code = 7
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
-from upframe.errors import OutputError, UpframeError
+from upframe.errors import BusyError, OutputError, UpframeError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -47,6 +47,9 @@ NAME_BYTES = 255
 
 Check = Callable[[Path], None]
 """Checks a finished part file before it is renamed; if the check raises, the file is not renamed."""
+
+_UNFINISHED: dict[Path, Callable[[], None]] = {}
+"""Part files and scratch folders of this process, and what removes them."""
 
 _SPARE = 1.2  # factor on the bytes needed: estimates are rough, and file systems need room of their own
 _BUFFER_BYTES = 1 << 20
@@ -76,7 +79,7 @@ def output_error(path: Path, error: OSError, *, advice: str = "") -> OutputError
         advice: Replaces the advice that fits the system's error number.
     """
     if isinstance(error, BlockingIOError):
-        return OutputError(path, "is being written by another run", "wait for it to end")
+        return BusyError(path, "is being written by another run", "wait for it to end")
     reason = (error.strerror or str(error)).lower()
     return OutputError(path, f"cannot be written ({reason})", advice or _ADVICE.get(error.errno or 0, "check the disk"))
 
@@ -195,13 +198,14 @@ def atomic_file(path: Path, *, check: Check | None = None, keep: Path | None = N
     # files.
     held = None if sys.platform == "win32" else os.dup(handle)
     try:
-        yield file
-        with writing(path, advice=advice):
-            file.sync()
-            if held is None:
-                _unlock(handle)
-            file.close()
-            _give_name(part, path, check=check, keep=keep)
+        with _unfinished(part):
+            yield file
+            with writing(path, advice=advice):
+                file.sync()
+                if held is None:
+                    _unlock(handle)
+                file.close()
+                _give_name(part, path, check=check, keep=keep)
     except BaseException as error:
         file.abandon()
         remove_quietly(part)
@@ -234,10 +238,11 @@ def atomic_path(path: Path, *, check: Check | None = None, advice: str = "") -> 
         _unlock(held)
         os.close(held)
     try:
-        yield part
-        with writing(path, advice=advice):
-            sync_file(part)
-            _give_name(part, path, check=check)
+        with _unfinished(part):
+            yield part
+            with writing(path, advice=advice):
+                sync_file(part)
+                _give_name(part, path, check=check)
     except BaseException:
         remove_quietly(part)
         raise
@@ -325,13 +330,35 @@ def link_file(source: Path, path: Path) -> None:
         OSError: if the link cannot be made for another reason.
         OutputError: if the copy cannot be written.
     """
+    _refuse_taken(path)
     try:
         os.link(source, path)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
             raise
-        with atomic_path(path) as part:
+        with atomic_path(path, check=lambda part: _refuse_taken(path)) as part:
             shutil.copyfile(source, part)
+
+
+def _refuse_taken(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+@contextlib.contextmanager
+def _unfinished(part: Path) -> Iterator[None]:
+    """Remember a part file until the block ends, for `remove_unfinished`."""
+    _UNFINISHED[part] = lambda: remove_quietly(part)
+    try:
+        yield
+    finally:
+        _UNFINISHED.pop(part, None)
+
+
+def remove_unfinished() -> None:
+    """Remove the part files and scratch folders of this process, which is about to end without unwinding."""
+    for remove in tuple(_UNFINISHED.values()):
+        remove()
 
 
 def _give_name(made: Path, path: Path, *, check: Check | None = None, keep: Path | None = None) -> None:
@@ -524,11 +551,13 @@ class ScratchFolder:
             self.path = self._root / "files"
             """Path of the folder, which is empty at first."""
             self.path.mkdir(mode=0o700)
+        _UNFINISHED[self._root] = self.remove
 
     def remove(self) -> None:
         """Delete the folder with everything in it. Does nothing in a fork of the process that made the folder."""
         if os.getpid() != self._process:
             return
+        _UNFINISHED.pop(self._root, None)
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release(remove=True)
         shutil.rmtree(self._root, ignore_errors=True)

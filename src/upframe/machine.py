@@ -86,6 +86,22 @@ def _address_space_left() -> list[int]:
     return [soft - int(statm.read_text().split()[0]) * resource.getpagesize()]
 
 
+LEAST_ADDRESS_BYTES = 800_000_000
+"""Address space that PyTorch takes while it is loaded on a CPU: with 0.7 GB it aborts, with 0.9 GB a small photo is made."""
+
+
+def check_address_space() -> None:
+    """Refuse to load PyTorch where the process's limit would end it, in ways that no handler can catch.
+
+    Raises:
+        ResourceError: with the room there is.
+    """
+    for left in _address_space_left():
+        if left < LEAST_ADDRESS_BYTES:
+            happened = f"has {left / 1e6:.0f} MB of address space left, and PyTorch needs {LEAST_ADDRESS_BYTES / 1e6:.0f} MB"
+            raise ResourceError("this process", happened, "raise its limit, see ulimit -v")
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning each to the kernel and faulting its pages in again.
 

@@ -22,6 +22,8 @@ from upframe.kernels import library
 
 Kernel = Literal["cubic", "lanczos3"]
 
+RESAMPLED_BYTES = 8 << 20  # of rows that are resampled at once: some fit into the caches of a processor, and a picture need not
+
 FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Value of white for each dtype that a frame may have."""
 
@@ -157,7 +159,7 @@ def _resize_axis(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tens
     shape[axis] = -1
     out: Tensor | None = None
     for tap in range(weights.shape[1]):
-        term = x.index_select(axis, indices[:, tap].to(x.device)) * weights[:, tap].to(x).view(shape)
+        term = x.index_select(axis, indices[:, tap].to(x.device)).mul_(weights[:, tap].to(x).view(shape))
         out = term if out is None else out.add_(term)
     assert out is not None
     return out
@@ -185,7 +187,8 @@ def resize(x: Tensor, size: tuple[int, int], *, kernel: Kernel = "cubic") -> Ten
 def resize_bands(bands: Iterable[Tensor], size_in: tuple[int, int], size_out: tuple[int, int]) -> Iterator[Tensor]:
     """Yield `resize(..., kernel="lanczos3")` of a picture that arrives as row bands (C, rows, W), in row bands too.
 
-    Only the rows that the kernel still needs are held: memory does not grow with the picture's height.
+    Only the rows that the kernel still needs are held, and no more are resampled at once than `rows_at_once` allows: memory
+    grows neither with the height of the pictures nor with that of the bands.
     """
     (h_in, w_in), (h_out, w_out) = size_in, size_out
     weights_x, indices_x = resize_weights(w_in, w_out, w_out / w_in, kernel="lanczos3")
@@ -195,21 +198,29 @@ def resize_bands(bands: Iterable[Tensor], size_in: tuple[int, int], size_out: tu
     needed_from = list(first)
     for i in range(h_out - 2, -1, -1):
         needed_from[i] = min(needed_from[i], needed_from[i + 1])
+    most = rows_at_once(w_out)
     held: Tensor | None = None
     top, done = 0, 0
-    for band in bands:
-        band = _resize_axis(band, 2, weights_x, indices_x)
-        held = band if held is None else torch.cat([held, band], dim=1)
+    for part in (part for band in bands for part in torch.split(band, most, dim=1)):
+        wide = _resize_axis(part, 2, weights_x, indices_x)
+        held = wide if held is None else torch.cat([held, wide], dim=1)
         ready = done
         while ready < h_out and last[ready] < top + held.shape[1]:
             ready += 1
+        for at in range(done, ready, most):
+            end = min(at + most, ready)
+            yield _resize_axis(held, 1, weights_y[at:end], indices_y[at:end] - top)
         if ready > done:
-            yield _resize_axis(held, 1, weights_y[done:ready], indices_y[done:ready] - top)
             done = ready
             keep = needed_from[done] if done < h_out else h_in
             held, top = held[:, max(keep - top, 0) :].clone(), max(keep, top)
     if done != h_out:
         raise ValueError(f"bands held {top + (0 if held is None else held.shape[1])} rows, expected {h_in}")
+
+
+def rows_at_once(width: int) -> int:
+    """Number of rows of `width` pixels, three channels in float32, that are resampled at once."""
+    return max(1, RESAMPLED_BYTES // (12 * width))
 
 
 def matlab_bicubic_8bit(pixels: Tensor, scale: int) -> Tensor:

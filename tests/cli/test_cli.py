@@ -29,7 +29,7 @@ from nasty import png
 from nearest import repeated
 from upframe import cli, jobs
 from upframe.cli import upscaling
-from upframe.cli.output import stoppable
+from upframe.cli.stopping import stoppable
 from upframe.engines import TorchEngine
 from upframe.errors import NOTICES, OutOfMemoryError
 from upframe.jobs import planning
@@ -584,7 +584,7 @@ def test_dry_run_says_everything_and_writes_nothing(upframe: Upframe, photo: Pat
     assert result.code == 0
     assert "30x20 -> 90x60" in result.out
     sizes = r"[\d.]+ MiB on disk, [\d.]+ MiB of memory at most, about [\d.:]+ s for the network here"
-    assert re.search(rf"Total: 1 picture of 0\.0 megapixels, {sizes}\.", result.out)
+    assert re.search(rf"Total: 1 picture of 5,400 pixels, {sizes}\.", result.out)
     assert "[beyond-model-scale]" in result.out
     as_json = upframe(photo.parent, "-m", weights, "--dry-run", "--json")
     assert as_json.code == 8
@@ -695,7 +695,8 @@ def test_pipe_through(photo: Path, weights: Path) -> None:
     with Image.open(io.BytesIO(done.stdout)) as image:
         assert image.format == "PNG"
         np.testing.assert_array_equal(np.asarray(image), repeated(make_photo(20, 30), 2))
-    assert b"stdin -> " in done.stderr
+    assert b"standard input -> standard output (" in done.stderr
+    assert b".upframe-tmp" not in done.stderr
 
 
 def test_standard_input_and_output_work_by_themselves(
@@ -919,3 +920,28 @@ def _wait(condition: Callable[[], object]) -> None:
             return
         time.sleep(0.001)
     raise AssertionError("it never came")
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is read from /proc")
+@pytest.mark.parametrize("limit_mb", [300, 600])
+def test_too_little_address_space_is_lack_of_memory(photo: Path, weights: Path, limit_mb: int) -> None:
+    """At 600 MB, PyTorch aborts the process while it is loaded."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (limit_mb << 20, limit_mb << 20))
+
+    command = [sys.executable, "-m", "upframe", photo, "-m", weights]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("upframe: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="closes a stream in the child")
+def test_a_picture_is_made_without_standard_output(photo: Path, weights: Path) -> None:
+    command = [sys.executable, "-m", "upframe", photo, "-m", weights, "-o", photo.with_name("big.png")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert photo.with_name("big.png").exists()

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Upframe, make_photo
-from upframe.cli import app
 from upframe.cli.dry_run import plan_lines
+from upframe.cli.entry import app
 from upframe.cli.models import models_lines
 from upframe.cli.refusals import refuse_mistyped
 from upframe.errors import UsageError

@@ -90,7 +90,7 @@ def test_repeated_notes_are_folded_into_one() -> None:
 @pytest.mark.parametrize(
     ("written", "skipped", "failed", "stopped", "sentence"),
     [
-        (31, 6, 1, False, "31 written, 6 skipped, 1 failed in 2:31. Run the same command again to go on."),
+        (31, 6, 1, False, "31 written, 6 skipped, 1 failed in 2:31."),
         (1, 0, 0, False, "1 written in 2:31."),
         (0, 7, 0, False, "7 skipped in 2:31."),
         (3, 0, 0, True, "3 written, 4 not done in 2:31. Run the same command again to go on."),
@@ -105,8 +105,17 @@ def test_the_summary_counts_and_says_how_to_go_on(
     for _ in range(skipped):
         tally.take(Event("skipped", Path("a")))
     for _ in range(failed):
-        tally.take(Event("failed", Path("a"), {"error": "bad"}))
+        tally.take(Event("failed", Path("a"), {"error": "bad", "exit_code": 3}))
     assert tally.sentence(151, stopped=stopped) == sentence
+
+
+def test_the_summary_advises_to_go_on_only_where_that_can_help() -> None:
+    """A broken file is broken the next time, too; a full disk may have room by then."""
+    tally = Tally(2, {})
+    tally.take(Event("failed", Path("a"), {"error": "broken", "exit_code": 3}))
+    assert "again" not in tally.sentence(1)
+    tally.take(Event("failed", Path("b"), {"error": "no room", "exit_code": 6}))
+    assert tally.sentence(1) == "2 failed in 1.0 s. Run the same command again to go on."
 
 
 def test_late_notes_are_told_once_and_planned_ones_not_again() -> None:

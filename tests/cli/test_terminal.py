@@ -82,7 +82,7 @@ def test_notes_are_folded_and_each_failure_is_printed_once_after_the_summary(bat
     text = " ".join(line.strip() for line in seen.final)
     assert text.count("note:") == 1
     assert "note: 2 pictures: enlarged 2x by the network and 1.50x by resampling [beyond-model-scale]" in text
-    end = r"2 written, 1 failed in [\d.:]+( s)?\. Run the same command again to go on\. failed: .*bad \[red\]\.png"
+    end = r"2 written, 1 failed in [\d.:]+( s)?\. failed: .*bad \[red\]\.png"
     assert re.search(end, text)
     assert text.count("is not an image") == 1
     assert all(wording.cells(line) < columns for line in seen.final)

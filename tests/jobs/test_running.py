@@ -32,7 +32,7 @@ from upframe.errors import (
     VerifyError,
 )
 from upframe.files import PartFile, part_path
-from upframe.jobs import image, model_choice
+from upframe.jobs import image, model_choice, planning
 from upframe.jobs.events import Event, Outcome, Report
 from upframe.jobs.image import ImageItem
 from upframe.jobs.options import JobOptions
@@ -574,15 +574,14 @@ def test_estimate_of_disk_space_is_on_the_high_side(tmp_path: Path, options: Job
 
 
 def test_estimate_of_memory_follows_picture_and_tile(tmp_path: Path, options: JobOptions) -> None:
-    def estimate(side: int, tile: Any, name: str = "a.png") -> int:
-        picture(tmp_path / name, side, side)
+    def estimate(side: int, tile: Any) -> int:
+        picture(tmp_path / "a.png", side, side)
         chosen = replace(options, upscale=UpscaleOptions(tile=tile))
-        planned = plan([tmp_path / name], tmp_path / "out", chosen)
+        planned = plan([tmp_path / "a.png"], tmp_path / "out", chosen)
         return planned.estimate(planned.items[0]).memory_bytes
 
-    assert estimate(400, 64) < estimate(400, 128) < estimate(400, "off")
-    assert estimate(100, "off") < estimate(400, "off")
-    assert estimate(400, 64) < estimate(400, 64, "a.jpg")  # a JPEG is gathered whole before it is written
+    assert estimate(800, 64) < estimate(800, 400) < estimate(800, "off")  # of the whole process, which grows meanwhile
+    assert estimate(100, "off") < estimate(800, "off")
 
 
 def test_door_of_the_package_makes_a_file_or_raises(tmp_path: Path, options: JobOptions) -> None:
@@ -602,3 +601,61 @@ def test_the_time_of_the_network_is_estimated_by_pixels_from_one_measurement(tmp
     small, large = (planned.estimate(item).seconds for item in planned.items)
     assert small is not None and large is not None
     assert 0 < large == pytest.approx(4 * small, rel=1e-9), "the engine is timed once, not for each picture"
+
+
+def test_a_bug_while_one_input_is_planned_costs_that_input_alone(
+    tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "in" / name)
+    real = planning.plan_image
+
+    def plan_image(found: Any, *rest: Any) -> Any:
+        if found.path.name == "b.png":
+            raise KeyError("a header that nobody has thought of")
+        return real(found, *rest)
+
+    monkeypatch.setattr(planning, "plan_image", plan_image)
+    report = run(plan([tmp_path / "in"], tmp_path / "out", options))
+    assert everything(tmp_path / "out") == {"a.png", "c.png"}
+    (failed,) = report.of("failed")
+    assert failed.input.name == "b.png" and failed.error is not None
+    assert failed.error.exit_code == 1 and "KeyError" in str(failed.error)
+    assert report.error is not None and report.error.exit_code == 8
+
+
+def test_two_runs_on_one_folder_share_the_work(tmp_path: Path, options: JobOptions) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "in" / name)
+    first, second = (plan([tmp_path / "in"], tmp_path / "out", options) for _ in range(2))
+    begun, others = threading.Event(), threading.Event()
+    reports: list[Report] = []
+
+    def hold(event: Event) -> None:
+        if event.event == "progress" and event.input.name == "a.png":
+            begun.set()
+            assert others.wait(60)
+
+    def follow(event: Event) -> None:
+        if event.event == "done":  # of b.png, since a.png is being made
+            others.set()
+
+    thread = threading.Thread(target=lambda: reports.append(run(first, on_event=hold)))
+    thread.start()
+    assert begun.wait(60)
+    reports.append(run(second, on_event=follow))
+    thread.join()
+    assert [report.error for report in reports] == [None, None]
+    found = sorted((outcome.input.name, outcome.status) for report in reports for outcome in report.outcomes)
+    assert found == [("a.png", "skipped"), ("a.png", "written"), ("b.png", "skipped"), ("b.png", "written")]
+    assert everything(tmp_path / "out") == {"a.png", "b.png"}
+
+
+def test_what_another_run_made_meanwhile_is_not_replaced(tmp_path: Path, options: JobOptions) -> None:
+    picture(tmp_path / "a.png")
+    planned = plan([tmp_path / "a.png"], tmp_path / "out.png", options)
+    other = picture(tmp_path / "out.png", 5, 7)
+    error = run(planned).error
+    assert isinstance(error, UsageError) and "different file" in str(error)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "out.png"), other)
+    assert not part_path(tmp_path / "out.png").exists()

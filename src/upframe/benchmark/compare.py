@@ -30,7 +30,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from upframe.benchmark.cost import Timing, count
+from upframe.benchmark.cost import Timing, count, threads_text
 from upframe.benchmark.worker import Job, reference_form
 from upframe.engines import BACKENDS, engine_options, make_engine_as_named, pick_device
 from upframe.errors import OptionError, UsageError
@@ -140,7 +140,7 @@ class Comparison:
 
     def to_text(self) -> str:
         """Return a table for each model and case, with the conditions below."""
-        machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {self.environment['threads']} threads"
+        machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {threads_text(self.environment['threads'])}"
         lines = [f"{self.environment['device']} ({machine}), torch {self.environment['torch']}"]
         for one in self.compared:
             work = "" if one.flops is None else f", {one.flops / 1e9:.1f} GFLOP"

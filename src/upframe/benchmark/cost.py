@@ -164,6 +164,10 @@ def count(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype = torc
     )
 
 
+def threads_text(threads: object) -> str:
+    return f"{threads} thread{'' if threads == 1 else 's'}"
+
+
 def _counted_pass(network: nn.Module, shape: Sequence[int], *, dtype: torch.dtype, device: str) -> _Counter:
     counter = _Counter()
     # inference_mode keeps composite operations whole; no_grad shows their parts, which the counter needs.
@@ -262,7 +266,7 @@ class Bench:
         widths = [
             max(len(card.model), *(len(value) for _, value in table)) for card, table in zip(self.cards, tables, strict=True)
         ]
-        machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {self.environment['threads']} threads"
+        machine = self.environment.get("gpu") or f"{self.environment['cpu']}, {threads_text(self.environment['threads'])}"
         how = f"{self.environment['precision']}, {self.environment.get('engine', 'torch')}"
         lines = [
             f"Input 3x{height}x{width}, {how}, {runs} runs in turns on {self.environment['device']}"

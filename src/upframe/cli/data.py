@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from upframe.cli.help import HelpPage
-from upframe.cli.output import print_line, say, stoppable
+from upframe.cli.output import print_line, say
 from upframe.cli.parser import TRAINING, Reporting, app
+from upframe.cli.stopping import stoppable
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:

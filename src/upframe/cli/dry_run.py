@@ -244,7 +244,8 @@ def total(rows: Sequence[Row], *, skipped: int, failed: int) -> str:
         if of_kind:
             frames = sum(row["frames"] for row in of_kind)
             pixels = sum(row["size"][0] * row["size"][1] * row["frames"] for row in of_kind)
-            amount = f"{pixels / 1e6:,.1f} megapixels" if noun == "picture" else wording.count(frames, "frame")
+            megapixels = f"{pixels / 1e6:,.1f} megapixels" if pixels >= 50_000 else f"{pixels:,} pixels"
+            amount = megapixels if noun == "picture" else wording.count(frames, "frame")
             kinds.append(f"{wording.count(len(of_kind), noun)} of {amount}")
     text = "nothing to do"
     if kinds:

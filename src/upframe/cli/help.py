@@ -32,6 +32,7 @@ NAME_COLUMNS = 26
 VIDEO_PANEL = "Video"
 
 _METAVARS = {"STR": "TEXT", "INT": "N", "FLOAT": "NUMBER", "CHOICE": "WORD", "PATH": "PATH"}
+_TIMES = ("--start", "--end")
 _NO_DEFAULTS = {None, "False", "None", "[]", '""'}
 
 
@@ -147,6 +148,8 @@ def _names(entry: HelpEntry) -> str:
     names = ", ".join((*shorts, *longs))
     metavar = entry.metavar or ""
     bare = metavar.rstrip(".")
+    if names in _TIMES:
+        return f"{names} TIME"
     return f"{names} {_METAVARS.get(bare, bare)}{'…' if metavar != bare else ''}".rstrip()
 
 

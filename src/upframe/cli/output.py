@@ -1,22 +1,29 @@
-"""The two streams, text files, and the signals that stop a command."""
+"""The two streams, and text files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
+import re
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from upframe.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from upframe.jobs import Event
+
+
+SHOWN_AS: dict[str, str] = {}
+"""Names of files of upframe's own, as patterns, and what a user calls them: `-` is read into a file and written from one."""
+
+
+def shown(text: str) -> str:
+    """`text` in the user's names."""
+    for pattern, name in SHOWN_AS.items():
+        text = re.sub(pattern, name, text)
+    return text
 
 
 def print_line(text: str) -> None:
@@ -27,7 +34,7 @@ def print_line(text: str) -> None:
         OutputError: if it cannot be written, such as to a file on a full disk.
     """
     try:
-        print(text, flush=True)  # noqa: T201
+        print(shown(text), flush=True)  # noqa: T201
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -38,7 +45,7 @@ def print_line(text: str) -> None:
 def say(text: str) -> None:
     """One line for a person on standard error, if there is one."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(shown(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def read_text(path: Path) -> str:
@@ -56,37 +63,6 @@ def write_text(path: Path, text: str) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     atomic_text(path, text)
-
-
-class Stop:
-    """Which signal asked us to stop."""
-
-    code: int | None = None
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """The first SIGINT, SIGTERM or SIGHUP sets the event; a second one stops at once.
-
-    A signal that the parent process had ignored stays ignored: `nohup` does so with SIGHUP, and a shell with SIGINT for what it
-    runs in the background.
-    """
-    cancel = threading.Event()
-    Stop.code = None
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set():
-            os._exit(128 + number)  # asked twice: do not even clean up
-        Stop.code = 128 + number
-        cancel.set()
-
-    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {s: signal.signal(s, handle) for s in signals if signal.getsignal(s) != signal.SIG_IGN}
-    try:
-        yield cancel
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
 
 
 def show_json(event: Event) -> None:

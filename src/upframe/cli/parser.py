@@ -31,6 +31,7 @@ Exit codes:
     6  cannot write
     7  verification failed
     8  batch finished, some inputs failed
+  129  hung up
   130  interrupted
   143  terminated"""
 
@@ -84,6 +85,7 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
     result_action="return_value",
     exit_on_error=False,
+    suppress_keyboard_interrupt=False,  # `main` knows which signal it was
 )
 models_app = App(
     name="models", help="List, inspect, verify and convert models.", group=MODELS, help_epilogue="", help_formatter=HelpPage()

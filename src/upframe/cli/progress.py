@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from upframe.cli import terminal, wording
 from upframe.cli.flags import worded_event
 from upframe.cli.logs import log_event
-from upframe.cli.output import print_line, say, show_json
+from upframe.cli.output import print_line, say, show_json, shown
 from upframe.cli.pace import Pace, Work
 from upframe.cli.summary import Tally, failure_line
 from upframe.errors import Cancelled, one_line
@@ -295,7 +295,7 @@ class _Lines:
         else:
             from rich.text import Text
 
-            self._console.print(Text.from_ansi(text), soft_wrap=True)
+            self._console.print(Text.from_ansi(shown(text)), soft_wrap=True)
 
     def _print_result(self, text: str) -> None:
         if sys.stdout is not None and sys.stdout.isatty():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from upframe.cli import terminal, wording
 from upframe.cli.flags import worded
-from upframe.errors import NOTICES, one_line
+from upframe.errors import NOTICES, InputError, one_line
 
 if TYPE_CHECKING:
     from upframe.jobs import Event, Plan
@@ -36,6 +36,8 @@ class Tally:
     written: int = 0
     skipped: int = 0
     failures: list[str] = field(default_factory=list)
+    mendable: int = 0
+    """Failures that the same command may not meet again: all but those of bad inputs."""
     late: list[Told] = field(default_factory=list)
 
     @classmethod
@@ -51,6 +53,7 @@ class Tally:
             self.skipped += 1
         elif event.event == "failed":
             self.failures.append(event.data["error"])
+            self.mendable += event.data["exit_code"] != InputError.exit_code
         elif event.event == "notice":
             told = (event.input, event.data["id"], event.data["message"])
             if told not in self.planned:
@@ -79,7 +82,7 @@ class Tally:
         rest = self.total - self.written - self.skipped - failed
         if stopped and rest:
             parts.append(f"{rest} not done")
-        advice = " Run the same command again to go on." if failed or stopped else ""
+        advice = " Run the same command again to go on." if self.mendable or stopped else ""
         return f"{', '.join(parts) or 'nothing done'} in {wording.clock(seconds)}.{advice}"
 
 

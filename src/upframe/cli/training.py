@@ -16,8 +16,9 @@ from cyclopts import App, Parameter
 
 from upframe.cli import terminal, wording
 from upframe.cli.help import HelpPage
-from upframe.cli.output import print_line, stoppable
+from upframe.cli.output import print_line
 from upframe.cli.parser import TRAINING, Reporting, app, device_name
+from upframe.cli.stopping import stoppable
 from upframe.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def train(
     for flag, number, least in (("--threads", threads, 1), ("--workers", workers, 0)):
         if number is not None and number < least:
             raise UsageError(f"{flag} {number}", f"must be {least} or more")
+    from upframe.machine import check_address_space
+
+    check_address_space()
     from upframe.engines import keep_freed_memory
     from upframe.training.loop.distributed import FirstProcessError
     from upframe.training.loop.train import DataPaths
@@ -87,7 +91,7 @@ def train(
     keep_freed_memory()
     chosen = find_recipe(recipe).override(_assignments(set or []))
     checks = {} if validate_on is None else _checks(chosen, validate_on, datasets, device=device_name(device), out=out)
-    with stoppable() as cancel, _training_display(reporting, chosen.steps) as display:
+    with stoppable(is_patient=True) as cancel, _training_display(reporting, chosen.steps) as display:
         try:
             state = run_training(
                 chosen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from cyclopts import Parameter
 
 from upframe.cli.flags import worded_error
 from upframe.cli.help import HelpPage
-from upframe.cli.output import print_line, stoppable
+from upframe.cli.output import SHOWN_AS, print_line
 from upframe.cli.parser import (
     COMMON,
     COMPUTE,
@@ -34,7 +35,8 @@ from upframe.cli.parser import (
     device_name,
     tile_size,
 )
-from upframe.errors import UsageError
+from upframe.cli.stopping import Stop, stoppable
+from upframe.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
     from upframe.jobs import JobOptions, Report, Task, UpscaleOptions
@@ -103,6 +105,9 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
         chosen: What `_job_options` takes.
     """
     reporting.start()
+    from upframe.machine import check_address_space
+
+    check_address_space()
     with _without_collections():
         from upframe.jobs import keep_freed_memory, plan, run
     from upframe.cli.dry_run import show_plan
@@ -120,6 +125,8 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
             return 8 if planned.failed else 0
         with stoppable() as cancel, display(reporting, planned, doing=DOING[options.task]) as show:
             report = run(planned, on_event=show, cancel=cancel)
+        if cancel.is_set():  # too late to change anything, but whoever asked must see that it was heard
+            return Stop.code or Cancelled.exit_code
         code = 0 if report.error is None else report.error.exit_code
         if reporting.json:
             _print_json_summary(report, code)
@@ -160,6 +167,7 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
     from upframe.files import scratch_folder
 
     with scratch_folder() as folder:
+        _show_as_streams(folder)
         if PIPE in inputs:
             with Path(folder, "stdin").open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
@@ -176,6 +184,14 @@ def _piped(inputs: list[str], output: Path | None, *, as_json: bool) -> Iterator
         for path in results:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _show_as_streams(folder: Path) -> None:
+    """Show the private files of `_piped` as what they stand for. The names last as long as the process: errors are shown at its
+    end."""
+    SHOWN_AS.clear()
+    SHOWN_AS[re.escape(str(folder / "stdin"))] = "standard input"
+    SHOWN_AS[re.escape(str(folder / "made")) + r"(/[^\s:]+)?"] = "standard output"
 
 
 def _job_options(

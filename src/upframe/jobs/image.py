@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from upframe.errors import InputError, Notice, UpframeError, UsageError
+from upframe.errors import Cancelled, InputError, Notice, UpframeError, UsageError
 from upframe.files import check_room
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, notice_event
-from upframe.jobs.items import Estimate, Made, Work, is_done, is_taken, made_folder, something_else
+from upframe.jobs.items import Estimate, Made, MadeMeanwhileError, Work, is_done, is_taken, made_folder, something_else
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found, Namer
 from upframe.jobs.options import JobOptions
+from upframe.machine import process_bytes
 from upframe.media.frames import MediaInfo
+from upframe.media.image.encoders import held_bytes
 from upframe.media.image.files import (
     ImageSink,
     ImageSource,
@@ -53,6 +55,8 @@ class ImageItem:
     notices: tuple[Notice, ...]
     skip: bool = False
     """Whether the output already exists and is verified."""
+    replaces: bool = False
+    """Whether the output may replace a file that has its name."""
     ledger: Ledger = EMPTY
     is_unit = True
 
@@ -95,7 +99,9 @@ class ImageItem:
                 animated=self.info.animated,
                 quality=options.quality,
             )
-            with sink:
+            with sink:  # from here on no other run writes this output
+                if not self.replaces and self.output.exists():
+                    raise MadeMeanwhileError
                 for number, frame in enumerate(source):
                     up.on_tile = partial(self._tell_progress, work, number)
                     # Pages of a document may differ in size; the target is applied to each.
@@ -103,6 +109,8 @@ class ImageItem:
                     size = options.target.size_for((height, width), native=self.native)
                     bands = up.bands(frame.pixels, size=size, dtype=self.plan.dtype, subject=str(self.input))
                     sink.write(bands, size, time=frame.time, duration=frame.duration)
+                if work.cancel is not None and work.cancel.is_set():  # an encoder of whole frames is not interrupted
+                    raise Cancelled(self.input, "stopped on request")
                 late = tuple(n for n in (*source.notices, *up.notices) if n not in self.notices)
                 for notice in late:
                     work.tell(notice_event(self.input, notice))
@@ -160,8 +168,9 @@ def plan_image(found: Found, names: Namer, models: ModelChoice, options: JobOpti
         notices=(*notices, *larger.notices, *made.notices, *renamed),
         ledger=made.ledger,
     )
-    skip = is_taken(path, found.path) and not options.overwrite and item.is_done(options)
-    return replace(item, skip=skip)
+    taken = is_taken(path, found.path)
+    skip = taken and not options.overwrite and item.is_done(options)
+    return replace(item, skip=skip, replaces=taken or options.overwrite)
 
 
 def open_image(path: Path, options: JobOptions) -> ImageSource:
@@ -175,14 +184,10 @@ def estimated_file_bytes(item: ImageItem) -> int:
 
 
 def estimated_memory_bytes(item: ImageItem, up: Upscaler) -> int:
-    """Estimate the peak memory that the item adds: the decoded input, one row of tiles, one tile's activations, the encoder."""
+    """Predict the peak memory of this process: what it holds now, the decoded input, the upscaler, and the encoder, which uses
+    the upscaler's blocks again."""
     height, width = item.info.size
-    core_h, core_w = up.tile_px((height, width))
-    around = 2 * (up.halo_px + up.options.blend)
-    tile_px = min(core_h + around, height) * min(core_w + around, width)
-    s = up.model.spec.scale
-    band = min(core_h + around, height) * width * s * s * 3 * 4 * 3
     decoded = height * width * item.info.channels * item.info.dtype.itemsize * 2
-    streamed = item.plan.format in ("png", "tiff") and not item.info.animated
-    gathered = 0 if streamed else item.size[0] * item.size[1] * item.plan.channels * 2
-    return tile_px * up.model.spec.activation_bytes_per_px + band + decoded + gathered
+    encoder = held_bytes(item.plan, item.size, frames=item.frames, animated=item.info.animated)
+    enlarging = up.memory_bytes(item.info.size, item.size, has_alpha=item.info.has_alpha)
+    return process_bytes() + decoded + encoder.gathered + max(enlarging, encoder.encoding)

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Protocol
 
 from upframe.engines import is_out_of_memory
-from upframe.errors import Cancelled, InputError, Notice, OutputError, ResourceError, UpframeError, UsageError
+from upframe.errors import (
+    Cancelled,
+    InputError,
+    Notice,
+    OutputError,
+    ResourceError,
+    UpframeError,
+    UsageError,
+)
 from upframe.jobs.events import Event, Outcome
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner
@@ -56,7 +64,7 @@ class Estimate:
     window: int | None
     """Number of frames that the network sees at once; None for a network that takes single frames."""
     memory_bytes: int
-    """Estimated peak memory: of the whole process for a video network, else the part that rendering adds."""
+    """Estimated peak memory of the whole process."""
     file_bytes: int
     """Estimated bytes of the output, rather too many."""
     seconds: float | None = None
@@ -94,6 +102,10 @@ class Work:
     runner: Runner
     tell: Callable[[Event], None]
     cancel: threading.Event | None = None
+
+
+class MadeMeanwhileError(Exception):
+    """Another run has made the output since this one was planned."""
 
 
 class Item(Protocol):
@@ -169,7 +181,7 @@ class Item(Protocol):
 
 
 def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
-    """Render an item; the outcome holds any error.
+    """Render an item; the outcome holds any error. An output that another run has made meanwhile is skipped.
 
     Raises:
         Cancelled: if the job was cancelled.
@@ -177,7 +189,12 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        made = item.render(options, work)
+        try:
+            made = item.render(options, work)
+        except MadeMeanwhileError:
+            if item.is_done(options):
+                return Outcome(item.input, "skipped", item.output, notices=item.notices, size=item.size, model=item.model)
+            raise something_else(item.output, "made meanwhile") from None
     except Cancelled:
         raise
     except UpframeError as error:

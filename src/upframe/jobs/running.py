@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upframe.errors import OptionError
+from upframe.errors import BusyError, Cancelled, OptionError
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, Outcome, Report, failed_event, notice_event
 from upframe.jobs.items import Item, ListenerError, Work, outcome
@@ -23,6 +23,8 @@ from upframe.jobs.runners.local import LocalRunner
 from upframe.upscaling.options import Target
 
 log = logging.getLogger(__name__)
+
+BUSY_S = 0.5  # between two looks at an output that another run is making
 
 
 def run(
@@ -83,10 +85,17 @@ def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
     """Yield the outcomes of all items in order and report each; consecutive items that are units go to the runner together."""
     for is_unit, group in itertools.groupby(plan.items, key=lambda item: item.is_unit and not item.skip):
         if is_unit:
-            tasks = _told_of(group, plan.options, work)
+            units = list(group)
+            busy = []
+            tasks = _told_of(units, plan.options, work)
             with contextlib.closing(work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel)) as results:
-                for done in results:
-                    yield _told(done, work)
+                for item, done in zip(units, results, strict=True):
+                    if isinstance(done.error, BusyError):
+                        busy.append(item)
+                    else:
+                        yield _told(done, work)
+            for item in busy:
+                yield _told(_awaited(item, plan.options, work), work)
             continue
         for item in group:
             if item.skip:
@@ -96,6 +105,22 @@ def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
             else:
                 _tell_start(item, work)
                 yield _told(outcome(item, plan.options, work), work)
+
+
+def _awaited(item: Item, options: JobOptions, work: Work) -> Outcome:
+    """The outcome of an item whose output another run is making, once that run has made it or has ended.
+
+    Raises:
+        Cancelled: when `cancel` was set.
+    """
+    cancel = work.cancel or threading.Event()
+    while True:
+        done = outcome(item, options, work)
+        if not isinstance(done.error, BusyError):
+            return done
+        log.info("%s: another run is making it", item.output)
+        if cancel.wait(BUSY_S):
+            raise Cancelled(item.input, "stopped on request")
 
 
 @dataclass(frozen=True)
@@ -136,6 +161,8 @@ def _tell_start(item: Item, work: Work) -> None:
 def _told(done: Outcome, work: Work) -> Outcome:
     if done.error is not None:
         work.tell(failed_event(done.input, done.error))
+    elif done.status == "skipped":
+        work.tell(Event("skipped", done.input, {"output": str(done.output)}))
     else:
         size = list(done.size or ())
         data: dict[str, Any] = {"output": str(done.output), "size": size, "seconds": round(done.seconds, 3)}

@@ -86,13 +86,15 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Memory:
-    """A law of the peak memory in bytes that a call of a video network adds to the process, input and output included, as
-    measured by `scripts/calibrate_memory.py`. Pixels are those of the network's padded input.
+    """A law of the peak memory in bytes that a call of a network adds to the process, input and output included, as measured by
+    `scripts/calibrate_memory.py`. Pixels are those of the network's padded input.
 
     If a network works in steps, and size and length decide which is the largest, it has a law for each step.
     """
 
     precision: Precision = "fp32"
+    kernels: bool = False
+    """Whether upframe's kernels compute the network, or PyTorch operation by operation."""
     fixed: float = 0
     """Constant part: kernels, scratch space."""
     per_px: float = 0
@@ -164,10 +166,10 @@ class ModelSpec:
     """Whether the network can be exported as one graph for frames of any height and width, so that all engines can run it and
     `upframe export` can write it. If it also has `takes_place`, it offers `interfaces.TakesPlace`."""
     activation_bytes_per_px: int = 0
-    """Measured peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures; for
-    memory estimates."""
+    """Most peak bytes that one input pixel adds during a float32 forward pass of a network for single pictures, of all engines;
+    for the choice of tiles."""
     memory: tuple[Memory, ...] = ()
-    """Measured laws of a video network's memory (`upscaling.memory`); the largest law for a precision counts."""
+    """Measured laws of the network's memory (`upscaling.memory`); the largest law for a precision counts."""
     aliases: tuple[str, ...] = ()
     """Other names that users type, for instance official file names without extension."""
 

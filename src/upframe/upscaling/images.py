@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from upframe import pixels as px
-from upframe.engines import Engine, available_memory_bytes, make_engine
+from upframe.engines import Engine, TorchEngine, available_memory_bytes, make_engine
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.media.frames import Pixels
 from upframe.models.registry import Model
-from upframe.upscaling import flat_borders, tiling
+from upframe.upscaling import flat_borders, memory, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
 AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as pictures, but their halos overlap
@@ -233,6 +233,27 @@ class Upscaler:
         rows = BAND_BYTES // (size[1] * self.model.spec.scale**2 * 3 * 4)
         return max(min(side, rows), least), side
 
+    def memory_bytes(self, size: tuple[int, int], written: tuple[int, int], *, has_alpha: bool = False) -> int:
+        """Predict the bytes that enlarging a picture of `size` to `written` adds, besides its own and the encoder's."""
+        kernels = isinstance(self.engine, TorchEngine) and self.engine.by_kernels
+        return memory.picture_bytes(
+            self.model.spec,
+            self._grid(size),
+            written,
+            has_alpha=has_alpha,
+            precision=self.engine.precision,
+            kernels=kernels,
+        )
+
+    def _grid(self, size: tuple[int, int]) -> list[list[tiling.Tile]]:
+        return tiling.grid(
+            size,
+            core_px=self.tile_px(size),
+            blend_px=self.options.blend,
+            halo_px=self.halo_px,
+            phase_px=self.model.spec.phase_px,
+        )
+
     @property
     def halo_px(self) -> int:
         return self.model.spec.halo_px if self.options.halo is None else self.options.halo
@@ -246,9 +267,7 @@ class _Picture:
         self.size = size = trim.size  # (height, width) of the tiled picture
         self.scale = up.model.spec.scale
         self.phase_px = up.model.spec.phase_px
-        self.grid = tiling.grid(
-            size, core_px=up.tile_px(size), blend_px=up.options.blend, halo_px=up.halo_px, phase_px=self.phase_px
-        )
+        self.grid = up._grid(size)
         self._done, self._total = 0, len(self.grid) * len(self.grid[0]) * layers
 
     def bands(self, run: _Run, plane: Pixels) -> Iterator[Tensor]:

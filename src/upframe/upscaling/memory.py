@@ -1,4 +1,4 @@
-"""Predict the memory of video networks, and choose tiles and windows that fit into free memory.
+"""Predict the memory of networks and pictures, and choose tiles and windows of videos that fit into free memory.
 
 A network's `spec.memory` states measured laws (`scripts/calibrate_memory.py`). From them this module predicts the memory that
 one call of the engine adds and that a segment cut into tiles holds, and it chooses the tile, window and kept features that fit.
@@ -17,26 +17,43 @@ from dataclasses import dataclass
 
 from upframe.models.interfaces import Keep
 from upframe.models.spec import Memory, ModelSpec, Precision
+from upframe.pixels import RESAMPLED_BYTES
 from upframe.upscaling import tiling
+from upframe.upscaling.options import SLICE_ROWS
 
 FRAME_BYTES = 12  # of a pixel with three float32 channels
 CLEANING_BYTES = 1000  # a pixel that is cleaned at once
 CLEANING_PX = 1 << 20  # cleaned at once at most
 # Measured memory of a waiting frame in multiples of its own size: it lies between blocks that a call frees, which leaves holes.
 WAITING = 2.5
+ROWS_OF_TILES = 3  # measured: one is written while the next is computed, and their sizes leave holes
+BANDS_OF_ALPHA = 4  # its network's output in three channels, that weighted, and its limits
+FRAMES_OF_A_SLICE = 3  # copies of a slice of rows that is converted: resampled, joined, as pixels
+SLICES_RESAMPLED = 4  # the rows held, those resampled across, the sum, and the term that is added to it
 TILE_STEP_PX = 32  # step between the tile sides that are tried
 
 
 # What a network takes -------------------------------------------------------------------------------------------------
-def laws(spec: ModelSpec, precision: Precision) -> tuple[Memory, ...]:
-    """The network's laws for a precision; without any, those of float32, which takes no less."""
-    chosen = tuple(law for law in spec.memory if law.precision == precision)
-    chosen = chosen or tuple(law for law in spec.memory if law.precision == "fp32")
+def laws(spec: ModelSpec, precision: Precision, *, kernels: bool = False) -> tuple[Memory, ...]:
+    """The network's laws for a precision; without any, those of float32, which takes no less.
+
+    Args:
+        kernels: Whether upframe's kernels compute it.
+    """
+    known = [law for law in spec.memory if law.kernels == kernels]
+    chosen = tuple(law for law in known if law.precision == precision)
+    chosen = chosen or tuple(law for law in known if law.precision == "fp32")
     return chosen or (Memory(per_px=spec.activation_bytes_per_px),)
 
 
 def call_bytes(
-    spec: ModelSpec, size: tuple[int, int], frames: int, *, precision: Precision = "fp32", keep: Keep = "full"
+    spec: ModelSpec,
+    size: tuple[int, int],
+    frames: int,
+    *,
+    precision: Precision = "fp32",
+    keep: Keep = "full",
+    kernels: bool = False,
 ) -> int:
     """Predict the peak bytes that one call of the engine adds to a process, including input and output.
 
@@ -45,12 +62,13 @@ def call_bytes(
     Args:
         size: (height, width) of the frames.
         frames: In the clip.
+        kernels: Whether upframe's kernels compute it.
     """
     window = spec.window
     if window is not None and not spec.streams:
         frames = -(-max(frames, window.minimum) // window.multiple) * window.multiple
     px = spec.size.padded(size[0]) * spec.size.padded(size[1])
-    return _peak(laws(spec, precision), px, px, frames, keep)
+    return _peak(laws(spec, precision, kernels=kernels), px, px, frames, keep)
 
 
 def held_frames(frames: int, keep: Keep) -> int:
@@ -215,6 +233,37 @@ def _windows(spec: ModelSpec, frames: int, stated: int | None) -> Iterator[int]:
     if stated is None and spec.task != "interpolate":
         least = max(spec.window.overlap + 1, spec.window.minimum)
         yield from (n for n in range(own - 1, least - 1, -1) if n % spec.window.multiple == 0)
+
+
+# Memory of a picture --------------------------------------------------------------------------------------------------
+def picture_bytes(
+    spec: ModelSpec,
+    grid: list[list[tiling.Tile]],
+    written: tuple[int, int],
+    *,
+    has_alpha: bool = False,
+    precision: Precision = "fp32",
+    kernels: bool = False,
+) -> int:
+    """Predict the bytes that enlarging a picture adds, besides its own pixels and what its encoder holds.
+
+    They are largest while the last layer's tiles run, or, if the output is much larger than the network's, while its rows are
+    resampled. Blocks that one step frees are used by the next.
+
+    Args:
+        grid: Tiles of the picture.
+        written: (height, width) of the output.
+        has_alpha: Whether the picture has a second layer, which waits row by row for the first.
+    """
+    tiles = [tile for row in grid for tile in row]
+    height, width = max((tile.read_size for tile in tiles), key=math.prod)
+    row_px = max(row[0].rows.length for row in grid) * (grid[0][-1].columns.end - grid[0][0].columns.start)
+    band = FRAME_BYTES * spec.scale**2 * row_px
+    blended = ROWS_OF_TILES if len(tiles) > 1 else 0
+    waiting = band * (blended + (max(blended, 1) if has_alpha else 0))
+    slices = FRAMES_OF_A_SLICE * FRAME_BYTES * SLICE_ROWS * written[1] + SLICES_RESAMPLED * RESAMPLED_BYTES
+    call = call_bytes(spec, (height, width), 1, precision=precision, kernels=kernels)
+    return waiting + max(call, band + slices, BANDS_OF_ALPHA * band if has_alpha else 0)
 
 
 # Memory of a whole video ----------------------------------------------------------------------------------------------------

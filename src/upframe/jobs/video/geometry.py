@@ -165,10 +165,8 @@ def estimate(video: Video, model: Model, upscale: UpscaleOptions, options: Video
     single = Upscaler(model, upscale, engine=model_choice.engine(model, upscale.engine))
     core = single.tile_px(video.info.size)
     in_flight = (2 * FRAMES_AHEAD + 2) * 6 * (height * width + video.size[0] * video.size[1])
-    around = 2 * (single.halo_px + upscale.blend)
-    tile_px = min(core[0] + around, height) * min(core[1] + around, width)
     kept = 12 * model.spec.scale**2 * height * width  # tiles of the last frame, in float32
-    memory_bytes = in_flight + tile_px * model.spec.activation_bytes_per_px + kept
+    memory_bytes = process_bytes() + in_flight + single.memory_bytes(video.info.size, video.size) + kept
     return _estimate(video, options, single, core, None, memory_bytes)
 
 

@@ -165,8 +165,7 @@ class WorkFolder(SegmentStore):
 
     def __enter__(self) -> Self:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.__enter__()
+            self._take()
         except BlockingIOError:
             raise UsageError(self.output, "another process is making it", "wait for it or stop it") from None
         except OSError as error:
@@ -178,6 +177,14 @@ class WorkFolder(SegmentStore):
             self._lock.release()
             raise
         return self
+
+    def _take(self) -> None:
+        """Make the folder and lock it, also while its last owner removes it."""
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._lock.__enter__()
+                return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from upframe.media.frames import Pixels
 from upframe.media.image.metadata import Metadata
@@ -48,6 +48,35 @@ def make_encoder(
     if animated:
         return pillow_writer.AvifSequenceEncoder(out, plan, metadata, quality)
     return pillow_writer.StillEncoder(out, plan, metadata, quality)
+
+
+_PILLOW_BYTES = {1: 1, 2: 4, 3: 4, 4: 4}  # of a pixel in Pillow's memory, by channels
+_ENCODING_BYTES = {"jpeg": 1, "bmp": 0, "webp": 14, "avif": 40, "gif": 25}  # of a pixel, between smooth ones and noise
+_WEBP_ALPHA_BYTES = 14
+_STREAMED_BYTES = 48 << 20  # rows that threads compress and that wait for each other, and memory of the threads
+
+
+class Held(NamedTuple):
+    """Bytes of memory that an encoder takes."""
+
+    gathered: int
+    """While rows arrive."""
+    encoding: int
+    """On top, once they are there."""
+
+
+def held_bytes(plan: OutputPlan, size: tuple[int, int], *, frames: int = 1, animated: bool = False) -> Held:
+    """Predict the memory that an encoder takes, as measured with Pillow 12.
+
+    Args:
+        size: (height, width) of the frames.
+        frames: How many there are.
+    """
+    if plan.format in ("png", "tiff"):
+        return Held(min(2 * size[0] * size[1] * plan.channels * plan.dtype.itemsize, _STREAMED_BYTES), 0)
+    held = _PILLOW_BYTES[plan.channels] * (frames if animated and plan.format == "avif" else 1)
+    encoding = _ENCODING_BYTES[plan.format] + (_WEBP_ALPHA_BYTES if plan.format == "webp" and plan.channels in (2, 4) else 0)
+    return Held(size[0] * size[1] * held, size[0] * size[1] * encoding)
 
 
 class _Png:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from upframe.media.frames import Pixels
@@ -21,15 +20,17 @@ from upframe.media.image.fates import JPEG_SEGMENT
 from upframe.media.image.metadata import EXIF_PREFIX, Metadata, exif_for_size, exif_with_dpi
 from upframe.media.image.plan import OutputPlan
 
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
 
 def _gather(bands: Iterable[Pixels], size: tuple[int, int], channels: int) -> Image.Image:
-    """Join all bands to one 8-bit Pillow image."""
-    pixels = np.empty((*size, channels), np.uint8)
+    """Join all bands to one 8-bit Pillow image; beside it no more than a band is held."""
+    image = Image.new(_MODES[channels], size[::-1])
     top = 0
     for band in bands:
-        pixels[top : top + len(band)] = band
+        image.paste(Image.fromarray(band[..., 0] if channels == 1 else band), (0, top))
         top += len(band)
-    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return image
 
 
 def _save_options(plan: OutputPlan, metadata: Metadata, size: tuple[int, int], quality: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from upframe.models.architectures._rlfn_constants import ESA_CHANNELS, GRID_PX, Block
 from upframe.models.family import Family, Shapes, built
-from upframe.models.spec import ModelSpec, SizeRule
+from upframe.models.spec import Memory, ModelSpec, SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -147,6 +147,16 @@ def _marks(ablations: Ablations) -> str:
     return block if (channels, convs) == (ESA_CHANNELS, 1) else f"{block}-esa{channels}x{convs}"
 
 
+def _memory(channels: int) -> tuple[Memory, ...]:
+    """Laws of the memory, measured at 300x200 to 800x600 pixels with 46, 48 and 52 channels. ×2 and ×3 take as much as ×4."""
+    in_bf16 = -(-channels // 16) * 16  # the kernels hold channels in blocks of 16
+    return (
+        Memory("fp32", per_px=200 + 25 * channels),
+        Memory("fp32", kernels=True, fixed=3e6, per_px=200 + 20 * channels),
+        Memory("bf16", kernels=True, fixed=9e6, per_px=200 + 7.5 * in_bf16),
+    )
+
+
 def _spec(
     name: str,
     size: tuple[int, int, int],
@@ -175,6 +185,7 @@ def _spec(
         halo_px=16,
         # Measured, 288 to 512 px a side, all three scales. RFDB holds what it has distilled.
         activation_bytes_per_px=2600 if ablations.get("block") == "rfdb" else 2100,
+        memory=() if ablations else _memory(channels),
         exact_halo_px=receptive_radius(blocks, **ablations),
         tiling="exact",
         phase_px=GRID_PX,

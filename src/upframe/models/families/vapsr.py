@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from upframe.models.family import Family, Shapes, built
-from upframe.models.spec import ModelSpec
+from upframe.models.spec import Memory, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,6 +139,15 @@ _SIDES = {"projection_px": "p", "dense_px": "k", "dilated_px": "d"}
 _CHOICES = {"attention_last": "last", "pixel_norm": "nonorm", "one_shuffle": "light"}
 
 
+def _memory(channels: int) -> tuple[Memory, ...]:
+    """Laws of the memory, measured at 300x200 and 600x400 pixels with 32 and 48 channels. ×2 takes as much as ×4."""
+    return (
+        Memory("fp32", per_px=2000),
+        Memory("fp32", kernels=True, fixed=7e6, per_px=500 + 12 * channels),
+        Memory("bf16", kernels=True, fixed=9e6, per_px=370 + 6.2 * channels),
+    )
+
+
 def _spec(
     name: str,
     size: tuple[int, int, int, int],
@@ -168,6 +177,7 @@ def _spec(
         scale=scale,
         halo_px=min(16, exact_halo_px),
         activation_bytes_per_px=3000,  # measured, 288 to 512 px a side, the largest of all variants
+        memory=() if ablations else _memory(channels),
         exact_halo_px=exact_halo_px,
         tiling="exact",
         precisions=("fp32", "bf16"),
