@@ -21,6 +21,7 @@ from peak import needs_proc, run_and_measure
 from upframe.errors import Cancelled, Notice, UsageError, VerifyError
 from upframe.jobs import model_choice
 from upframe.jobs.options import JobOptions, VideoOptions
+from upframe.jobs.video.geometry import segment_frames
 from upframe.jobs.video.inputs import probe_input
 from upframe.jobs.video.plan import Video, plan_video_output
 from upframe.jobs.video.progress import VideoProgress, VideoReport
@@ -369,3 +370,11 @@ def test_pictures_are_those_of_the_photo_way(tmp_path: Path, nearest: Model) -> 
     render(Video(source, tmp_path / "out", info, None, (32, 48)), model_choice.keep(nearest), JobOptions(video=options))
     for number, picture in enumerate(pictures):
         np.testing.assert_array_equal(read_pixels(tmp_path / "out" / f"frame_{number:08}.png"), repeated(picture, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "frames"), [((48, 64), 240), ((180, 320), 173), ((360, 640), 43), ((576, 720), 24), ((1080, 1920), 24)]
+)
+def test_a_segment_has_ten_million_pixels_within_bounds(size: tuple[int, int], frames: int) -> None:
+    """A stopped run loses the work on one segment; each segment costs a key frame."""
+    assert segment_frames(size) == frames

@@ -20,7 +20,8 @@ from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import TileSize, UpscaleOptions, least_tile_px
 
-SEGMENT_FRAMES = 240  # frames of a segment of a frame-wise network: a crash loses at most these
+SEGMENT_PX = 10_000_000  # input pixels of a segment of a frame-wise network: some 20 s of work on two cores
+MOST_SEGMENT_FRAMES, LEAST_SEGMENT_FRAMES = 240, 24  # a segment begins with a key frame, and these cost room
 ENCODER_FRAMES = 16  # frames that an encoder holds: references, frames waiting to be reordered, frames of its threads
 FRAMES_AHEAD = 3  # frames that are decoded and wait for the network, or wait for the encoder
 
@@ -49,6 +50,14 @@ def clip_upscaler(model: Model, upscale: UpscaleOptions, options: VideoOptions) 
     """Make the upscaler of a video network."""
     engine = model_choice.clip_engine(model, upscale.engine)
     return ClipUpscaler(model, upscale, cleaning=options.cleaning, engine=engine)
+
+
+def segment_frames(size: tuple[int, int]) -> int:
+    """Longest segment of frames of `size` for a frame-wise network. A stopped run loses the work on one segment.
+
+    It follows from the size and not from the speed of this machine, so that every machine makes the same file.
+    """
+    return min(max(SEGMENT_PX // (size[0] * size[1]), LEAST_SEGMENT_FRAMES), MOST_SEGMENT_FRAMES)
 
 
 # Fixed for a job ------------------------------------------------------------------------------------------------------
@@ -97,7 +106,7 @@ def fix_geometry(
     if model.spec.window is None:
         single = single_upscaler(model, upscale, options)
         core: TileSize = "off" if upscale.tile == "off" else tile or single.tile_px(size)
-        longest = longest or SEGMENT_FRAMES
+        longest = longest or segment_frames(size)
         up: Upscaler | ClipUpscaler = single
     else:
         clip = clip_upscaler(model, upscale, options)
