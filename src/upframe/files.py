@@ -513,11 +513,22 @@ def _open_part(path: Path, part: Path) -> int:
         _lock(handle, part)
         if not _is_at(handle, part):  # the other process has just renamed it to the output
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(part))
-        os.ftruncate(handle, 0)
+        try:
+            os.ftruncate(handle, 0)
+        except OSError:
+            remove_quietly(part)
+            raise
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the part files in `folder`, but not below it, that killed processes have left."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError), Lock(part, remove=True):
+            log.debug("removed %s", part)
 
 
 # Temporary files ------------------------------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ def test_the_data_of_all_stages_are_looked_at_before_anything_is_written(photos:
     with pytest.raises(InputError, match=r"no usable photographs \(8-bit RGB, 140 px or more\)"):
         train(recipe_of(STAGE, large), data=photos, out=tmp_path / "b")
     for out in ("a", "b"):
-        assert [path.name for path in (tmp_path / out).iterdir()] == ["lock"]
+        assert not (tmp_path / out).exists()
     train(recipe_of(STAGE, large), data=photos, out=tmp_path / "b", until="only")
     train(RECIPE, data=photos, out=tmp_path / "c")
     train(RECIPE, data=tmp_path / "empty", out=tmp_path / "c")  # there is nothing left to do, and no data are needed

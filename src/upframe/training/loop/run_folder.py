@@ -31,12 +31,13 @@ from typing import Any, Self
 import torch
 
 from upframe.errors import InputError, UsageError
-from upframe.files import Lock, atomic_file, atomic_text, parsed_json, put_in_place, sync_file, writing
+from upframe.files import Lock, atomic_file, atomic_text, parsed_json, put_in_place, remove_parts, sync_file, writing
 from upframe.machine import environment
 
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, LOG = "last.pth", "previous.pth", "log.jsonl"
+STAGES, VALIDATION = "stages", "validation"
 _GIT_SECONDS = 10
 
 
@@ -50,11 +51,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = Lock(path / "lock")
+        self._lock = Lock(path / "lock", remove=True)
+        self._is_new = False
 
     def __enter__(self) -> Self:
         if self.path.is_file():
             raise UsageError(self.path, "is a file, and a run needs a folder", "choose another `out`")
+        self._is_new = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
@@ -63,10 +66,15 @@ class RunFolder:
                 raise UsageError(
                     self.path, "another process is training in it", "wait for it, stop it or choose another `out`"
                 ) from None
+        for folder in (self.path, self.path / STAGES, self.path / VALIDATION):
+            remove_parts(folder)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.release()
+        self._lock.release(remove=True)
+        if self._is_new:
+            with suppress(OSError):  # only an empty folder goes: a run that was refused leaves none
+                self.path.rmdir()
 
     # Checkpoints --------------------------------------------------------------------------------------------------------
     def checkpoint(self) -> dict[str, Any] | None:
@@ -103,7 +111,7 @@ class RunFolder:
 
     def save_stage(self, content: Mapping[str, Any], name: str) -> None:
         """Write `content` as the end of the stage `name`."""
-        path = self.path / "stages" / f"{name}.pth"
+        path = self.path / STAGES / f"{name}.pth"
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         with atomic_file(path) as file:

@@ -308,9 +308,9 @@ class _Run:
             "upframe": __version__,
             "log_bytes": self.folder.log_bytes(),
         }
-        self.folder.save(content)
         if state.stage_step == stage.steps and len(self.plan.recipe.stages) > 1:
-            self.folder.save_stage(content, stage.name)
+            self.folder.save_stage(content, stage.name)  # first, so that a checkpoint at a stage's end has the stage's file
+        self.folder.save(content)
 
     def _validation_is_due(self, state: TrainState, stage: Stage) -> bool:
         every = self.plan.recipe.cadence.validate_every
