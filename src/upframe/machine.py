@@ -99,7 +99,7 @@ def check_address_space() -> None:
     for left in _address_space_left():
         if left < LEAST_ADDRESS_BYTES:
             happened = f"has {left / 1e6:.0f} MB of address space left, and PyTorch needs {LEAST_ADDRESS_BYTES / 1e6:.0f} MB"
-            raise ResourceError("this process", happened, "raise its limit, see ulimit -v")
+            raise ResourceError("this process", happened, "raise the limit of its address space")
 
 
 def keep_freed_memory() -> None:

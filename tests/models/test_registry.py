@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from upframe.errors import ModelError, UsageError
+from upframe.evaluation.tones import Tones, measure_tones
 from upframe.models import checkpoints, registry
 from upframe.models.cards import Card, card_path
 from upframe.models.networks import MODELS
@@ -303,3 +304,25 @@ def test_loading_from_many_threads_at_once_gives_whole_models(shared: Path) -> N
     for path, model in zip(paths, loaded, strict=True):
         assert model.spec.name == OFFICIAL[hashlib.sha256(path.read_bytes()).hexdigest()].arch
         assert all(not parameter.is_meta for parameter in model.network.parameters())
+
+
+# Tones of shipped weights ---------------------------------------------------------------------------------------------
+PICTURE_MODELS = [name for name, shipped in SHIPPED.items() if MODELS[shipped.arch].window is None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURE_MODELS)
+def test_the_tones_of_shipped_weights_are_those_of_their_card(name: str) -> None:
+    model = load(name)
+    assert model.card is not None
+    measured = measure_tones(model).to_dict()
+    # A pixel that lies between two code values may round to either, by the order of float32 sums.
+    assert measured == pytest.approx(model.card.tones, abs=1)
+
+
+@pytest.mark.parametrize("name", ["photo-x2", "photo-x3", "photo-x4"])
+def test_shipped_weights_for_clean_photos_keep_tones(name: str) -> None:
+    """Flat colours up to the border, white, black, and the mean of patterns."""
+    model = load(name)
+    assert model.card is not None
+    assert Tones(**model.card.tones).passed

@@ -141,21 +141,22 @@ def plan_lines(
 
 
 def _ledgers(rows: Sequence[Row]) -> list[str]:
-    """The ledger of each input: a line for all that is carried over, and one for each kind of change and loss."""
+    """The ledger of each input: a line for each loss and each change, and one for all that is carried over."""
     known = [row for row in rows if row.get("ledger")]
     if not known:
         return []
-    lines = ["", "What came in:"]
+    lines = ["", "Besides the pixels:"]
     for row in known[:MOST_LEDGERS]:
         entries = row["ledger"]
-        carried = [f"{entry['kind']} {entry['name']}" for entry in entries if entry["fate"] == "carried"]
         lines.append(f"  {one_line(row['input'])}")
-        lines += [f"    carried: {', '.join(carried)}"] if carried else []
         alike: dict[tuple[str, str], list[str]] = {}
         for entry in entries:
             if entry["fate"] != "carried":
                 alike.setdefault((entry["fate"], entry["detail"]), []).append(f"{entry['kind']} {entry['name']}")
-        lines += [f"    {fate}: {', '.join(names)} ({detail})" for (fate, detail), names in alike.items()]
+        for (fate, detail), names in sorted(alike.items(), key=lambda one: one[0][0], reverse=True):  # lost, then changed
+            lines.append(f"    {fate}: {', '.join(names)} ({detail})")
+        carried = [f"{entry['kind']} {entry['name']}" for entry in entries if entry["fate"] == "carried"]
+        lines += [f"    carried: {', '.join(carried)}"] if carried else []
     if len(known) > MOST_LEDGERS:
         lines.append(f"  and {len(known) - MOST_LEDGERS:,} more; --json lists them all")
     return lines

@@ -87,7 +87,7 @@ def _code_of(given: list[str], tokens: list[str]) -> int:
         code = 6
     except Exception as error:
         if _is_lack_of_memory(error):
-            lacking = ResourceError("this machine", "memory ran out while upframe was loaded", "raise the limit, see ulimit -v")
+            lacking = ResourceError("this machine", "memory ran out while upframe was loaded", "raise its limit (`ulimit -v`)")
             _report_error(lacking, lacking.exit_code, tokens, cause=error)
             return lacking.exit_code
         code = 1

@@ -1,17 +1,19 @@
 """The signals that stop a command: answered at once, whatever the command is doing.
 
 Python runs a signal's handler once the main thread returns to Python, and an encoder or a network may stay away for half a
-minute. So a thread of its own hears of signals by a socket that the system's handler writes to. It answers the first signal in
+minute. So a thread of its own hears of signals by a pipe that the system's handler writes to. It answers the first signal in
 words, asks the command to stop, and ends the process if the command has not stopped soon. A second signal ends it right away.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,17 @@ class Stop:
     code: int | None = None
 
 
+def _pipe() -> tuple[io.RawIOBase, io.RawIOBase]:
+    """Ends to read from and to write to without waiting. Windows can wait for sockets alone; elsewhere none is opened."""
+    if sys.platform == "win32":
+        ear, mouth = socket.socketpair()
+        mouth.setblocking(False)
+        return ear.makefile("rb", buffering=0), mouth.makefile("wb", buffering=0)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    return io.FileIO(read, "rb"), io.FileIO(write, "wb")
+
+
 class _Listener:
     """Hears signals until it is closed."""
 
@@ -40,8 +53,7 @@ class _Listener:
         self.is_patient = False
         """Whether the command stops in its own time, since it has something to save."""
         self._answered = threading.Event()
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
+        self._ear, self._mouth = _pipe()
         # What whoever started us has told us to ignore stays ignored, such as SIGHUP under nohup.
         self._before = {n: handler for n in SIGNALS if (handler := signal.getsignal(n)) is not signal.SIG_IGN}
         self._fd_before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
@@ -66,7 +78,7 @@ class _Listener:
             left = None if deadline is None or self.is_patient else max(deadline - time.monotonic(), 0)
             if not select.select([self._ear], [], [], left)[0]:
                 _leave(Stop.code or 130)
-            numbers = self._ear.recv(16)
+            numbers = self._ear.read(16) or b""
             for number in numbers:
                 if number in self._before:
                     deadline = time.monotonic() + GRACE_S

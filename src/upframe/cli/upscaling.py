@@ -105,7 +105,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
         chosen: What `_job_options` takes.
     """
     reporting.start()
-    from upframe.machine import check_address_space
+    from upframe.jobs import check_address_space
 
     check_address_space()
     with _without_collections():

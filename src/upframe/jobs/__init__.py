@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from upframe.jobs.runners.local import LocalRunner as LocalRunner
     from upframe.jobs.running import run as run
     from upframe.jobs.running import upscale_file as upscale_file
+    from upframe.machine import check_address_space as check_address_space
     from upframe.machine import keep_freed_memory as keep_freed_memory
     from upframe.media.image.files import Limits as Limits
     from upframe.models.spec import Cleaning as Cleaning
@@ -57,6 +58,7 @@ _HOMES = {
     "TileSize": "upframe.upscaling.options",
     "UpscaleOptions": "upframe.upscaling.options",
     "VideoOptions": "upframe.jobs.options",
+    "check_address_space": "upframe.machine",
     "engine_options": "upframe.engines",
     "error_data": "upframe.jobs.events",
     "failed_event": "upframe.jobs.events",

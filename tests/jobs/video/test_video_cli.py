@@ -992,7 +992,7 @@ def test_the_ledger_is_in_the_plan_and_in_the_result(upframe: Upframe, tmp_path:
     (row,) = result.lines
     assert captions in row["ledger"]
     text = upframe(source, "-m", weights, "-c", "ffv1", "--dry-run").out
-    assert "\nWhat came in:\n" in text and "    lost: side data A53_CC (its closed captions are dropped)\n" in text
+    assert "\nBesides the pixels:\n" in text and "    lost: side data A53_CC (its closed captions are dropped)\n" in text
     made = upframe(source, "-m", weights, "-c", "ffv1", "--json")
     assert made.of("done")["ledger"] == made.of("summary")["items"][0]["ledger"]
     assert captions in made.of("done")["ledger"]
@@ -1105,3 +1105,20 @@ def test_strict_stops_at_what_comes_up_on_the_way(
     assert all(
         (a == repeated(b, 2)).all() for a, b in zip(films.rgb_of(tmp_path / "out.mkv"), make_pictures(6, (48, 64)), strict=True)
     )
+
+
+def test_the_plan_counts_the_frames_of_matroska_by_their_length(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    """Its headers state how long a track is shown, and no number of frames."""
+    film = make_clip(tmp_path / "film.mkv", Clip(pts=[3600 * n for n in range(50)]))
+    result = upframe(film, "-m", weights, "-o", tmp_path / "large.mkv", "--dry-run", "--json")
+    assert result.of("plan")["frames"] == 50
+    assert "2.0 s, 25 fps, 50 frames" in upframe(film, "-m", weights, "-o", tmp_path / "large.mkv", "--dry-run").out
+
+
+def test_sound_of_no_known_codec_is_damage(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", Clip(sounds=[Sound()]))
+    film.write_bytes(film.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"zzzz"))
+    result = upframe(film, "-m", weights, "-o", tmp_path / "large.mkv")
+    assert result.code == 3
+    assert "its audio (stream 1, unknown) cannot be read. Use --no-audio." in result.err
+    assert upframe(film, "-m", weights, "-o", tmp_path / "large.mkv", "--no-audio").code == 0

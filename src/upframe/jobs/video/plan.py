@@ -56,8 +56,9 @@ class Video:
 
     @property
     def frames_estimate(self) -> int:
-        """Number of input frames according to the header."""
-        return max(self.info.frames_estimate or 1, 1)
+        """Number of input frames according to the header; Matroska states only how long they are shown."""
+        length = _length(self.info) or Fraction(0)
+        return max(self.info.frames_estimate or math.ceil(length * self.info.rate), 1)
 
     def made(self, first: int, end: int) -> range:
         """Range of output frames for input frames `first` to `end` - 1, counted from the first chosen frame."""
@@ -138,9 +139,7 @@ def frame_name(number: int) -> str:
 def frames_taken(video: Video, options: VideoOptions) -> int | None:
     """Number of input frames between start and end according to headers; None if unknown."""
     whole, length = video.info.frames_estimate, _chosen_length(video.info, options)
-    if options.start is None and options.end is None:
-        return whole
-    if length is None:
+    if length is None or (whole is not None and options.start is None and options.end is None):
         return whole
     taken = max(math.ceil(length * video.info.rate), 1)
     return taken if whole is None else min(taken, whole)

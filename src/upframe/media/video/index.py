@@ -177,7 +177,7 @@ def _decode_all(info: VideoInfo, clock: Clock | None, *, threads: int, observe: 
     raw = _Raw(array("q"), array("q"), array("b"), array("L"), [], [], False, None, clock or Clock())
     with open_video(info.path) as container:
         stream = choose_stream(container, info.path, info.stream)
-        unknown = [s.index for s in container.streams.audio if not s.codec_context.rate]
+        unknown = [s.index for s in container.streams.audio if s.codec_context is not None and not s.codec_context.rate]
         finder = None if info.format in UNTIMED_FORMATS else _clock_finder(container, stream)
         surveyor = Surveyor()
         decoding = Decoding(container, stream, threads=threads, clock=clock, finder=finder, surveyor=surveyor)

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import av.error
 
-from upframe.errors import OptionError, UsageError
+from upframe.errors import InputError, OptionError, UsageError
 from upframe.media.ledger import Entry
 from upframe.media.video.account import track_name
 from upframe.media.video.attached import read_attached
@@ -96,6 +96,8 @@ def _other_way(
     if track.kind == "audio":
         with open_video(info.path) as source:
             template: Any = source.streams[track.index]
+            if template.codec_context is None:
+                raise InputError(info.path, f"{what} cannot be read", "use `video.audio=False`") from reason
             if not template.codec_context.rate:  # TrueHD in transport streams announces AC-3 that may be missing
                 return None, Entry("track", name, "changed", f"{what} has no packets at the beginning")
             ways = list(sound_ways(track.index, template, held))
