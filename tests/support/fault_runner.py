@@ -20,7 +20,7 @@ PRELOADED = (
     *("upframe.api.training", "upframe.training.loop.train", "upframe.engines.exporting"),
     *("onnx", "onnxscript", "onnxruntime", "torch.onnx._internal.exporter._core"),
 )
-"""What the commands would import, which takes longer than their work."""
+"""Imports of the commands, which take longer than their work."""
 
 
 def run(command: list[str], log: Path) -> None:
