@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -12,13 +11,13 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
-from types import ModuleType
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
+import draw_tables
 import upframe
 from conftest import make_photo
 from upframe import errors
@@ -261,16 +260,7 @@ WEIGHTS = ROOT / "src" / "upframe" / "models" / "weights"
 RESULTS = sorted((ROOT / "benchmarks").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def draw_tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("draw_tables", ROOT / "scripts" / "draw_tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_tables_of_results_are_those_that_the_script_draws(draw_tables: ModuleType) -> None:
+def test_tables_of_results_are_those_that_the_script_draws() -> None:
     assert {ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md"} <= draw_tables.PAGES.keys()
     for path, names in draw_tables.PAGES.items():
         text = path.read_text("utf-8")
@@ -279,7 +269,7 @@ def test_tables_of_results_are_those_that_the_script_draws(draw_tables: ModuleTy
         assert all(rows(text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0]) for name in names)
 
 
-def test_every_file_of_results_is_drawn_and_says_how_it_was_measured(draw_tables: ModuleType) -> None:
+def test_every_file_of_results_is_drawn_and_says_how_it_was_measured() -> None:
     drawn = {draw_tables.TABLES[name][0] for names in draw_tables.PAGES.values() for name in names}
     assert {path.name for path in RESULTS} == drawn
     index = (ROOT / "benchmarks" / "README.md").read_text("utf-8")

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from fuzz import BOUNDS, Bound, Child, attempt, fuzz  # noqa: E402
-from fuzz_samples import KINDS, Sample, make_samples, mutated  # noqa: E402
+from fuzz import BOUNDS, Bound, Child, attempt, fuzz
+from fuzz_samples import KINDS, Sample, make_samples, mutated
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
 
@@ -61,6 +58,9 @@ def test_what_breaks_a_promise_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     finally:
         child.close()
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "fuzz.py"), "--seed", "1"], capture_output=True, text=True, check=False
+        [sys.executable, str(Path(__file__).parents[1] / "scripts" / "fuzz.py"), "--seed", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2 and "--seconds or --count" in done.stderr

@@ -198,7 +198,7 @@ NOTICES: dict[str, NoticeKind] = {
     "frames-missing": NoticeKind("a folder of numbered frames has gaps", True),
     "hdr-dropped": NoticeKind("the output cannot hold the input's HDR metadata", True),
     "interlaced": NoticeKind("the video is interlaced and is treated as whole frames", True),
-    "metadata-damaged": NoticeKind("a damaged part of the metadata was ignored; pixels are unchanged", True),
+    "metadata-damaged": NoticeKind("a damaged part of the metadata was ignored or repaired; pixels are unchanged", True),
     "metadata-dropped": NoticeKind("the output format cannot hold some of the input's metadata", True),
     "name-collision": NoticeKind("two inputs have one output name; the later output keeps its input's extension", True),
     "name-shortened": NoticeKind("the output name was too long for the file system", True),

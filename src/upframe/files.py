@@ -12,7 +12,8 @@
     with writing(path): ...              turn system errors into `OutputError` with advice
 
 The order is always the same: sync the bytes to the disk, check them, rename the file, sync the folder. After an error no new
-file is left, and a file that was at `path` before is unchanged.
+file is left, and a file that was at `path` before is unchanged. One long module on purpose: `scripts/check_house.py` refuses
+these calls of the system in every other one.
 """
 
 from __future__ import annotations

@@ -866,25 +866,6 @@ def test_signal_stops_cleanly(photo: Path, weights: Path, number: int, code: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_a_signal_that_was_ignored_before_stays_ignored(photo: Path, weights: Path, number: int) -> None:
-    """As under `nohup`, which ignores SIGHUP, and in the background of a shell script, where SIGINT is ignored."""
-    write_pixels(photo, make_photo(240, 320))
-    process = subprocess.Popen(
-        [*COMMAND, photo, "-m", weights, "-t", "16", "--overlap", "2", "--json"],
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN) and None,
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        assert any(json.loads(line)["event"] == "progress" for line in process.stdout)
-        process.send_signal(number)
-        process.stdout.read()
-    assert process.wait(60) == 0
-    np.testing.assert_array_equal(read_pixels(photo.with_name("photo_nearest_x2.png"))[::2, ::2], make_photo(240, 320))
-
-
-@pytest.mark.slow
 def test_run_after_a_kill_makes_the_file(upframe: Upframe, photo: Path, weights: Path) -> None:
     process = _started(photo, weights)
     process.kill()

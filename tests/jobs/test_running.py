@@ -32,7 +32,7 @@ from upframe.errors import (
     VerifyError,
 )
 from upframe.files import PartFile, part_path
-from upframe.jobs import image, model_choice, planning
+from upframe.jobs import image, model_choice
 from upframe.jobs.events import Event, Outcome, Report
 from upframe.jobs.image import ImageItem
 from upframe.jobs.options import JobOptions
@@ -605,27 +605,6 @@ def test_the_time_of_the_network_is_estimated_by_pixels_from_one_measurement(tmp
     small, large = (planned.estimate(item).seconds for item in planned.items)
     assert small is not None and large is not None
     assert 0 < large == pytest.approx(4 * small, rel=1e-9), "the engine is timed once, not for each picture"
-
-
-def test_a_bug_while_one_input_is_planned_costs_that_input_alone(
-    tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        picture(tmp_path / "in" / name)
-    real = planning.plan_image
-
-    def plan_image(found: Any, *rest: Any) -> Any:
-        if found.path.name == "b.png":
-            raise KeyError("a header that nobody has thought of")
-        return real(found, *rest)
-
-    monkeypatch.setattr(planning, "plan_image", plan_image)
-    report = run(plan([tmp_path / "in"], tmp_path / "out", options))
-    assert everything(tmp_path / "out") == {"a.png", "c.png"}
-    (failed,) = report.of("failed")
-    assert failed.input.name == "b.png" and failed.error is not None
-    assert failed.error.exit_code == 1 and "KeyError" in str(failed.error)
-    assert report.error is not None and report.error.exit_code == 8
 
 
 def test_two_runs_on_one_folder_share_the_work(tmp_path: Path, options: JobOptions) -> None:

@@ -469,3 +469,24 @@ def test_a_border_keeps_other_output_sizes() -> None:
         Upscaler(model, UpscaleOptions(engine=EXACT))(picture, size=(50, 70)) for model in (bordered(toy(), 4), toy())
     )
     np.testing.assert_array_equal(made, expected)
+
+
+def test_tiles_with_a_border_equal_the_untiled_picture() -> None:
+    """RLFN's grid of cells depends on the place of a tile in the picture with its border."""
+    model = load("photo-x4")
+    assert model.card is not None and model.card.border_px and model.spec.takes_place
+    picture = make_photo(90, 131, seed=4)
+    whole, tiled = (
+        Upscaler(model, UpscaleOptions(tile=tile, halo=model.spec.exact_halo_px, engine=EXACT))(picture) for tile in ("off", 40)
+    )
+    # Exact but for the order of float32 sums, which may round a pixel to the next code value.
+    np.testing.assert_allclose(tiled.astype(int), whole.astype(int), rtol=0, atol=1)
+
+
+def test_a_border_cuts_no_picture_into_more_tiles() -> None:
+    """A stated tile of the picture's size, as videos state it, is one tile."""
+    total: list[int] = []
+    up = Upscaler(bordered(toy(Blurred), 5), UpscaleOptions(tile=(64, 96), blend=2, engine=EXACT))
+    up.on_tile = lambda done, tiles: total.append(tiles)
+    up(make_photo(64, 96))
+    assert total == [1]

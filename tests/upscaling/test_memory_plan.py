@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import calibrate_memory
 from conftest import Upframe
 from echo import ECHO
 from films import Clip, make_clip
@@ -38,17 +37,6 @@ SHALLOW = '{"depth": 3, "mutual_depth": 2, "tail_depth": 2, "tail_layers": 3}'
 VSRT_SHALLOW = '{"depth": 1, "feed_forward_blocks": 1, "extract_blocks": 1, "reconstruct_blocks": 1}'
 
 
-@pytest.fixture(scope="module")
-def calibration() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "calibrate_memory.py"
-    spec = importlib.util.spec_from_file_location("calibrate_memory", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 # Foretold and measured ------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @needs_proc
@@ -67,7 +55,7 @@ def calibration() -> ModuleType:
     ],
 )
 def test_peak_memory_of_a_call_is_foretold_within_15_percent(
-    calibration: ModuleType, model: str, parameters: str, shape: tuple[int, int, int], precision: Any, keep: Any
+    model: str, parameters: str, shape: tuple[int, int, int], precision: Any, keep: Any
 ) -> None:
     """Of the whole process, which is what has to fit; at shapes that no law was made from.
 
@@ -75,7 +63,7 @@ def test_peak_memory_of_a_call_is_foretold_within_15_percent(
     of these small processes differ by up to a fifth.
     """
     spec = MODELS[model]
-    found = [calibration.measure(model, shape, precision=precision, keep=keep, parameters=parameters) for _ in range(3)]
+    found = [calibrate_memory.measure(model, shape, precision=precision, keep=keep, parameters=parameters) for _ in range(3)]
     held = median(one.held_bytes for one in found)
     measured = median(one.held_bytes + one.added_bytes for one in found)
     foretold = memory.call_bytes(spec, found[0].size, found[0].frames, precision=precision, keep=keep)

@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from upframe.engines import is_out_of_memory
-from upframe.errors import (
-    Cancelled,
-    InputError,
-    Notice,
-    OutputError,
-    ResourceError,
-    UpframeError,
-    UsageError,
-)
+from upframe.errors import Cancelled, InputError, Notice, OutputError, ResourceError, UpframeError, UsageError
 from upframe.jobs.events import Event, Outcome
 from upframe.jobs.options import JobOptions
 from upframe.jobs.runners.base import Runner

@@ -114,11 +114,11 @@ def _awaited(item: Item, options: JobOptions, work: Work) -> Outcome:
         Cancelled: when `cancel` was set.
     """
     cancel = work.cancel or threading.Event()
+    log.warning("%s: another run is making it; waiting for that", item.output)
     while True:
         done = outcome(item, options, work)
         if not isinstance(done.error, BusyError):
             return done
-        log.info("%s: another run is making it", item.output)
         if cancel.wait(BUSY_S):
             raise Cancelled(item.input, "stopped on request")
 

@@ -70,7 +70,8 @@ class Model:
 
     `model(x)` enlarges (N, C, H, W), or for a video network (N, T, C, H, W), with values in [0, 1], to `scale` times the
     height and width. Every size is accepted: input is mirrored to a size that the network takes, and the result is cropped. The
-    result has the device and dtype of `x` and lies in [0, 1]; no gradient flows. `C` is `spec.channels`, nearly always 3.
+    result has the device and dtype of `x` and lies in [0, 1]; no gradient flows. `C` is `spec.channels`, nearly always 3. The
+    network runs alone: `Upscaler` cuts tiles, and mirrors the border that some weights need (`Card.border_px`).
 
     A `Model` never changes: `to`, `half`, `bfloat16` and `float` return another one.
 

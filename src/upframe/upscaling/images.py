@@ -23,6 +23,7 @@ from upframe.engines import Engine, TorchEngine, available_memory_bytes, make_en
 from upframe.errors import Cancelled, Notice, OutOfMemoryError, ResourceError, UsageError, VerifyError
 from upframe.media.frames import Pixels
 from upframe.models.registry import Model
+from upframe.models.spec import Place
 from upframe.upscaling import flat_borders, memory, tiling
 from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
 
@@ -82,7 +83,9 @@ class Upscaler:
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: flat_borders.Trim | None = None
         self._narrowed = 0
-        self._border_px = model.card.border_px if model.card is not None else 0
+        phase_px = model.spec.phase_px
+        self.border_px = -(-model.card.border_px // phase_px) * phase_px if model.card is not None else 0
+        """Mirrored pixels beyond the edges of a picture that the network sees."""
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with `as_clip`"
             raise UsageError(model.name, "a video network, not one for single pictures", advice)
@@ -140,12 +143,11 @@ class Upscaler:
         colour, alpha = pixels[..., :colours], pixels[..., colours:]
         if alpha.shape[2]:
             colour = spread_colour(colour, alpha[..., 0])
-        colour, alpha = (_bordered(plane, self._border_px) for plane in (colour, alpha))
         trim = self._trim(colour, alpha)
         job = _Picture(self, trim, subject, layers=2 if alpha.shape[2] else 1)
-        layers = [self._sized(self._without_border(job.bands(_run_colour, colour), made), made, size)]
+        layers = [self._sized(job.bands(_run_colour, colour), made, size)]
         if alpha.shape[2]:
-            layers.append(self._sized(self._without_border(job.bands(_run_alpha, alpha), made), made, size))
+            layers.append(self._sized(job.bands(_run_alpha, alpha), made, size))
         for parts in zip(*layers, strict=True):
             # in thin slices: a row of tiles of a wide picture is large, and each step of the conversion copies it
             for rows in zip(*(part.split(SLICE_ROWS, dim=1) for part in parts), strict=True):
@@ -203,19 +205,6 @@ class Upscaler:
         self._last_trim = trim
         return trim
 
-    def _without_border(self, bands: Iterator[Tensor], made: tuple[int, int]) -> Iterator[Tensor]:
-        """Cut the enlarged border off rows (C, rows, width); `made` is the (height, width) that remains."""
-        edge = self._border_px * self.model.spec.scale
-        if not edge:
-            yield from bands
-            return
-        above, left = edge, made[0]
-        for band in bands:
-            rows = band[:, above : above + left, edge : edge + made[1]]
-            above, left = max(above - band.shape[1], 0), left - rows.shape[1]
-            if rows.shape[1]:
-                yield rows
-
     def _sized(self, bands: Iterator[Tensor], made: tuple[int, int], size: tuple[int, int] | None) -> Iterator[Tensor]:
         return bands if size is None or size == made else px.resize_bands(bands, made, size)
 
@@ -243,6 +232,7 @@ class Upscaler:
             has_alpha=has_alpha,
             precision=self.engine.precision,
             kernels=kernels,
+            border_px=self.border_px,
         )
 
     def _grid(self, size: tuple[int, int]) -> list[list[tiling.Tile]]:
@@ -303,7 +293,7 @@ class _Picture:
         if self.up.cancel is not None and self.up.cancel.is_set():
             raise Cancelled(self.subject, "stopped on request")
         try:
-            return tiling.cut_halo(run(self, plane, tile), tile, self.scale)
+            return tiling.cut_halo(self._within(run(self, plane, tile), tile), tile, self.scale)
         except OutOfMemoryError as error:
             return self._halved(run, plane, tile, error)
 
@@ -334,11 +324,44 @@ class _Picture:
         if not any(n.id == id and n.subject == self.subject for n in self.up.notices):
             self.up.notices.append(Notice(id, self.subject, message))
 
+    # The border ---------------------------------------------------------------------------------------------------------
+    def _mirrored(self, tile: tiling.Tile) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Mirrored rows (above, below) and columns (left, right) of a tile that reads up to the edge of the picture."""
+        border = self.up.border_px
+        (height, width), rows, columns = self.size, tile.rows, tile.columns
+        return (
+            (border * (rows.read_start == 0), border * (rows.read_end == height)),
+            (border * (columns.read_start == 0), border * (columns.read_end == width)),
+        )
+
+    def region(self, plane: Pixels, tile: tiling.Tile) -> Tensor:
+        """The input of the network for a tile: (3, h, w) in [0, 1] of a plane (H, W, C)."""
+        cut = _cut(plane, tile)
+        if self.up.border_px:
+            cut = np.pad(cut, (*self._mirrored(tile), (0, 0)), mode="reflect")
+        region = px.to_unit(cut)
+        return region.expand(3, -1, -1) if region.shape[0] == 1 else region
+
+    def _within(self, out: Tensor, tile: tiling.Tile) -> Tensor:
+        """Cut the enlarged border off a network's output (C, s·h, s·w)."""
+        (top, bottom), (left, right) = self._mirrored(tile)
+        s = self.scale
+        return out[:, top * s : out.shape[1] - bottom * s, left * s : out.shape[2] - right * s]
+
+    def _place(self, tile: tiling.Tile) -> Place | None:
+        """Position of a tile in the picture with its border."""
+        place, border = self.trim.place(tile), self.up.border_px
+        if place is None or not border:
+            return place
+        (top, _), (left, _) = self._mirrored(tile)
+        (row, column), (height, width) = place.origin, place.size
+        return Place((row + border - top, column + border - left), (height + 2 * border, width + 2 * border))
+
     def network(self, region: Tensor, tile: tiling.Tile) -> Tensor:
         """Run (C, h, w) through the network; if values are not finite, run it again in float32."""
         # A network for one channel (gray or luma) takes the three channels as three frames.
         clip = region[None, :, None] if self.up.model.spec.channels == 1 else region[None, None]
-        place = self.trim.place(tile)
+        place = self._place(tile)
         out = self.up.engine(clip, place).flatten(0, 2)
         if torch.isfinite(out.sum()):  # a non-finite value makes the sum non-finite; sums of values around 1 do not overflow
             return out
@@ -361,13 +384,8 @@ def _cut(plane: Pixels, tile: tiling.Tile) -> Pixels:
     return plane[rows.read_start : rows.read_end, columns.read_start : columns.read_end]
 
 
-def _region(plane: Pixels, tile: tiling.Tile) -> Tensor:
-    region = px.to_unit(_cut(plane, tile))
-    return region.expand(3, -1, -1) if region.shape[0] == 1 else region
-
-
 def _run_colour(job: _Picture, colour: Pixels, tile: tiling.Tile) -> Tensor:
-    return job.network(_region(colour, tile), tile)
+    return job.network(job.region(colour, tile), tile)
 
 
 def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
@@ -376,7 +394,7 @@ def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
     The network sharpens the outline as it sharpens the picture; the limits prevent overshoot and keep areas of constant alpha
     exactly constant, so these need no network.
     """
-    region = _region(alpha, tile)
+    region = job.region(alpha, tile)
     plane = region[:1]
     radius = 2
     high = F.max_pool2d(plane[None], 2 * radius + 1, stride=1, padding=radius)[0]
@@ -385,12 +403,6 @@ def _run_alpha(job: _Picture, alpha: Pixels, tile: tiling.Tile) -> Tensor:
         return _enlarge(plane, job.scale).expand(3, -1, -1)
     out = _to_gray(job.network(region, tile))
     return torch.minimum(torch.maximum(out, _enlarge(low, job.scale)), _enlarge(high, job.scale)).expand(3, -1, -1)
-
-
-def _bordered(plane: Pixels, border_px: int) -> Pixels:
-    """Mirror (H, W, C) at its edges, for weights whose zero padding shows as a rim (`Card.border_px`)."""
-    around = ((border_px, border_px), (border_px, border_px), (0, 0))
-    return np.pad(plane, around, mode="reflect") if border_px and plane.shape[2] else plane
 
 
 def _enlarge(x: Tensor, scale: int) -> Tensor:

@@ -244,6 +244,7 @@ def picture_bytes(
     has_alpha: bool = False,
     precision: Precision = "fp32",
     kernels: bool = False,
+    border_px: int = 0,
 ) -> int:
     """Predict the bytes that enlarging a picture adds, besides its own pixels and what its encoder holds.
 
@@ -254,6 +255,7 @@ def picture_bytes(
         grid: Tiles of the picture.
         written: (height, width) of the output.
         has_alpha: Whether the picture has a second layer, which waits row by row for the first.
+        border_px: Mirrored pixels around the picture.
     """
     tiles = [tile for row in grid for tile in row]
     height, width = max((tile.read_size for tile in tiles), key=math.prod)
@@ -262,7 +264,7 @@ def picture_bytes(
     blended = ROWS_OF_TILES if len(tiles) > 1 else 0
     waiting = band * (blended + (max(blended, 1) if has_alpha else 0))
     slices = FRAMES_OF_A_SLICE * FRAME_BYTES * SLICE_ROWS * written[1] + SLICES_RESAMPLED * RESAMPLED_BYTES
-    call = call_bytes(spec, (height, width), 1, precision=precision, kernels=kernels)
+    call = call_bytes(spec, (height + 2 * border_px, width + 2 * border_px), 1, precision=precision, kernels=kernels)
     return waiting + max(call, band + slices, BANDS_OF_ALPHA * band if has_alpha else 0)
 
 

@@ -113,7 +113,9 @@ def test_text_that_is_not_utf_8_is_in_the_ledger(tmp_path: Path) -> None:
     source.write_bytes(source.read_bytes().replace(b"Ton", b"\xd2\xee\xed"))
     plan = plan_video(probe_video(source), preset="ultrafast")
     assert [entry.fate for entry in plan.ledger.entries if entry.name == "title"] == ["changed"]
-    assert not plan.notices
+    assert [(notice.id, notice.message) for notice in plan.notices] == [
+        ("metadata-damaged", "bytes of its tag title that are not UTF-8 are replaced")
+    ]
 
 
 def test_interlacing_is_known_to_processes_that_load_the_index(tmp_path: Path) -> None:

@@ -47,32 +47,33 @@ def plan_output(info: MediaInfo, *, requested: str | None = None, metadata: Meta
     Raises:
         UsageError: if `requested` is not a format that upframe can write.
     """
-    notices: list[Notice] = []
+    pixels: list[Entry] = []
 
-    def lose(kind: str, message: str) -> None:
-        notices.append(Notice(kind, str(info.path), message))
+    def lose(name: str, message: str, notice: str) -> None:
+        pixels.append(Entry("pixels", name, "changed", message, notice))
 
     wanted, extension = _wanted(info, requested)
     chosen = wanted
     if info.animated and info.frames > 1 and not chosen.holds_animation:
-        lose("animation-needs-webp", f"{wanted.label} cannot hold an animation of {info.frames} frames; WebP is written")
+        text = f"{wanted.label} cannot hold an animation of {info.frames} frames; WebP is written"
+        lose("format", text, "animation-needs-webp")
         chosen = FORMATS["webp"]
     elif not info.animated and info.frames > 1 and not chosen.holds_pages:
         if requested is not None:
-            lose("pages-need-tiff", f"{wanted.label} cannot hold {info.frames} pages; TIFF is written")
+            lose("format", f"{wanted.label} cannot hold {info.frames} pages; TIFF is written", "pages-need-tiff")
         chosen = FORMATS["tiff"]
     if info.has_alpha and not chosen.holds_alpha:
-        lose("alpha-needs-png", f"{chosen.label} cannot hold transparency; PNG is written")
+        lose("format", f"{chosen.label} cannot hold transparency; PNG is written", "alpha-needs-png")
         chosen = FORMATS["png"]
     dtype = info.dtype if info.dtype.name in chosen.dtypes else np.dtype(chosen.dtypes[-1])
     if dtype != info.dtype:
-        lose("depth-reduced", f"{chosen.label} holds at most {8 * dtype.itemsize} bits per sample; the input has {info.dtype}")
+        text = f"{chosen.label} holds at most {8 * dtype.itemsize} bits per sample; the input has {info.dtype}"
+        lose("depth", text, "depth-reduced")
     elif chosen.name == "gif":
-        lose("depth-reduced", "GIF holds 256 colours per frame and no partial transparency")
+        lose("colours", "GIF holds 256 colours per frame and no partial transparency", "depth-reduced")
     _, fates = fitted(metadata or Metadata(), chosen, channels=info.channels, animated=info.animated)
     if chosen is not wanted:
         extension = chosen.extensions[0]
-    pixels = tuple(Entry("pixels", notice.id, "changed", notice.message, notice.id) for notice in notices)
     ledger = Ledger.of((*pixels, *fates))
     told = ledger.notices(str(info.path))
     return OutputPlan(chosen.name, extension, dtype, info.channels, told, info.ledger + ledger)

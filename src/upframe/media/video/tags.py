@@ -203,12 +203,9 @@ def track_tags(tags: Tags, held: Container, *, of: str, is_copied: bool) -> Kept
 
 
 def _carried(name: str, value: str) -> Entry:
-    is_whole = "\ufffd" not in value
-    return (
-        Entry("tag", name, "carried")
-        if is_whole
-        else Entry("tag", name, "changed", "its bytes that are not UTF-8 are replaced")
-    )
+    if "\ufffd" not in value:
+        return Entry("tag", name, "carried")
+    return Entry("tag", name, "changed", f"bytes of its tag {name} that are not UTF-8 are replaced", "metadata-damaged")
 
 
 def _mov_language(name: str, language: str, code: str) -> Entry:
