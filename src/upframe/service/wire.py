@@ -357,7 +357,7 @@ class Choices(Wire):
 class Preset(Wire):
     """Options under a name."""
 
-    id: Literal["photo", "old-photo", "video", "old-video"]
+    id: Literal["photo", "old-photo", "video", "clean-video", "old-video"]
     kind: Kind
     sentence: str
     options: Options

@@ -1,0 +1,3 @@
+from upframe.service.child.main import main
+
+main()

@@ -1,0 +1,12 @@
+"""Views of files for people: thumbnails and previews that browsers show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from upframe.service.child.main import Desk
+
+
+def view(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
+    raise NotImplementedError
