@@ -43,7 +43,10 @@ def description(schema: Mapping[str, Any]) -> str:
 
 
 def _route(method: str, path: str, route: Mapping[str, Any]) -> str:
-    parts = [f"<h3><code>{method.upper()} {html.escape(path)}</code></h3>", f"<p>{html.escape(route.get('description', ''))}</p>"]
+    parts = [
+        f"<h3><code>{method.upper()} {html.escape(path)}</code></h3>",
+        f"<p>{html.escape(route.get('description', ''))}</p>",
+    ]
     rows = [
         (parameter["name"], parameter["in"], _type(parameter["schema"]), parameter["schema"].get("description", ""))
         for parameter in route.get("parameters", ())
@@ -53,7 +56,9 @@ def _route(method: str, path: str, route: Mapping[str, Any]) -> str:
     parts.append(_table(rows))
     answers = []
     for status, answer in route["responses"].items():
-        types = [f"{html.escape(kind)} {_type(content.get('schema', {}))}" for kind, content in answer.get("content", {}).items()]
+        types = [
+            f"{html.escape(kind)} {_type(content.get('schema', {}))}" for kind, content in answer.get("content", {}).items()
+        ]
         answers.append((status, ", ".join(types) or html.escape(answer.get("description", ""))))
     return "\n".join([*parts, "<details><summary>Answers</summary>", _raw_table(answers), "</details>"])
 

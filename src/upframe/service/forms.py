@@ -118,5 +118,3 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
 
 def _damaged() -> Problem:
     return Problem(400, "form", "is damaged or incomplete", "send multipart/form-data")
-
-

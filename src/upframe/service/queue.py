@@ -1,7 +1,7 @@
 """The queue at work: takes jobs to the workers, and carries out what users ask of it.
 
-A job is `queued`, `running`, `paused`, `done`, `failed` or `cancelled`. Each change is written with the event that tells of it. Only
-this module changes states, in one thread, so that no two requests can disagree.
+A job is `queued`, `running`, `paused`, `done`, `failed` or `cancelled`. Each change is written with the event that tells of it.
+Only this module changes states, in one thread, so that no two requests can disagree.
 """
 
 from __future__ import annotations

@@ -130,8 +130,10 @@ def read_token(path: Path) -> str:
         token = path.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         raise UsageError(path, f"holds no token ({error})", "name another file") from error
-    if not is_own(path) or path.stat().st_mode & 0o077 and not is_closed(path.parent):
+    if not is_own(path) or (path.stat().st_mode & 0o077 and not is_closed(path.parent)):
         raise UsageError(path, "can be read or changed by others", f"run chmod 600 {path}")
     if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(path, f"must hold one word of {LEAST_TOKEN} or more ASCII characters", "remove it and upframe makes one")
+        raise UsageError(
+            path, f"must hold one word of {LEAST_TOKEN} or more ASCII characters", "remove it and upframe makes one"
+        )
     return token

@@ -101,7 +101,7 @@ class Storage:
         for folder, _, names in os.walk(self.root):
             for name in names:
                 with contextlib.suppress(OSError):  # removed meanwhile
-                    status = os.lstat(os.path.join(folder, name))  # noqa: PTH116, PTH118 (a hot loop)
+                    status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 (a hot loop)
                     key = (status.st_dev, status.st_ino)
                     total += 0 if key in seen else status.st_size
                     seen.add(key)

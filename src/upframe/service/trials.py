@@ -96,9 +96,7 @@ class Trials:
 
     async def _run(self, running: _Running, found: Found, new: wire.NewTrial, models: list[str]) -> None:
         trial = running.trial
-        request = request_for(
-            found.path, found.name, running.folder, new.options, limits=self._limits, storage=self._storage
-        )
+        request = request_for(found.path, found.name, running.folder, new.options, limits=self._limits, storage=self._storage)
         request |= {"models": models, "spot": new.spot.model_dump(), "side": new.side}
         request |= {"time": new.time, "clip_seconds": new.clip_seconds}
 

@@ -143,7 +143,9 @@ class Uploads:
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise Problem(408, name, f"sent nothing for {self._limits.quiet_s:g} seconds", "go on where it stopped") from None
+                raise Problem(
+                    408, name, f"sent nothing for {self._limits.quiet_s:g} seconds", "go on where it stopped"
+                ) from None
             yield chunk
 
     def finished(self, id: str) -> tuple[Path, str]:

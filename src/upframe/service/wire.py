@@ -267,7 +267,9 @@ class Event(Wire):
     id: int | None
     job: Id
     time: float
-    event: Literal["queued", "started", "progress", "notice", "video", "paused", "done", "failed", "cancelled", "moved", "deleted"]
+    event: Literal[
+        "queued", "started", "progress", "notice", "video", "paused", "done", "failed", "cancelled", "moved", "deleted"
+    ]
     data: dict[str, Any]
     state: Job | None = Field(None, description="the job as it is now; empty for deleted ones")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from upframe import jobs
@@ -84,5 +83,3 @@ class _Teller:
             seconds_left=None if left is None else round(left, 1),
         )
         self._desk.tell("progress", told.model_dump())
-
-

@@ -24,9 +24,7 @@ LastEventId = Annotated[str | None, Header(max_length=30)]
 
 
 @router.get("/events", response_class=EventSourceResponse, responses=refusals())
-async def all_events(
-    backend: Behind, after: After = None, last_event_id: LastEventId = None
-) -> AsyncIterator[ServerSentEvent]:
+async def all_events(backend: Behind, after: After = None, last_event_id: LastEventId = None) -> AsyncIterator[ServerSentEvent]:
     """Events of all jobs: those after `Last-Event-ID`, then each as it happens. Without one, those from now on."""
     async for event in _events(backend, _start(after, last_event_id, backend.store.last_event()), None):
         yield event

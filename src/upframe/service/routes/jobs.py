@@ -152,17 +152,13 @@ async def output(backend: Behind, id: wire.Id, inline: bool = False) -> Response
 async def preview(backend: Behind, id: wire.Id, of: wire.Of = "output") -> Response:
     """Something that browsers show: a picture, or H.264 in MP4."""
     stored = backend.queue.get(id)
-    return sent_view(
-        await backend.views.preview(_file_of(stored, of), backend.queue.folder(id).views, of, stored.job.kind)
-    )
+    return sent_view(await backend.views.preview(_file_of(stored, of), backend.queue.folder(id).views, of, stored.job.kind))
 
 
 @router.get("/jobs/{id}/thumbnail", response_class=Response, responses={**_VIEW, **refusals(404, 409, 422)})
 async def thumbnail(backend: Behind, id: wire.Id, of: wire.Of = "output") -> Response:
     """A small picture of the output or the input."""
-    return sent_view(
-        await backend.views.thumbnail(_file_of(backend.queue.get(id), of), backend.queue.folder(id).views, of)
-    )
+    return sent_view(await backend.views.thumbnail(_file_of(backend.queue.get(id), of), backend.queue.folder(id).views, of))
 
 
 def _file_of(stored: StoredJob, of: wire.Of) -> Any:
