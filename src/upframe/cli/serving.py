@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -49,13 +50,9 @@ def serve(
         max_pixels: Refuse larger input pictures. [default: 200000000]
     """
     reporting.start()
-    try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        advice = "install it with: pip install 'upframe[serve]'"
-        raise MissingError("upframe serve", f"{error.name} is not installed", advice) from error
+    for needed in ("fastapi", "uvicorn", "python_multipart"):
+        if find_spec(needed) is None:
+            raise MissingError("upframe serve", f"{needed} is not installed", "install it with: pip install 'upframe[serve]'")
     from upframe.service.serving import serve as run
     from upframe.service.settings import ServiceLimits, Settings, default_data, read_token
 

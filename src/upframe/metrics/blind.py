@@ -1,7 +1,7 @@
 """Measures of a picture without a reference: how noisy it is, and how much JPEG's blocks show.
 
-They help to choose a model and are no scores: noise is measured 15 % too low, texture counts a little as noise, and a picture that
-was resized after JPEG shows no blocks on a grid.
+They help to choose a model and are no scores: noise is measured 15 % too low, texture counts a little as noise, and a picture
+that was resized after JPEG shows no blocks on a grid.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from upframe.errors import UpframeError, UsageError
+from upframe.errors import OutputError, UpframeError, UsageError
 from upframe.service.backend import Backend
-from upframe.service.description import STYLE, description
+from upframe.service.description import description
 from upframe.service.guard import Guard
 from upframe.service.problems import Problem, Refused, status_of, wire_error
 from upframe.service.routes import events, jobs, plans, service, uploads
@@ -63,10 +64,6 @@ def _describe(app: FastAPI) -> None:
     async def docs() -> HTMLResponse:
         return HTMLResponse(description(app.openapi()))
 
-    @app.get("/api/docs.css", include_in_schema=False)
-    async def style() -> Response:
-        return Response(STYLE, media_type="text/css")
-
 
 def _refuse(app: FastAPI) -> None:
     """Give every refusal the same form: the command line's one line, and its parts."""
@@ -87,6 +84,18 @@ def _refuse(app: FastAPI) -> None:
     async def other(request: Request, error: HTTPException) -> Response:
         made = error.error if isinstance(error, Problem) else UsageError(request.url.path[:200], str(error.detail).lower())
         return _answer(error.status_code, wire_error(made).model_dump(), error.headers)
+
+    @app.exception_handler(UpframeError)
+    async def failed(request: Request, error: UpframeError) -> Response:
+        made = wire_error(error)
+        return _answer(status_of(made), made.model_dump())
+
+    @app.exception_handler(sqlite3.OperationalError)
+    @app.exception_handler(OSError)
+    async def no_room(request: Request, error: Exception) -> Response:
+        """The disk of the data folder refuses; the paths that the system names are the server's."""
+        made = OutputError("service", f"cannot write ({type(error).__name__})", "look at the disk of its data folder")
+        return _answer(507, wire_error(made).model_dump())
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -46,7 +46,7 @@ def models() -> list[wire.Model]:
 
 @cache
 def choices() -> wire.Choices:
-    """What forms offer."""
+    """Values that forms offer."""
     engines = get_args(wire.Options.model_fields["engine"].annotation)
     pictures = [suffix for known in FORMATS.values() for suffix in known.extensions]
     return wire.Choices(

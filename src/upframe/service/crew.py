@@ -55,10 +55,14 @@ class Child:
     def pid(self) -> int | None:
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
-    async def start(self) -> None:
-        """Start the process, so that the first request need not wait for its imports."""
-        if self.pid is not None:
-            return
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start the process if it does not run. The first request need not wait for its imports then.
+
+        Raises:
+            OSError: if it cannot be started.
+        """
+        if self._process is not None and self._process.returncode is None:
+            return self._process
         if self._log.exists() and self._log.stat().st_size > _LOG_BYTES:
             self._log.unlink()
         with self._log.open("ab") as errors:
@@ -71,6 +75,7 @@ class Child:
                 start_new_session=True,  # Ctrl-C in the terminal is for the server alone, which ends its children itself
                 env=_environment(),
             )
+        return self._process
 
     async def ask(self, task: str, request: dict[str, Any], *, on_event: Listener | None = None) -> dict[str, Any]:
         """Have a task done, and return its result.
@@ -86,32 +91,39 @@ class Child:
             self._number += 1
             self._is_asked = True
             try:
-                await self.start()
-                process = self._process
-                assert process is not None and process.stdin is not None and process.stdout is not None
+                process = await self.start()
                 if self._cancelled == self._number:
                     raise Refused(wire_error(Cancelled(task, "stopped on request")))
-                process.stdin.write(json.dumps({"number": self._number, "task": task, "request": request}).encode() + b"\n")
-                await process.stdin.drain()
-                while line := await process.stdout.readline():
-                    answer = json.loads(line)
-                    if answer.get("number") != self._number:  # of a request that nobody waits for any more
-                        continue
-                    if "result" in answer:
-                        return dict(answer["result"])
-                    if "error" in answer:
-                        raise Refused(wire.Error.model_validate(answer["error"]))
-                    if on_event is not None:
-                        on_event(answer["event"], answer["data"])
-            except (ConnectionError, ValueError) as error:  # it ended while it was asked, or what it said is no answer
-                log.warning("%s: %s", self.name, error)
+                return await self._ask(process, {"number": self._number, "task": task, "request": request}, on_event)
+            except OSError as error:
+                raise Gone(f"could not be started ({error.strerror})") from error
             except asyncio.CancelledError:
                 self._kill()
                 raise
             finally:
                 self._is_asked = False
-            self._kill()
-            raise Gone(_cause(await process.wait()))
+
+    async def _ask(
+        self, process: asyncio.subprocess.Process, message: dict[str, Any], on_event: Listener | None
+    ) -> dict[str, Any]:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            await process.stdin.drain()
+            while line := await process.stdout.readline():
+                answer = json.loads(line)
+                if answer.get("number") != message["number"]:  # of a request that nobody waits for any more
+                    continue
+                if "result" in answer:
+                    return dict(answer["result"])
+                if "error" in answer:
+                    raise Refused(wire.Error.model_validate(answer["error"]))
+                if on_event is not None:
+                    on_event(answer["event"], answer["data"])
+        except (ConnectionError, ValueError) as error:  # it ended while it was asked, or its line is no answer
+            log.warning("%s: %s", self.name, error)
+        self._kill()
+        raise Gone(_cause(await process.wait()))
 
     async def cancel(self) -> None:
         """Stop the request at hand: politely at first, then by ending the process."""

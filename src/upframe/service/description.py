@@ -12,19 +12,9 @@ _HEAD = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>upframe: REST service</title>
-<link rel="stylesheet" href="/api/docs.css">
+<link rel="stylesheet" href="/docs.css">
 <h1>upframe: REST service</h1>
 <p>The same as <a href="/api/openapi.json">OpenAPI</a>.</p>
-"""
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 60rem; margin: auto; padding: 1rem; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid; }
-h3 code { font-size: 1rem; }
-code { font-family: ui-monospace, monospace; }
-table { border-collapse: collapse; margin: 0.5rem 0; }
-td, th { text-align: left; vertical-align: top; padding: 0.15rem 1rem 0.15rem 0; }
-details { margin: 0.5rem 0; }
 """
 
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MOST_CRASHES = 2
 """Crashes of a worker with one job, without progress between them, after which the job fails."""
+_PAUSE_S = 1.0
 ENDED: tuple[wire.JobState, ...] = ("done", "failed", "cancelled")
 
 Wish = Literal["pause", "cancel", "delete", "requeue"]
@@ -46,6 +47,8 @@ class JobQueue:
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._has_failed = False
+        """Whether the queue itself met an error, and may have left a job behind."""
         self.finished: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "crashed": 0}
         """Counts since the start, for figures."""
         self.input_bytes = 0
@@ -71,7 +74,9 @@ class JobQueue:
     def _put_back(self) -> None:
         """Jobs that ran when a server ended wait again; their unfinished work is kept."""
         for stored in self._store.in_state("running"):
-            self._change(stored, "queued", "queued", reason="the server ended")
+            if stored.job.id not in self._running:
+                self._change(stored, "queued", "queued", reason="the server ended")
+        self._has_failed = False
 
     # Wishes of users
     def add(self, *, source: Path, is_own: bool, name: str, new: wire.NewJob) -> wire.Job:
@@ -210,17 +215,21 @@ class JobQueue:
         with contextlib.suppress(OSError):
             await worker.start()
         while not self._is_closing:
-            self._work.clear()
-            stored = None if self._store.paused else self._store.next_queued()
-            if stored is None:
-                await self._work.wait()
-                continue
             try:
-                await self._carry_out(worker, stored)
+                if self._has_failed:
+                    self._put_back()
+                self._work.clear()
+                stored = None if self._store.paused else self._store.next_queued()
+                if stored is None:
+                    await self._work.wait()
+                else:
+                    await self._carry_out(worker, stored)
             except Exception:
-                # An error of the queue itself, such as a full disk below its file: the job must not be lost, nor the loop.
-                log.exception("job %s", stored.job.id)
-                await asyncio.sleep(1)
+                # An error of the queue itself, such as a full disk below its file, must not end the loop or lose the job.
+                log.exception("%s", worker.name)
+                await worker.end()
+                await asyncio.sleep(_PAUSE_S)
+                self._has_failed = True
 
     async def _carry_out(self, worker: Child, stored: StoredJob) -> None:
         job = stored.job

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from upframe.errors import one_line
-from upframe.files import link_file
+from upframe.files import link_file, writing
 from upframe.media.image.listing import is_image_name
 from upframe.media.names import is_video_name
 
@@ -48,10 +48,16 @@ class JobFolder:
         """Thumbnails and previews, which can be made again."""
 
     def take(self, source: Path, name: str) -> Path:
-        """Link or copy an upload, or the input of another job, into the folder."""
-        self.path.mkdir(parents=True)
-        link_file(source, self.path / f"input{known_suffix(name)}")
-        return self.path / f"input{known_suffix(name)}"
+        """Link or copy an upload, or the input of another job, into the folder.
+
+        Raises:
+            OutputError: if the disk refuses.
+        """
+        place = self.path / f"input{known_suffix(name)}"
+        with writing(place):
+            self.path.mkdir(parents=True)
+            link_file(source, place)
+        return place
 
     def remove_outputs(self) -> None:
         """Remove the output, views of it, and unfinished work."""

@@ -118,7 +118,7 @@ class Store:
         marks = ", ".join("?" * len(states))
         return self._select(f"WHERE state IN ({marks}) ORDER BY position", states)
 
-    def list(
+    def matching(
         self, *, states: Sequence[str] = (), batch: str | None = None, limit: int = -1, offset: int = 0
     ) -> tuple[list[StoredJob], int]:
         """Jobs by position, and how many there are without the limit."""

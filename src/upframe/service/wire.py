@@ -36,59 +36,65 @@ class Size(Wire):
 class Cleaning(Wire):
     """For networks that clean videos; empty fields are the network's defaults."""
 
-    threshold: float | None = Field(None, ge=0)
-    max_passes: int | None = Field(None, ge=0, le=100)
-    strength: float | None = Field(None, ge=0)
+    threshold: float | None = Field(default=None, ge=0)
+    max_passes: int | None = Field(default=None, ge=0, le=100)
+    strength: float | None = Field(default=None, ge=0)
 
 
 class VideoOptions(Wire):
     """Fields as in `upframe.VideoOptions`. Options of the encoder are not offered: some of them write files."""
 
-    codec: Word | None = Field(None, description="h264, h265, av1, ffv1 or prores; empty keeps the input's where possible")
-    crf: int | None = Field(None, ge=0, le=MAX_CRF)
+    codec: Word | None = Field(
+        default=None, description="h264, h265, av1, ffv1 or prores; empty keeps the input's where possible"
+    )
+    crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
     preset: Word | None = None
     pix_fmt: Word | None = None
     odd: Literal["pad", "crop", "444"] = "pad"
     audio: bool = True
     subtitles: bool = True
-    start: float | None = Field(None, ge=0, description="seconds after the first frame")
-    end: float | None = Field(None, ge=0, description="seconds after the first frame")
-    stream: int | None = Field(None, ge=0)
+    start: float | None = Field(default=None, ge=0, description="seconds after the first frame")
+    end: float | None = Field(default=None, ge=0, description="seconds after the first frame")
+    stream: int | None = Field(default=None, ge=0)
     deinterlace: Literal["off", "auto", "bwdif", "yadif"] = "off"
     on_bad_frame: Literal["repeat", "skip", "fail"] = "repeat"
-    segment_frames: int | None = Field(None, ge=1)
-    context: int | None = Field(None, ge=0)
+    segment_frames: int | None = Field(default=None, ge=1)
+    context: int | None = Field(default=None, ge=0)
     cleaning: Cleaning | None = None
 
 
 class Options(Wire):
     """Options of a job: those of `upframe.JobOptions`, with sizes, tiles and the engine on one level."""
 
-    model: str | None = Field(None, max_length=1000, description="a name of GET /api/models, or a weights file under --allow")
+    model: str | None = Field(
+        default=None, max_length=1000, description="a name of GET /api/models, or a weights file under --allow"
+    )
     task: Literal["upscale", "deblur", "denoise", "interpolate"] = "upscale"
 
-    scale: float | None = Field(None, gt=0, le=10_000)
-    width: int | None = Field(None, ge=1, le=1_000_000)
-    height: int | None = Field(None, ge=1, le=1_000_000)
-    long_side: int | None = Field(None, ge=1, le=1_000_000)
-    short_side: int | None = Field(None, ge=1, le=1_000_000)
-    megapixels: float | None = Field(None, gt=0, le=1_000_000)
+    scale: float | None = Field(default=None, gt=0, le=10_000)
+    width: int | None = Field(default=None, ge=1, le=1_000_000)
+    height: int | None = Field(default=None, ge=1, le=1_000_000)
+    long_side: int | None = Field(default=None, ge=1, le=1_000_000)
+    short_side: int | None = Field(default=None, ge=1, le=1_000_000)
+    megapixels: float | None = Field(default=None, gt=0, le=1_000_000)
 
-    format: Word | None = Field(None, description="png, jpg, webp, tiff, avif, gif, bmp, mp4, mkv, mov, webm; empty keeps it")
-    quality: int | None = Field(None, ge=1, le=100)
+    format: Word | None = Field(
+        default=None, description="png, jpg, webp, tiff, avif, gif, bmp, mp4, mkv, mov, webm; empty keeps it"
+    )
+    quality: int | None = Field(default=None, ge=1, le=100)
     strict: bool = False
     allow_truncated: bool = False
     first_frame: bool = False
 
     tile: Literal["auto", "off"] | Annotated[int, Field(ge=16)] = "auto"
-    halo: int | None = Field(None, ge=0)
-    blend: int | None = Field(None, ge=0)
-    window: int | None = Field(None, ge=1)
-    sigma: float | None = Field(None, ge=0, le=255)
+    halo: int | None = Field(default=None, ge=0)
+    blend: int | None = Field(default=None, ge=0)
+    window: int | None = Field(default=None, ge=1)
+    sigma: float | None = Field(default=None, ge=0, le=255)
     as_published: bool = False
     engine: Literal["auto", "torch", "native", "compile", "openvino", "onnx"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    threads: int | None = Field(None, ge=1, le=1024)
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
     video: VideoOptions = VideoOptions()
 
@@ -195,7 +201,7 @@ class Error(Wire):
     subject: str = ""
     happened: str = ""
     advice: str = ""
-    option: str | None = Field(None, description="the field of `Options` that it is about, as in `video.crf`")
+    option: str | None = Field(default=None, description="the field of `Options` that it is about, as in `video.crf`")
 
 
 # Jobs -----------------------------------------------------------------------------------------------------------------
@@ -222,29 +228,29 @@ class Job(Wire):
     id: Id
     name: str = Field(description="of the input, as the user calls it")
     state: JobState
-    kind: Kind | None = Field(None, description="known once it is planned")
+    kind: Kind | None = Field(default=None, description="known once it is planned")
     batch: str | None = None
     position: float = Field(description="the queue is worked off in ascending order")
     options: Options
     created: float
     started: float | None = None
     ended: float | None = None
-    expires: float | None = Field(None, description="Unix time at which the ended job and its files are removed")
+    expires: float | None = Field(default=None, description="Unix time at which the ended job and its files are removed")
     attempts: int = 0
     input_bytes: int
     plan: Plan | None = None
     progress: Progress | None = None
     output: Output | None = None
     notices: list[Notice] = []
-    ledger: list[LedgerEntry] = Field([], description="everything that the input held; complete once the job is done")
+    ledger: list[LedgerEntry] = Field(default=[], description="everything that the input held; complete once the job is done")
     error: Error | None = None
 
 
 class NewJob(Wire):
     source: Source
     options: Options = Options()
-    batch: Word | None = Field(None, description="a word that groups jobs, for lists and the ZIP")
-    paused: bool = Field(False, description="wait until POST /api/jobs/{id}/resume")
+    batch: Word | None = Field(default=None, description="a word that groups jobs, for lists and the ZIP")
+    paused: bool = Field(default=False, description="wait until POST /api/jobs/{id}/resume")
 
 
 class JobList(Wire):
@@ -254,7 +260,7 @@ class JobList(Wire):
 
 
 class Move(Wire):
-    before: Id | None = Field(None, description="the queued job to stand before; empty for the end of the queue")
+    before: Id | None = Field(default=None, description="the queued job to stand before; empty for the end of the queue")
 
 
 class Queue(Wire):
@@ -271,33 +277,35 @@ class Event(Wire):
         "queued", "started", "progress", "notice", "video", "paused", "done", "failed", "cancelled", "moved", "deleted"
     ]
     data: dict[str, Any]
-    state: Job | None = Field(None, description="the job as it is now; empty for deleted ones")
+    state: Job | None = Field(default=None, description="the job as it is now; empty for deleted ones")
 
 
 # Trials ---------------------------------------------------------------------------------------------------------------
 class Spot(Wire):
     """The middle of the crop, as shares of the picture's width and height."""
 
-    x: float = Field(0.5, ge=0, le=1)
-    y: float = Field(0.5, ge=0, le=1)
+    x: float = Field(default=0.5, ge=0, le=1)
+    y: float = Field(default=0.5, ge=0, le=1)
 
 
 class NewTrial(Wire):
     source: Source
     options: Options = Options()
-    models: list[str] | None = Field(None, max_length=20, description="empty: every suitable model that is ready")
+    models: list[str] | None = Field(default=None, max_length=20, description="empty: every suitable model that is ready")
     spot: Spot = Spot()
-    side: int = Field(128, ge=16, le=512, description="of the crop, in pixels of the input")
-    time: float | None = Field(None, ge=0, description="for a video: seconds after the first frame")
-    clip_seconds: float | None = Field(None, gt=0, le=5, description="for a video: make clips of this length, not pictures")
+    side: int = Field(default=128, ge=16, le=512, description="of the crop, in pixels of the input")
+    time: float | None = Field(default=None, ge=0, description="for a video: seconds after the first frame")
+    clip_seconds: float | None = Field(
+        default=None, gt=0, le=5, description="for a video: make clips of this length, not pictures"
+    )
 
 
 class TrialResult(Wire):
-    """What one model makes of the crop; `model` is "before" for the input, enlarged without a network."""
+    """The crop as one model makes it; `model` is "before" for the input, enlarged without a network."""
 
     model: str
     state: Literal["waiting", "running", "done", "failed"]
-    url: str | None = Field(None, description="a PNG, or an MP4 with H.264 for clips")
+    url: str | None = Field(default=None, description="a PNG, or an MP4 with H.264 for clips")
     seconds: float | None = None
     size: Size | None = None
     error: Error | None = None
@@ -309,7 +317,7 @@ class Scores(Wire):
     noise: float = Field(description="standard deviation of the noise, 0 to 255")
     blockiness: float = Field(description="steps at the borders of JPEG's blocks over those between; about 1 without blocks")
     advice: str = Field(description="one sentence: which kind of model suits, and why")
-    suggested: str | None = Field(None, description="name of that model")
+    suggested: str | None = Field(default=None, description="name of that model")
 
 
 class Trial(Wire):
@@ -347,7 +355,7 @@ class Limits(Wire):
 
 
 class Choices(Wire):
-    """What options take, for forms."""
+    """Values that options take, for forms."""
 
     picture_formats: list[str]
     video_formats: list[str]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from upframe.errors import InputError
-from upframe.files import atomic_file
+from upframe.files import atomic_path
 from upframe.media.frames import Pixels
 from upframe.media.image.decoder import Limits
 from upframe.media.image.formats import SNIFF_BYTES, sniff
@@ -60,8 +60,8 @@ def write_view(pixels: Pixels, out: Path, *, most_side: int | None = None, most_
     if factor < 1:
         size = (max(round(width * factor), 1), max(round(height * factor), 1))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    with atomic_file(out) as file:
-        image.save(file, "PNG", compress_level=1, icc_profile=profile)
+    with atomic_path(out) as part:
+        image.save(part, "PNG", compress_level=1, icc_profile=profile)
 
 
 def enlarged(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -206,7 +206,7 @@ def _frames(
     for packet in container.demux(stream, audio):
         try:
             for frame in packet.decode():
-                if frame.pts is not None:
+                if isinstance(frame, av.VideoFrame | av.AudioFrame) and frame.pts is not None:
                     yield frame
         except av.error.FFmpegError:
             continue  # a damaged packet: a view goes on with the next

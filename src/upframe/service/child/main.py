@@ -7,28 +7,16 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from upframe.errors import UpframeError
 from upframe.files import Lock, remove_unfinished
+from upframe.service.child.desk import Desk
 from upframe.service.problems import wire_error
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What a task gets besides its request."""
-
-    device: str
-    tell: Callable[[str, dict[str, Any]], None]
-    """Sends an event to the server."""
-    cancel: threading.Event
-    """Set once the request is to stop."""
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from upframe import jobs
 from upframe.errors import InputError, OptionError, OutputError, UpframeError
 from upframe.service import wire
-from upframe.service.child.main import Desk
+from upframe.service.child.desk import Desk
 from upframe.service.storage import plain_name
 
 STEM = "input"
@@ -33,7 +33,7 @@ class Request:
     output_pixels: int
     video_seconds: float
     room_bytes: int | None
-    """What the output may take; None is the disk's limit."""
+    """Bytes that the output may take; None is the disk's limit."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Request:

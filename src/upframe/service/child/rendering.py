@@ -9,7 +9,7 @@ from typing import Any
 from upframe import jobs
 from upframe.errors import UpframeError
 from upframe.service import wire
-from upframe.service.child.main import Desk
+from upframe.service.child.desk import Desk
 from upframe.service.child.planning import Request, described, ledger_of, plan_input
 from upframe.service.media_types import media_type
 

@@ -21,7 +21,7 @@ from upframe.media.image.viewing import as_8_bits, enlarged, read_first, write_v
 from upframe.media.names import is_video_name
 from upframe.metrics.blind import blockiness, noise_sigma
 from upframe.service import wire
-from upframe.service.child.main import Desk
+from upframe.service.child.desk import Desk
 from upframe.service.child.planning import Request, job_options
 
 CONTEXT_PX = 32

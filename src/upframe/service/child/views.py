@@ -10,7 +10,7 @@ from typing import Any
 from upframe.media.image.decoder import Limits
 from upframe.media.image.viewing import read_first, shown_as_it_is, write_view
 from upframe.media.names import is_video_name
-from upframe.service.child.main import Desk
+from upframe.service.child.desk import Desk
 from upframe.service.media_types import media_type
 
 MOST_PIXELS = 64_000_000

@@ -72,7 +72,7 @@ async def list_jobs(
 ) -> wire.JobList:
     """Jobs in the order of the queue."""
     last_event = backend.store.last_event()
-    found, total = backend.store.list(states=state or (), batch=batch, limit=limit, offset=offset)
+    found, total = backend.store.matching(states=state or (), batch=batch, limit=limit, offset=offset)
     for stored in found:
         stored.job.progress = backend.announcer.progress_of(stored.job.id)
     return wire.JobList(jobs=[stored.job for stored in found], total=total, last_event=last_event)
@@ -175,7 +175,7 @@ async def zip_outputs(
 ) -> StreamingResponse:
     """The outputs of jobs, or of all finished jobs of a batch, as one ZIP, made while it is sent."""
     if batch is not None:
-        found, _ = backend.store.list(states=("done",), batch=batch)
+        found, _ = backend.store.matching(states=("done",), batch=batch)
     else:
         found = [stored for id in job or () if (stored := backend.queue.get(id)).job.state == "done"]
     files = [(stored.output, stored.job.output.name) for stored in found if stored.output and stored.job.output]
