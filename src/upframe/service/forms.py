@@ -28,10 +28,12 @@ class _Form:
         self._header, self._value = b"", b""
         self._field: str | None = None
         self._parts = 0
+        self.is_whole = False
+        """Whether the end of the form was seen."""
         self._pieces: list[bytes] = []
 
     def callbacks(self) -> dict[str, Any]:
-        names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished")
+        names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished", "end")
         return {f"on_{name}": getattr(self, f"_{name}") for name in names}
 
     def take(self) -> bytes:
@@ -39,6 +41,9 @@ class _Form:
         taken = b"".join(self._pieces)
         self._pieces.clear()
         return taken
+
+    def _end(self) -> None:
+        self.is_whole = True
 
     def _part_begin(self) -> None:
         self._parts += 1
@@ -99,10 +104,8 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
                 raise _damaged() from None
             if piece := form.take():
                 await receiver.write(piece)
-        try:
-            parser.finalize()
-        except FormParserError:
-            raise _damaged() from None
+        if not form.is_whole:
+            raise _damaged()
         if form.file_name is None:
             raise Problem(422, "file", "is not in the form", "send `file=@photo.jpg`")
         try:

@@ -88,7 +88,7 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._is_own(host):
-            advice = "use the address that upframe printed, or start it with `names=HOST`"
+            advice = "use the address that upframe printed, or start it with --name HOST"
             raise Problem(421, "Host", f"{host[:200]!r} is not this service", advice)
         origin = headers.get("origin")
         if origin is not None and not _is_same(origin, host):
@@ -102,8 +102,11 @@ class Guard:
 
     def _is_own(self, host: str) -> bool:
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname or "", parts.port  # the port is read, since that checks it
         except ValueError:
+            return False
+        if parts.username is not None:
             return False
         return name in self._hosts or (self._accepts_addresses and _is_address(name))
 

@@ -110,7 +110,7 @@ def _bound(settings: Settings) -> socket.socket:
             raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        advice = "use another `port`; 0 takes a free one"
+        advice = "use another --port; 0 takes a free one"
         raise OutputError(f"{settings.host}:{settings.port}", f"cannot be listened on ({reason})", advice) from error
     return made
 

@@ -81,7 +81,7 @@ class Settings:
             check_device(device)
         if self.token is None and not self.is_loopback:
             happened = "lets other machines in, and there is no token"
-            raise UsageError(f"host={self.host}", happened, "add `token_file='FILE'`; upframe makes the file")
+            raise UsageError(f"--host {self.host}", happened, "add --token-file FILE; upframe makes the file")
         for folder in self.allow:
             if not folder.is_dir():
                 raise OptionError("allow", folder, "is not a folder")

@@ -70,7 +70,7 @@ class Sources:
     def allowed(self, name: str) -> Path:
         """The path, links resolved, if it lies in an allowed folder. Others are refused alike, whether they exist or not."""
         refusal = Problem(
-            403, one_line(name[:200]), "is not in a folder that the service may read", "start it with `allow=FOLDER`"
+            403, one_line(name[:200]), "is not in a folder that the service may read", "start it with --allow FOLDER"
         )
         if "\0" in name or not Path(name).is_absolute():
             raise refusal

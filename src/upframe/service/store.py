@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upframe.errors import OutputError
 from upframe.service import wire
 
 VERSION = 1
@@ -58,18 +59,24 @@ class StoredEvent:
 
 
 class Store:
-    """The queue's file. Methods take milliseconds; all are called by one thread."""
+    """The queue's file. Methods take milliseconds; all are called by one thread.
+
+    Raises:
+        OutputError: if the file cannot be used; it is left as it is.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA busy_timeout=5000")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
-            raise sqlite3.DatabaseError(f"{path} was made by another version of upframe")
-        self._db.executescript(_TABLES)
-        self._db.execute(f"PRAGMA user_version={VERSION}")
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise OutputError(path, "was made by another version of upframe", "use that version, or another --data")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.Error as error:
+            raise OutputError(path, f"cannot be used ({error})", "move it away, or use another --data") from error
 
     def close(self) -> None:
         self._db.close()

@@ -176,7 +176,7 @@ def described(planned: jobs.Plan, request: Request) -> wire.Plan:
         raise InputError(request.name, happened, "choose a part with `video.start` and `video.end`")
     if request.room_bytes is not None and estimate.file_bytes > request.room_bytes:
         happened = f"about {estimate.file_bytes / 1e6:,.0f} MB are needed and {request.room_bytes / 1e6:,.0f} MB may be used"
-        raise OutputError(request.name, happened, "delete jobs that are done, or raise `quota`")
+        raise OutputError(request.name, happened, "delete jobs that are done, or raise --quota")
     return wire.Plan(
         name=request.name,
         output_name=request.shown_name(item.output),

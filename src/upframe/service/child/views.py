@@ -47,7 +47,7 @@ def _thumbnail(path: Path, stem: Path, limits: Limits, side: int) -> Path:
 def _picture(path: Path, stem: Path, limits: Limits) -> tuple[Path, str | None]:
     as_is = shown_as_it_is(path, limits=limits, most_pixels=MOST_PIXELS)
     if as_is is not None:
-        return path, media_type(Path(as_is))
+        return path, media_type(Path(f"view{as_is}"))
     out = stem.with_name(f"{stem.name}.png")
     pixels, profile = read_first(path, limits=limits)
     write_view(pixels, out, most_pixels=MOST_PIXELS, profile=profile)

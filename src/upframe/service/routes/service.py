@@ -70,7 +70,7 @@ async def login(backend: Behind, request: Request, given: wire.Login) -> Respons
     """Set a cookie for a browser that shows the token."""
     token = backend.settings.token
     if token is not None and not is_equal(given.token, token):
-        raise Problem(401, "token", "is not the service's", "look into the file that `token_file` names")
+        raise Problem(401, "token", "is not the service's", "look into the file of --token-file")
     response = Response(status_code=204)
     if token is not None:
         secure = request.url.scheme == "https"
