@@ -82,6 +82,7 @@ FLAGS: Mapping[str, str] = {
     "allow": "--allow",
     "keep": "--keep",
     "quota": "--quota",
+    "max_upload": "--max-upload",
     # Training, evaluation and data
     "changes": "--set",
     "out": "--out",

@@ -32,7 +32,8 @@ def serve(
     device: Annotated[list[str] | None, Parameter(alias="-d", negative="")] = None,
     keep: float = 7,
     quota: float | None = None,
-    max_pixels: int | None = None,
+    max_upload: float = 64,
+    max_pixels: int = 200_000_000,
     reporting: Reporting = Reporting(),
 ) -> int:
     """Serve a page and a REST service that enlarge pictures and videos. See docs/serve.md.
@@ -47,7 +48,8 @@ def serve(
         device: Device of a worker, see `upframe --help`; may be repeated. [default: every CUDA device, else the CPU]
         keep: Days for which jobs that are done are kept.
         quota: Most GiB of all files in the data folder. [default: no limit]
-        max_pixels: Refuse larger input pictures. [default: 200000000]
+        max_upload: Refuse larger uploads, in GiB.
+        max_pixels: Refuse larger input pictures.
     """
     reporting.start()
     for needed in ("fastapi", "uvicorn", "python_multipart"):
@@ -59,7 +61,8 @@ def serve(
     limits = ServiceLimits(
         keep_s=keep * DAY_S,
         data_bytes=None if quota is None else int(quota * GIB),
-        **({} if max_pixels is None else {"pixels": max_pixels}),
+        upload_bytes=int(max_upload * GIB),
+        pixels=max_pixels,
     )
     settings = Settings(
         host=host,

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from upframe.service import wire
-from upframe.service.problems import Problem
+from upframe.service.problems import Problem, first_fault
 from upframe.service.uploads import Uploads
 
 MOST_FIELD_BYTES = 1 << 16
@@ -111,12 +111,10 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
         try:
             chosen = wire.Options.model_validate_json(form.fields.get("options") or b"{}")
             batch = form.fields["batch"].decode("utf-8", "replace") if form.fields.get("batch") else None
-            upload = receiver.finish(form.file_name)
-            return wire.NewJob(source=wire.Source(upload=upload.id), options=chosen, batch=batch)
+            new = wire.NewJob(source=wire.Source(), options=chosen, batch=batch)
         except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in fault["loc"]) or "options"
-            raise Problem(422, place, fault["msg"]) from None
+            raise Problem(422, *first_fault(error)) from None
+        return new.model_copy(update={"source": wire.Source(upload=receiver.finish(form.file_name).id)})
 
 
 def _damaged() -> Problem:

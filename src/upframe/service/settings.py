@@ -75,6 +75,8 @@ class Settings:
     def __post_init__(self) -> None:
         check_whole("port", self.port, least=0, most=65_535)
         check_number("keep", self.limits.keep_s, above=0)
+        check_number("max_upload", self.limits.upload_bytes, above=0)
+        check_whole("limits.max_pixels", self.limits.pixels, least=1)
         if self.limits.data_bytes is not None:
             check_number("quota", self.limits.data_bytes, above=0)
         for device in self.devices:

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from upframe.service import wire
 from upframe.service.archive import archive
+from upframe.service.backend import Backend
 from upframe.service.forms import received_form
-from upframe.service.problems import Problem
+from upframe.service.problems import Problem, first_fault
 from upframe.service.routes.parts import Behind, Responses, refusals, sent_file, sent_view
 from upframe.service.store import StoredJob
 
@@ -46,18 +47,24 @@ async def create_job(backend: Behind, request: Request, response: Response) -> w
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         new = await received_form(request, backend.uploads)
-    elif kind == "application/json":
+        assert new.source.upload is not None
         try:
-            new = wire.NewJob.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise Problem(422, *first_fault(error)) from None
-    else:
+            return _added(backend, new, response)
+        finally:
+            backend.uploads.delete(new.source.upload)
+    if kind != "application/json":
         raise Problem(415, "Content-Type", f"is {kind[:100]!r}", "send application/json or multipart/form-data")
+    try:
+        new = wire.NewJob.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise Problem(422, *first_fault(error)) from None
+    return _added(backend, new, response)
+
+
+def _added(backend: Backend, new: wire.NewJob, response: Response) -> wire.Job:
     found = backend.sources.find(new.source)
     new = new.model_copy(update={"options": backend.sources.checked(new.options)})
     job = backend.queue.add(source=found.path, is_own=found.is_own, name=found.name, new=new)
-    if kind == "multipart/form-data" and new.source.upload is not None:
-        backend.uploads.delete(new.source.upload)
     response.headers["location"] = f"/api/jobs/{job.id}"
     return job
 
@@ -183,10 +190,3 @@ async def zip_outputs(
         raise Problem(404, "zip", "none of these jobs has an output", "wait until they are done")
     headers = {"content-disposition": 'attachment; filename="upframe.zip"'}
     return StreamingResponse(archive(files), media_type="application/zip", headers=headers)
-
-
-def first_fault(error: ValidationError) -> tuple[str, str]:
-    """The field and the fault of the first of several, in one line."""
-    fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"]) or "body"
-    return place, fault["msg"][:1].lower() + fault["msg"][1:]
