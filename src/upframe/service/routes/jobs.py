@@ -141,7 +141,7 @@ async def set_queue(backend: Behind, wanted: wire.Queue) -> wire.Queue:
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
-_FILE: Responses = {200: {"content": {"application/octet-stream": {}}}, 206: {"description": "a range of it"}}
+_FILE: Responses = {200: {"content": {"*/*": {}}}, 206: {"description": "a range of it", "content": {"*/*": {}}}}
 _VIEW: Responses = {200: {"content": {"image/*": {}, "video/mp4": {}}}, 202: {"description": "it is being made"}}
 
 
