@@ -450,6 +450,10 @@ class Lock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release(remove=self._remove)
 
+    @property
+    def is_held(self) -> bool:
+        return self._handle is not None
+
     def release(self, *, remove: bool = False) -> None:
         """Release the lock. Does nothing if the lock is not held."""
         if self._handle is None:
