@@ -624,4 +624,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
 
 
 def _amount(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    """`1.2 GB`, `34 MB`, `560 kB`: whole numbers below a gigabyte, and no unit in which an amount is zero."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
