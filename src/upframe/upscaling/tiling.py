@@ -20,6 +20,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from upframe import pixels as px
+
 
 @dataclass(frozen=True)
 class Span:
@@ -104,6 +106,36 @@ def cut_halo(output: Tensor, tile: Tile, scale: int) -> Tensor:
     """Crop a tile's network output (..., H, W) to the part that the tile contributes."""
     top, left = (tile.rows.start - tile.rows.read_start) * scale, (tile.columns.start - tile.columns.read_start) * scale
     return output[..., top : top + tile.rows.length * scale, left : left + tile.columns.length * scale]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Mirrored pixels that a network sees around a tile, on the sides where the tile reads up to the edge of the picture."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def mirrored(self, region: Tensor) -> Tensor:
+        """Add them to the input (..., h, w) of a tile."""
+        return px.mirror_pad(region, top=self.top, bottom=self.bottom, left=self.left, right=self.right)
+
+    def within(self, output: Tensor, scale: int) -> Tensor:
+        """Cut them off the output (..., s·h, s·w)."""
+        rows = slice(self.top * scale, output.shape[-2] - self.bottom * scale)
+        return output[..., rows, self.left * scale : output.shape[-1] - self.right * scale]
+
+
+def edges(tile: Tile, size: tuple[int, int], border_px: int) -> Edges:
+    """The mirrored pixels of a tile of a picture of `size` (height, width) that has `border_px` of them all around."""
+    (height, width), rows, columns = size, tile.rows, tile.columns
+    return Edges(
+        border_px * (rows.read_start == 0),
+        border_px * (rows.read_end == height),
+        border_px * (columns.read_start == 0),
+        border_px * (columns.read_end == width),
+    )
 
 
 def halves(tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, phase_px: int, floor_px: int) -> list[list[Tile]]:
