@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from conftest import make_photo
 from serving import Server
 
 pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).parents[2] / "docs" / "serve.md"
 
 ENDLESS = ("/api/events",)
 """Answers that do not end."""
@@ -109,3 +115,17 @@ def test_the_description_is_complete_and_needs_no_other_host(server: Server, sch
         page = http.get("/api/docs")
     assert "src=" not in page.text and "<script" not in page.text
     assert all(path in page.text for path in schema["paths"])
+
+
+def test_the_documentation_names_every_route_and_no_other(schema: dict[str, Any]) -> None:
+    section = PAGE.read_text("utf-8").partition("## REST")[2].partition("###")[0]
+    documented = {(method.lower(), path) for method, path in re.findall(r"`([A-Z]+) (/[^`?]*)", section)}
+    assert documented == {(method, path) for path, methods in schema["paths"].items() for method in methods}
+
+
+def test_the_example_of_the_client_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(make_photo(24, 32)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    exec(compile(example.replace("http://127.0.0.1:8188", server.address), str(PAGE), "exec"), {})
+    assert Image.open(tmp_path / "photo_large.jpg").size == (64, 48)
