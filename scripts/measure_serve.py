@@ -138,8 +138,10 @@ def kills(folder: Path, given: argparse.Namespace) -> int:
 
 
 def state_once_at_work(client: Client, id: str) -> str:
-    until(lambda: client.job(id).state in ("running", "done"), 120)
-    return client.job(id).state
+    until(lambda: client.job(id).state in ("running", "done", "failed"), 120)
+    job = client.job(id)
+    assert job.state != "failed", job.error
+    return job.state
 
 
 def load(folder: Path, given: argparse.Namespace) -> int:
