@@ -131,6 +131,7 @@ class ClipUpscaler:
             blend_px=self.options.blend,
             halo_px=self.halo_px,
             phase_px=self.model.spec.phase_px,
+            border_px=self.border_px,
         )
         begin = first if self.model.spec.task == "interpolate" else 0  # other networks need all of the context
         if self.options.as_published and self.model.spec.score_scheme is not None:
@@ -239,7 +240,7 @@ class ClipUpscaler:
 
     @property
     def _cutting(self) -> memory.Cutting:
-        return memory.Cutting(halo_px=self.halo_px, blend_px=self.options.blend, least_px=MIN_TILE_PX)
+        return memory.Cutting(self.halo_px, self.options.blend, MIN_TILE_PX, self.border_px)
 
     def window_frames(self, size: tuple[int, int]) -> int | None:
         """Number of frames of `size` that the network sees at once; None if it takes the whole segment."""
@@ -340,7 +341,13 @@ class _TileInTime:
         tile, up = self._tile, self._up
         size = (self._clip.shape[-2], self._clip.shape[-1])
         self._parts = tiling.halves(
-            tile, size, blend_px=up.options.blend, halo_px=up.halo_px, phase_px=up.model.spec.phase_px, floor_px=MIN_TILE_PX
+            tile,
+            size,
+            blend_px=up.options.blend,
+            halo_px=up.halo_px,
+            phase_px=up.model.spec.phase_px,
+            border_px=up.border_px,
+            floor_px=MIN_TILE_PX,
         )
         message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was computed in smaller tiles"
         up.note("tile-halved", self._subject, message)

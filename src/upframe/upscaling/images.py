@@ -241,6 +241,7 @@ class Upscaler:
             blend_px=self.options.blend,
             halo_px=self.halo_px,
             phase_px=self.model.spec.phase_px,
+            border_px=self.border_px,
         )
 
     @property
@@ -314,6 +315,7 @@ class _Picture:
             blend_px=self.up.options.blend,
             halo_px=self.up.halo_px,
             phase_px=self.phase_px,
+            border_px=self.up.border_px,
             floor_px=MIN_TILE_PX,
         )
         return torch.cat(list(tiling.blend(parts, self.scale, lambda part: self._tile(run, plane, part))), dim=1)

@@ -153,9 +153,8 @@ def least_tile_px(blend: int) -> int:
 
 
 def border_of(model: Model) -> int:
-    """Mirrored pixels that the weights of a model need around a picture, as a multiple of the network's phase."""
-    phase_px = model.spec.phase_px
-    return -(-model.card.border_px // phase_px) * phase_px if model.card is not None else 0
+    """Mirrored pixels that the weights of a model need around a picture."""
+    return model.card.border_px if model.card is not None else 0
 
 
 def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:
