@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from upframe.errors import Cancelled
 from upframe.service import wire
 from upframe.service.problems import Gone, Refused, wire_error
@@ -33,6 +35,16 @@ _SOURCE = Path(__file__).resolve().parents[2]
 _BEGIN = "import sys; sys.path.append(sys.argv.pop(1)); from upframe.service.child.main import main; main()"
 
 Listener = Callable[[str, dict[str, Any]], None]
+
+
+class _Answer(BaseModel):
+    """One line of a child: an event, or the result or error that ends a request."""
+
+    number: int
+    event: str | None = None
+    data: dict[str, Any] = {}
+    result: dict[str, Any] | None = None
+    error: wire.Error | None = None
 
 
 class Child:
@@ -113,15 +125,15 @@ class Child:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             await process.stdin.drain()
             while line := await process.stdout.readline():
-                answer = json.loads(line)
-                if answer.get("number") != message["number"]:  # of a request that nobody waits for any more
+                answer = _Answer.model_validate_json(line)
+                if answer.number != message["number"]:  # of a request that nobody waits for any more
                     continue
-                if "result" in answer:
-                    return dict(answer["result"])
-                if "error" in answer:
-                    raise Refused(wire.Error.model_validate(answer["error"]))
-                if on_event is not None:
-                    on_event(answer["event"], answer["data"])
+                if answer.result is not None:
+                    return answer.result
+                if answer.error is not None:
+                    raise Refused(answer.error)
+                if on_event is not None and answer.event is not None:
+                    on_event(answer.event, answer.data)
         except (ConnectionError, ValueError) as error:  # it ended while it was asked, or its line is no answer
             log.warning("%s: %s", self.name, error)
         self._kill()
