@@ -69,7 +69,6 @@ class Draft {
 
   ready() {
     this.drafts.changed();
-    this.thumb.replaceWith((this.thumb = thumbnail(`/api/uploads/${this.upload.id}/thumbnail`)));
     this.makePlan();
   }
 
@@ -85,6 +84,7 @@ class Draft {
         wish === this.wish ? call("POST", "/api/plans", { source: this.source, options: this.options() }, this.stop.signal) : null);
       if (wish !== this.wish) return;
       this.plan = plan;
+      this.picture();
       this.update();
       this.drafts.changed();
     } catch (error) {
@@ -141,6 +141,14 @@ class Draft {
           h("div", { class: "actions" }, this.try_button, this.start_button,
             iconButton("close", t("remove"), () => this.discard()))),
         this.bar, this.facts_line, this.why_line, this.error_line, this.details));
+  }
+
+  /** Show a small picture of a file that can be read. */
+  picture() {
+    if (this.thumb.matches("img")) return;
+    const shown = thumbnail(`/api/uploads/${this.upload.id}/thumbnail`);
+    this.thumb.replaceWith(shown);
+    this.thumb = shown;
   }
 
   update() {
@@ -275,7 +283,7 @@ export class Drafts {
       const old = draft.row;
       draft.build();
       old.replaceWith(draft.row);
-      if (draft.isComplete) draft.thumb.replaceWith((draft.thumb = thumbnail(`/api/uploads/${draft.upload.id}/thumbnail`)));
+      if (draft.plan) draft.picture();
       draft.update();
     }
     this.changed();

@@ -3,11 +3,11 @@
 import { h, icon, t } from "./dom.js";
 
 /** A small picture. The service may still be making it, so a failure is tried again a few times. */
-export function thumbnail(path, tries = 5) {
+export function thumbnail(path, tries = 2) {
   const image = h("img", { class: "thumb", alt: "", loading: "lazy", decoding: "async" });
   let left = tries;
   image.addEventListener("error", () => {
-    if (left-- > 0) setTimeout(() => (image.src = `${path}${path.includes("?") ? "&" : "?"}try=${left}`), 2000);
+    if (left-- > 0) setTimeout(() => (image.src = `${path}${path.includes("?") ? "&" : "?"}try=${left}`), 3000);
     else image.classList.add("broken");
   });
   image.src = path;

@@ -230,7 +230,7 @@ class Row {
     this.bar.hidden = !["running", "paused"].includes(job.state);
     this.actions.replaceChildren(...this.buttons(job));
     const of = job.state === "done" ? "output" : "input";
-    const picture = thumbnail(`/api/jobs/${job.id}/thumbnail?of=${of}`);
+    const picture = job.state === "failed" ? h("span", { class: "thumb" }) : thumbnail(`/api/jobs/${job.id}/thumbnail?of=${of}`);
     this.thumb.replaceWith(picture);
     this.thumb = picture;
     if (hadFocus) this.first()?.focus();
