@@ -30,6 +30,8 @@ CHUNK_BYTES = 4 << 20
 """Bytes of one request of an upload."""
 _ATTEMPTS = 5
 _PAUSE_S = 0.3
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.03, 1.0
+"""Between two looks at a job: often at first, seldom for a long one, so that many waiting clients cost the server little."""
 _T = TypeVar("_T", bound=BaseModel)
 
 
@@ -221,11 +223,12 @@ class Client:
         Raises:
             TimeoutError: if it has not ended in time.
         """
-        end = time.monotonic() + timeout_s
+        end, pause_s = time.monotonic() + timeout_s, _FIRST_LOOK_S
         while (job := self.job(id)).state not in ("done", "failed", "cancelled"):
             if time.monotonic() > end:
                 raise TimeoutError(f"job {id} is {job.state} after {timeout_s:g} s")
-            time.sleep(0.05)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, _LAST_LOOK_S)
         return job
 
     def output(self, id: str) -> bytes:

@@ -232,6 +232,7 @@ def test_scripts_named_png_are_neither_made_nor_sent_as_pages(server: Server, co
         for path in ("preview?of=input", "thumbnail?of=input", "output"):
             answer = http.get(f"/api/jobs/{id}/{path}")
             assert answer.status_code in (409, 422) and answer.headers["content-type"] == "application/json"
+            assert answer.json()["error"].startswith("innocent.png: ") and str(server.data) not in answer.text
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(server: Server, client: Client, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -205,13 +207,11 @@ def test_a_failed_job_can_be_tried_again(client: Client, allowed: Path, photo: P
 def test_a_crash_of_the_worker_costs_one_attempt_and_never_the_page(
     server: Server, client: Client, tmp_path: Path, photo: Path
 ) -> None:
-    """The worker is killed with the same job until that job fails; the next one is done by a new worker."""
-    import os
-    import signal
-
+    """The worker is killed at the same point of one job until that job fails; a new worker does the next one."""
     job = client.submit(slow_clip(tmp_path / "long.mp4"), Options(scale=2, video=VideoOptions(segment_frames=240)))
-    for attempt in (1, 2):
-        until(lambda attempt=attempt: client.job(job.id).attempts == attempt and client.job(job.id).state == "running")
+    for attempt in (1, 2, 3):
+        until(lambda attempt=attempt: (now := client.job(job.id)).attempts == attempt and now.progress is not None)
+        until(lambda: (now := client.job(job.id).progress) is not None and now.stage == "reading")
         worker = server.child("worker")
         assert worker is not None
         os.kill(worker, signal.SIGSEGV)
@@ -220,6 +220,20 @@ def test_a_crash_of_the_worker_costs_one_attempt_and_never_the_page(
     assert failed.state == "failed" and failed.error is not None
     assert "its worker crashed (SIGSEGV)" in failed.error.error and failed.error.exit_code == 5
     assert client.wait(client.submit(photo, Options(scale=2)).id).state == "done"
+
+
+def test_a_worker_that_cannot_start_costs_no_job(tmp_path: Path, photo: Path) -> None:
+    """Workers are killed while they still load torch, more often than a job may crash."""
+    with Server(tmp_path / "data") as server, server.client() as client:
+        job = client.submit(photo, Options(scale=2))
+        for _ in range(3):
+            until(lambda: server.child("worker") is not None)
+            worker = server.child("worker")
+            assert worker is not None
+            os.kill(worker, signal.SIGKILL)
+            until(lambda worker=worker: server.child("worker") != worker)
+        done = client.wait(job.id)
+    assert done.state == "done" and done.error is None, done
 
 
 def test_deleting_a_job_removes_its_files(server: Server, client: Client, photo: Path) -> None:

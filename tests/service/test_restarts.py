@@ -136,6 +136,19 @@ def test_the_first_page_comes_before_torch_is_loaded_and_the_server_never_loads_
     assert json.loads(process.stderr.read().splitlines()[-1]) == []
 
 
+def test_modules_in_the_folder_of_the_server_are_not_run(tmp_path: Path, photo: Path) -> None:
+    here = tmp_path / "downloads"
+    here.mkdir()
+    for name in ("torch", "numpy", "PIL", "av", "upframe"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close(); raise SystemExit(1)")
+    with Server(tmp_path / "data", cwd=here) as server, server.client() as client:
+        job = client.wait(client.submit(photo, Options(scale=2)).id)
+        assert job.state == "done", job.error
+        with server.http() as http:
+            assert http.get(f"/api/jobs/{job.id}/thumbnail").status_code == 200
+    assert not (tmp_path / "run").exists()
+
+
 def test_ended_jobs_expire_with_all_their_files(tmp_path: Path, photo: Path) -> None:
     day = 1 / 86_400
     with Server(tmp_path / "data", "--keep", str(3 * day)) as server, server.client() as client:

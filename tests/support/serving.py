@@ -25,18 +25,22 @@ class Server:
 
     Args:
         flags: Further flags of the command line.
+        cwd: The folder in which it is started.
     """
 
-    def __init__(self, data: Path, *flags: str, token: str | None = None, env: dict[str, str] | None = None) -> None:
-        self.data, self.flags, self.token = data, flags, token
-        self.environment = {**os.environ, **(env or {})}
+    def __init__(self, data: Path, *flags: str, token: str | None = None, cwd: Path | None = None) -> None:
+        self.data, self.flags, self.token, self.cwd = data, flags, token, cwd
         self.process: subprocess.Popen[str] | None = None
         self.address = ""
 
     def start(self) -> Server:
-        command = [sys.executable, "-m", "upframe", "serve", "--port", "0", "--data", str(self.data), "--json", *self.flags]
+        flags = ["serve", "--port", "0", "--data", str(self.data), "--json", *self.flags]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+            [sys.executable, "-P", "-m", "upframe", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.cwd,
         )
         assert self.process.stdout is not None and self.process.stderr is not None
         line = self.process.stdout.readline()

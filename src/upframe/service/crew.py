@@ -28,6 +28,9 @@ LONGEST_LINE = 32 << 20
 GRACE_S = 1.2
 """How long a child may take to stop after a request was cancelled; then it is killed."""
 _LOG_BYTES = 1 << 20
+_SOURCE = Path(__file__).resolve().parents[2]
+# Modules come from where the server's own came from, and never from the folder in which it was started (-P).
+_BEGIN = "import sys; sys.path.append(sys.argv.pop(1)); from upframe.service.child.main import main; main()"
 
 Listener = Callable[[str, dict[str, Any]], None]
 
@@ -42,7 +45,7 @@ class Child:
 
     def __init__(self, name: str, *, root: Path, logs: Path, device: str = "auto") -> None:
         self.name = name
-        self._command = [sys.executable, "-m", "upframe.service.child", name, device, str(root)]
+        self._command = [sys.executable, "-P", "-c", _BEGIN, str(_SOURCE), name, device, str(root)]
         self._log = logs / f"{name}.log"
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
@@ -73,7 +76,6 @@ class Child:
                 stderr=errors,
                 limit=LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C in the terminal is for the server alone, which ends its children itself
-                env=_environment(),
             )
         return self._process
 
@@ -98,7 +100,7 @@ class Child:
             except OSError as error:
                 raise Gone(f"could not be started ({error.strerror})") from error
             except asyncio.CancelledError:
-                self._kill()
+                await self._abandon(self._number)
                 raise
             finally:
                 self._is_asked = False
@@ -124,6 +126,24 @@ class Child:
             log.warning("%s: %s", self.name, error)
         self._kill()
         raise Gone(_cause(await process.wait()))
+
+    async def _abandon(self, number: int) -> None:
+        """Stop a request that nobody waits for any more. The next one finds a child that listens, or none that is dying."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return
+        try:
+            async with asyncio.timeout(GRACE_S):
+                process.stdin.write(json.dumps({"cancel": number}).encode() + b"\n")
+                await process.stdin.drain()
+                while line := await process.stdout.readline():
+                    answer = json.loads(line)
+                    if answer.get("number") == number and not answer.keys().isdisjoint(("result", "error")):
+                        return
+        except (TimeoutError, ConnectionError, ValueError) as error:
+            log.info("%s: did not stop in time and is killed (%s)", self.name, type(error).__name__)
+        self._kill()
+        await process.wait()
 
     async def cancel(self) -> None:
         """Stop the request at hand: politely at first, then by ending the process."""
@@ -152,13 +172,6 @@ class Child:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def _environment() -> dict[str, str]:
-    """The server's environment, with its own modules first: a child runs the code that the server runs."""
-    source = str(Path(__file__).resolve().parents[2])
-    others = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{others}" if others else source, "PYTHONUNBUFFERED": "1"}
 
 
 def _cause(code: int) -> str:

@@ -24,9 +24,9 @@ from upframe.service.store import Store, StoredJob
 
 log = logging.getLogger(__name__)
 
-MOST_CRASHES = 2
-"""Crashes of a worker with one job, without progress between them, after which the job fails."""
-_PAUSE_S = 1.0
+MOST_CRASHES = 3
+"""Crashes of a worker with one job, none of which came further than the one before, after which the job fails."""
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 ENDED: tuple[wire.JobState, ...] = ("done", "failed", "cancelled")
 
 Wish = Literal["pause", "cancel", "delete", "requeue"]
@@ -42,6 +42,12 @@ class JobQueue:
         self._store, self._storage, self._announcer = store, storage, announcer
         self._workers, self._limits = workers, limits
         self._running: dict[str, Child] = {}
+        self._begun: set[str] = set()
+        """Running jobs whose worker has started with them."""
+        self._reached: dict[str, float] = {}
+        """Share of the running jobs that was done at most."""
+        self._bad_starts = 0
+        """Workers in a row that ended before they started with a job."""
         self._wishes: dict[str, Wish] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}
         self._work = asyncio.Event()
@@ -154,7 +160,7 @@ class JobQueue:
         stored = self.get(id)
         if stored.job.state not in ("failed", "cancelled"):
             raise _not_in_state(stored.job, "be tried again")
-        stored.crashes = 0
+        stored.crashes, stored.reached = 0, 0.0
         stored.job.position = self._store.last_position() + 1
         self._change(stored, "queued", "queued")
         return self.get(id).job
@@ -251,13 +257,34 @@ class JobQueue:
         finally:
             self._running.pop(job.id, None)
             self._announcer.set_progress(job.id, None)
-        wish = self._wishes.pop(job.id, None)
+        has_begun, wish = job.id in self._begun, self._wishes.pop(job.id, None)
+        self._begun.discard(job.id)
+        reached = self._reached.pop(job.id, 0.0)
         ended = self._store.get(job.id)
-        if ended is not None and not self._is_closing:
-            self._settle(ended, wish, result, error, crash)
+        if ended is None or self._is_closing:
+            return
+        if crash is not None and not has_begun and wish is None:
+            await self._wait_for_better_times(ended, crash)
+        else:
+            self._bad_starts = 0
+            self._settle(ended, wish, result, error, crash, reached)
+
+    async def _wait_for_better_times(self, stored: StoredJob, crash: Gone) -> None:
+        """A worker cannot even start, for instance for lack of memory. That is no fault of the job, and would be every other
+        one's, too: it keeps its place and waits."""
+        self._bad_starts += 1
+        log.warning("a worker %s before it started with a job", crash.reason)
+        self._change(stored, "queued", "queued", reason=f"a worker {crash.reason}")
+        await asyncio.sleep(min(_PAUSE_S * 2 ** (self._bad_starts - 1), _LONGEST_PAUSE_S))
 
     def _settle(
-        self, stored: StoredJob, wish: Wish | None, result: dict[str, Any], error: wire.Error | None, crash: Gone | None
+        self,
+        stored: StoredJob,
+        wish: Wish | None,
+        result: dict[str, Any],
+        error: wire.Error | None,
+        crash: Gone | None,
+        reached: float,
     ) -> None:
         """Decide what becomes of a job that no longer runs."""
         if "output" in result:
@@ -271,7 +298,7 @@ class JobQueue:
         elif wish == "delete":
             self._remove(stored.job.id)
         elif crash is not None:
-            self._crashed(stored, crash)
+            self._crashed(stored, crash, reached)
         else:
             assert error is not None
             self._failed(stored, error)
@@ -287,8 +314,10 @@ class JobQueue:
         """Write an event of a running job, or remember its progress."""
         if event == "progress":
             self._announcer.set_progress(id, wire.Progress.model_validate(data))
-            if data["done"] > 0:
-                self._forgive(id)
+            self._reached[id] = max(self._reached.get(id, 0.0), data["done"])
+            return
+        if event == "begun":
+            self._begun.add(id)
             return
         stored = self._store.get(id)
         if stored is None:
@@ -303,13 +332,6 @@ class JobQueue:
         else:
             self._store.save(stored, (event, data))
         self._announcer.wake()
-
-    def _forgive(self, id: str) -> None:
-        """A job that gets on may crash again."""
-        stored = self._store.get(id)
-        if stored is not None and stored.crashes and stored.job.kind == "video":
-            stored.crashes = 0
-            self._store.save(stored)
 
     async def _stop(self, id: str, wish: Wish) -> None:
         """Stop a running job and wait until it has stopped. The strongest wish holds."""
@@ -357,8 +379,9 @@ class JobQueue:
         stored.job.error = error
         self._change(stored, "failed", "failed", error=error.error)
 
-    def _crashed(self, stored: StoredJob, crash: Gone) -> None:
-        stored.crashes += 1
+    def _crashed(self, stored: StoredJob, crash: Gone, reached: float) -> None:
+        stored.crashes = 1 if reached > stored.reached else stored.crashes + 1
+        stored.reached = max(stored.reached, reached)
         self.finished["crashed"] += 1
         log.warning("job %s: its worker %s", stored.job.id, crash.reason)
         if stored.crashes < MOST_CRASHES:

@@ -23,7 +23,8 @@ VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
   id TEXT PRIMARY KEY, state TEXT NOT NULL, position REAL NOT NULL, batch TEXT, created REAL NOT NULL, expires REAL,
-  body TEXT NOT NULL, input TEXT NOT NULL, output TEXT, crashes INTEGER NOT NULL DEFAULT 0
+  body TEXT NOT NULL, input TEXT NOT NULL, output TEXT, crashes INTEGER NOT NULL DEFAULT 0,
+  reached REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, position);
 CREATE INDEX IF NOT EXISTS jobs_by_batch ON jobs (batch);
@@ -46,7 +47,9 @@ class StoredJob:
     input: Path
     output: Path | None = None
     crashes: int = 0
-    """Crashes of workers in a row without any progress between them."""
+    """Crashes of workers in a row, none of which came further than the one before."""
+    reached: float = 0.0
+    """Share that was done at most when a worker crashed."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ class Store:
             job = stored.job
             output = None if stored.output is None else str(stored.output)
             self._db.execute(
-                "UPDATE jobs SET state=?, position=?, expires=?, body=?, output=?, crashes=? WHERE id=?",
-                (job.state, job.position, job.expires, _body(job), output, stored.crashes, job.id),
+                "UPDATE jobs SET state=?, position=?, expires=?, body=?, output=?, crashes=?, reached=? WHERE id=?",
+                (job.state, job.position, job.expires, _body(job), output, stored.crashes, stored.reached, job.id),
             )
             return [self._tell(job.id, event, data) for event, data in events]
 
@@ -176,10 +179,10 @@ class Store:
                 self._db.execute("UPDATE jobs SET position=?, body=? WHERE id=?", (position, _body(stored.job), id))
 
     def _select(self, rest: str, values: Iterable[Any] = ()) -> list[StoredJob]:
-        rows = self._db.execute(f"SELECT body, input, output, crashes FROM jobs {rest}", tuple(values))  # noqa: S608
+        rows = self._db.execute(f"SELECT body, input, output, crashes, reached FROM jobs {rest}", tuple(values))  # noqa: S608
         return [
-            StoredJob(wire.Job.model_validate_json(body), Path(input), None if output is None else Path(output), crashes)
-            for body, input, output, crashes in rows
+            StoredJob(wire.Job.model_validate_json(body), Path(input), Path(output) if output else None, crashes, reached)
+            for body, input, output, crashes, reached in rows
         ]
 
     # Events

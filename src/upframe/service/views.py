@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,13 +50,15 @@ class Views:
     def children(self) -> tuple[Child, ...]:
         return (self._quick, self._slow)
 
-    async def thumbnail(self, source: Path, folder: Path, of: wire.Of) -> View | float:
+    async def thumbnail(self, source: Path, name: str, folder: Path, of: wire.Of) -> View | float:
         """A small picture of a picture, or of a video's first frame."""
-        return await self._get(self._quick, source, folder, "thumbnail", of)
+        with _worded(source, name):
+            return await self._get(self._quick, source, folder, "thumbnail", of)
 
-    async def preview(self, source: Path, folder: Path, of: wire.Of, kind: wire.Kind | None) -> View | float:
+    async def preview(self, source: Path, name: str, folder: Path, of: wire.Of, kind: wire.Kind | None) -> View | float:
         """Something that browsers show; or the share that is done, while it is being made."""
-        return await self._get(self._slow if kind == "video" else self._quick, source, folder, "preview", of)
+        with _worded(source, name):
+            return await self._get(self._slow if kind == "video" else self._quick, source, folder, "preview", of)
 
     async def _get(
         self, child: Child, source: Path, folder: Path, what: Literal["thumbnail", "preview"], of: wire.Of
@@ -92,6 +96,19 @@ class Views:
             raise Refused(gone.as_error(what)) from gone
         path = Path(answer["path"])
         return View(path, answer.get("type") or media_type(path))
+
+
+@contextlib.contextmanager
+def _worded(source: Path, name: str) -> Iterator[None]:
+    """Put the user's name of a file in place of its path into refusals."""
+    try:
+        yield
+    except Refused as refused:
+        error = refused.error
+        texts = {
+            field: getattr(error, field).replace(str(source), name) for field in ("error", "subject", "happened", "advice")
+        }
+        raise Refused(error.model_copy(update=texts)) from refused
 
 
 def _made(stem: Path) -> View | None:

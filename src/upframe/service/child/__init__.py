@@ -1,4 +1,4 @@
-"""The child processes of the server: `python -m upframe.service.child NAME DEVICE DATA`.
+"""The child processes of the server, which `crew` starts with a name, a device and the data folder.
 
 `main` takes requests; `planning`, `rendering`, `trials` and `views` carry them out. Here torch and codecs are imported, each
 when the first request needs it.

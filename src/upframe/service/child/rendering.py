@@ -19,6 +19,7 @@ PROGRESS_S = 0.2
 
 def render(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
     """Answer with the facts of the output, or with an error in the user's words."""
+    desk.tell("begun", {})
     request = Request.of(data)
     began = time.perf_counter()
     try:

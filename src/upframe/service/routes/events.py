@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from upframe.service import wire
@@ -30,9 +30,14 @@ async def all_events(backend: Behind, after: After = None, last_event_id: LastEv
         yield event
 
 
-@router.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refusals())
+async def _known(backend: Behind, id: wire.Id) -> str:
+    """The id of a job that is here; asked before the stream begins, while a refusal can still be answered."""
+    return backend.queue.get(id).job.id
+
+
+@router.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refusals(404))
 async def job_events(
-    backend: Behind, id: wire.Id, after: After = None, last_event_id: LastEventId = None
+    backend: Behind, id: Annotated[str, Depends(_known)], after: After = None, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Events of one job, from its first or after `Last-Event-ID`, until it has ended."""
     async for event in _events(backend, _start(after, last_event_id, 0), id):

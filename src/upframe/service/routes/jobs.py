@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -141,7 +142,7 @@ async def set_queue(backend: Behind, wanted: wire.Queue) -> wire.Queue:
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
-_FILE: Responses = {200: {"content": {"application/octet-stream": {}}}, 206: {"description": "a range of it"}}
+_FILE: Responses = {200: {"content": {"*/*": {}}}, 206: {"description": "a range of it", "content": {"*/*": {}}}}
 _VIEW: Responses = {200: {"content": {"image/*": {}, "video/mp4": {}}}, 202: {"description": "it is being made"}}
 
 
@@ -159,16 +160,19 @@ async def output(backend: Behind, id: wire.Id, inline: bool = False) -> Response
 async def preview(backend: Behind, id: wire.Id, of: wire.Of = "output") -> Response:
     """Something that browsers show: a picture, or H.264 in MP4."""
     stored = backend.queue.get(id)
-    return sent_view(await backend.views.preview(_file_of(stored, of), backend.queue.folder(id).views, of, stored.job.kind))
+    path, views = _file_of(stored, of), backend.queue.folder(id).views
+    return sent_view(await backend.views.preview(path, stored.job.name, views, of, stored.job.kind))
 
 
 @router.get("/jobs/{id}/thumbnail", response_class=Response, responses={**_VIEW, **refusals(404, 409, 422)})
 async def thumbnail(backend: Behind, id: wire.Id, of: wire.Of = "output") -> Response:
     """A small picture of the output or the input."""
-    return sent_view(await backend.views.thumbnail(_file_of(backend.queue.get(id), of), backend.queue.folder(id).views, of))
+    stored = backend.queue.get(id)
+    path, views = _file_of(stored, of), backend.queue.folder(id).views
+    return sent_view(await backend.views.thumbnail(path, stored.job.name, views, of))
 
 
-def _file_of(stored: StoredJob, of: wire.Of) -> Any:
+def _file_of(stored: StoredJob, of: wire.Of) -> Path:
     if of == "input":
         return stored.input
     if stored.output is None or stored.job.state != "done":

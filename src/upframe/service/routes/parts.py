@@ -27,7 +27,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 def refusals(*statuses: int) -> Responses:
     """Refusals of a route, for its description."""
-    return {status: {"model": wire.Error} for status in (*statuses, 401, 403, 421)}
+    return {status: {"model": wire.Error} for status in (400, 401, 403, 421, 422, *statuses)}
 
 
 def sent_file(path: Path, *, type: str, name: str | None = None, inline: bool = False, immutable: bool = False) -> Response:

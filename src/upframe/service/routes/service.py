@@ -16,7 +16,7 @@ from upframe.version import __version__
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", responses={421: {"model": wire.Error}})
+@router.get("/healthz", responses=refusals())
 async def healthz() -> wire.Health:
     """Whether the server lives."""
     return wire.Health(status="ok", version=__version__)
@@ -65,7 +65,7 @@ def files(backend: Behind, path: str | None = None) -> wire.Folder:
     return backend.sources.folder(path)
 
 
-@router.post("/api/login", status_code=204, responses={401: {"model": wire.Error}})
+@router.post("/api/login", status_code=204, responses=refusals())
 async def login(backend: Behind, request: Request, given: wire.Login) -> Response:
     """Set a cookie for a browser that shows the token."""
     token = backend.settings.token

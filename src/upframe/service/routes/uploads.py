@@ -64,8 +64,8 @@ async def delete_upload(backend: Behind, id: wire.Id) -> None:
 @router.get("/{id}/thumbnail", response_class=Response, responses=refusals(404, 409, 422))
 async def upload_thumbnail(backend: Behind, id: wire.Id) -> Response:
     """A small picture of a complete upload."""
-    path, _ = backend.uploads.finished(id)
-    return sent_view(await backend.views.thumbnail(path, backend.storage.uploads / f"{id}.views", "input"))
+    path, name = backend.uploads.finished(id)
+    return sent_view(await backend.views.thumbnail(path, name, backend.storage.uploads / f"{id}.views", "input"))
 
 
 @router.get("/{id}/preview", response_class=Response, responses=refusals(404, 409, 422))

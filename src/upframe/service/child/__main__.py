@@ -1,3 +1,0 @@
-from upframe.service.child.main import main
-
-main()
