@@ -112,7 +112,7 @@ class Child:
             except OSError as error:
                 raise Gone(f"could not be started ({error.strerror})") from error
             except asyncio.CancelledError:
-                self._kill()
+                await self._abandon(self._number)
                 raise
             finally:
                 self._is_asked = False
@@ -138,6 +138,24 @@ class Child:
             log.warning("%s: %s", self.name, error)
         self._kill()
         raise Gone(_cause(await process.wait()))
+
+    async def _abandon(self, number: int) -> None:
+        """Stop a request that nobody waits for any more. The next one finds a child that listens, or none that is dying."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return
+        try:
+            async with asyncio.timeout(GRACE_S):
+                process.stdin.write(json.dumps({"cancel": number}).encode() + b"\n")
+                await process.stdin.drain()
+                while line := await process.stdout.readline():
+                    answer = json.loads(line)
+                    if answer.get("number") == number and not answer.keys().isdisjoint(("result", "error")):
+                        return
+        except (TimeoutError, ConnectionError, ValueError) as error:
+            log.info("%s: did not stop in time and is killed (%s)", self.name, type(error).__name__)
+        self._kill()
+        await process.wait()
 
     async def cancel(self) -> None:
         """Stop the request at hand: politely at first, then by ending the process."""

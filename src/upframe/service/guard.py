@@ -70,8 +70,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"].startswith("/api/"):
-                    headers.setdefault("cache-control", "no-store")
+                is_answer = scope["path"].startswith("/api/")
+                headers.setdefault("cache-control", "no-store" if is_answer else "no-cache")
             await send(message)
 
         try:

@@ -223,8 +223,8 @@ class Store:
         return None if found is None else (found[0], found[1], found[2])
 
     def uploads(self) -> list[tuple[str, str, int, float]]:
-        """Id, name, length and expiry of all."""
-        return list(self._db.execute("SELECT id, name, length, expires FROM uploads"))
+        """Id, name, length and expiry of all, the oldest first."""
+        return list(self._db.execute("SELECT id, name, length, expires FROM uploads ORDER BY rowid"))
 
     def remove_upload(self, id: str) -> None:
         self._db.execute("DELETE FROM uploads WHERE id=?", (id,))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from upframe.errors import OutputError
 from upframe.files import check_room, output_error, put_in_place, remove_quietly, sync_file
+from upframe.media.names import is_video_name
 from upframe.service import wire
 from upframe.service.problems import Problem
 from upframe.service.settings import ServiceLimits
@@ -57,7 +58,15 @@ class Uploads:
         if found is None:
             raise Problem(404, f"upload {id}", "is not here", "it was deleted, or has expired")
         name, length, expires = found
-        return wire.Upload(id=id, name=name, length=length, offset=self._offset(id, name), expires=expires)
+        return self._described(id, name, length, expires)
+
+    def all(self) -> list[wire.Upload]:
+        """Every upload, the oldest first."""
+        return [self._described(*found) for found in self._store.uploads()]
+
+    def _described(self, id: str, name: str, length: int, expires: float) -> wire.Upload:
+        kind: wire.Kind = "video" if is_video_name(name) else "photo"
+        return wire.Upload(id=id, name=name, kind=kind, length=length, offset=self._offset(id, name), expires=expires)
 
     async def append(self, id: str, offset: int, body: AsyncIterator[bytes]) -> wire.Upload:
         """Add bytes that begin at `offset`.

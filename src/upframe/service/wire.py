@@ -113,9 +113,14 @@ class Upload(Wire):
 
     id: Id
     name: str = Field(description="as the user calls it; files on the server's disk have other names")
+    kind: Kind = Field(description="by its name")
     length: int = Field(description="bytes in all")
     offset: int = Field(description="bytes that have arrived")
     expires: float = Field(description="Unix time; an upload that no job uses is removed then")
+
+
+class UploadList(Wire):
+    uploads: list[Upload]
 
 
 class NewUpload(Wire):

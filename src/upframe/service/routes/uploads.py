@@ -13,6 +13,12 @@ from upframe.service.routes.parts import Behind, refusals, sent_view
 router = APIRouter(prefix="/api/uploads", tags=["uploads"])
 
 
+@router.get("", responses=refusals())
+async def list_uploads(backend: Behind) -> wire.UploadList:
+    """All uploads that no job has taken away, so that a page finds them again."""
+    return wire.UploadList(uploads=backend.uploads.all())
+
+
 @router.post("", status_code=201, responses=refusals(413, 429, 507))
 async def create_upload(backend: Behind, new: wire.NewUpload, response: Response) -> wire.Upload:
     """Announce a file; then send its bytes with PATCH."""
@@ -60,6 +66,14 @@ async def upload_thumbnail(backend: Behind, id: wire.Id) -> Response:
     """A small picture of a complete upload."""
     path, name = backend.uploads.finished(id)
     return sent_view(await backend.views.thumbnail(path, name, backend.storage.uploads / f"{id}.views", "input"))
+
+
+@router.get("/{id}/preview", response_class=Response, responses=refusals(404, 409, 422))
+async def upload_preview(backend: Behind, id: wire.Id) -> Response:
+    """A complete upload as something that browsers show: a picture, or H.264 in MP4; 202 while it is being made."""
+    path, _ = backend.uploads.finished(id)
+    folder = backend.storage.uploads / f"{id}.views"
+    return sent_view(await backend.views.preview(path, folder, "input", backend.uploads.get(id).kind))
 
 
 def _told(upload: wire.Upload, response: Response) -> wire.Upload:
