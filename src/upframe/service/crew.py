@@ -149,8 +149,8 @@ class Child:
                 process.stdin.write(json.dumps({"cancel": number}).encode() + b"\n")
                 await process.stdin.drain()
                 while line := await process.stdout.readline():
-                    answer = json.loads(line)
-                    if answer.get("number") == number and not answer.keys().isdisjoint(("result", "error")):
+                    answer = _Answer.model_validate_json(line)
+                    if answer.number == number and (answer.result is not None or answer.error is not None):
                         return
         except (TimeoutError, ConnectionError, ValueError) as error:
             log.info("%s: did not stop in time and is killed (%s)", self.name, type(error).__name__)
