@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from upframe.cli import terminal, wording
 from upframe.cli.flags import worded, worded_error, worded_event
 from upframe.cli.output import print_line, show_json
+from upframe.cli.stated import HELD, sources_held
 from upframe.cli.summary import folded
 from upframe.errors import one_line
 
@@ -57,6 +58,18 @@ def show_plan(planned: Plan, *, inputs: Sequence[str], output: Path | None, as_j
     failures = [str(worded_error(failed.error)) for failed in planned.failed if failed.error is not None]
     for line in plan_lines(rows, failures, ignored, width=width):
         print_line(line)
+
+
+def show_sources(*, as_json: bool) -> None:
+    """Print where the flags come from that the user has not given; nothing if there are none."""
+    held = HELD.get()
+    if held and as_json:
+        settings = {key: {"value": setting.value, "from": setting.source} for key, setting in held.items()}
+        print_line(json.dumps({"event": "settings", "settings": settings}))
+    elif held:
+        for source, flags in sources_held().items():
+            print_line(f"Settings: {', '.join(flags)} by {source}")
+        print_line("")
 
 
 def _row(item: Item, planned: Plan) -> Row:

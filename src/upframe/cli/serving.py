@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
-from upframe.cli.parser import FILES, Reporting, app, device_name
+from upframe.cli.parser import FILES, Reporting, Sources, app, device_name
 from upframe.cli.stopping import Stop, stoppable
 from upframe.errors import MissingError
 
@@ -35,6 +35,7 @@ def serve(
     max_upload: float = 64,
     max_pixels: int = 200_000_000,
     reporting: Reporting = Reporting(),
+    sources: Sources = Sources(),
 ) -> int:
     """Serve a page and a REST service that enlarge pictures and videos. See docs/serve.md.
 
