@@ -117,6 +117,8 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "train difference-map",
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
         "serve",
+        "watch",
+        "config show",
         "data check",
         "data preview",
         *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "pans", "lmdb")),
@@ -133,7 +135,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         line.rpartition("-m upframe")[2]
         for block in fenced(page(name), "")
         for line in block.splitlines()
-        if not line.lstrip().startswith(("python", "pip", "curl"))
+        if not line.lstrip().startswith(("python", "pip", "curl", "docker", "systemctl"))
     ]
     used = {flag for span in spans if "python " not in span for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
     assert used <= known

@@ -21,11 +21,12 @@ class Watch:
 
     Args:
         flags: Further flags of the command line.
+        settle_s: How long a file has to be unchanged.
     """
 
-    def __init__(self, folder: Path, output: Path, *flags: object) -> None:
+    def __init__(self, folder: Path, output: Path, *flags: object, settle_s: float = 0.4) -> None:
         self.folder, self.output = folder, output
-        self._flags = ["--json", "--settle", "0.4", *map(str, flags)]
+        self._flags = ["--json", "--settle", str(settle_s), *map(str, flags)]
         self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Watch:

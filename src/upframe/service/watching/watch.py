@@ -40,8 +40,8 @@ MOST_QUEUED = 50
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 900.0
 MOST_ATTEMPTS = 10
 """Of one file whose failure may pass; the pauses between them come to about an hour."""
-MAY_PASS = frozenset(("OutputError", "BusyError", "ResourceError", "OutOfMemoryError"))
-"""Errors that are not the input's: a full disk, another run, a lack of memory."""
+MAY_PASS = frozenset(("OutputError", "BusyError", "ResourceError", "OutOfMemoryError", "ModelError"))
+"""Errors that are not the input's: a full disk, another run, a lack of memory, weights that are not there."""
 
 _NO_LIMITS = 1 << 62
 
@@ -116,7 +116,7 @@ class _Watch:
             self._queue.start()
             tasks = [asyncio.create_task(self._end_on_stop())]
             if not self._polls and not self._settings.once:
-                tasks.append(asyncio.create_task(follow(self._tree, self._hear)))
+                tasks.append(asyncio.create_task(self._follow()))
             try:
                 self._tell(
                     "watching",
@@ -168,7 +168,9 @@ class _Watch:
         return ServiceLimits(pixels=self._settings.max_pixels, output_pixels=_NO_LIMITS, video_seconds=float(_NO_LIMITS))
 
     def _reconcile(self) -> None:
-        """After a crash between two writes, let the book and the queue agree."""
+        """After a crash between two writes, let the book and the queue agree. What waits for better times is tried at once:
+        whoever starts the watch again may have brought them."""
+        self._ledger.wake(float("inf"))
         keys = {stored.job.batch for stored in self._store.matching()[0]}
         for entry in self._ledger.in_state("making"):
             if entry.key not in keys:
@@ -182,6 +184,15 @@ class _Watch:
     async def _end_on_stop(self) -> None:
         await asyncio.to_thread(self._stop.wait)
         self._announcer.wake()
+
+    async def _follow(self) -> None:
+        """Hear of changes from the system; where it cannot tell, for instance of too many folders, look instead."""
+        try:
+            await follow(self._tree, self._hear)
+        except (OSError, RuntimeError) as error:
+            log.warning("%s: the system tells of no changes (%s); upframe looks by itself", self._tree.top, error)
+            self._polls, self._next_scan = True, 0.0
+            self._announcer.wake()
 
     def _hear(self, paths: set[Path]) -> None:
         self._changed |= paths
@@ -209,7 +220,9 @@ class _Watch:
         changed, self._changed = self._changed, set()
         seen: Iterator[tuple[str, Stamp]]
         if now >= self._next_scan:
-            self._next_scan = now + (max(POLL_S, self._settings.settle_s / 2) if self._polls else CHECK_S)
+            # The second look finds what came between the first one and the system's first word.
+            is_early = self._polls or not self._next_scan
+            self._next_scan = now + (max(POLL_S, self._settings.settle_s / 2) if is_early else CHECK_S)
             seen = self._tree.files()
         else:
             seen = (found for path in sorted(changed) for found in self._tree.below(path))
