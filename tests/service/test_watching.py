@@ -124,13 +124,24 @@ def test_what_fails_is_set_aside_with_its_reason_until_it_changes(inbox: Path, o
     assert made(out) == ["sub/bad.png"] and not (out / "failed").exists()
 
 
-def test_what_may_pass_is_tried_again_with_growing_pauses_and_at_the_next_start(inbox: Path, out: Path, weights: Path) -> None:
+def test_what_may_pass_is_tried_again(inbox: Path, out: Path, tmp_path: Path, weights: Path) -> None:
     photo_in(inbox / "a.png")
-    with Watch(inbox, out, "-m", "nonsense") as watch:
-        first, second = watch.wait_for("later", 2)
-        assert "nonsense" in first["error"] and second["pause_s"] == 2 * first["pause_s"]
-        assert second["at"] - first["at"] >= first["pause_s"]
+    late = tmp_path / "late.safetensors"
+    with Watch(inbox, out, "-m", late) as watch:
+        (first,) = watch.wait_for("later")
+        assert "late.safetensors" in first["error"]
+        shutil.copyfile(weights, late)
+        (done,) = watch.wait_for("done")
+        assert done["at"] - first["at"] >= first["pause_s"]
         watch.stop()
+    assert made(out) == ["a.png"] and not (out / "failed").exists()
+
+
+def test_what_did_not_fit_the_flags_is_tried_with_those_of_the_next_start(inbox: Path, out: Path, weights: Path) -> None:
+    photo_in(inbox / "a.png")
+    with Watch(inbox, out, "-m", "nonsense", "--once") as watch:
+        assert watch.process.wait(60) == 8
+    assert "no model has that name" in (out / "failed" / "a.png.txt").read_text()
     with Watch(inbox, out, "-m", weights, "--once") as watch:
         assert watch.process.wait(60) == 0
     assert made(out) == ["a.png"] and not (out / "failed").exists()
@@ -166,8 +177,8 @@ def test_inputs_that_are_done_move_where_the_user_wants_them_and_never_over_anot
 def test_a_video_goes_on_after_the_watch_was_ended(
     inbox: Path, out: Path, tmp_path: Path, weights: Path, upframe: Upframe, number: int
 ) -> None:
-    source = make_clip(inbox / "clip.mp4", Clip(pts=[3600 * i for i in range(60)], size=(48, 64)))
-    flags = ("-s", 2, "--window", 6)
+    source = make_clip(inbox / "clip.mp4", Clip(pts=[3600 * i for i in range(40)], size=(32, 48)))
+    flags = ("-s", 2, "--window", 4)
     with Watch(inbox, out, *flags) as watch:
         segments = out / ".upframe-watch" / "jobs"
         end = time.monotonic() + 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -118,7 +119,8 @@ def watch(
 
 def _model(name: str | None) -> str | None:
     """A weights file by its full path: workers run in another folder."""
-    return str(Path(name).absolute()) if name is not None and Path(name).is_file() else name
+    is_path = name is not None and ("/" in name or os.sep in name or Path(name).is_file())
+    return str(Path(name).absolute()) if name is not None and is_path else name
 
 
 def _options(given: dict[str, Any], size: Size, computing: Computing, video: Video) -> Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ MOST_ATTEMPTS = 10
 """Of one file whose failure may pass; the pauses between them come to about an hour."""
 MAY_PASS = frozenset(("OutputError", "BusyError", "ResourceError", "OutOfMemoryError", "ModelError"))
 """Errors that are not the input's: a full disk, another run, a lack of memory, weights that are not there."""
+OF_FLAGS = frozenset(("UsageError", "OptionError", "MissingError"))
+"""Errors of an input together with the flags, which the next start may have other ones of."""
 
 _NO_LIMITS = 1 << 62
 
@@ -170,7 +173,7 @@ class _Watch:
     def _reconcile(self) -> None:
         """After a crash between two writes, let the book and the queue agree. What waits for better times is tried at once:
         whoever starts the watch again may have brought them."""
-        self._ledger.wake(float("inf"))
+        self._ledger.wake(math.inf)
         keys = {stored.job.batch for stored in self._store.matching()[0]}
         for entry in self._ledger.in_state("making"):
             if entry.key not in keys:
@@ -207,6 +210,7 @@ class _Watch:
             await self._take(relative, stamp)
         self._ledger.wake(time.time())
         await self._collect()
+        await self._drop_vanished()
         self._submit()
         counts = self._ledger.counts()
         if self._settings.once and not self._settling and not counts["waiting"] and not counts["making"]:
@@ -263,7 +267,6 @@ class _Watch:
             self._ledger.write(replace(renamed, path=relative, stamp=stamp))
             self._tell("known", {"input": relative, "was": renamed.path, "output": renamed.output})
             return
-        self._drop_job(known)
         self._failures.remove(relative)
         self._ledger.write(new_entry(relative, stamp, digest, None if known is None else known.output))
         self._tell("found", {"input": relative})
@@ -277,14 +280,6 @@ class _Watch:
             return None
         done = (entry for entry in self._ledger.of_digest(digest) if entry.state == "done")
         return next((entry for entry in done if self._tree.stamp(entry.path) is None), None)
-
-    def _drop_job(self, entry: Entry | None) -> None:
-        """Forget a waiting job of content that has been replaced; a running one is dropped when it ends."""
-        if entry is not None and entry.state == "making":
-            for stored in self._store.matching(batch=entry.key)[0]:
-                if stored.job.state == "queued":
-                    self._store.remove(stored.job.id)
-                    self._storage.job(stored.job.id).remove()
 
     # From the book into the queue
     def _submit(self) -> None:
@@ -300,6 +295,13 @@ class _Watch:
                 log.info("%s: cannot be queued (%s)", entry.path, error.strerror)
                 continue
             self._ledger.write(replace(entry, state="making"))
+
+    async def _drop_vanished(self) -> None:
+        """Stop jobs whose input is gone or has changed."""
+        for entry in self._ledger.in_state("making"):
+            if not self._is_there(entry):
+                for stored in self._store.matching(batch=entry.key)[0]:
+                    await self._queue.delete(stored.job.id)
 
     def _is_there(self, entry: Entry) -> bool:
         """Whether an input is still the file that was entered.
@@ -376,7 +378,9 @@ class _Watch:
             self._tell("later", {"input": entry.path, "error": reason, "pause_s": pause})
             return
         self._counts["failed"] += 1
-        self._ledger.write(replace(entry, state="failed", reason=reason))
+        is_of_flags = error is not None and error.kind in OF_FLAGS
+        aside = replace(entry, state="failed", reason=reason)
+        self._ledger.write(again_later(entry, reason, time.time(), math.inf) if is_of_flags else aside)
         try:
             self._failures.add(entry, reason)
         except OutputError as refused:
