@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from serving import within
 from upframe.errors import OptionError, OutputError, UsageError
 from upframe.service import wire
 from upframe.service.announcing import Announcer
@@ -162,15 +163,18 @@ def test_a_child_that_babbles_or_ends_costs_one_request(tmp_path: Path) -> None:
         child = Child("test", root=tmp_path, logs=tmp_path)
         child._command[1:] = ["-c", code]
         try:
-            return await child.ask("anything", {})
+            return await child.ask("anything", {}, timeout_s=5)
         finally:
             await child.end()
 
     answer = "import sys, json; n = json.loads(sys.stdin.readline())['number']; "
     assert asyncio.run(asked(answer + "print(json.dumps({'number': n, 'result': {'x': 1}}), flush=True)")) == {"x": 1}
     for code in ("print('no json')", "import os; os.abort()", "raise SystemExit(3)", "print('[1]')", "print('{}' * 9)"):
-        with pytest.raises(Gone):
+        with pytest.raises(Gone) as gone:
             asyncio.run(asked(code))
+        assert "took longer" not in gone.value.reason
+    with pytest.raises(Gone, match="took longer than 5 s and was ended"), within(8):
+        asyncio.run(asked("import time; time.sleep(60)"))
 
 
 # Bounds ---------------------------------------------------------------------------------------------------------------

@@ -91,11 +91,14 @@ class Child:
             )
         return self._process
 
-    async def ask(self, task: str, request: dict[str, Any], *, on_event: Listener | None = None) -> dict[str, Any]:
+    async def ask(
+        self, task: str, request: dict[str, Any], *, on_event: Listener | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """Have a task done, and return its result.
 
         Args:
             on_event: Called with the name and data of each event.
+            timeout_s: A child that takes longer is ended; None waits for ever.
 
         Raises:
             Refused: if the child answered with an error.
@@ -108,7 +111,12 @@ class Child:
                 process = await self.start()
                 if self._cancelled == self._number:
                     raise Refused(wire_error(Cancelled(task, "stopped on request")))
-                return await self._ask(process, {"number": self._number, "task": task, "request": request}, on_event)
+                message = {"number": self._number, "task": task, "request": request}
+                async with asyncio.timeout(timeout_s):
+                    return await self._ask(process, message, on_event)
+            except TimeoutError:
+                self._kill()
+                raise Gone(f"took longer than {timeout_s:g} s and was ended") from None
             except OSError as error:
                 raise Gone(f"could not be started ({error.strerror})") from error
             except asyncio.CancelledError:
