@@ -71,9 +71,9 @@ async def upload_thumbnail(backend: Behind, id: wire.Id) -> Response:
 @router.get("/{id}/preview", response_class=Response, responses=refusals(404, 409, 422))
 async def upload_preview(backend: Behind, id: wire.Id) -> Response:
     """A complete upload as something that browsers show: a picture, or H.264 in MP4; 202 while it is being made."""
-    path, _ = backend.uploads.finished(id)
+    path, name = backend.uploads.finished(id)
     folder = backend.storage.uploads / f"{id}.views"
-    return sent_view(await backend.views.preview(path, folder, "input", backend.uploads.get(id).kind))
+    return sent_view(await backend.views.preview(path, name, folder, "input", backend.uploads.get(id).kind))
 
 
 def _told(upload: wire.Upload, response: Response) -> wire.Upload:
