@@ -121,6 +121,10 @@ class Client:
     def get_upload(self, id: str) -> wire.Upload:
         return self._get(f"/api/uploads/{id}", wire.Upload)
 
+    def uploads(self) -> list[wire.Upload]:
+        """All uploads that no job has taken away, the oldest first."""
+        return self._get("/api/uploads", wire.UploadList).uploads
+
     def delete_upload(self, id: str) -> None:
         self._request("DELETE", f"/api/uploads/{id}")
 

@@ -270,6 +270,7 @@ def test_large_bodies_that_are_no_files_are_refused(server: Server) -> None:
 
 def test_a_form_may_hold_one_file_and_known_fields(server: Server, photo: Path) -> None:
     data = photo.read_bytes()
+    before = set((server.data / "uploads").iterdir())
     with server.http() as http:
         forms: list[tuple[dict[str, Any], Any, int]] = [
             ({}, {"file": data, "other": b"x"}, 422),
@@ -288,7 +289,7 @@ def test_a_form_may_hold_one_file_and_known_fields(server: Server, photo: Path) 
         for body in (b"--x\r\n", b"no form", b"", b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nabc"):
             assert http.post("/api/jobs", content=body, headers=headers).status_code in (400, 422)
         assert http.post("/api/jobs", content=b"", headers={"content-type": "multipart/form-data"}).status_code == 400
-    assert not list((server.data / "uploads").iterdir())
+    assert set((server.data / "uploads").iterdir()) == before
 
 
 def test_a_silent_connection_is_closed_and_hinders_nobody(server: Server) -> None:
@@ -299,7 +300,7 @@ def test_a_silent_connection_is_closed_and_hinders_nobody(server: Server) -> Non
             assert http.get("/healthz").status_code == 200
         began = time.monotonic()
         raw.settimeout(30)
-        assert raw.recv(100) == b"" and time.monotonic() - began < 25
+        assert raw.recv(100) == b"" and time.monotonic() - began < 15
 
 
 def test_two_clients_see_one_truth(server: Server, photo: Path) -> None:

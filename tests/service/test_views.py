@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import make_photo
 from nearest import repeated
-from serving import Server
+from serving import Server, until, within
 from upframe.client import Client, Options, Source
 from upframe.service import wire
 from video_files import Clip, Sound, make_clip, picture, shown_times
@@ -55,6 +55,8 @@ def test_thumbnails_of_uploads_are_small(server: Server, client: Client, tmp_pat
     upload = client.upload(large)
     thumbnail = Image.open(io.BytesIO(fetched(server, f"/api/uploads/{upload.id}/thumbnail")))
     assert thumbnail.size == (256, 128)
+    assert fetched(server, f"/api/uploads/{upload.id}/preview") == large.read_bytes()
+    assert upload.id in [one.id for one in client.uploads()]
 
 
 def test_a_video_that_browsers_do_not_play_becomes_h264_with_the_same_times(
@@ -143,6 +145,21 @@ def test_a_trial_of_nothing_tells_why(client: Client, tmp_path: Path) -> None:
     broken.write_bytes(b"no picture")
     trial = client.trial(wire.NewTrial(source=Source(upload=client.upload(broken).id), models=["photo-x2"]))
     assert trial.state == "failed" and trial.error is not None and trial.error.error.startswith("x.png: ")
+
+
+def test_a_trial_that_is_deleted_stops_and_the_next_one_runs(server: Server, client: Client, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", Clip(pts=[3600 * i for i in range(100)], size=(64, 96)))
+    source = {"upload": client.upload(clip).id}
+    with server.http() as http:
+        slow = {"source": source, "models": ["photo-x4"] * 9, "side": 64, "clip_seconds": 4}
+        id = http.post("/api/trials", json=slow).json()["id"]
+        until(lambda: any(one["state"] == "running" for one in http.get(f"/api/trials/{id}").json()["results"]))
+        with within(3):
+            assert http.delete(f"/api/trials/{id}").status_code == 204
+        assert http.get(f"/api/trials/{id}").status_code == 404
+    assert not (server.data / "trials" / id).exists()
+    again = client.trial(wire.NewTrial(source=Source.model_validate(source), models=["photo-x2"], side=16))
+    assert again.state == "done", again
 
 
 def test_a_model_that_does_not_fit_fails_alone(client: Client, photo: Path) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from upframe.errors import Cancelled
 from upframe.service import wire
 from upframe.service.problems import Gone, Refused, wire_error
@@ -33,6 +35,16 @@ _SOURCE = Path(__file__).resolve().parents[2]
 _BEGIN = "import sys; sys.path.append(sys.argv.pop(1)); from upframe.service.child.main import main; main()"
 
 Listener = Callable[[str, dict[str, Any]], None]
+
+
+class _Answer(BaseModel):
+    """One line of a child: an event, or the result or error that ends a request."""
+
+    number: int
+    event: str | None = None
+    data: dict[str, Any] = {}
+    result: dict[str, Any] | None = None
+    error: wire.Error | None = None
 
 
 class Child:
@@ -79,11 +91,14 @@ class Child:
             )
         return self._process
 
-    async def ask(self, task: str, request: dict[str, Any], *, on_event: Listener | None = None) -> dict[str, Any]:
+    async def ask(
+        self, task: str, request: dict[str, Any], *, on_event: Listener | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """Have a task done, and return its result.
 
         Args:
             on_event: Called with the name and data of each event.
+            timeout_s: A child that takes longer is ended; None waits for ever.
 
         Raises:
             Refused: if the child answered with an error.
@@ -96,7 +111,12 @@ class Child:
                 process = await self.start()
                 if self._cancelled == self._number:
                     raise Refused(wire_error(Cancelled(task, "stopped on request")))
-                return await self._ask(process, {"number": self._number, "task": task, "request": request}, on_event)
+                message = {"number": self._number, "task": task, "request": request}
+                async with asyncio.timeout(timeout_s):
+                    return await self._ask(process, message, on_event)
+            except TimeoutError:
+                self._kill()
+                raise Gone(f"took longer than {timeout_s:g} s and was ended") from None
             except OSError as error:
                 raise Gone(f"could not be started ({error.strerror})") from error
             except asyncio.CancelledError:
@@ -113,15 +133,15 @@ class Child:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             await process.stdin.drain()
             while line := await process.stdout.readline():
-                answer = json.loads(line)
-                if answer.get("number") != message["number"]:  # of a request that nobody waits for any more
+                answer = _Answer.model_validate_json(line)
+                if answer.number != message["number"]:  # of a request that nobody waits for any more
                     continue
-                if "result" in answer:
-                    return dict(answer["result"])
-                if "error" in answer:
-                    raise Refused(wire.Error.model_validate(answer["error"]))
-                if on_event is not None:
-                    on_event(answer["event"], answer["data"])
+                if answer.result is not None:
+                    return answer.result
+                if answer.error is not None:
+                    raise Refused(answer.error)
+                if on_event is not None and answer.event is not None:
+                    on_event(answer.event, answer.data)
         except (ConnectionError, ValueError) as error:  # it ended while it was asked, or its line is no answer
             log.warning("%s: %s", self.name, error)
         self._kill()
@@ -137,8 +157,8 @@ class Child:
                 process.stdin.write(json.dumps({"cancel": number}).encode() + b"\n")
                 await process.stdin.drain()
                 while line := await process.stdout.readline():
-                    answer = json.loads(line)
-                    if answer.get("number") == number and not answer.keys().isdisjoint(("result", "error")):
+                    answer = _Answer.model_validate_json(line)
+                    if answer.number == number and (answer.result is not None or answer.error is not None):
                         return
         except (TimeoutError, ConnectionError, ValueError) as error:
             log.info("%s: did not stop in time and is killed (%s)", self.name, type(error).__name__)

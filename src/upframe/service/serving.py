@@ -16,7 +16,7 @@ from upframe.service.app import make_app
 from upframe.service.backend import Backend
 from upframe.service.settings import Settings
 
-HEAD_S = 15.0
+HEAD_S = 5.0
 """How long a client may take to send the head of its first request."""
 LAST_S = 1.0
 """How long requests may go on when the server ends."""
