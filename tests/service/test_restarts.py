@@ -62,8 +62,9 @@ def test_a_server_killed_alone_takes_its_children_with_it_and_they_do_not_distur
         with server.client() as client:
             job = client.submit(source, Options(scale=2))
             until(lambda: (p := client.job(job.id).progress) is not None and (p.frame or 0) > 0)
+            client.service()  # a planner, too
+            until(lambda: len(server.children()) >= 2)
         children = server.children()
-        assert len(children) >= 2
         server.kill(children=False)
         server.start()
         until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children), 10)
@@ -91,6 +92,15 @@ def test_sigterm_ends_it_in_three_seconds_and_a_running_job_waits(tmp_path: Path
         with server.client() as again:
             assert again.job(job.id).state == ("paused" if not busy else again.job(job.id).state)
             until(lambda: again.job(job.id).state == ("running" if busy else "paused"))
+
+
+def test_the_planner_waits_for_somebody_who_wants_plans(tmp_path: Path, photo: Path) -> None:
+    with Server(tmp_path / "data") as server, server.client() as client:
+        until(lambda: server.child("worker") is not None)
+        client.wait(client.submit(photo, Options(scale=2)).id)
+        assert server.child("planner") is None
+        client.service()
+        until(lambda: server.child("planner") is not None, 5)
 
 
 def test_a_second_server_on_the_folder_is_refused(tmp_path: Path) -> None:
