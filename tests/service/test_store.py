@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from serving import within
 from upframe.errors import OptionError, OutputError, UsageError
 from upframe.service import wire
 from upframe.service.announcing import Announcer
@@ -155,25 +156,30 @@ def test_a_zip_holds_no_more_than_a_chunk_in_memory_and_skips_what_is_gone(tmp_p
 
 
 # Children -------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_child_that_babbles_or_ends_costs_one_request(tmp_path: Path) -> None:
     """Its lines are data: a line that is no answer ends it, and the next request gets a new child."""
 
-    async def asked(code: str) -> object:
+    async def asked(code: str, *, timeout_s: float = 30) -> object:
         child = Child("test", root=tmp_path, logs=tmp_path)
         child._command[1:] = ["-c", code]
         try:
-            return await child.ask("anything", {})
+            return await child.ask("anything", {}, timeout_s=timeout_s)
         finally:
             await child.end()
 
     answer = "import sys, json; n = json.loads(sys.stdin.readline())['number']; "
     assert asyncio.run(asked(answer + "print(json.dumps({'number': n, 'result': {'x': 1}}), flush=True)")) == {"x": 1}
     for code in ("print('no json')", "import os; os.abort()", "raise SystemExit(3)", "print('[1]')", "print('{}' * 9)"):
-        with pytest.raises(Gone):
+        with pytest.raises(Gone) as gone:
             asyncio.run(asked(code))
+        assert "took longer" not in gone.value.reason
+    with pytest.raises(Gone, match=r"took longer than 0\.3 s and was ended"), within(5):
+        asyncio.run(asked("import time; time.sleep(60)", timeout_s=0.3))
 
 
 # Bounds ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_long_videos_are_refused_by_their_headers(tmp_path: Path) -> None:
     from upframe.service.child.desk import Desk
     from upframe.service.child.planning import plan

@@ -130,7 +130,9 @@ def test_an_upload_that_stalls_is_given_up_and_can_go_on(tmp_path: Path) -> None
     with pytest.raises(Problem) as refused, within(5):
         asyncio.run(uploads.append(upload.id, 0, stalling()))
     assert refused.value.status_code == 408
-    assert asyncio.run(uploads.append(upload.id, 10, rest())).offset == 20
+    began = uploads.get(upload.id).expires
+    whole = asyncio.run(uploads.append(upload.id, 10, rest()))
+    assert whole.offset == 20 and whole.expires > began > upload.expires  # what still comes does not expire
     store.close()
 
 

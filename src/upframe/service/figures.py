@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 _STATES = ("queued", "running", "paused", "done", "failed", "cancelled")
 
 
-def figures(backend: Backend) -> str:
-    """All figures as text."""
+def figures(backend: Backend, *, used_bytes: int) -> str:
+    """All figures as text.
+
+    Args:
+        used_bytes: Of all files in the data folder.
+    """
     counts, queue = backend.store.counts(), backend.queue
     lines = [
         *_figure("upframe_jobs", "gauge", "Jobs by state.", {f'{{state="{s}"}}': counts.get(s, 0) for s in _STATES}),
@@ -27,7 +31,7 @@ def figures(backend: Backend) -> str:
         *_figure("upframe_job_seconds_total", "counter", "Seconds that finished jobs took.", round(queue.seconds, 3)),
         *_figure("upframe_job_input_bytes_total", "counter", "Bytes of the inputs of finished jobs.", queue.input_bytes),
         *_figure("upframe_upload_bytes_total", "counter", "Bytes that were uploaded.", backend.uploads.received_bytes),
-        *_figure("upframe_data_bytes", "gauge", "Bytes of all files in the data folder.", backend.storage.used_bytes()),
+        *_figure("upframe_data_bytes", "gauge", "Bytes of all files in the data folder.", used_bytes),
         *_figure("upframe_queue_paused", "gauge", "1 if the queue is paused.", int(backend.store.paused)),
         *_figure("upframe_uptime_seconds", "gauge", "Seconds since the start.", round(time.time() - backend.began, 3)),
     ]

@@ -10,6 +10,9 @@ from upframe.service.settings import ServiceLimits
 from upframe.service.sources import Found
 from upframe.service.storage import Storage
 
+PLAN_S = 120.0
+"""A file whose headers take longer to read must not hold up all other plans."""
+
 
 class Plans:
     def __init__(self, child: Child, storage: Storage, limits: ServiceLimits) -> None:
@@ -25,7 +28,7 @@ class Plans:
         outputs = self._storage.root / "planned"
         request = request_for(found.path, found.name, outputs, options, limits=self._limits, storage=self._storage)
         try:
-            answer = await self._child.ask("plan", request)
+            answer = await self._child.ask("plan", request, timeout_s=PLAN_S)
         except Gone as gone:
             raise Refused(gone.as_error(found.name)) from gone
         if "error" in answer:

@@ -226,6 +226,9 @@ class Store:
         """Id, name, length and expiry of all, the oldest first."""
         return list(self._db.execute("SELECT id, name, length, expires FROM uploads ORDER BY rowid"))
 
+    def keep_upload(self, id: str, expires: float) -> None:
+        self._db.execute("UPDATE uploads SET expires=? WHERE id=?", (expires, id))
+
     def remove_upload(self, id: str) -> None:
         self._db.execute("DELETE FROM uploads WHERE id=?", (id,))
 

@@ -86,6 +86,7 @@ class Uploads:
             if self._offset(id, upload.name) == upload.length:
                 await asyncio.to_thread(sync_file, path)
         finally:
+            self._store.keep_upload(id, time.time() + self._limits.upload_keep_s)  # a large one takes days
             self._busy.discard(id)
         return self.get(id)
 

@@ -17,6 +17,8 @@ from upframe.service.settings import ServiceLimits
 
 WAIT_S = 8.0
 """How long a request waits for a view before it is told that it is being made."""
+PICTURE_S = 120.0
+"""A picture whose view takes longer must not hold up those of all others."""
 THUMBNAIL_PX = 256
 
 
@@ -91,7 +93,7 @@ class Views:
                 self._making[stem].done = data["done"]
 
         try:
-            answer = await child.ask("view", request, on_event=hear)
+            answer = await child.ask("view", request, on_event=hear, timeout_s=PICTURE_S if child is self._quick else None)
         except Gone as gone:
             raise Refused(gone.as_error(what)) from gone
         path = Path(answer["path"])

@@ -32,6 +32,6 @@ export function ledgerList(ledger) {
   const counts = Object.fromEntries(FATES.map((fate) => [fate, of(fate).length]));
   const rows = FATES.flatMap(of).map((entry) =>
     h("li", { class: entry.fate }, icon(MARKS[entry.fate]), h("span", {},
-      h("b", {}, entry.name), ` ${entry.kind} · ${t(entry.fate)}`, entry.detail && h("small", {}, ` ${entry.detail}`))));
+      h("b", {}, entry.name), ` ${entry.kind} · ${t(entry.fate)}${entry.detail && `: ${entry.detail}`}`)));
   return h("details", {}, h("summary", {}, `${t("ledger")}: ${t("ledger_sum", counts)}`), h("ul", { class: "ledger" }, rows));
 }

@@ -130,7 +130,8 @@ export class Settings {
   }
 
   field(field) {
-    const label = t(field.name.split(".").at(-1));
+    const key = field.name.split(".").at(-1);
+    const label = t(hasText(`o_${key}`) ? `o_${key}` : key);
     const value = this.more[field.name];
     const onchange = ({ target }) => {
       if (target.checkValidity()) this.choose(() => this.take(field, target));

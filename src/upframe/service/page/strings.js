@@ -26,7 +26,7 @@ export const strings = {
     model: "Model", task: "Task", scale: "Factor", width: "Width", height: "Height", long_side: "Long side",
     short_side: "Short side", megapixels: "Megapixels", format: "Format", quality: "Quality",
     first_frame: "First frame of animations only", codec: "Codec", crf: "CRF (lower is better)", preset: "Encoder preset",
-    pix_fmt: "Pixel format", odd: "Odd sizes", audio: "Keep audio", subtitles: "Keep subtitles", start: "Start (s)",
+    pix_fmt: "Pixel format", odd: "Odd sizes", audio: "Keep audio", subtitles: "Keep subtitles", o_start: "Start (s)",
     end: "End (s)", deinterlace: "Deinterlace", on_bad_frame: "Damaged frames", tile: "Tile", halo: "Halo", blend: "Blend",
     window: "Frames at once", sigma: "Noise level", as_published: "Exactly as published", engine: "Engine",
     precision: "Precision", threads: "Threads", strict: "Losses are errors", allow_truncated: "Accept cut-off files",
@@ -66,7 +66,6 @@ export const strings = {
     zoom_out: "Zoom out", after: "Result", divider: "Divider between original and result", position: "Position", sound: "Sound",
     gain: "Amplify", mode: "View", cmp_keys: "S B D views · 1 F + − zoom · arrows move · Space plays · , . frame", next: "Next result",
     previous: "Previous result", api: "REST service", version: "upframe {version}", used: "{bytes} in use", dismiss: "Dismiss",
-    server_files: "Files on the server", server_h: "Files on the server", add: "Add", up_folder: "Up",
   },
   zh: {
     language: "English", language_label: "English：切换到英文",
@@ -90,7 +89,7 @@ export const strings = {
     g_model: "网络", g_size: "尺寸", g_picture: "图片", g_video: "视频", g_compute: "计算", g_care: "谨慎程度",
     model: "模型", task: "任务", scale: "倍数", width: "宽度", height: "高度", long_side: "长边", short_side: "短边",
     megapixels: "百万像素", format: "格式", quality: "质量", first_frame: "动画只取第一帧", codec: "编码", crf: "CRF（越小越好）",
-    preset: "编码器预设", pix_fmt: "像素格式", odd: "奇数尺寸", audio: "保留音频", subtitles: "保留字幕", start: "开始（秒）",
+    preset: "编码器预设", pix_fmt: "像素格式", odd: "奇数尺寸", audio: "保留音频", subtitles: "保留字幕", o_start: "开始（秒）",
     end: "结束（秒）", deinterlace: "去隔行", on_bad_frame: "损坏的帧", tile: "分块", halo: "边缘重叠", blend: "融合宽度",
     window: "一次处理帧数", sigma: "噪声强度", as_published: "与论文完全一致", engine: "引擎", precision: "精度",
     threads: "线程数", strict: "任何损失都视为错误", allow_truncated: "接受不完整的文件",
@@ -128,6 +127,5 @@ export const strings = {
     after: "结果", divider: "原图与结果的分界", position: "位置", sound: "声音", gain: "增强", mode: "视图",
     cmp_keys: "S B D 视图 · 1 F + − 缩放 · 方向键移动 · 空格播放 · , . 逐帧", next: "下一个结果", previous: "上一个结果",
     api: "REST 服务", version: "upframe {version}", used: "已用 {bytes}", dismiss: "关闭提示",
-    server_files: "服务器上的文件", server_h: "服务器上的文件", add: "添加", up_folder: "上一级",
   },
 };

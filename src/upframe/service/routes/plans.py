@@ -31,9 +31,8 @@ async def start_trial(backend: Behind, new: wire.NewTrial) -> wire.Trial:
     found = backend.sources.find(new.source)
     options = backend.sources.checked(new.options)
     names = new.models if new.models is not None else suitable(found, options, clip=new.clip_seconds is not None)
-    for name in names:
-        backend.sources.checked(wire.Options(model=name))
-    return backend.trials.start(found, new.model_copy(update={"options": options}), names)
+    checked = [backend.sources.checked(wire.Options(model=name)).model or name for name in names]
+    return backend.trials.start(found, new.model_copy(update={"options": options}), checked)
 
 
 @router.get("/trials/{id}", responses=refusals(404))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
@@ -25,13 +27,15 @@ async def healthz() -> wire.Health:
 @router.get("/metrics", response_class=PlainTextResponse, responses=refusals())
 async def metrics(backend: Behind) -> str:
     """Figures in Prometheus's text form."""
-    return figures(backend)
+    return figures(backend, used_bytes=await asyncio.to_thread(backend.storage.used_bytes))
 
 
 @router.get("/api/service", responses=refusals())
 async def service(backend: Behind) -> wire.Service:
     """Version, limits, presets, choices of options, and room."""
+    await backend.expect_plans()  # the page asks this first
     counts, limits = backend.store.counts(), backend.settings.limits
+    used = await asyncio.to_thread(backend.storage.used_bytes)
     return wire.Service(
         version=__version__,
         limits=wire.Limits(
@@ -47,7 +51,7 @@ async def service(backend: Behind) -> wire.Service:
         presets=presets(),
         allow=[str(folder) for folder in backend.settings.allow],
         paused=backend.store.paused,
-        used_bytes=backend.storage.used_bytes(),
+        used_bytes=used,
         waiting=counts.get("queued", 0) + counts.get("paused", 0),
         running=counts.get("running", 0),
     )
