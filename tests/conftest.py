@@ -24,6 +24,9 @@ from upframe import cli
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# A developer's own settings must not change what a test sees.
+os.environ["XDG_CONFIG_HOME"] = os.path.join(os.sep, "nowhere")  # noqa: PTH118
+
 # Seeded, and without a deadline: machines are slow and noisy, and speed is not what these tests are about.
 settings.register_profile("upframe", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("upframe")
