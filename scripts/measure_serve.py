@@ -2,7 +2,7 @@
 
 Usage: python scripts/measure_serve.py {start,cancel,kills,load,photo} [--kills 20] [--clients 50] [--photos 500] [--seed 0]
 
-* start: time from the command to the first byte of the page, and to the first plan.
+* start: time from the command to the first byte of the page, and from there to the first plan.
 * cancel: time of a cancel while a video runs, over several.
 * photo: a photo of one megapixel, from its first byte to its output, beside the command line.
 * kills: kill server and workers at random moments of one video, and compare the output with an undisturbed run.
@@ -62,9 +62,11 @@ def start(folder: Path, given: argparse.Namespace) -> int:
         with server, server.http() as http, server.client() as client:
             assert http.get("/").status_code == 200
             firsts.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            client.service()
             client.plan(Source(upload=client.upload(picture).id), Options(scale=2))
             plans.append(time.perf_counter() - began)
-    say(f"first byte of the page after {spread(firsts)} s, first plan after {spread(plans)} s")
+    say(f"first byte of the page after {spread(firsts)} s, its first plan {spread(plans)} s later")
     return 0
 
 

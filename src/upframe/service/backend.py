@@ -60,6 +60,10 @@ class Backend:
     async def start(self) -> None:
         self.queue.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def expect_plans(self) -> None:
+        """Start the planner, which takes seconds to load PyTorch. It is not started before somebody comes who will want plans:
+        a service that is used by programs alone need not pay for its memory."""
         with contextlib.suppress(OSError):  # it is tried again with the first plan, which tells
             await self._planner.start()
 

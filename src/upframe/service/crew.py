@@ -60,7 +60,7 @@ class Child:
         self._command = [sys.executable, "-P", "-c", _BEGIN, str(_SOURCE), name, device, str(root)]
         self._log = logs / f"{name}.log"
         self._process: asyncio.subprocess.Process | None = None
-        self._lock = asyncio.Lock()
+        self._lock, self._starting = asyncio.Lock(), asyncio.Lock()
         self._number = 0
         self._is_asked = False
         self._cancelled = 0
@@ -76,12 +76,16 @@ class Child:
         Raises:
             OSError: if it cannot be started.
         """
-        if self._process is not None and self._process.returncode is None:
+        async with self._starting:
+            if self._process is None or self._process.returncode is not None:
+                self._process = await self._begun()
             return self._process
+
+    async def _begun(self) -> asyncio.subprocess.Process:
         if self._log.exists() and self._log.stat().st_size > _LOG_BYTES:
             self._log.unlink()
         with self._log.open("ab") as errors:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -89,7 +93,6 @@ class Child:
                 limit=LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C in the terminal is for the server alone, which ends its children itself
             )
-        return self._process
 
     async def ask(
         self, task: str, request: dict[str, Any], *, on_event: Listener | None = None, timeout_s: float | None = None

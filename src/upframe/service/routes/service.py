@@ -33,6 +33,7 @@ async def metrics(backend: Behind) -> str:
 @router.get("/api/service", responses=refusals())
 async def service(backend: Behind) -> wire.Service:
     """Version, limits, presets, choices of options, and room."""
+    await backend.expect_plans()  # the page asks this first
     counts, limits = backend.store.counts(), backend.settings.limits
     used = await asyncio.to_thread(backend.storage.used_bytes)
     return wire.Service(
