@@ -192,8 +192,9 @@ def test_a_spot_is_shown_by_every_model_and_the_chosen_one_is_used(
         "document.querySelectorAll('#trial-results img').length >= 3 && !document.querySelector('#trial-results .blank')"
     )
     assert tiles.first.inner_text() == "Original"
-    sizes = page.evaluate("[...document.querySelectorAll('#trial-results img')].map(image => image.naturalWidth)")
-    assert set(sizes) == {256}  # 128 pixels of the input, twice as large
+    images = "[...document.querySelectorAll('#trial-results img')]"
+    visit.holds(f"{images}.every(image => image.naturalWidth)")
+    assert set(page.evaluate(f"{images}.map(image => image.naturalWidth)")) == {256}  # 128 pixels of the input, twice as large
     shoot(visit, "trial")
     tiles.filter(has_text="photo-vapsr-x2").get_by_role("button", name="Use this model").click()
     row.get_by_text("Chosen for this file: photo-vapsr-x2").wait_for()

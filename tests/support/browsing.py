@@ -125,7 +125,7 @@ class Visit:
         self.page.locator("#stage-told").wait_for(state="hidden")
 
     def too_wide(self) -> list[str]:
-        """What makes the page wider than the window."""
+        """Elements that make the page wider than the window."""
         found: list[str] = self.page.evaluate(
             """() => document.documentElement.scrollWidth <= document.documentElement.clientWidth ? [] :
                 [...document.querySelectorAll("body *")]
