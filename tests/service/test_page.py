@@ -250,9 +250,15 @@ def test_errors_are_the_services_own_lines_and_other_files_are_left_aside(visit:
     visit.faults.clear()  # browsers report refused requests as errors
 
 
-def test_an_upload_that_breaks_goes_on_where_it_stopped(visit: Visit, client: Client, tmp_path: Path) -> None:
-    source = tmp_path / "large.png"
-    Image.frombytes("RGB", (1500, 1200), os.urandom(1500 * 1200 * 3)).save(source, compress_level=0)  # two chunks
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A picture that is sent in two chunks."""
+    path = tmp_path / "large.png"
+    Image.frombytes("RGB", (1500, 1200), os.urandom(1500 * 1200 * 3)).save(path, compress_level=0)
+    return path
+
+
+def test_an_upload_that_breaks_goes_on_where_it_stopped(visit: Visit, client: Client, large: Path) -> None:
     broken: list[str] = []
 
     def fail_second(route: Any) -> None:
@@ -263,12 +269,46 @@ def test_an_upload_that_breaks_goes_on_where_it_stopped(visit: Visit, client: Cl
             route.continue_()
 
     visit.page.route("**/api/uploads/*", fail_second)
-    visit.drop([source])
+    visit.drop([large])
     visit.holds("document.querySelector('#drafts .facts').classList.contains('busy')")
     assert broken
     (upload,) = client._request("GET", "/api/uploads").json()["uploads"]
-    assert upload["offset"] == source.stat().st_size
+    assert upload["offset"] == large.stat().st_size
     visit.faults.clear()  # browsers report broken requests as errors
+
+
+def test_an_upload_that_a_reload_broke_goes_on_when_the_file_is_chosen_again(visit: Visit, client: Client, large: Path) -> None:
+    def refuse_second(route: Any) -> None:
+        if route.request.method == "PATCH" and route.request.headers["upload-offset"] != "0":
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page = visit.page
+    page.route("**/api/uploads/*", refuse_second)
+    page.locator("#files").set_input_files([large])
+    page.get_by_text("Connection lost; the upload goes on by itself.").wait_for()
+    page.reload()
+    visit.ready()
+    page.get_by_text("The upload stopped at 77 %. Choose the file again and it goes on from there.").wait_for()
+    page.unroute("**/api/uploads/*")
+    page.locator("#files").set_input_files([large])
+    visit.holds("document.querySelector('#drafts .facts').classList.contains('busy')")
+    (upload,) = client._request("GET", "/api/uploads").json()["uploads"]
+    assert upload["offset"] == upload["length"] == large.stat().st_size
+    visit.faults.clear()  # browsers report broken requests as errors
+
+
+def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Visit, tmp_path: Path, photo: Path) -> None:
+    folder = tmp_path / "holiday"
+    (folder / "day 2").mkdir(parents=True)
+    for name in ("a.png", "day 2/b.png", ".hidden.png", "day 2/list.txt"):
+        shutil.copy(photo, folder / name)
+    visit.page.locator("#folder").set_input_files(folder)
+    planned(visit, "a.png")
+    planned(visit, "b.png")
+    visit.page.get_by_text("1 file left aside").wait_for()
+    assert visit.page.locator("#drafts .row").count() == 2
 
 
 def test_cancel_order_pause_and_retry(visit: Visit, client: Client, tmp_path: Path, photo: Path, long_clip: Path) -> None:
