@@ -192,6 +192,15 @@ def test_a_spot_is_shown_by_every_model_and_the_chosen_one_is_used(
         "document.querySelectorAll('#trial-results img').length >= 3 && !document.querySelector('#trial-results .blank')"
     )
     assert tiles.first.inner_text() == "Original"
+    was = page.locator(".square-mark").evaluate("mark => mark.style.left")
+    for _ in range(8):
+        page.locator("#trial-place").press("ArrowRight")
+    assert page.locator(".square-mark").evaluate("mark => mark.style.left") != was
+    page.locator("#trial-place").press("Enter")
+    page.locator("#trial-results .blank").first.wait_for()
+    visit.holds(
+        "document.querySelectorAll('#trial-results img').length >= 3 && !document.querySelector('#trial-results .blank')"
+    )
     images = "[...document.querySelectorAll('#trial-results img')]"
     visit.holds(f"{images}.every(image => image.naturalWidth)")
     assert set(page.evaluate(f"{images}.map(image => image.naturalWidth)")) == {256}  # 128 pixels of the input, twice as large
@@ -436,6 +445,27 @@ def test_every_control_has_a_name_and_results_are_told(visit: Visit, client: Cli
         .filter(one => !(one.getAttribute('aria-label') || one.textContent.trim() || one.closest('label')?.textContent.trim()))
         .map(one => one.outerHTML)"""
     assert page.evaluate(nameless) == []
+
+
+def test_who_asks_for_it_is_notified_when_a_file_is_done(visit: Visit, client: Client, photo: Path) -> None:
+    page = visit.page
+    visit.context.grant_permissions(["notifications"])
+    bell = page.get_by_role("button", name="Tell me when done")
+    page.evaluate(
+        """() => {
+            window.told = [];
+            window.Notification = class { static permission = "granted"; static requestPermission = async () => "granted";
+                constructor(text) { window.told.push(text); } };
+            Object.defineProperty(document, "hidden", {get: () => true});
+        }"""
+    )
+    finished(client, photo)
+    assert page.evaluate("window.told") == []
+    page.locator(".row[data-state=done]").wait_for()
+    bell.click()
+    visit.holds("document.querySelector('#notify').getAttribute('aria-pressed') === 'true'")
+    finished(client, photo)
+    visit.holds("window.told.join() === 'my photo.png is done'")
 
 
 @pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
