@@ -84,6 +84,14 @@ def test_every_answer_has_the_strict_policy(server: Server) -> None:
             assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
 
 
+def test_files_of_the_page_are_revalidated_so_that_no_two_versions_mix(server: Server) -> None:
+    with server.http() as http:
+        script = http.get("/main.js")
+        assert script.headers["cache-control"] == "no-cache" and "javascript" in script.headers["content-type"]
+        assert http.get("/main.js", headers={"if-none-match": script.headers["etag"]}).status_code == 304
+        assert http.get("/api/jobs").headers["cache-control"] == "no-store"
+
+
 def test_no_page_of_the_service_names_another_host(server: Server) -> None:
     with server.http() as http:
         text = http.get("/api/docs").text + http.get("/").text

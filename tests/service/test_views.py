@@ -162,6 +162,20 @@ def test_a_trial_that_is_deleted_stops_and_the_next_one_runs(server: Server, cli
     assert again.state == "done", again
 
 
+def test_a_trial_that_waits_is_not_hurt_when_the_one_before_it_is_deleted(server: Server, client: Client, photo: Path) -> None:
+    """A page starts the next trial first and deletes the older one then. The warm child carries out both."""
+    source = {"upload": client.upload(photo).id}
+    with server.http() as http:
+        slow = http.post("/api/trials", json={"source": source, "models": ["photo-x4"] * 20, "side": 16}).json()["id"]
+        until(lambda: any(one["state"] == "running" for one in http.get(f"/api/trials/{slow}").json()["results"]))
+        children = set(server.children())
+        next_one = http.post("/api/trials", json={"source": source, "models": ["photo-x2"], "side": 16}).json()["id"]
+        assert http.delete(f"/api/trials/{slow}").status_code == 204
+        until(lambda: http.get(f"/api/trials/{next_one}").json()["state"] != "running")
+        assert http.get(f"/api/trials/{next_one}").json()["error"] is None
+        assert children <= set(server.children())
+
+
 def test_a_model_that_does_not_fit_fails_alone(client: Client, photo: Path) -> None:
     trial = client.trial(wire.NewTrial(source=Source(upload=client.upload(photo).id), models=["photo-x2", "nothing"], side=16))
     assert [one.state for one in trial.results] == ["done", "done", "failed"]

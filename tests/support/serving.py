@@ -32,9 +32,11 @@ class Server:
         self.data, self.flags, self.token, self.cwd = data, flags, token, cwd
         self.process: subprocess.Popen[str] | None = None
         self.address = ""
+        self.port = 0
+        """Where it starts; 0 takes a free one."""
 
     def start(self) -> Server:
-        flags = ["serve", "--port", "0", "--data", str(self.data), "--json", *self.flags]
+        flags = ["serve", "--port", str(self.port), "--data", str(self.data), "--json", *self.flags]
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "upframe", *flags],
             stdout=subprocess.PIPE,

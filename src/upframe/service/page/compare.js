@@ -19,7 +19,7 @@ export class Compare {
     this.split = 0.5;
     this.pointers = new Map();
     this.dialog.addEventListener("close", () => this.end());
-    this.dialog.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("keydown", (event) => this.dialog.open && this.key(event)); // a click on nothing leaves the dialog
     for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", () => this.setMode(radio.value));
     const click = (id, act) => find(id).addEventListener("click", act);
     click("#fit", () => this.fit());

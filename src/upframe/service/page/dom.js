@@ -97,7 +97,7 @@ export function bytes(value) {
 }
 
 export function duration(seconds) {
-  if (seconds < 10) return `${number(seconds, seconds < 1 ? 2 : 1)} s`;
+  if (seconds < 10) return `${number(Math.max(seconds, 0.1), 1)} s`;
   if (seconds < 90) return `${number(seconds)} s`;
   if (seconds < 5400) return `${number(seconds / 60)} min`;
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;

@@ -106,15 +106,15 @@ class Draft {
 
   async start(batch) {
     const job = await call("POST", "/api/jobs", { source: this.source, options: this.options(), batch });
-    call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore); // the job has taken the file
     this.drafts.remove(this);
+    call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore); // the job has taken the file
     return job;
   }
 
   discard() {
     this.stop.abort();
-    if (this.upload) call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore);
     this.drafts.remove(this);
+    if (this.upload) call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore);
   }
 
   fail(error) {
@@ -237,6 +237,7 @@ export class Drafts {
     if (at < 0) return;
     const hadFocus = draft.row.contains(document.activeElement);
     this.list.splice(at, 1);
+    draft.thumb.removeAttribute("src"); // what still loads is not there any more
     draft.row.remove();
     if (draft.upload) this.remember(draft.upload.id, undefined);
     this.changed();

@@ -7,6 +7,7 @@ export function thumbnail(path, tries = 2) {
   const image = h("img", { class: "thumb", alt: "", loading: "lazy", decoding: "async" });
   let left = tries;
   image.addEventListener("error", () => {
+    if (!image.isConnected) return;
     if (left-- > 0) setTimeout(() => (image.src = `${path}${path.includes("?") ? "&" : "?"}try=${left}`), 3000);
     else image.classList.add("broken");
   });

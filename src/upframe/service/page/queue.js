@@ -1,7 +1,7 @@
 // Jobs: those that wait and run, and those that ended. The service has the list; events change it.
 
 import { call } from "./api.js";
-import { announce, bytes, decimal, duration, find, h, icon, iconButton, percent, remember, remembered, setText, size, t, toast } from "./dom.js";
+import { announce, bytes, decimal, duration, find, h, hasText, icon, iconButton, percent, remember, remembered, setText, size, t, toast } from "./dom.js";
 import { ledgerList, noticeList, thumbnail } from "./parts.js";
 
 const ENDED = ["done", "failed", "cancelled"];
@@ -266,7 +266,7 @@ class Row {
         percent(progress.done),
         progress.frames > 1 && progress.frame !== null
           ? t("frame_of", { frame: progress.frame, frames: progress.frames })
-          : t(`st_${progress.stage}`),
+          : hasText(`st_${progress.stage}`) ? t(`st_${progress.stage}`) : progress.stage,
         progress.frames_per_s && t("fps", { n: decimal(progress.frames_per_s, 1) }),
         progress.seconds_left !== null && t("left", { time: duration(progress.seconds_left) }),
       ].filter(Boolean).join(" · ");

@@ -89,21 +89,28 @@ export class Trial {
     });
   }
 
+  /** Put the middle of the crop there, as far as all of the crop lies in the picture. */
+  moveTo(x, y) {
+    const input = this.subject.plan?.input_size;
+    const within = (at, full) => {
+      const half = Math.min(input ? SIDE / full / 2 : 0, 0.5);
+      return Math.min(Math.max(at, half), 1 - half);
+    };
+    this.spot = { x: within(x, input?.width), y: within(y, input?.height) };
+    this.mark();
+  }
+
   click(event) {
     const shown = this.picture?.getBoundingClientRect();
     if (!shown?.width) return;
-    const share = (at, low, full) => Math.min(Math.max((at - low) / full, 0), 1);
-    this.spot = { x: share(event.clientX, shown.left, shown.width), y: share(event.clientY, shown.top, shown.height) };
-    this.mark();
+    this.moveTo((event.clientX - shown.left) / shown.width, (event.clientY - shown.top) / shown.height);
     this.run();
   }
 
   key(event) {
     const move = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }[event.key];
     if (move) {
-      this.spot.x = Math.min(Math.max(this.spot.x + move[0], 0), 1);
-      this.spot.y = Math.min(Math.max(this.spot.y + move[1], 0), 1);
-      this.mark();
+      this.moveTo(this.spot.x + move[0], this.spot.y + move[1]);
       setText(this.place.parentElement.querySelector(".spoken"), `${percent(this.spot.x)}, ${percent(this.spot.y)}`);
     } else if (event.key === "Enter") this.run();
     else return;
