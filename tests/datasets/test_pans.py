@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import Upframe, make_photo
 from upframe.datasets.footage import find_clips
 from upframe.datasets.prepare.items import carry_out
-from upframe.datasets.prepare.pans import SHAKE_PX, TURN, _views, camera_path, prepare_pans
+from upframe.datasets.prepare.pans import SHAKE_PX, TURN, _codes, _views, camera_path, prepare_pans
 from upframe.errors import InputError, UsageError
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
@@ -57,7 +57,7 @@ def test_frames_lie_where_the_path_says() -> None:
     photo = torch.rand(1, 3, 41, 41) * 255
     still = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     moved = still + torch.tensor([[0, 0, 1.0], [0, 0, -2]])
-    here, there = _views(photo, torch.stack([still, moved]), 9)
+    here, there = map(_codes, _views(photo, torch.stack([still, moved]), 9))
     assert np.array_equal(there[2:, :-1], here[:-2, 1:])
     # Nine pixels, two photo pixels apart, about the middle of 41: photo pixels 12 to 28.
     assert np.array_equal(here, photo[0, :, 12:29:2, 12:29:2].round().byte().permute(1, 2, 0).numpy())
