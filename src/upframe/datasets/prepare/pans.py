@@ -85,8 +85,16 @@ def prepare_pans(
         for number in range(1, per_photo + 1):
             clip = f"{name.rpartition('.')[0]}_p{number}"
             targets = tuple(out / clip / f"{i:08}.png" for i in range(frames))
-            geometry = {"size_px": size_px, "border_px": border_px, "speed_px": speed_px}
-            make = partial(_write_clip, path, targets, **geometry, lively=lively, seed=(seed, clip))
+            make = partial(
+                _write_clip,
+                path,
+                targets,
+                size_px=size_px,
+                border_px=border_px,
+                speed_px=speed_px,
+                lively=lively,
+                seed=(seed, clip),
+            )
             items.append(Item(targets, make, 2 * frames * size_px**2))
     if not items:
         raise InputError(folder, f"no photo in it holds {side} px", "use smaller frames, fewer of them, or a lower speed")
@@ -206,11 +214,12 @@ def _sway(frames: int, size_px: int, rng: np.random.Generator) -> Tensor:
     coarse = torch.from_numpy(rng.normal(0, SWAY_PX * rng.random(), (2, 2, cells, cells))).float()
     sine, cosine = F.interpolate(coarse, size=(size_px, size_px), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     phase = torch.arange(frames).view(-1, 1, 1, 1) * (2 * math.pi / rng.uniform(4, 20))
-    return phase.sin() * sine + phase.cos() * cosine
+    sway: Tensor = phase.sin() * sine + phase.cos() * cosine
+    return sway
 
 
 def _piece(side: int, seen_px: int, rng: np.random.Generator) -> Tensor:
-    """Draw the opacity of an irregular piece near the middle: (1, 1, side, side), 0 to 1, with edges like those of the photo."""
+    """Draw the opacity of an irregular piece near the middle: (1, 1, side, side), 0 to 1, with edges as sharp as a photo's."""
     cells = int(rng.integers(4, 10))
     coarse = torch.from_numpy(rng.standard_normal((1, 1, cells, cells))).float()
     field = F.interpolate(coarse, size=(seen_px, seen_px), mode="bicubic", align_corners=True)

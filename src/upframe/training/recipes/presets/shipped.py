@@ -268,6 +268,32 @@ def video_x4() -> Recipe:
     return Recipe(name="video-x4", model="realbasicvsr-x4", model_options=VIDEO_OPTIONS, stages=(stage,), protocol="vid4-y")
 
 
+WOVEN = ParameterGroup(names=("trunk", "correlation_flow"), frozen_until=None)
+
+
+def _weft(name: str, model: str, steps: int) -> Recipe:
+    """Muon on clips of seven frames reduced bicubically; trunk and flow network keep the weights they are given."""
+    stage = _video_stage("clean", steps, learning_rate=2e-3, groups=(WOVEN,))
+    data = replace(stage.data, clip_frames=7)
+    optimiser = replace(stage.optimiser, method="muon")
+    stages = (replace(stage, data=data, optimiser=optimiser),)
+    return Recipe(name=name, model=model, model_options={"idle": True}, stages=stages, protocol="vid4-y")
+
+
+def weft_x4() -> Recipe:
+    """Weft on `photo-x4`, for the shipped `video-x4`.
+
+    Command: `upframe train weft-x4 --data CLIPS --out runs/weft-x4 --set trunk_weights=photo_x4.safetensors --set
+    flow_weights=runs/flow/last.pth`.
+    """
+    return _weft("weft-x4", "weft-x4", 4_000)
+
+
+def weft_x2() -> Recipe:
+    """Weft on `photo-x2`, for the shipped `video-x2`; as `weft-x4`."""
+    return _weft("weft-x2", "weft-x2", 2_000)
+
+
 def _real_stage() -> Stage:
     """Output and cleaning loss on degraded clips, mirrored: the stochastic degradation scheme (section 3.4 of the paper)."""
     stage = _video_stage("wogan", 1_500, learning_rate=3e-4, groups=(OWN_FLOW,))
@@ -385,6 +411,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "photo-real-x4": photo_real_x4,
     "flow": flow,
     "video-x4": video_x4,
+    "weft-x4": weft_x4,
+    "weft-x2": weft_x2,
     "video-real-x4": video_real_x4,
     "video-real-x4-gan": video_real_x4_gan,
     "tricks-ws-1": tricks_ws_1,
