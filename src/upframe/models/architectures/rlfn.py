@@ -227,13 +227,9 @@ class RLFN(nn.Module):
 
     def forward(self, x: Tensor, place: Place | Spread | None = None) -> Tensor:
         """Run on `x`. For a tile of a larger picture, `place` states its position, as a `Place` or as `place_tensors`."""
-        return self.upsampler(self.features(x, place))  # type: ignore[no-any-return]
-
-    def features(self, x: Tensor, place: Place | Spread | None = None) -> Tensor:
-        """The features that the upsampler enlarges: (N, C, H, W) → (N, channels, H, W)."""
         spread = self.place_tensors(x.shape[-2:], place) if isinstance(place, Place) else place
         head = self.conv_1(x)
         y = head
         for i in range(1, self.blocks + 1):
             y = self.get_submodule(f"block_{i}")(y, spread)
-        return convolved_beside(self.conv_2, y, head)
+        return self.upsampler(convolved_beside(self.conv_2, y, head))  # type: ignore[no-any-return]

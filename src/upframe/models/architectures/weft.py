@@ -1,8 +1,9 @@
 """Weft: upframe's own video network, a network for photos through which aligned features of the other frames are woven.
 
-No paper. Its parts are published: the trunk is RLFN (`rlfn.py`), whose features of a frame would be enlarged as they are;
-propagation to both sides along the flow is that of K. C. K. Chan et al., "BasicVSR", CVPR 2021,
-https://arxiv.org/abs/2012.02181, and handing the features of the first pass to the second that of "IconVSR" there; the flow
+No paper. Its parts are published: the trunk is RLFN (`rlfn.py`), which enlarges each frame alone; propagation to both sides
+along the flow is that of K. C. K. Chan et al., "BasicVSR", CVPR 2021, https://arxiv.org/abs/2012.02181, and handing the
+features of the first pass to the second that of "IconVSR" there; propagating the enlarged frame with its pixels as channels is
+that of M. S. M. Sajjadi et al., "Frame-Recurrent Video Super-Resolution", CVPR 2018, https://arxiv.org/abs/1801.04590; the flow
 is `_fine_flow.py`. New here is how they are joined. What the other frames add goes through a convolution that may begin at
 zero (`idle`): then training begins with the trunk's frames, and can only add. And each pixel of a neighbour counts by how far
 it can be trusted: by the difference of the aligned frames and of the flows there and back.
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from upframe.models.architectures._correlation_flow import CorrelationFlow
 from upframe.models.architectures._fine_flow import fine_flow
 from upframe.models.architectures._flow import flow_warp
-from upframe.models.architectures._layers import ResidualBlocks, conv1x1, conv3x3, convolved
+from upframe.models.architectures._layers import ResidualBlock, ResidualBlocks, conv1x1, conv3x3, convolved
 from upframe.models.architectures._two_passes import Features, first_frame_first
 from upframe.models.architectures.rlfn import RLFN
 from upframe.models.interfaces import Keep
 
 SLOPE = 0.1
+GAIN = 16.0  # brings details and differences of colours, of some hundredths, to the size that convolutions begin with
 GUIDES = 4  # channels that tell a branch how far its aligned features agree: the frames' difference, and the trust
 FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 TRUST = 4.0  # logit of the trust in a pixel that agrees in everything
@@ -94,7 +96,7 @@ class Weft(nn.Module):
         self.trunk = RLFN(channels=trunk_channels, blocks=trunk_blocks, scale=scale, inner_channels=trunk_inner)
         self.correlation_flow = CorrelationFlow()
         self.trust = Trust()
-        self.entry = conv1x1(trunk_channels, channels)
+        self.entry = conv1x1(3 * scale**2, channels)
         self.backward_branch = ResidualBlocks(2 * channels + GUIDES, channels, blocks, slope=SLOPE)
         self.forward_branch = ResidualBlocks(3 * channels + GUIDES, channels, blocks, slope=SLOPE)
         self.fusion = conv3x3(2 * channels, trunk_inner)
@@ -103,6 +105,8 @@ class Weft(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.woven = nn.Sequential(last, nn.PixelShuffle(scale))
+        for part in (self.entry, self.backward_branch, self.forward_branch, self.fusion):
+            part.apply(_begun)
         self.trunk.requires_grad_(False)
         self.correlation_flow.requires_grad_(False)
 
@@ -124,20 +128,21 @@ class Weft(nn.Module):
         pair = self._pairing(clip)
 
         def backward(i: int, later: Features | None) -> Features:
-            trunk = self.trunk.features(_channels_last(pair.frames[i]))
-            return trunk, self._from_later(pair, i, self.entry(trunk), None if later is None else later[1])
+            alone = self._alone(pair.frames[i])
+            return alone, self._from_later(pair, i, self._entered(pair.frames[i], alone), None if later is None else later[1])
 
         made: Tensor | None = None
-        for i, (trunk, from_later) in enumerate(first_frame_first(len(pair.frames), backward, keep=keep)):
-            made = self._from_earlier(pair, i, self.entry(trunk), from_later, made)
-            yield self._enlarged(trunk, from_later, made)
+        for i, (alone, from_later) in enumerate(first_frame_first(len(pair.frames), backward, keep=keep)):
+            made = self._from_earlier(pair, i, self._entered(pair.frames[i], alone), from_later, made)
+            yield self._woven(alone, from_later, made)
 
     def _at_once(self, clip: Tensor) -> Tensor:
         """`forward` with the trunk and the fusion of all frames in one batch, which takes a fifth off the time of training."""
         pair = self._pairing(clip)
         t = len(pair.frames)
-        trunk = self.trunk.features(_channels_last(torch.cat(pair.frames)))
-        entries = self.entry(trunk).chunk(t)
+        frames = torch.cat(pair.frames)
+        alone = self._alone(frames)
+        entries = self._entered(frames, alone).chunk(t)
         backward: list[Tensor] = []
         for i in reversed(range(t)):
             backward.append(self._from_later(pair, i, entries[i], backward[-1] if backward else None))
@@ -145,7 +150,7 @@ class Weft(nn.Module):
         forward: list[Tensor] = []
         for i in range(t):
             forward.append(self._from_earlier(pair, i, entries[i], backward[i], forward[-1] if forward else None))
-        return torch.stack(self._enlarged(trunk, torch.cat(backward), torch.cat(forward)).chunk(t), dim=1)
+        return torch.stack(self._woven(alone, torch.cat(backward), torch.cat(forward)).chunk(t), dim=1)
 
     # Parts of a pass ----------------------------------------------------------------------------------------------------
     def _from_later(self, pair: _Pairs, i: int, entry: Tensor, later: Tensor | None) -> Tensor:
@@ -158,11 +163,23 @@ class Weft(nn.Module):
         aligned = self._nothing(entry) if earlier is None else self._aligned(earlier, *pair.with_previous(i))
         return self.forward_branch(torch.cat([entry, from_later, *aligned], dim=1))  # type: ignore[no-any-return]
 
-    def _enlarged(self, trunk: Tensor, from_later: Tensor, from_earlier: Tensor) -> Tensor:
-        """The trunk's enlarged frame, and what the other frames add to it."""
+    def _alone(self, frame: Tensor) -> Tensor:
+        """The frame as the trunk enlarges it, in float32 at least."""
+        enlarged: Tensor = self.trunk(_channels_last(frame))
+        return enlarged.to(frame.dtype)
+
+    def _entered(self, frame: Tensor, alone: Tensor) -> Tensor:
+        """The features of a frame alone: the detail that the trunk adds to each of its pixels."""
+        n, c, h, w = frame.shape
+        pixels = F.pixel_unshuffle(alone, self.scale).view(n, c, -1, h, w)
+        detail = GAIN * (pixels - frame[:, :, None]).flatten(1, 2)
+        entered: Tensor = self.entry(_channels_last(detail.to(self.entry.weight.dtype)))
+        return entered
+
+    def _woven(self, alone: Tensor, from_later: Tensor, from_earlier: Tensor) -> Tensor:
+        """The frame as the trunk enlarges it, and what the other frames add to it."""
         fused = convolved(self.fusion, torch.cat([from_later, from_earlier], dim=1), slope=SLOPE)
-        frame, woven = self.trunk.upsampler(trunk), self.woven(fused)
-        return frame.to(_exact(frame.dtype)) + woven.to(_exact(woven.dtype))  # type: ignore[no-any-return]
+        return alone + self.woven(fused).to(alone.dtype)  # type: ignore[no-any-return]
 
     def _aligned(self, feature: Tensor, frame: Tensor, neighbour: Tensor, there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
         """The feature of a neighbour where the frame has its places, as far as it can be trusted, and what shows how far.
@@ -175,7 +192,7 @@ class Weft(nn.Module):
             difference = frame - seen[:, :3]
             gap = (there + seen[:, 3:]).square().sum(1, keepdim=True)
         trust = self.trust(difference, gap)
-        guides = torch.cat([difference * trust, trust], dim=1).to(feature.dtype)
+        guides = torch.cat([GAIN * difference * trust, trust], dim=1).to(feature.dtype)
         return flow_warp(feature, there) * trust.to(feature.dtype), guides
 
     def _nothing(self, entry: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,6 +219,17 @@ class Weft(nn.Module):
                 found = fine_flow(self.correlation_flow, *pairs)
                 flows += found.view(n, -1, *found.shape[1:]).unbind(1)
         return flows
+
+
+def _begun(layer: nn.Module) -> None:
+    """Fresh weights that keep the size of features: torch's own would halve it at each layer, and blocks that add as much as
+    they get would double it at each frame."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    elif isinstance(layer, ResidualBlock):  # after its convolutions
+        with torch.no_grad():
+            layer.conv2.weight.mul_(0.1)
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

@@ -84,7 +84,7 @@ def _spec(name: str, scale: int, sizes: dict[str, int]) -> ModelSpec:
 MEMORY = (Memory(fixed=39e6, per_px=2600, feature_bytes=410),)
 TRUNK = {"trunk_channels": 46, "trunk_blocks": 4, "trunk_inner": 48}  # rlfn-ntire, as in `photo-x4`
 SIZES = {"channels": 32, "blocks": 2, **TRUNK}
-_PARAMETERS = {"weft-x2": 513_503, "weft-x4": 544_031}
+_PARAMETERS = {"weft-x2": 512_415, "weft-x4": 544_095}
 
 SPECS: tuple[ModelSpec, ...] = tuple(_spec(f"weft-x{scale}", scale, SIZES) for scale in (2, 4))
 

@@ -64,12 +64,8 @@ class RLFN(nn.Module):
         self.upsampler = nn.Sequential(conv3x3(channels, colours * scale**2), nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.upsampler(self.features(x))  # type: ignore[no-any-return]
-
-    def features(self, x: Tensor) -> Tensor:
-        """The features that the upsampler enlarges."""
-        head: Tensor = self.conv_1(x)
+        head = self.conv_1(x)
         y = head
         for i in range(1, self.blocks + 1):
             y = self.get_submodule(f"block_{i}")(y)
-        return self.conv_2(y) + head  # type: ignore[no-any-return]
+        return self.upsampler(self.conv_2(y) + head)  # type: ignore[no-any-return]

@@ -39,11 +39,11 @@ class Weft(nn.Module):
         self, *, scale: int, channels: int, blocks: int, trunk_channels: int, trunk_blocks: int, trunk_inner: int
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.scale, self.channels = scale, channels
         self.trunk = RLFN(channels=trunk_channels, blocks=trunk_blocks, scale=scale, inner_channels=trunk_inner)
         self.correlation_flow = CorrelationFlow()
         self.trust = Trust()
-        self.entry = conv1x1(trunk_channels, channels)
+        self.entry = conv1x1(3 * scale**2, channels)
         self.backward_branch = ResidualBlocks(2 * channels + 4, channels, blocks)
         self.forward_branch = ResidualBlocks(3 * channels + 4, channels, blocks)
         self.fusion = conv3x3(2 * channels, trunk_inner)
@@ -54,8 +54,8 @@ class Weft(nn.Module):
         last = len(frames) - 1
         to_next = [fine_flow(self.correlation_flow, frames[i], frames[i + 1]) for i in range(last)]
         to_previous = [fine_flow(self.correlation_flow, frames[i + 1], frames[i]) for i in range(last)]
-        trunks = [self.trunk.features(frame) for frame in frames]
-        entries = [self.entry(trunk) for trunk in trunks]
+        trunks = [self.trunk(frame) for frame in frames]
+        entries = [self._entered(frame, trunk) for frame, trunk in zip(frames, trunks, strict=True)]
         backward: list[Tensor] = []
         for i in range(last, -1, -1):
             if i == last:
@@ -73,15 +73,20 @@ class Weft(nn.Module):
         enlarged = []
         for trunk, *both in zip(trunks, backward, forward, strict=True):
             woven = F.leaky_relu(self.fusion(torch.cat(both, dim=1)), 0.1)
-            enlarged.append(self.trunk.upsampler(trunk) + self.woven(woven))
+            enlarged.append(trunk + self.woven(woven))
         return torch.stack(enlarged, dim=1)
+
+    def _entered(self, frame: Tensor, trunk: Tensor) -> Tensor:
+        """The features of a frame alone: the difference of each enlarged pixel to the pixel that it lies in."""
+        detail = F.pixel_unshuffle(trunk, self.scale) - frame.repeat_interleave(self.scale**2, dim=1)
+        return self.entry(16 * detail)  # type: ignore[no-any-return]
 
     def _aligned(self, feature: Tensor, frame: Tensor, neighbour: Tensor, there: Tensor, back: Tensor) -> Tensor:
         """Features of the neighbour and the difference of the frames, times the trust in them; and the trust."""
         difference = frame - warp(neighbour, there)
         gap = (there + warp(back, there)).square().sum(1, keepdim=True)
         trust = self.trust(difference, gap)
-        return torch.cat([warp(feature, there) * trust, difference * trust, trust], dim=1)
+        return torch.cat([warp(feature, there) * trust, 16 * difference * trust, trust], dim=1)
 
     def _nothing(self, frame: Tensor) -> Tensor:
         return frame.new_zeros(frame.shape[0], self.channels + 4, *frame.shape[2:])
