@@ -72,18 +72,29 @@ def test_training_computes_what_inference_does_and_leaves_the_trunk_alone() -> N
 
 
 # Alignment ------------------------------------------------------------------------------------------------------------
-def test_a_feature_is_moved_by_whole_pixels_exactly() -> None:
-    """The neighbour shows everything two pixels further right and one further down; trust is whole but at the border."""
+def test_what_moved_by_a_fraction_of_a_pixel_is_aligned_exactly() -> None:
+    """By half a pixel right and one down, which are whole pixels once enlarged; trust is whole but at the border."""
     network = toy()
-    there = torch.tensor([2.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 16, 18)
-    feature = torch.rand(1, 6, 16, 18)
-    neighbour = torch.rand(1, 3, 16, 18)
-    frame = neighbour.roll((-1, -2), dims=(2, 3))
-    aligned, guides = network._aligned(feature, frame, neighbour, there, -there)
-    seen = (..., slice(1, 14), slice(1, 15))  # trust looks a pixel around, and two columns and a row leave the neighbour
+    there = torch.tensor([0.5, 1.0]).view(1, 2, 1, 1).expand(1, 2, 16, 18)
+    frame, made = torch.rand(1, 3, 16, 18), torch.rand(1, 3, 32, 36)
+    own = network._detail(frame, torch.rand(1, 3, 32, 36))
+    network.trust.doubt.fill_(-20.0)  # colours are random, so nothing agrees
+    aligned, guides = network._aligned(own, made, (frame, frame, there, -there))
+    moved = made.roll((-2, -1), dims=(2, 3))
+    seen = (..., slice(0, 14), slice(0, 17))
     most = 1 / (1 + math.exp(-TRUST))
-    torch.testing.assert_close(aligned[seen], most * feature.roll((-1, -2), dims=(2, 3))[seen], rtol=0, atol=1e-5)
-    torch.testing.assert_close(guides[:, :3][seen], torch.zeros(1, 3, 13, 14), rtol=0, atol=1e-5)
+    torch.testing.assert_close(aligned[seen], most * (network._detail(frame, moved) - own)[seen], rtol=0, atol=2e-4)
+    torch.testing.assert_close(guides[:, 3], torch.full((1, 16, 18), most), rtol=0, atol=1e-6)
+
+
+def test_detail_is_what_the_trunk_adds_to_a_pixel() -> None:
+    network = toy()
+    frame = torch.rand(1, 3, 5, 6)
+    nearest = frame.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(network._detail(frame, nearest), torch.zeros(1, 12, 5, 6))
+    added = torch.rand(1, 12, 5, 6)
+    detail = network._detail(frame, nearest + network._enlarged(added))
+    torch.testing.assert_close(detail, added, rtol=0, atol=1e-5)  # float32
 
 
 def test_trust_falls_with_each_kind_of_disagreement() -> None:

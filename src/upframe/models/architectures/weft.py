@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from upframe.models.architectures._correlation_flow import CorrelationFlow
 from upframe.models.architectures._fine_flow import fine_flow
 from upframe.models.architectures._flow import flow_warp
-from upframe.models.architectures._layers import ResidualBlock, ResidualBlocks, conv1x1, conv3x3, convolved
+from upframe.models.architectures._layers import ResidualBlocks, conv3x3
 from upframe.models.architectures._two_passes import Features, first_frame_first
 from upframe.models.architectures.rlfn import RLFN
 from upframe.models.interfaces import Keep
 
 SLOPE = 0.1
 GAIN = 16.0  # brings details and differences of colours, of some hundredths, to the size that convolutions begin with
-GUIDES = 4  # channels that tell a branch how far its aligned features agree: the frames' difference, and the trust
+GUIDES = 4  # channels that tell a direction how far the neighbour agrees: the frames' difference, and the trust
 FLOW_BATCH_PX = 1 << 16  # pixels of frame pairs whose flow is computed at once: several pairs of a small clip
 TRUST = 4.0  # logit of the trust in a pixel that agrees in everything
 DOUBT = (4.0, 40.0)  # what a squared pixel of flow there and back, and a difference of all colours of 1, take from it at first
@@ -51,6 +51,35 @@ class Trust(nn.Module):
         return trust
 
 
+class Direction(nn.Module):
+    """What one direction adds to the detail of a frame, (N, details, H, W), all multiplied by `GAIN`.
+
+    Args:
+        details: Channels of a frame's detail.
+        others: Details beside the frame's own, as differences to it.
+        idle: Whether fresh weights add nothing.
+    """
+
+    def __init__(self, details: int, others: int, *, channels: int, blocks: int, idle: bool) -> None:
+        super().__init__()
+        self.seen = ResidualBlocks((1 + others) * details + GUIDES, channels, blocks, slope=SLOPE)
+        self.learnt = conv3x3(channels, details)
+        self.mixed = conv3x3(others * details, details)
+        if idle:
+            for layer in (self.learnt, self.mixed):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, own: Tensor, others: list[Tensor], guides: Tensor) -> Tensor:
+        differences = _channels_last(torch.cat(others, dim=1))
+        seen = self.seen(torch.cat([own, differences, guides], dim=1))
+        return self.learnt(seen) + self.mixed(differences)  # type: ignore[no-any-return]
+
+
+_Pair = tuple[Tensor, Tensor, Tensor, Tensor]
+"""A frame, a neighbour, and the flows there and back."""
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """The frames of a clip, (N, 3, H, W) each, and the flows between neighbours."""
@@ -61,12 +90,14 @@ class _Pairs:
     to_previous: list[Tensor]
     """Entry i leads from frame i + 1 to frame i."""
 
-    def with_next(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frame i, the next one, and the flows there and back."""
+    def with_next(self, i: int) -> _Pair | None:
+        if i + 1 == len(self.frames):
+            return None
         return self.frames[i], self.frames[i + 1], self.to_next[i], self.to_previous[i]
 
-    def with_previous(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frame i, the previous one, and the flows there and back."""
+    def with_previous(self, i: int) -> _Pair | None:
+        if i == 0:
+            return None
         return self.frames[i], self.frames[i - 1], self.to_previous[i - 1], self.to_next[i - 1]
 
 
@@ -74,8 +105,8 @@ class Weft(nn.Module):
     """(N, T, 3, H, W) in [0, 1] → (N, T, 3, scale·H, scale·W), H, W ≥ 15 and any number of frames ≥ 1.
 
     Args:
-        channels: Of what is propagated.
-        blocks: Residual blocks in each of the two directions.
+        channels: Inside each of the two directions.
+        blocks: Residual blocks in each of them.
         trunk_channels, trunk_blocks, trunk_inner: Size of the trunk, RLFN's `channels`, `blocks` and `inner_channels`.
         idle: Whether fresh weights add nothing to the trunk's frames, so that training begins with them.
     """
@@ -85,36 +116,29 @@ class Weft(nn.Module):
         *,
         scale: int = 4,
         channels: int = 32,
-        blocks: int = 2,
+        blocks: int = 1,
         trunk_channels: int = 46,
         trunk_blocks: int = 4,
         trunk_inner: int = 48,
         idle: bool = False,
     ) -> None:
         super().__init__()
-        self.scale, self.channels = scale, channels
+        self.scale = scale
         self.trunk = RLFN(channels=trunk_channels, blocks=trunk_blocks, scale=scale, inner_channels=trunk_inner)
         self.correlation_flow = CorrelationFlow()
         self.trust = Trust()
-        self.entry = conv1x1(3 * scale**2, channels)
-        self.backward_branch = ResidualBlocks(2 * channels + GUIDES, channels, blocks, slope=SLOPE)
-        self.forward_branch = ResidualBlocks(3 * channels + GUIDES, channels, blocks, slope=SLOPE)
-        self.fusion = conv3x3(2 * channels, trunk_inner)
-        last = conv3x3(trunk_inner, 3 * scale**2)
-        if idle:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.woven = nn.Sequential(last, nn.PixelShuffle(scale))
-        for part in (self.entry, self.backward_branch, self.forward_branch, self.fusion):
-            part.apply(_begun)
+        details = 3 * scale**2
+        self.backward_direction = Direction(details, 1, channels=channels, blocks=blocks, idle=idle)
+        self.forward_direction = Direction(details, 2, channels=channels, blocks=blocks, idle=idle)
         self.trunk.requires_grad_(False)
         self.correlation_flow.requires_grad_(False)
 
     def forward(self, clip: Tensor, *, keep: Keep = "full") -> Tensor:
         """The enlarged clip, in float32 at least; `keep` is for inference, with gradients everything is held."""
-        if torch.is_grad_enabled():
-            return self._at_once(clip)
         n, t, c, h, w = clip.shape
+        if torch.is_grad_enabled():
+            alone = self.trunk(_channels_last(clip.flatten(0, 1))).view(n, t, c, self.scale * h, self.scale * w)
+            return torch.stack(list(self._woven(clip, keep=keep, alone=list(alone.unbind(1)))), dim=1)
         out = torch.empty((n, t, c, self.scale * h, self.scale * w), dtype=_exact(clip.dtype), device=clip.device)
         for i, frame in enumerate(self.stream(clip, keep=keep)):  # stacking would hold everything twice
             out[:, i] = frame
@@ -125,81 +149,61 @@ class Weft(nn.Module):
 
         Inference mode is the one in force while the iterator is advanced.
         """
+        return self._woven(clip, keep=keep)
+
+    def _woven(self, clip: Tensor, *, keep: Keep, alone: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """As `stream`; `alone` are the frames as the trunk enlarges them, which takes less time for all at once."""
         pair = self._pairing(clip)
 
         def backward(i: int, later: Features | None) -> Features:
-            alone = self._alone(pair.frames[i])
-            return alone, self._from_later(pair, i, self._entered(pair.frames[i], alone), None if later is None else later[1])
+            frame = pair.frames[i]
+            enlarged = (self.trunk(_channels_last(frame)) if alone is None else alone[i]).to(frame.dtype)
+            own = self._detail(frame, enlarged)
+            aligned, guides = self._aligned(own, None if later is None else later[1], pair.with_next(i))
+            return enlarged, enlarged + self._enlarged(self.backward_direction(own, [aligned], guides))
 
         made: Tensor | None = None
-        for i, (alone, from_later) in enumerate(first_frame_first(len(pair.frames), backward, keep=keep)):
-            made = self._from_earlier(pair, i, self._entered(pair.frames[i], alone), from_later, made)
-            yield self._woven(alone, from_later, made)
-
-    def _at_once(self, clip: Tensor) -> Tensor:
-        """`forward` with the trunk and the fusion of all frames in one batch, which takes a fifth off the time of training."""
-        pair = self._pairing(clip)
-        t = len(pair.frames)
-        frames = torch.cat(pair.frames)
-        alone = self._alone(frames)
-        entries = self._entered(frames, alone).chunk(t)
-        backward: list[Tensor] = []
-        for i in reversed(range(t)):
-            backward.append(self._from_later(pair, i, entries[i], backward[-1] if backward else None))
-        backward.reverse()
-        forward: list[Tensor] = []
-        for i in range(t):
-            forward.append(self._from_earlier(pair, i, entries[i], backward[i], forward[-1] if forward else None))
-        return torch.stack(self._woven(alone, torch.cat(backward), torch.cat(forward)).chunk(t), dim=1)
+        for i, (enlarged, from_later) in enumerate(first_frame_first(len(pair.frames), backward, keep=keep)):
+            own = self._detail(pair.frames[i], enlarged)
+            aligned, guides = self._aligned(own, made, pair.with_previous(i))
+            others = [self._detail(pair.frames[i], from_later) - own, aligned]
+            made = from_later + self._enlarged(self.forward_direction(own, others, guides))
+            yield made
 
     # Parts of a pass ----------------------------------------------------------------------------------------------------
-    def _from_later(self, pair: _Pairs, i: int, entry: Tensor, later: Tensor | None) -> Tensor:
-        """The feature of frame i in the backward pass, from that of the next frame."""
-        aligned = self._nothing(entry) if later is None else self._aligned(later, *pair.with_next(i))
-        return self.backward_branch(torch.cat([entry, *aligned], dim=1))  # type: ignore[no-any-return]
-
-    def _from_earlier(self, pair: _Pairs, i: int, entry: Tensor, from_later: Tensor, earlier: Tensor | None) -> Tensor:
-        """The feature of frame i in the forward pass, from that of the previous frame and that of the backward pass."""
-        aligned = self._nothing(entry) if earlier is None else self._aligned(earlier, *pair.with_previous(i))
-        return self.forward_branch(torch.cat([entry, from_later, *aligned], dim=1))  # type: ignore[no-any-return]
-
-    def _alone(self, frame: Tensor) -> Tensor:
-        """The frame as the trunk enlarges it, in float32 at least."""
-        enlarged: Tensor = self.trunk(_channels_last(frame))
-        return enlarged.to(frame.dtype)
-
-    def _entered(self, frame: Tensor, alone: Tensor) -> Tensor:
-        """The features of a frame alone: the detail that the trunk adds to each of its pixels."""
+    def _detail(self, frame: Tensor, enlarged: Tensor) -> Tensor:
+        """The differences of the enlarged pixels to the pixel in which they lie, times `GAIN`: (N, 3·scale², H, W)."""
         n, c, h, w = frame.shape
-        pixels = F.pixel_unshuffle(alone, self.scale).view(n, c, -1, h, w)
+        pixels = F.pixel_unshuffle(enlarged, self.scale).view(n, c, -1, h, w)
         detail = GAIN * (pixels - frame[:, :, None]).flatten(1, 2)
-        entered: Tensor = self.entry(_channels_last(detail.to(self.entry.weight.dtype)))
-        return entered
+        return _channels_last(detail.to(self.trust.doubt.dtype))
 
-    def _woven(self, alone: Tensor, from_later: Tensor, from_earlier: Tensor) -> Tensor:
-        """The frame as the trunk enlarges it, and what the other frames add to it."""
-        fused = convolved(self.fusion, torch.cat([from_later, from_earlier], dim=1), slope=SLOPE)
-        return alone + self.woven(fused).to(alone.dtype)  # type: ignore[no-any-return]
+    def _enlarged(self, added: Tensor) -> Tensor:
+        """Detail that is added to an enlarged frame, in its pixels."""
+        return F.pixel_shuffle(added.to(_exact(added.dtype)), self.scale) / GAIN
 
-    def _aligned(self, feature: Tensor, frame: Tensor, neighbour: Tensor, there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature of a neighbour where the frame has its places, as far as it can be trusted, and what shows how far.
+    def _aligned(self, own: Tensor, made: Tensor | None, pair: _Pair | None) -> tuple[Tensor, Tensor]:
+        """How the detail of a neighbour differs where the frame has its places, as far as it can be trusted, and the guides.
+
+        Enlarged frames are aligned, not features: interpolating between features a pixel apart would lose the detail.
 
         Args:
-            there, back: Flows from the frame to the neighbour and back.
+            own: The frame's detail.
+            made: The neighbour as it was enlarged; None if the frame has no neighbour there.
         """
-        with torch.no_grad(), torch.autocast(feature.device.type, enabled=False):
+        if made is None or pair is None:
+            n, _, h, w = own.shape
+            return torch.zeros_like(own), own.new_zeros(n, GUIDES, h, w)
+        frame, neighbour, there, back = pair
+        with torch.no_grad(), torch.autocast(own.device.type, enabled=False):
             seen = flow_warp(torch.cat([neighbour, back], dim=1), there)
             difference = frame - seen[:, :3]
             gap = (there + seen[:, 3:]).square().sum(1, keepdim=True)
+            fine = self.scale * F.interpolate(there, scale_factor=self.scale, mode="bilinear", align_corners=False)
         trust = self.trust(difference, gap)
-        guides = torch.cat([GAIN * difference * trust, trust], dim=1).to(feature.dtype)
-        return flow_warp(feature, there) * trust.to(feature.dtype), guides
-
-    def _nothing(self, entry: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros, for a frame without a neighbour, in place of `_aligned`."""
-        n, _, h, w = entry.shape
-        none = entry.new_zeros(n, self.channels + GUIDES, h, w).contiguous(memory_format=torch.channels_last)
-        return none[:, : self.channels], none[:, self.channels :]
+        moved = self._detail(frame, flow_warp(made, fine, padding="border"))
+        guides = torch.cat([GAIN * difference * trust, trust], dim=1).to(own.dtype)
+        return (moved - own) * trust.to(own.dtype), guides
 
     def _pairing(self, clip: Tensor) -> _Pairs:
         frames = list(clip.to(_exact(clip.dtype)).unbind(1))
@@ -219,17 +223,6 @@ class Weft(nn.Module):
                 found = fine_flow(self.correlation_flow, *pairs)
                 flows += found.view(n, -1, *found.shape[1:]).unbind(1)
         return flows
-
-
-def _begun(layer: nn.Module) -> None:
-    """Fresh weights that keep the size of features: torch's own would halve it at each layer, and blocks that add as much as
-    they get would double it at each frame."""
-    if isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    elif isinstance(layer, ResidualBlock):  # after its convolutions
-        with torch.no_grad():
-            layer.conv2.weight.mul_(0.1)
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

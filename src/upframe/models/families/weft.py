@@ -38,10 +38,10 @@ def configuration(shapes: Shapes) -> dict[str, Any]:
     trunk = rlfn.configuration({name.removeprefix("trunk."): shape for name, shape in shapes.items()})
     if trunk["colours"] != 3:
         raise ValueError(f"a trunk with {trunk['colours']} colours")
-    begins, ends = "backward_branch.main.2.", ".conv1.weight"
+    begins, ends = "backward_direction.seen.main.2.", ".conv1.weight"
     return {
         "scale": trunk["scale"],
-        "channels": shapes["entry.weight"][0],
+        "channels": shapes["backward_direction.seen.main.0.weight"][0],
         "blocks": sum(name.startswith(begins) and name.endswith(ends) for name in shapes),
         "trunk_channels": trunk["channels"],
         "trunk_blocks": trunk["blocks"],
@@ -83,8 +83,8 @@ def _spec(name: str, scale: int, sizes: dict[str, int]) -> ModelSpec:
 
 MEMORY = (Memory(fixed=39e6, per_px=2600, feature_bytes=410),)
 TRUNK = {"trunk_channels": 46, "trunk_blocks": 4, "trunk_inner": 48}  # rlfn-ntire, as in `photo-x4`
-SIZES = {"channels": 32, "blocks": 2, **TRUNK}
-_PARAMETERS = {"weft-x2": 512_415, "weft-x4": 544_095}
+SIZES = {"channels": 32, "blocks": 1, **TRUNK}
+_PARAMETERS = {"weft-x2": 424_163, "weft-x4": 570_143}
 
 SPECS: tuple[ModelSpec, ...] = tuple(_spec(f"weft-x{scale}", scale, SIZES) for scale in (2, 4))
 
@@ -92,7 +92,7 @@ WEFT_FAMILY = Family(
     name="Weft",
     specs=SPECS,
     network=network,
-    signature=("trunk.conv_1.weight", "trunk.upsampler.0.weight", "entry.weight"),
+    signature=("trunk.conv_1.weight", "trunk.upsampler.0.weight", "backward_direction.seen.main.0.weight"),
     configuration=configuration,
     spec_for=spec_for,
     reference=reference,

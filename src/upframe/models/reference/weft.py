@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from upframe.models.architectures._correlation_flow import CorrelationFlow
 from upframe.models.architectures._fine_flow import fine_flow
-from upframe.models.architectures._layers import conv1x1, conv3x3
+from upframe.models.architectures._layers import conv3x3
 from upframe.models.reference._flow import warp
 from upframe.models.reference._layers import ResidualBlocks
 from upframe.models.reference.rlfn import RLFN
@@ -32,6 +32,20 @@ class Trust(nn.Module):
         return torch.sigmoid(4 - self.doubt[0].exp() * gap - self.doubt[1].exp() * around)
 
 
+class Direction(nn.Module):
+    """What one direction adds to the detail of a frame, from its own and the differences of others to it."""
+
+    def __init__(self, details: int, others: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.seen = ResidualBlocks((1 + others) * details + 4, channels, blocks)
+        self.learnt = conv3x3(channels, details)
+        self.mixed = conv3x3(others * details, details)
+
+    def forward(self, own: Tensor, others: list[Tensor], guides: Tensor) -> Tensor:
+        seen = self.seen(torch.cat([own, *others, guides], dim=1))
+        return self.learnt(seen) + self.mixed(torch.cat(others, dim=1))  # type: ignore[no-any-return]
+
+
 class Weft(nn.Module):
     """(N, T, 3, H, W) → (N, T, 3, scale·H, scale·W); the arguments are explained in `architectures/weft.py`."""
 
@@ -39,54 +53,56 @@ class Weft(nn.Module):
         self, *, scale: int, channels: int, blocks: int, trunk_channels: int, trunk_blocks: int, trunk_inner: int
     ) -> None:
         super().__init__()
-        self.scale, self.channels = scale, channels
+        self.scale = scale
         self.trunk = RLFN(channels=trunk_channels, blocks=trunk_blocks, scale=scale, inner_channels=trunk_inner)
         self.correlation_flow = CorrelationFlow()
         self.trust = Trust()
-        self.entry = conv1x1(3 * scale**2, channels)
-        self.backward_branch = ResidualBlocks(2 * channels + 4, channels, blocks)
-        self.forward_branch = ResidualBlocks(3 * channels + 4, channels, blocks)
-        self.fusion = conv3x3(2 * channels, trunk_inner)
-        self.woven = nn.Sequential(conv3x3(trunk_inner, 3 * scale**2), nn.PixelShuffle(scale))
+        self.backward_direction = Direction(3 * scale**2, 1, channels, blocks)
+        self.forward_direction = Direction(3 * scale**2, 2, channels, blocks)
 
     def forward(self, clip: Tensor) -> Tensor:
         frames = list(clip.unbind(1))
         last = len(frames) - 1
         to_next = [fine_flow(self.correlation_flow, frames[i], frames[i + 1]) for i in range(last)]
         to_previous = [fine_flow(self.correlation_flow, frames[i + 1], frames[i]) for i in range(last)]
-        trunks = [self.trunk(frame) for frame in frames]
-        entries = [self._entered(frame, trunk) for frame, trunk in zip(frames, trunks, strict=True)]
+        alone = [self.trunk(frame) for frame in frames]
+        details = [self._detail(enlarged, frame) for enlarged, frame in zip(alone, frames, strict=True)]
         backward: list[Tensor] = []
         for i in range(last, -1, -1):
             if i == last:
-                aligned = self._nothing(frames[i])
+                aligned, guides = self._nothing(details[i])
             else:
-                aligned = self._aligned(backward[0], frames[i], frames[i + 1], to_next[i], to_previous[i])
-            backward.insert(0, self.backward_branch(torch.cat([entries[i], aligned], dim=1)))
+                pair = (frames[i], frames[i + 1], to_next[i], to_previous[i])
+                aligned, guides = self._aligned(details[i], backward[0], *pair)
+            added = self.backward_direction(details[i], [aligned], guides)
+            backward.insert(0, alone[i] + F.pixel_shuffle(added, self.scale) / 16)
         forward: list[Tensor] = []
         for i in range(last + 1):
             if i == 0:
-                aligned = self._nothing(frames[i])
+                aligned, guides = self._nothing(details[i])
             else:
-                aligned = self._aligned(forward[-1], frames[i], frames[i - 1], to_previous[i - 1], to_next[i - 1])
-            forward.append(self.forward_branch(torch.cat([entries[i], backward[i], aligned], dim=1)))
-        enlarged = []
-        for trunk, *both in zip(trunks, backward, forward, strict=True):
-            woven = F.leaky_relu(self.fusion(torch.cat(both, dim=1)), 0.1)
-            enlarged.append(trunk + self.woven(woven))
-        return torch.stack(enlarged, dim=1)
+                pair = (frames[i], frames[i - 1], to_previous[i - 1], to_next[i - 1])
+                aligned, guides = self._aligned(details[i], forward[-1], *pair)
+            others = [self._detail(backward[i], frames[i]) - details[i], aligned]
+            added = self.forward_direction(details[i], others, guides)
+            forward.append(backward[i] + F.pixel_shuffle(added, self.scale) / 16)
+        return torch.stack(forward, dim=1)
 
-    def _entered(self, frame: Tensor, trunk: Tensor) -> Tensor:
-        """The features of a frame alone: the difference of each enlarged pixel to the pixel that it lies in."""
-        detail = F.pixel_unshuffle(trunk, self.scale) - frame.repeat_interleave(self.scale**2, dim=1)
-        return self.entry(16 * detail)  # type: ignore[no-any-return]
+    def _detail(self, enlarged: Tensor, frame: Tensor) -> Tensor:
+        """The difference of each enlarged pixel to the pixel that it lies in, times 16."""
+        return 16 * (F.pixel_unshuffle(enlarged, self.scale) - frame.repeat_interleave(self.scale**2, dim=1))
 
-    def _aligned(self, feature: Tensor, frame: Tensor, neighbour: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        """Features of the neighbour and the difference of the frames, times the trust in them; and the trust."""
+    def _aligned(
+        self, own: Tensor, made: Tensor, frame: Tensor, neighbour: Tensor, there: Tensor, back: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The difference of the neighbour's detail to the frame's, times the trust in it; and what shows the trust."""
         difference = frame - warp(neighbour, there)
         gap = (there + warp(back, there)).square().sum(1, keepdim=True)
         trust = self.trust(difference, gap)
-        return torch.cat([warp(feature, there) * trust, 16 * difference * trust, trust], dim=1)
+        s = self.scale
+        fine = s * F.interpolate(there, scale_factor=s, mode="bilinear", align_corners=False)
+        moved = self._detail(warp(made, fine, padding="border"), frame)
+        return (moved - own) * trust, torch.cat([16 * difference * trust, trust], dim=1)
 
-    def _nothing(self, frame: Tensor) -> Tensor:
-        return frame.new_zeros(frame.shape[0], self.channels + 4, *frame.shape[2:])
+    def _nothing(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(own), own.new_zeros(own.shape[0], 4, *own.shape[2:])
