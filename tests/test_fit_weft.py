@@ -30,7 +30,7 @@ def drifting(seed: int) -> Sample:
 
 
 def test_a_linear_relation_is_found() -> None:
-    """What is wanted is a mixture of the aligned detail: the fit predicts it, and a pixel without weight does not count."""
+    """If a mixture of the aligned detail is wanted, the fit predicts it, and a pixel without weight does not count."""
     direction = toy().backward_direction
     generator = torch.Generator().manual_seed(1)
     own, other, guides = (torch.randn(2, n, 20, 22, generator=generator) for n in (12, 12, 4))

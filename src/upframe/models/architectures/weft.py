@@ -52,7 +52,7 @@ class Trust(nn.Module):
 
 
 class Direction(nn.Module):
-    """What one direction adds to the detail of a frame, (N, details, H, W), all multiplied by `GAIN`.
+    """The detail that one direction adds to that of a frame, (N, details, H, W), all multiplied by `GAIN`.
 
     Args:
         details: Channels of a frame's detail.

@@ -33,7 +33,7 @@ class Trust(nn.Module):
 
 
 class Direction(nn.Module):
-    """What one direction adds to the detail of a frame, from its own and the differences of others to it."""
+    """The detail that one direction adds to a frame, from its own and the differences of others to it."""
 
     def __init__(self, details: int, others: int, channels: int, blocks: int) -> None:
         super().__init__()
