@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from upframe.cli import (  # noqa: F401 (each adds its commands)
+    configuring,
     data,
     data_preview,
     difference_map,
@@ -21,8 +22,10 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     measuring,
     models,
     restoring,
+    serving,
     training,
     upscaling,
+    watching,
 )
 from upframe.cli.flags import worded_error
 from upframe.cli.help import HELP_FLAGS, SHOWN

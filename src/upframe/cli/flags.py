@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from upframe.cli.stated import HELD
 from upframe.errors import OptionError, UpframeError, number_text, one_line
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ FLAGS: Mapping[str, str] = {
     "cleaning.threshold": "--clean-threshold",
     "cleaning.max_passes": "--clean-max",
     "cleaning.strength": "--clean-strength",
+    # The service
+    "port": "--port",
+    "allow": "--allow",
+    "keep": "--keep",
+    "quota": "--quota",
+    "max_upload": "--max-upload",
+    # Watched folders
+    "settle": "--settle",
+    "move_done": "--move-done",
     # Training, evaluation and data
     "changes": "--set",
     "out": "--out",
@@ -111,7 +121,7 @@ def worded_error(error: UpframeError) -> UpframeError:
     """An error with flags in place of options; of the same kind, and caused by the same."""
     made = copy.copy(error)
     if isinstance(error, OptionError) and error.option in FLAGS:
-        made.subject = one_line(_stated(error.option, error.value))
+        made.subject = one_line(_stated(error.option, error.value) + _origin(error.option))
     else:
         made.subject = worded(error.subject)
     made.happened, made.advice = worded(error.happened), worded(error.advice)
@@ -131,6 +141,13 @@ def worded_event(event: Event) -> Event:
 def worded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data of an event, with flags in place of the options that its message names."""
     return {key: worded(value) if key == "message" and isinstance(value, str) else value for key, value in data.items()}
+
+
+def _origin(option: str) -> str:
+    """The place of an option's value, if no flag states it: ` (upframe.toml)`."""
+    names = (FLAGS[option].removeprefix("--"), option.rpartition(".")[2].replace("_", "-"))
+    setting = next((HELD.get()[name] for name in names if name in HELD.get()), None)
+    return "" if setting is None else f" ({setting.source})"
 
 
 def _stated(option: str, value: object) -> str:

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from cyclopts import App, Group, Parameter
 
 from upframe.cli.help import VIDEO_PANEL, HelpPage
 from upframe.cli.logs import start_logs
+from upframe.cli.settings import apply
+from upframe.cli.stated import sources_held
 from upframe.errors import UsageError
 from upframe.version import __version__
 
@@ -20,13 +23,15 @@ if TYPE_CHECKING:
     from upframe.jobs import Cleaning, Target, TileSize, VideoOptions
 
 
+log = logging.getLogger(__name__)
+
 EXIT_CODES = """\
 Exit codes:
     0  every output written and verified
     1  internal error
     2  wrong usage
     3  input missing or unreadable
-    4  model or weights
+    4  weights missing, damaged or unfit
     5  memory exhausted, or no such device
     6  cannot write
     7  verification failed
@@ -59,7 +64,7 @@ COMMON_BRIEF = (
 )
 """The most used of them, on the first page."""
 
-MORE_HELP = "More options: --help-video for videos, --help-all for all of them."
+MORE_HELP = "Options for videos: --help-video. All options: --help-all."
 
 FILES = Group.create_ordered("Pictures and videos")
 MODELS = Group.create_ordered("Models")
@@ -73,6 +78,7 @@ PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option;
 COMPUTE = Group.create_ordered("Computing")
 VIDEO = Group.create_ordered(VIDEO_PANEL)
 REPORTING = Group.create_ordered("Reporting")
+SETTINGS = Group.create_ordered("Settings")
 
 app = App(
     name="upframe",
@@ -91,6 +97,7 @@ models_app = App(
     name="models", help="List, inspect, verify and convert models.", group=MODELS, help_epilogue="", help_formatter=HelpPage()
 )
 app.command(models_app)
+app.config = partial(apply, app)
 
 
 @Parameter(name="*")
@@ -119,6 +126,19 @@ class Reporting:
         """
         level = logging.INFO if self.verbose else logging.ERROR if self.quiet else logging.WARNING
         start_logs(screen=level, debug=self.debug, file=self.log)
+        for source, flags in sources_held().items():
+            log.info("%s: states %s", source, ", ".join(flags))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Sources:
+    """Where the defaults of flags come from; see `upframe.cli.settings`, which reads these two before all others."""
+
+    profile: Annotated[str | None, Parameter(group=SETTINGS)] = None
+    "Take defaults from this profile of the settings file; see docs/config.md."
+    config: Annotated[Path | None, Parameter(group=SETTINGS)] = None
+    "Settings file to read in place of all others. [default: upframe.toml here, then the user's own]"
 
 
 @Parameter(name="*")
@@ -225,7 +245,7 @@ class Video:
     end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
     "Stop at this time."
     codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
-    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264]"
+    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264, in WebM av1]"
     crf: Annotated[int | None, Parameter(group=VIDEO)] = None
     "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None

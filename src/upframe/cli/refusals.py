@@ -61,7 +61,7 @@ def refusal(error: CycloptsError) -> UsageError:
             return _missing(error, argument, command, see)
         case CoercionError(argument=argument, token=token) if argument is not None and token is not None:
             name = token.keyword or _label(argument)
-            return UsageError(f"{name} {token.value}", f"must be {_needs(argument)}")
+            return UsageError(f"{name} {token.value}", f"must be {needs(argument)}")
         case RepeatArgumentError(token=token):
             return UsageError(str(token.keyword), "is given more than once", "give it once")
         case UnknownCommandError(app=parent, unused_tokens=[word, *_]) if parent is not None:
@@ -86,7 +86,7 @@ def _unknown_option(error: UnknownOptionError, see: str) -> UsageError:
 def _missing(error: MissingArgumentError, argument: Argument, command: str, see: str) -> UsageError:
     given = error.keyword or next((t.keyword for t in reversed(argument.tokens) if t.keyword), None)
     if given is not None:
-        return UsageError(command, f"{given} needs {_needs(argument)}", see)
+        return UsageError(command, f"{given} needs {needs(argument)}", see)
     return UsageError(command, f"needs {_label(argument)}", see)
 
 
@@ -95,16 +95,17 @@ def _label(argument: Argument) -> str:
     return singular(argument.name.lstrip("-").upper()) if argument.index is not None else argument.name
 
 
-def _needs(argument: Argument) -> str:
+def needs(argument: Argument) -> str:
+    """The kind of value that a flag takes, as in "must be a number"."""
     if argument.name in _NEEDS:
         return _NEEDS[argument.name]
-    hint = _value_type(argument.field_info.annotation)
+    hint = value_type(argument.field_info.annotation)
     if get_origin(hint) is Literal:
         return wording.listed([str(choice) for choice in get_args(hint)], last="or")
     return _KINDS.get(hint, "a file or folder")
 
 
-def _value_type(hint: Any) -> Any:
+def value_type(hint: Any) -> Any:
     """The type of a single value: of `list[int] | None` int."""
     while get_args(hint) and get_origin(hint) is not Literal:
         hint = next(inner for inner in get_args(hint) if inner is not type(None))

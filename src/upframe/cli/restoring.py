@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from upframe.cli.help import HelpPage
-from upframe.cli.parser import COMMON, COMPUTE, FILES, INPUT, MORE_HELP, Computing, Files, Reporting, Video, app
+from upframe.cli.parser import COMMON, COMPUTE, FILES, INPUT, MORE_HELP, Computing, Files, Reporting, Sources, Video, app
 from upframe.cli.upscaling import carry_out
 
 Inputs = Annotated[list[str] | None, Parameter(group=INPUT)]
@@ -35,6 +35,7 @@ def deblur(
     computing: Computing = Computing(),
     video: Video = Video(),
     reporting: Reporting = Reporting(),
+    sources: Sources = Sources(),
 ) -> int:
     """Remove motion blur from videos, at their own size.
 
@@ -67,6 +68,7 @@ def denoise(
     computing: Computing = Computing(),
     video: Video = Video(),
     reporting: Reporting = Reporting(),
+    sources: Sources = Sources(),
 ) -> int:
     """Remove noise from videos, at their own size.
 
@@ -99,6 +101,7 @@ def interpolate(
     computing: Computing = Computing(),
     video: Video = Video(),
     reporting: Reporting = Reporting(),
+    sources: Sources = Sources(),
 ) -> int:
     """Double the frame rate of videos: a new frame in the middle between every two.
 

@@ -30,6 +30,7 @@ from upframe.cli.parser import (
     Files,
     Reporting,
     Size,
+    Sources,
     Video,
     app,
     device_name,
@@ -70,6 +71,7 @@ def upscale(
     max_pixels: Annotated[int | None, Parameter(group=INPUT)] = None,
     video: Video = Video(),
     reporting: Reporting = Reporting(),
+    sources: Sources = Sources(),
 ) -> int:
     """Enlarge pictures and videos.
 
@@ -110,7 +112,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     check_address_space()
     with _without_collections():
         from upframe.jobs import keep_freed_memory, plan, run
-    from upframe.cli.dry_run import show_plan
+    from upframe.cli.dry_run import show_plan, show_sources
     from upframe.cli.progress import display
 
     keep_freed_memory()
@@ -121,6 +123,7 @@ def carry_out(inputs: list[str] | None, files: Files, reporting: Reporting, **ch
     with _piped(everything, files.output, as_json=reporting.json) as (paths, place):
         planned = plan(paths, place, options)
         if files.dry_run:
+            show_sources(as_json=reporting.json)
             show_plan(planned, inputs=everything, output=files.output, as_json=reporting.json)
             return 8 if planned.failed else 0
         with stoppable() as cancel, display(reporting, planned, doing=DOING[options.task]) as show:

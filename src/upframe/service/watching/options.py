@@ -1,0 +1,28 @@
+"""Options of a watch, checked before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from upframe.errors import UsageError
+from upframe.service import wire
+from upframe.service.child.planning import job_options
+from upframe.service.problems import first_fault
+
+
+def checked_options(values: Mapping[str, Any], *, device: str) -> wire.Options:
+    """Options of the queue's jobs, from fields as `wire.Options` has them.
+
+    Raises:
+        UsageError: for a value that would fail every file.
+    """
+    try:
+        options = wire.Options.model_validate(values)
+    except ValidationError as error:
+        place, fault = first_fault(error)
+        raise UsageError(f"`{place}`", fault) from None
+    job_options(options, device=device, pixels=1)
+    return options
