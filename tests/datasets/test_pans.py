@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from conftest import Upframe, make_photo
 from upframe.datasets.footage import find_clips
+from upframe.datasets.prepare import pans
 from upframe.datasets.prepare.items import carry_out
-from upframe.datasets.prepare.pans import SHAKE_PX, TURN, _views, camera_path, prepare_pans
+from upframe.datasets.prepare.pans import SHAKE_PX, TURN, _codes, _views, camera_path, prepare_pans
 from upframe.errors import InputError, UsageError
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
@@ -57,7 +60,7 @@ def test_frames_lie_where_the_path_says() -> None:
     photo = torch.rand(1, 3, 41, 41) * 255
     still = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     moved = still + torch.tensor([[0, 0, 1.0], [0, 0, -2]])
-    here, there = _views(photo, torch.stack([still, moved]), 9)
+    here, there = map(_codes, _views(photo, torch.stack([still, moved]), 9))
     assert np.array_equal(there[2:, :-1], here[:-2, 1:])
     # Nine pixels, two photo pixels apart, about the middle of 41: photo pixels 12 to 28.
     assert np.array_equal(here, photo[0, :, 12:29:2, 12:29:2].round().byte().permute(1, 2, 0).numpy())
@@ -96,3 +99,53 @@ def test_what_makes_no_clip_is_refused(photos: Path, tmp_path: Path, upframe: Up
     done = upframe("data", "prepare", "pans", photos, tmp_path / "pans", "--frames", "2", "--size", "24", "--dry-run")
     assert done.code == 0 and "4 clips" in done.out
     assert not (tmp_path / "pans").exists()
+
+
+# Lively clips ---------------------------------------------------------------------------------------------------------
+STILL = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(4, 2, 3)
+
+
+def lively(monkeypatch: pytest.MonkeyPatch, other: Tensor | None, **shares: float) -> list[Tensor]:
+    """A still camera over a gray photo, with the stated shares of clips that sway and flicker."""
+    for name in ("SWAYING", "FLICKERING"):
+        monkeypatch.setattr(pans, name, shares.get(name, 0.0))
+    photo = torch.full((1, 3, 64, 64), 100.0)
+    photo[..., ::8] = 140.0
+    rng = np.random.default_rng(3)
+    return list(pans._lively_views(photo, STILL, 24, other=other, speed_px=3.0, rng=rng))
+
+
+def test_a_piece_moves_in_front_and_hides_what_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = lively(monkeypatch, torch.full((1, 3, 64, 64), 250.0))
+    covered = [(view > 200).all(0) for view in views]
+    assert all(0.02 < float(mask.float().mean()) < 0.6 for mask in covered)
+    assert not torch.equal(covered[0], covered[-1])
+    alone = lively(monkeypatch, None)
+    assert all(torch.equal(view, alone[0]) for view in alone), "nothing else moves"
+    uncovered = F.max_pool2d(covered[0].float()[None], 5, stride=1, padding=2)[0] == 0  # its edge is two pixels wide
+    torch.testing.assert_close(views[0][:, uncovered], alone[0][:, uncovered], rtol=0, atol=1e-3)
+
+
+def test_light_flickers_everywhere_alike_and_surfaces_sway_smoothly(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = lively(monkeypatch, None)[0]
+    factors = [view / plain for view in lively(monkeypatch, None, FLICKERING=1.0)]
+    for factor in factors:
+        torch.testing.assert_close(factor, factor.mean().expand_as(factor), rtol=1e-5, atol=0)
+    assert len({round(float(factor.mean()), 6) for factor in factors}) == 4
+    swaying = lively(monkeypatch, None, SWAYING=1.0)
+    assert all((view - plain).abs().max() > 1 for view in swaying)
+    steps = [float((b - a).abs().mean()) for a, b in pairwise(swaying)]
+    assert 0 < max(steps) < 20
+
+
+def test_a_lively_folder_says_so_and_differs(photos: Path, tmp_path: Path, upframe: Upframe) -> None:
+    size = ("--frames", "3", "--size", "32", "--per-photo", "4", "--speed", "4")
+    for out, flags in (("calm", ()), ("lively", ("--lively",))):
+        assert upframe("data", "prepare", "pans", photos, tmp_path / out, *size, *flags).code == 0
+    calm, lively = (
+        {path.relative_to(tmp_path / out): path.read_bytes() for path in (tmp_path / out).rglob("*.png")}
+        for out in ("calm", "lively")
+    )
+    assert calm.keys() == lively.keys() and calm != lively
+    refused = upframe("data", "prepare", "pans", photos, tmp_path / "calm", *size, "--lively")
+    assert refused.code == 6 and "was made differently: lively" in refused.err

@@ -40,6 +40,7 @@ SMALLER: Mapping[str, Mapping[str, int]] = {
         "reconstruct_blocks": 1,
         "feed_forward_blocks": 1,
     },
+    "Weft": {"channels": 6, "blocks": 1, "trunk_channels": 8, "trunk_blocks": 1, "trunk_inner": 8},
 }
 """Family → arguments that make it small. VRT's width and groups are multiples of the frames aligned on each side,
 1 to 3. VSR-Transformer keeps its depth, from which its number of frames is told."""

@@ -254,6 +254,7 @@ def prepare_pans(
     size: int = 288,
     per_photo: int = 2,
     speed: float = 6.0,
+    lively: bool = False,
     seed: int = 0,
     preparing: Preparing = Preparing(),
     reporting: Reporting = Reporting(),
@@ -267,13 +268,15 @@ def prepare_pans(
         size: Side of the frames.
         per_photo: Clips of each photograph.
         speed: Fastest motion, in pixels a frame.
+        lively: Some clips also have a moving piece in front, swaying surfaces or flickering light.
         seed: Equal seeds make equal clips.
     """
 
     def plan() -> Preparation:
         from upframe.datasets.prepare.pans import prepare_pans
 
-        return prepare_pans(folder, out, frames=frames, size_px=size, per_photo=per_photo, speed_px=speed, seed=seed)
+        how = {"frames": frames, "size_px": size, "per_photo": per_photo}
+        return prepare_pans(folder, out, **how, speed_px=speed, lively=lively, seed=seed)
 
     return _carry_out(plan, preparing, reporting)
 

@@ -7,6 +7,7 @@ from upframe.models.families.rlfn import RLFN_FAMILY
 from upframe.models.families.vapsr import VAPSR_FAMILY
 from upframe.models.families.vrt import VRT_FAMILY
 from upframe.models.families.vsr_transformer import VSRT_FAMILY
+from upframe.models.families.weft import WEFT_FAMILY
 from upframe.models.family import Family
 from upframe.models.spec import ModelSpec
 
@@ -17,6 +18,7 @@ FAMILIES: tuple[Family, ...] = (
     REALBASICVSR_FAMILY,
     VRT_FAMILY,
     VSRT_FAMILY,
+    WEFT_FAMILY,
 )
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for family in FAMILIES for spec in family.specs}

@@ -230,6 +230,47 @@ def test_a_file_without_a_flow_network_is_refused(tmp_path: Path) -> None:
         _trained(replace(RECIPE, flow_weights=str(tmp_path / "a" / "last.pth")), tmp_path / "c")
 
 
+TOY_WEFT = {"channels": 6, "blocks": 1, "trunk_channels": 8, "trunk_blocks": 1, "trunk_inner": 8, "idle": True}
+
+
+@pytest.mark.slow
+def test_a_network_for_photos_becomes_the_trunk_and_is_left_as_it_is(tmp_path: Path) -> None:
+    """Before the first step the video network makes its frames; afterwards the trunk is the same and the frames are not."""
+    frozen = ParameterGroup(names=("trunk", "correlation_flow"), frozen_until=None)
+    photos = recipe_of(
+        replace(STAGE, steps=1), model="rlfn-ntire-x2", model_options={"channels": 8, "blocks": 1, "inner_channels": 8}
+    )
+    photo = _trained(photos, tmp_path / "photo")
+    assert photo.ema is not None
+    data = DataRecipe(kind="clips", clip_frames=3, patch_px=16)
+    stage = replace(STAGE, steps=2, data=data, optimiser=Optimiser(learning_rate=1e-3, groups=(frozen,)))
+    weights = str(tmp_path / "photo" / "last.pth")
+    recipe = recipe_of(stage, model="weft-x2", model_options=TOY_WEFT, trunk_weights=weights)
+    begun = begin_stage(make_plan(recipe, ranks=ALONE), 0, ranks=ALONE, before=None)
+    clip = torch.rand(1, 3, 3, 16, 16)
+    with torch.no_grad():
+        frames = torch.stack([begun.network.get_submodule("trunk")(frame) for frame in clip.unbind(1)], dim=1)
+        torch.testing.assert_close(begun.network(clip), frames, rtol=0, atol=1e-6)
+    video = train(recipe, data=lambda stage: Noise(scale=2, frames=3), out=tmp_path / "video")
+    for name, value in video.network.get_submodule("trunk").state_dict().items():
+        assert torch.equal(value, photo.ema[name]), name
+    with torch.no_grad():
+        assert (video.network(clip) - frames).abs().max() > 1e-5
+
+
+def test_a_trunk_of_another_size_or_no_trunk_is_refused(tmp_path: Path) -> None:
+    _trained(RECIPE, tmp_path / "a", stop_after=1)
+    weights = str(tmp_path / "a" / "last.pth")
+    stage = replace(STAGE, data=DataRecipe(kind="clips", clip_frames=2, patch_px=16))
+    recipe = recipe_of(stage, model="weft-x4", model_options={**TOY_WEFT, "trunk_blocks": 3}, trunk_weights=weights)
+    with pytest.raises(ModelError, match="not this trunk"):
+        train(recipe, data=lambda stage: Noise(scale=4, frames=2), out=tmp_path / "b")
+    with pytest.raises(UsageError, match="has no trunk"):
+        _trained(replace(RECIPE, trunk_weights=weights), tmp_path / "c")
+    with pytest.raises(ModelError, match="the trunk's weights does not exist"):
+        train(replace(recipe, trunk_weights="nowhere.pth"), data=lambda stage: Noise(scale=4, frames=2), out=tmp_path / "d")
+
+
 # What a network does not take ---------------------------------------------------------------------------------------------
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -41,7 +41,7 @@ from upframe.training.recipes.registry import RECIPES, find_recipe
 from upframe.training.recipes.schedule import Schedule, learning_rate_at
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
-OWN = ("photo-", "flow", "video-", "tricks-", "toy-")
+OWN = ("photo-", "flow", "video-", "weft-", "tricks-", "toy-")
 """How the names of recipes begin that follow nobody's publication to the letter."""
 
 

@@ -37,7 +37,7 @@ def flow_warp(
     x: Tensor,
     flow: Tensor,
     *,
-    interpolation: Literal["bilinear", "nearest"] = "bilinear",
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
     padding: Literal["zeros", "border", "reflection"] = "zeros",
     align_corners: bool = True,
 ) -> Tensor:

@@ -27,6 +27,7 @@ from upframe.models.architectures._correlation_flow import CorrelationFlow
 from upframe.models.architectures._flow import SPyNet, flow_warp
 from upframe.models.architectures._layers import NarrowConv2d, ResidualBlocks, conv1x1, conv3x3, convolved
 from upframe.models.architectures._realbasicvsr_constants import RECONSTRUCTION_PX, SCALE, FlowKind
+from upframe.models.architectures._two_passes import Features, first_frame_first
 from upframe.models.interfaces import Cleaned, Enlargement, Keep
 from upframe.models.spec import Cleaning
 
@@ -153,28 +154,13 @@ class BasicVSR(nn.Module):
 
     def _backward_features(self, frames: list[Tensor], flows: list[Tensor], keep: Keep) -> Iterator[Tensor]:
         """Features of the backward branch, first frame first although they are made last frame first."""
-        t = len(frames)
-        block = math.ceil(math.sqrt(t)) if keep == "recompute" else t
-        held: list[Tensor] = []  # of the block that is needed next, its first frame last
-        checkpoints: dict[int, Tensor] = {}  # feature of the first frame of each later block
-        feature: Tensor | None = None
-        for i in reversed(range(t)):
-            feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
-            if i < block:
-                held.append(_halved(feature) if keep == "half" else feature)
-            elif i % block == 0:
-                checkpoints[i] = feature
-        for start in range(0, t, block):
-            if start:
-                end = min(start + block, t)
-                feature = checkpoints.get(end)
-                for i in reversed(range(start + 1, end)):
-                    feature = self._step(self.backward_resblocks, frames[i], feature, flows[i] if i < t - 1 else None)
-                    held.append(feature)
-                held.append(checkpoints.pop(start))
-            feature = None  # waiting features are held once, and released when used
-            while held:
-                yield held.pop().to(frames[0].device, self.dtype)
+
+        def step(i: int, later: Features | None) -> Features:
+            flow = flows[i] if later is not None else None
+            return (self._step(self.backward_resblocks, frames[i], None if later is None else later[0], flow),)
+
+        for (feature,) in first_frame_first(len(frames), step, keep=keep):
+            yield feature
 
     def _step(self, branch: nn.Module, frame: Tensor, feature: Tensor | None, flow: Tensor | None) -> Tensor:
         """The feature of `frame` from that of its neighbour; `flow` leads from `frame` to the neighbour."""
@@ -217,11 +203,6 @@ class BasicVSR(nn.Module):
 def _exact(dtype: torch.dtype) -> torch.dtype:
     """Dtype of pixels and flow: half precision is too coarse for both."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def _halved(feature: Tensor) -> Tensor:
-    """Move features to the host's memory at two bytes per value; features already in half precision stay unchanged."""
-    return feature.to("cpu", torch.float16 if feature.element_size() > 2 else feature.dtype)
 
 
 def _is_mirrored(clip: Tensor) -> bool:

@@ -77,6 +77,9 @@ def make_plan(recipe: Recipe, *, ranks: Ranks, until: str | None = None) -> Plan
     if recipe.flow_weights is not None:
         _need_file(recipe.flow_weights, what="the flow network's weights")
         _flow_network(network, recipe)
+    if recipe.trunk_weights is not None:
+        _need_file(recipe.trunk_weights, what="the trunk's weights")
+        _trunk(network, recipe)
     objectives = []
     for i, stage in enumerate(stages):
         try:
@@ -138,6 +141,8 @@ def begin_stage(plan: Plan, index: int, *, ranks: Ranks, before: TrainState | No
         _take_weights(network, given, spec=plan.spec)
     if index == 0 and recipe.flow_weights is not None:
         _take_flow_weights(_flow_network(network, recipe), Path(recipe.flow_weights))
+    if index == 0 and recipe.trunk_weights is not None:
+        _take_trunk_weights(_trunk(network, recipe), Path(recipe.trunk_weights))
     state = _assembled(plan, index, network, ranks)
     if before is not None:
         state.step = state.stage_start = before.step
@@ -310,6 +315,22 @@ def _take_flow_weights(network: FlowNetwork, path: Path) -> None:
         kind = type(network).__name__
         raise ModelError(path, f"holds no {kind}: {missing[0]} is missing or of another shape", "pass a flow network's weights")
     network.load_state_dict({**own, **{name: given[theirs] for name, theirs in wanted.items()}})
+
+
+def _trunk(network: nn.Module, recipe: Recipe) -> nn.Module:
+    found = getattr(network, "trunk", None)
+    if not isinstance(found, nn.Module):
+        raise UsageError(f"recipe {recipe.name}", f"{recipe.model} has no trunk", "set trunk_weights to none")
+    return found
+
+
+def _take_trunk_weights(trunk: nn.Module, path: Path) -> None:
+    file = read(path)
+    found = recognise(file.state, value_range=file.value_range, subject=path)
+    try:
+        trunk.load_state_dict(found.state)
+    except RuntimeError as error:
+        raise ModelError(path, f"holds {found.spec.name}, which is not this trunk", "pass weights of its size") from error
 
 
 def _need_file(text: str, *, what: str) -> None:

@@ -364,6 +364,8 @@ class Recipe:
     flow_weights: str | None = None
     """Weights file of the flow network inside the network, read before the first stage. None: the weights of `start_from`,
     else fresh weights."""
+    trunk_weights: str | None = None
+    """Weights file of the network for photos inside a video network, its trunk, read likewise. None: as `flow_weights`."""
     protocol: str | None = None
     """Protocol of the scores during training, as in `upframe evaluate --protocol`. None for flow networks."""
     seed: int = 1
