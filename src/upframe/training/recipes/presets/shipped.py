@@ -208,6 +208,24 @@ def photo_real_x4() -> Recipe:
     return Recipe(name="photo-real-x4", model="rlfn-ntire-x4", stages=(replace(stage, data=data),), protocol="sisr-y")
 
 
+def photo_real_x4_distilled() -> Recipe:
+    """x."""
+    stage = _distilled("photo-real-x4-distilled", "rlfn-ntire-x4", 2_400).stages[0]
+    data = replace(stage.data, degradation="phone-and-web")
+    return Recipe(name="photo-real-x4-distilled", model="rlfn-ntire-x4", stages=(replace(stage, data=data),), protocol="sisr-y")
+
+
+def photo_real_perceptual_x4() -> Recipe:
+    """x."""
+    stage = _photo_stage(1_500, patch_px=32, batch=8, learning_rate=3e-4, method="muon")
+    data = replace(stage.data, low_quality="paired", degradation="phone-and-web", draws=2)
+    losses = (LossTerm("l1"), LossTerm("perceptual", 0.05), LossTerm("artefacts", 20.0), LossTerm("gan", 0.1))
+    judge = Discriminator(optimiser=Optimiser(learning_rate=3e-4, betas=(0.9, 0.99)), channels=24)
+    schedule = Schedule("cosine", warmup_steps=50, final_learning_rate=3e-5)
+    stage = replace(stage, data=data, losses=losses, discriminator=judge, schedule=schedule, fp32_tail_steps=0, ema_decay=0.998)
+    return Recipe(name="photo-real-perceptual-x4", model="rlfn-ntire-x4", stages=(stage,), protocol="sisr-y")
+
+
 def flow() -> Recipe:
     """upframe's own flow network, trained on photographs under random smooth motion with exactly known flow.
 
@@ -383,6 +401,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "photo-vapsr-x4": photo_vapsr_x4,
     "photo-vapsr-x4-distilled": photo_vapsr_x4_distilled,
     "photo-real-x4": photo_real_x4,
+    "photo-real-x4-distilled": photo_real_x4_distilled,
+    "photo-real-perceptual-x4": photo_real_perceptual_x4,
     "flow": flow,
     "video-x4": video_x4,
     "video-real-x4": video_real_x4,
