@@ -329,7 +329,7 @@ def test_lite0_features_are_those_of_the_walk_through_the_names(lite0: Path, siz
 @pytest.mark.slow
 def test_the_file_decides_the_network_of_the_perceptual_loss(lite0: Path, tmp_path: Path) -> None:
     state, (prediction, target) = lite0_state(), (_noise(2, 3, 32, 32, seed=s) for s in range(2))
-    loss = build_loss(LossTerm("perceptual", options={"weights": str(lite0)}))
+    loss = build_loss(LossTerm("perceptual", options={"weights": str(lite0)})).eval()
     weights = dict(zip(EfficientNetLite0Features.default_layers, EfficientNetLite0Features.default_weights, strict=True))
     features = [(lite0_layer(prediction, state, n), lite0_layer(target, state, n)) for n in weights]
     expected = sum(w * (a - b).abs().mean() for w, (a, b) in zip(weights.values(), features, strict=True))
@@ -344,6 +344,26 @@ def test_the_file_decides_the_network_of_the_perceptual_loss(lite0: Path, tmp_pa
     torch.save({name: value for name, value in state.items() if name != "_blocks.4._bn1.bias"}, tmp_path / "half.pth")
     with pytest.raises(ModelError, match=r"half\.pth: holds no EfficientNet-Lite0: _blocks\.4\._depthwise_conv\.weight"):
         read_perceptual(tmp_path / "half.pth")
+
+
+@pytest.mark.slow
+def test_in_training_lite0_sees_pictures_from_changing_offsets_so_that_its_stride_prints_no_grid(lite0: Path) -> None:
+    state, (prediction, target) = lite0_state(), (_noise(1, 3, 40, 40, seed=s) for s in range(2))
+    options = {"weights": str(lite0), "layers": (0,), "layer_weights": (1.0,)}
+    loss = build_loss(LossTerm("perceptual", options=options))
+    expected = {
+        round(
+            float((lite0_layer(prediction[..., y:, x:], state, 0) - lite0_layer(target[..., y:, x:], state, 0)).abs().mean()), 5
+        )
+        for y in range(8)
+        for x in range(8)
+    }
+    torch.manual_seed(0)
+    found = [round(loss(prediction, target).item(), 5) for _ in range(24)]
+    assert all(min(abs(value - other) for other in expected) < 2e-5 for value in found)
+    assert len(set(found)) > 8  # 24 draws of 64 places
+    torch.manual_seed(0)
+    assert round(loss(prediction, target).item(), 5) == found[0]  # a resumed run restores the generator
 
 
 # Artefacts ------------------------------------------------------------------------------------------------------------------

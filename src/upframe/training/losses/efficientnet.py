@@ -36,6 +36,7 @@ class EfficientNetLite0Features(FeatureNetwork):
     layer_count = 18
     default_layers = (0, 2, 4, 6, 12)
     default_weights = (1.0, 0.2, 0.15, 0.15, 0.2)
+    jitter_px = 8
     normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     @staticmethod

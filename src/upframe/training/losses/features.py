@@ -44,6 +44,10 @@ class FeatureNetwork(nn.Module):
     normalisation: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
     """Mean and standard deviation of pictures in [0, 1] by which the input was normalised when the weights were trained."""
 
+    jitter_px: ClassVar[int] = 1
+    """In training, the perceptual loss cuts fewer random rows and columns than this off the top and the left. A network whose
+    first layer skips pixels would otherwise print its grid."""
+
     mean: Tensor
     std: Tensor
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,8 +71,11 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(N, 3, H, W) or (N, T, 3, H, W) in [0, 1], twice → scalar."""
-        prediction, target = comparable(prediction, target)
-        pairs = zip(self.extractor(as_pictures(prediction)), self.extractor(as_pictures(target)), strict=True)
+        prediction, target = (as_pictures(x) for x in comparable(prediction, target))
+        if self.training and self.extractor.jitter_px > 1:
+            top, left = torch.randint(self.extractor.jitter_px, (2,)).tolist()
+            prediction, target = prediction[..., top:, left:], target[..., top:, left:]
+        pairs = zip(self.extractor(prediction), self.extractor(target), strict=True)
         total = prediction.new_zeros(())
         for weight, (own, other) in zip(self.layer_weights, pairs, strict=True):
             total = total + weight * F.l1_loss(own, other)
