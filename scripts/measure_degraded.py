@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     enlargers = {name: enlarger(name) for name in chosen.models}
     if chosen.sheet:
         sheet = drawn(chosen.photos, chosen.crops, enlargers, side=chosen.side, crop=chosen.crop_side)
-        sheet.save(chosen.sheet, quality=88)
+        sheet.save(chosen.sheet, quality=85)
         return
     files = sorted(chosen.photos.glob("*.png"))
     files = files[:: max(len(files) // (chosen.limit or len(files)), 1)][: chosen.limit]

@@ -214,7 +214,8 @@ def photo_real_x4_distilled() -> Recipe:
     The target of a patch is what the official RLFN (Apache-2.0) makes of the clean input; the network sees the input degraded
     by `phone-and-web`. Pairs of patterns (scripts/make_pattern_pairs.py) keep the tones. Command: `upframe train
     photo-real-x4-distilled --data PAIRS/gt --data-lq PAIRS/lq --out runs/real --set start_from=runs/photo-x4/last.pth`.
-    Estimated: 12 minutes of one CPU core with avx512_bf16. Reached by four runs: see docs/training.md.
+    Estimated: 12 minutes of one CPU core with avx512_bf16. Reached by four runs: on 12 damaged photos 23.12 to 23.77 dB, where
+    bicubic has 22.37 to 23.45; Set5-Y, clean, 30.85 dB.
     """
     stage = _distilled("photo-real-x4-distilled", "rlfn-ntire-x4", 2_800).stages[0]
     data = replace(stage.data, degradation="phone-and-web")
@@ -228,8 +229,8 @@ def photo_real_perceptual_x4() -> Recipe:
     Targets are true photographs (scripts/make_photo_pairs.py), beside pairs of patterns. Command: `upframe train
     photo-real-perceptual-x4 --data PAIRS/gt --data-lq PAIRS/lq --out runs/perceptual --set
     stages.main.start_from=runs/real/last.pth --set losses.perceptual.options.weights=efficientnet-lite0-57934424.pth`. For one
-    GPU; not run to its end, and no weights of it ship. A step takes 1.2 seconds of one CPU core. Three runs of 180 to 700 steps
-    made NIQE worse, not better; docs/training.md tells why. To reach: NIQE 5.0 on degraded photos, without a grid in skies.
+    GPU; not run to its end, and no weights of it ship. A step takes 1.2 seconds of one CPU core. Four runs of 180 to 700 steps
+    printed a grid, the last the faintest; docs/training.md tells why. To reach: NIQE 5.0 on degraded photos, without a grid in skies.
     """
     stage = _photo_stage(20_000, patch_px=32, batch=8, learning_rate=1e-4)
     data = replace(stage.data, low_quality="paired", degradation="phone-and-web", draws=2)
