@@ -230,7 +230,8 @@ def photo_real_perceptual_x4() -> Recipe:
     photo-real-perceptual-x4 --data PAIRS/gt --data-lq PAIRS/lq --out runs/perceptual --set
     stages.main.start_from=runs/real/last.pth --set losses.perceptual.options.weights=efficientnet-lite0-57934424.pth`. For one
     GPU; not run to its end, and no weights of it ship. A step takes 1.2 seconds of one CPU core. Four runs of 180 to 700 steps
-    printed a grid, the last the faintest; docs/training.md tells why. To reach: NIQE 5.0 on degraded photos, without a grid in skies.
+    printed a grid, the last the faintest; docs/training.md tells why. To reach: NIQE 5.0 on degraded photos, and no grid in
+    skies.
     """
     stage = _photo_stage(20_000, patch_px=32, batch=8, learning_rate=1e-4)
     data = replace(stage.data, low_quality="paired", degradation="phone-and-web", draws=2)
