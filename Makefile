@@ -5,7 +5,7 @@ PIP_FLAGS ?=
 BIN       := $(VENV)/bin
 DEMO      ?= demo-out
 
-.PHONY: demo test test-fast check clean
+.PHONY: demo serve test test-fast check clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ok: pyproject.toml constraints.txt hatch_build.py $(wildcard src/upframe/kernels/*.cpp src/upframe/kernels/*.h)
@@ -17,6 +17,10 @@ $(VENV)/.ok: pyproject.toml constraints.txt hatch_build.py $(wildcard src/upfram
 
 demo: $(VENV)/.ok
 	$(BIN)/python examples/demo.py $(DEMO)
+
+# The page and the REST service, at http://127.0.0.1:8188 (docs/serve.md). SERVE takes flags: make serve SERVE='--port 9000'.
+serve: $(VENV)/.ok
+	$(BIN)/upframe serve $(SERVE)
 
 test: $(VENV)/.ok
 	$(BIN)/python -m pytest -q -n auto

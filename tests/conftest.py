@@ -148,3 +148,40 @@ def upframe(capsys: pytest.CaptureFixture[str]) -> Upframe:
         return Result(exit.value.code, *capsys.readouterr())
 
     return go
+
+
+# The service ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def allowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose files the server may read, with a weights file that repeats every pixel."""
+    from nearest import nearest_weights
+
+    folder = tmp_path_factory.mktemp("allowed")
+    nearest_weights(folder / "x2.safetensors", scale=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, allowed: Path) -> Iterator[Any]:
+    """A server in its own process, for the tests of one module: a `serving.Server`."""
+    from serving import Server
+
+    with Server(tmp_path_factory.mktemp("data"), "--allow", str(allowed)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[Any]:
+    """An `upframe.client.Client` of that server."""
+    with server.client() as made:
+        yield made
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A small picture under a name with a space."""
+    from PIL import Image
+
+    path = tmp_path / "my photo.png"
+    Image.fromarray(make_photo(24, 32)).save(path)
+    return path

@@ -91,6 +91,7 @@ def flags_of(command: str, *, video: bool | None = None) -> set[str]:
         ("upscale.md", "All flags", "upscale", False),
         ("video.md", "Video flags", "upscale", True),
         ("training.md", "All flags", "train", None),
+        ("serve.md", "Flags", "serve", None),
     ],
 )
 def test_every_flag_is_documented_and_no_other(name: str, heading: str, command: str, video: bool | None) -> None:
@@ -115,6 +116,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "train plot",
         "train difference-map",
         *(f"models {c}" for c in ("list", "info", "verify", "convert")),
+        "serve",
         "data check",
         "data preview",
         *(f"data prepare {c}" for c in ("reds", "vimeo90k", "div2k", "videolq", "lq", "sub-images", "pans", "lmdb")),
@@ -131,7 +133,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         line.rpartition("-m upframe")[2]
         for block in fenced(page(name), "")
         for line in block.splitlines()
-        if not line.lstrip().startswith(("python", "pip"))
+        if not line.lstrip().startswith(("python", "pip", "curl"))
     ]
     used = {flag for span in spans if "python " not in span for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
     assert used <= known
@@ -246,7 +248,7 @@ def test_rooms_of_the_design_page_are_the_layers_that_are_enforced() -> None:
 def test_every_module_is_on_the_design_page_and_no_other() -> None:
     source = ROOT / "src" / "upframe"
     named: set[str] = set()
-    for heading in ("Where things are", "Jobs and the public door"):
+    for heading in ("Where things are", "Jobs and the public door", "The service"):
         room = ""
         for cells in rows(section(page("design.md"), heading)):
             (room,) = code(cells[0]) or [room]

@@ -450,6 +450,10 @@ class Lock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release(remove=self._remove)
 
+    @property
+    def is_held(self) -> bool:
+        return self._handle is not None
+
     def release(self, *, remove: bool = False) -> None:
         """Release the lock. Does nothing if the lock is not held."""
         if self._handle is None:
@@ -620,4 +624,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
 
 
 def _amount(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    """`1.2 GB`, `34 MB`, `560 kB`: whole numbers below a gigabyte, and no unit in which an amount is zero."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,10 +101,25 @@ def test_the_proof_sheet_holds_tones_against_the_card(model: Model, tmp_path: Pa
     assert "| nearest | nearest.pth | 13 | 13 |" in worse.to_markdown()
 
 
-@pytest.mark.parametrize("name", ["realbasicvsr-x4", "vrt-reds6-x4"])
-def test_video_networks_have_no_tones(model: Model, name: str) -> None:
+def test_slow_video_networks_have_no_tones(model: Model) -> None:
     assert takes_tones(model)
-    assert not takes_tones(replace(model, spec=MODELS[name]))
+    with pytest.raises(ValueError, match="no tones"):
+        measure_tones(replace(model, spec=MODELS["vrt-reds6-x4"]))
+
+
+def test_the_worst_frame_of_a_still_video_counts() -> None:
+    """A network that gets darker from frame to frame by one code value: the fifth is 4 off."""
+
+    class Fading(nn.Module):
+        def stream(self, clip: Tensor, *, keep: str = "full") -> Iterator[Tensor]:
+            for number in range(clip.shape[1]):
+                yield torch.nn.functional.interpolate(clip[:, number], scale_factor=4) - number / 255
+
+    spec = replace(MODELS["realbasicvsr-x4"], preparation=None)
+    fading = Model(spec, Fading(), None, "weights/fading.pth", "ab" * 32)
+    tones = measure_tones(fading)
+    assert (tones.flat, tones.ends) == (4, 4)
+    assert 3 <= tones.pattern < 4  # three quarters of the brightest area are white, and black cannot get darker
 
 
 def test_validation_in_training_reports_tones(tmp_path: Path) -> None:

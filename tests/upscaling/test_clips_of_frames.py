@@ -18,6 +18,7 @@ from conftest import make_photo
 from echo import ECHO, Echo, echo
 from upframe.engines import TorchEngine, TorchOptions
 from upframe.errors import Cancelled, OutOfMemoryError, ResourceError, UsageError, VerifyError
+from upframe.models.cards import Card
 from upframe.models.families.realbasicvsr import realbasicvsr_spec_for
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, Memory, Window
@@ -63,6 +64,17 @@ def test_tiles_are_as_the_whole_clip_where_the_halo_covers_all_steps(tile: int |
     whole, tiled = made(echo(), clip, WHOLE), made(echo(), clip, UpscaleOptions(tile=tile, halo=16))
     assert whole.shape == (6, 140, 180, 3)
     assert code_values(whole, tiled) <= 2 / 257  # rounding at 16 bits
+
+
+@pytest.mark.parametrize("tile", ["off", 32])
+def test_a_border_is_what_mirroring_by_hand_and_cutting_off_gives(tile: int | str) -> None:
+    """For weights that print a rim where the network pads with zeros."""
+    clip = moving(3, (40, 53))
+    options = UpscaleOptions(tile=tile, halo=16)  # type: ignore[arg-type]
+    bordered = replace(echo(), card=Card(name="echo", arch="echo", scale=echo().scale, border_px=5))
+    by_hand = [np.pad(frame, ((5, 5), (5, 5), (0, 0)), mode="reflect") for frame in clip]
+    expected = made(echo(), by_hand, options)[:, 10:-10, 10:-10]
+    assert code_values(made(bordered, clip, options), expected) <= 2 / 257  # rounding at 16 bits
 
 
 @pytest.mark.slow

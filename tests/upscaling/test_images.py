@@ -471,10 +471,12 @@ def test_a_border_keeps_other_output_sizes() -> None:
     np.testing.assert_array_equal(made, expected)
 
 
-def test_tiles_with_a_border_equal_the_untiled_picture() -> None:
+@pytest.mark.parametrize("border_px", [1, 2, 5, 6])
+def test_tiles_with_a_border_equal_the_untiled_picture(border_px: int) -> None:
     """RLFN's grid of cells depends on the place of a tile in the picture with its border."""
     model = load("photo-x4")
-    assert model.card is not None and model.card.border_px and model.spec.takes_place
+    assert model.card is not None and model.spec.takes_place
+    model = replace(model, card=replace(model.card, border_px=border_px))
     picture = make_photo(90, 131, seed=4)
     whole, tiled = (
         Upscaler(model, UpscaleOptions(tile=tile, halo=model.spec.exact_halo_px, engine=EXACT))(picture) for tile in ("off", 40)

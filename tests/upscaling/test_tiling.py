@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from upframe.upscaling import tiling
-from upframe.upscaling.tiling import grid, ramp, spans
+from upframe.upscaling.tiling import grid, ramp, seen_px, spans
 
 
 @given(
@@ -35,6 +35,17 @@ def test_tiles_read_their_halo_but_nothing_beyond_the_picture(length: int, core:
         assert span.read_start % phase == 0
         assert span.read_end == min(span.end + halo, length)
         assert span.core_end - span.core_start <= core
+
+
+@pytest.mark.parametrize("border", [0, 1, 5, 6, 8])
+@pytest.mark.parametrize("phase", [1, 6])
+def test_reads_begin_at_the_phase_of_the_picture_with_its_border(phase: int, border: int) -> None:
+    cut = spans(200, core_px=50, blend_px=4, halo_px=9, phase_px=phase, border_px=border)
+    assert cut[0].read_start == 0
+    assert all((span.read_start + border) % phase == 0 for span in cut[1:])
+    assert all(span.read_start <= span.start - 9 for span in cut[1:])
+    seen = [seen_px(span, 200, border) for span in cut]
+    assert seen == [s.read_end - s.read_start + border * ((s is cut[0]) + (s is cut[-1])) for s in cut]
 
 
 def test_cores_cover_the_picture_once_and_are_of_one_size() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ def ignored_files(inputs: Sequence[str], taken: Sequence[Path], *, output: Path 
             here = Path(folder)
             folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.abspath(here / f) not in known)  # noqa: PTH100
             names = sorted(f for f in files if not f.startswith(".") and os.path.abspath(here / f) not in known)  # noqa: PTH100
-            ignored += [f"{here / name} ({why})" for name in names]
+            ignored += [f"{here / name} ({why if (here / name).exists() else 'a link to nothing'})" for name in names]
             if not recursive:
                 ignored += [f"{here / name}/ (a folder; add -r)" for name in folders]
                 break
@@ -149,17 +149,25 @@ def _ledgers(rows: Sequence[Row]) -> list[str]:
     for row in known[:MOST_LEDGERS]:
         entries = row["ledger"]
         lines.append(f"  {one_line(row['input'])}")
-        alike: dict[tuple[str, str], list[str]] = {}
+        alike: dict[tuple[str, str], list[Row]] = {}
         for entry in entries:
             if entry["fate"] != "carried":
-                alike.setdefault((entry["fate"], entry["detail"]), []).append(f"{entry['kind']} {entry['name']}")
-        for (fate, detail), names in sorted(alike.items(), key=lambda one: one[0][0], reverse=True):  # lost, then changed
-            lines.append(f"    {fate}: {', '.join(names)} ({detail})")
-        carried = [f"{entry['kind']} {entry['name']}" for entry in entries if entry["fate"] == "carried"]
-        lines += [f"    carried: {', '.join(carried)}"] if carried else []
+                alike.setdefault((entry["fate"], entry["detail"]), []).append(entry)
+        for (fate, detail), group in sorted(alike.items(), key=lambda one: one[0][0], reverse=True):  # lost, then changed
+            lines.append(f"    {fate}: {_by_kind(group)} ({detail})")
+        carried = [entry for entry in entries if entry["fate"] == "carried"]
+        lines += [f"    carried: {_by_kind(carried)}"] if carried else []
     if len(known) > MOST_LEDGERS:
         lines.append(f"  and {len(known) - MOST_LEDGERS:,} more; --json lists them all")
     return lines
+
+
+def _by_kind(entries: Iterable[Row]) -> str:
+    """`metadata colour profile, resolution; tag language of track 1`: each kind is named once."""
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        names.setdefault(entry["kind"], []).append(entry["name"])
+    return "; ".join(f"{kind} {', '.join(held)}" for kind, held in names.items())
 
 
 def _table_of(rows: Sequence[Row], width: int | None) -> list[str]:

@@ -21,6 +21,7 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     measuring,
     models,
     restoring,
+    serving,
     training,
     upscaling,
 )

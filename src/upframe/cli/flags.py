@@ -77,6 +77,12 @@ FLAGS: Mapping[str, str] = {
     "cleaning.threshold": "--clean-threshold",
     "cleaning.max_passes": "--clean-max",
     "cleaning.strength": "--clean-strength",
+    # The service
+    "port": "--port",
+    "allow": "--allow",
+    "keep": "--keep",
+    "quota": "--quota",
+    "max_upload": "--max-upload",
     # Training, evaluation and data
     "changes": "--set",
     "out": "--out",

@@ -47,7 +47,8 @@ def start_logs(*, screen: int, debug: bool, file: Path | None) -> None:
     stop_logs()
     root, upframe = logging.getLogger(), logging.getLogger("upframe")
     shown = _Screen(level=logging.DEBUG if debug else screen)
-    shown.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    # A reader of --debug wants to know where a line comes from; anybody else, who speaks.
+    shown.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "upframe: %(message)s"))
     _add(root, shown)
     root.setLevel(screen if file is None else min(screen, logging.INFO))
     upframe.setLevel(logging.DEBUG if debug or file is not None else screen)

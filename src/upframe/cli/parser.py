@@ -26,7 +26,7 @@ Exit codes:
     1  internal error
     2  wrong usage
     3  input missing or unreadable
-    4  model or weights
+    4  weights missing, damaged or unfit
     5  memory exhausted, or no such device
     6  cannot write
     7  verification failed
@@ -59,7 +59,7 @@ COMMON_BRIEF = (
 )
 """The most used of them, on the first page."""
 
-MORE_HELP = "More options: --help-video for videos, --help-all for all of them."
+MORE_HELP = "Options for videos: --help-video. All options: --help-all."
 
 FILES = Group.create_ordered("Pictures and videos")
 MODELS = Group.create_ordered("Models")
@@ -225,7 +225,7 @@ class Video:
     end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
     "Stop at this time."
     codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
-    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264]"
+    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264, in WebM av1]"
     crf: Annotated[int | None, Parameter(group=VIDEO)] = None
     "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None

@@ -6,7 +6,8 @@ rim around a flat background, and still lead in PSNR. Any resampling filter keep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from upframe.engines import TorchOptions
 from upframe.media.frames import Pixels
 from upframe.models.registry import Model
+from upframe.upscaling.clips import ClipUpscaler
 from upframe.upscaling.images import Upscaler
 from upframe.upscaling.options import UpscaleOptions
 
@@ -24,6 +26,8 @@ PATTERN_LIMIT = 5.0
 """Code values by which the mean of a patterned area may be off."""
 
 SIDE_PX = 64
+STILL_FRAMES = 5
+"""Frames for which a video network sees a picture."""
 _BLOCK_PX = 32  # side of an area whose mean is compared: a pattern may brighten here and darken there
 _COLOURS = ((128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (40, 90, 160),
             (220, 180, 150), (16, 16, 16), (240, 240, 240))  # fmt: skip
@@ -50,22 +54,38 @@ class Tones:
 
 
 def takes_tones(model: Model) -> bool:
-    """Whether the tones of a model can be measured: it enlarges single pictures in RGB."""
-    return model.spec.window is None and model.spec.channels == 3 and not model.spec.takes_sigma
+    """Whether the tones of a model can be measured: it enlarges pictures or videos in RGB. Video networks that do not stream
+    would take minutes."""
+    spec = model.spec
+    return (spec.window is None or spec.streams) and spec.channels == 3 and not spec.takes_sigma
 
 
 def measure_tones(model: Model) -> Tones:
-    """Measure a network for single pictures in RGB, as `upscale` runs it in float32.
+    """Measure a network in RGB, as `upscale` runs it in float32. A video network sees each picture for some frames; the worst
+    of them counts.
 
     Raises:
-        UsageError: `model` is a video network.
+        ValueError: `takes_tones` is False.
     """
-    with Upscaler(model, UpscaleOptions(engine=TorchOptions(device="cpu", precision="fp32"))) as upscaler:
-        return measured(upscaler)
+    if not takes_tones(model):
+        raise ValueError(f"{model.name} has no tones")
+    options = UpscaleOptions(engine=TorchOptions(device="cpu", precision="fp32"))
+    if model.spec.window is None:
+        with Upscaler(model, options) as upscaler:
+            return measured(upscaler)
+    with contextlib.closing(ClipUpscaler(model, options)) as clips:
+        return _measured(lambda picture: clips.frames([picture] * STILL_FRAMES))
 
 
 def measured(enlarge: Callable[[Pixels], Pixels]) -> Tones:
     """Measure any function from (H, W, 3) uint8 to the same, enlarged."""
+    return _measured(lambda picture: [enlarge(picture)])
+
+
+_Enlarge = Callable[[Pixels], Iterable[Pixels]]
+
+
+def _measured(enlarge: _Enlarge) -> Tones:
     return Tones(
         flat=max(_flat_error(enlarge, colour) for colour in _COLOURS),
         ends=max(_flat_error(enlarge, (value, value, value)) for value in (0, 255)),
@@ -73,20 +93,19 @@ def measured(enlarge: Callable[[Pixels], Pixels]) -> Tones:
     )
 
 
-def _flat_error(enlarge: Callable[[Pixels], Pixels], colour: tuple[int, int, int]) -> float:
+def _flat_error(enlarge: _Enlarge, colour: tuple[int, int, int]) -> float:
     flat = np.tile(np.array(colour, np.uint8), (SIDE_PX, SIDE_PX, 1))
-    return float(np.abs(enlarge(flat).astype(float) - colour).max())
+    return max(float(np.abs(large.astype(float) - colour).max()) for large in enlarge(flat))
 
 
-def _pattern_error(enlarge: Callable[[Pixels], Pixels], pattern: NDArray[np.bool_]) -> float:
+def _pattern_error(enlarge: _Enlarge, pattern: NDArray[np.bool_]) -> float:
     small = np.repeat(pattern[..., None].astype(np.uint8) * np.uint8(255), 3, axis=2)
-    large = enlarge(small)
-    before, after = (_block_means(picture, side // (SIDE_PX // _BLOCK_PX)) for picture, side in
-                     ((small, SIDE_PX), (large, len(large))))  # fmt: skip
-    return float(np.abs(before - after).max())
+    before = _block_means(small)
+    return max(float(np.abs(before - _block_means(large)).max()) for large in enlarge(small))
 
 
-def _block_means(picture: Pixels, side: int) -> NDArray[np.float64]:
+def _block_means(picture: Pixels) -> NDArray[np.float64]:
+    side = len(picture) * _BLOCK_PX // SIDE_PX
     blocks: NDArray[np.float64] = picture.astype(float).reshape(len(picture) // side, side, -1, side, 3)
     means: NDArray[np.float64] = blocks.mean((1, 3))
     return means

@@ -185,6 +185,7 @@ def outcome(item: Item, options: JobOptions, work: Work) -> Outcome:
             made = item.render(options, work)
         except MadeMeanwhileError:
             if item.is_done(options):
+                item.tidy()
                 return Outcome(item.input, "skipped", item.output, notices=item.notices, size=item.size, model=item.model)
             raise something_else(item.output, "made meanwhile") from None
     except Cancelled:

@@ -104,10 +104,11 @@ def keep(model: Model) -> str:
 class _Engines(threading.local):
     def __init__(self) -> None:
         self.made: OrderedDict[tuple[Model, EngineOptions], Engine] = OrderedDict()
-        self.rates: weakref.WeakKeyDictionary[Engine, float] = weakref.WeakKeyDictionary()
 
 
 _ENGINES = _Engines()
+_RATES: weakref.WeakKeyDictionary[Model, dict[EngineOptions, float]] = weakref.WeakKeyDictionary()
+"""Measured seconds for each input pixel. Unlike engines they hold no memory, so a process that runs many jobs keeps them."""
 
 
 def engine(model: Model, options: EngineOptions) -> Engine:
@@ -146,15 +147,16 @@ _TIMED_RUNS = 2
 
 
 def seconds_per_px(up: Upscaler) -> float | None:
-    """Time an upscaler on a small noisy picture: seconds for each input pixel, files not included. Each engine is timed once.
+    """Time an upscaler on a small noisy picture: seconds for each input pixel, files not included. A model with the same
+    options is timed once.
 
     Returns:
         None for engines that compile the network anew for this size, which would take longer than it tells.
     """
     if up.engine.name not in ("torch", "native"):
         return None
-    rates = _ENGINES.rates
-    if up.engine not in rates:
+    rates, options = _RATES.setdefault(up.model, {}), up.options.engine
+    if options not in rates:
         noise = np.random.default_rng(0).integers(0, 256, (_TIMED_PX, _TIMED_PX, 3), dtype=np.uint8)
         up(noise)  # the first run prepares kernels and memory
         best = math.inf
@@ -162,8 +164,8 @@ def seconds_per_px(up: Upscaler) -> float | None:
             began = time.perf_counter()
             up(noise)
             best = min(best, time.perf_counter() - began)
-        rates[up.engine] = best / _TIMED_PX**2
-    return rates[up.engine]
+        rates[options] = best / _TIMED_PX**2
+    return rates[options]
 
 
 def release() -> None:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,29 +82,38 @@ def _try_engines(plan: Plan) -> None:
 
 
 def _run_items(plan: Plan, work: Work) -> Iterator[Outcome]:
-    """Yield the outcomes of all items in order and report each; consecutive items that are units go to the runner together."""
+    """Yield the outcomes of all items and report each, in order. Consecutive items that are units go to the runner together;
+    those whose output another run is making come after them."""
     for is_unit, group in itertools.groupby(plan.items, key=lambda item: item.is_unit and not item.skip):
-        if is_unit:
-            units = list(group)
-            busy = []
-            tasks = _told_of(units, plan.options, work)
-            with contextlib.closing(work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel)) as results:
-                for item, done in zip(units, results, strict=True):
-                    if isinstance(done.error, BusyError):
-                        busy.append(item)
-                    else:
-                        yield _told(done, work)
-            for item in busy:
-                yield _told(_awaited(item, plan.options, work), work)
-            continue
-        for item in group:
-            if item.skip:
-                item.tidy()
-                work.tell(Event("skipped", item.input, {"output": str(item.output)}))
-                yield Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
-            else:
-                _tell_start(item, work)
-                yield _told(outcome(item, plan.options, work), work)
+        items, busy = list(group), []
+        made = (_units if is_unit else _one_by_one)(items, plan.options, work)
+        with contextlib.closing(made):
+            for item, done in made:
+                if isinstance(done.error, BusyError):
+                    busy.append(item)
+                else:
+                    yield _told(done, work)
+        for item in busy:
+            yield _told(_awaited(item, plan.options, work), work)
+
+
+_Made = Generator[tuple[Item, Outcome], None, None]
+
+
+def _units(items: Sequence[Item], options: JobOptions, work: Work) -> _Made:
+    tasks = _told_of(items, options, work)
+    with contextlib.closing(work.runner.map(render_unit, tasks, on_frame=work.tell, cancel=work.cancel)) as results:
+        yield from zip(items, results, strict=True)
+
+
+def _one_by_one(items: Iterable[Item], options: JobOptions, work: Work) -> _Made:
+    for item in items:
+        if item.skip:
+            item.tidy()
+            yield item, Outcome(item.input, "skipped", output=item.output, size=item.size, model=item.model)
+        else:
+            _tell_start(item, work)
+            yield item, outcome(item, options, work)
 
 
 def _awaited(item: Item, options: JobOptions, work: Work) -> Outcome:

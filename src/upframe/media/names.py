@@ -26,11 +26,12 @@ DEFAULT_RATE = Fraction(25)
 """Default frames per second of a folder of frames."""
 MAX_RATE = 1000
 
-_VIDEO_SUFFIXES = frozenset((
+VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv",
     ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf", ".nut", ".y4m", ".h264", ".264", ".avc", ".h265", ".265", ".hevc",
     ".ivf", ".dv", ".obu", ".m2v", ".mpv", ".divx", ".rm", ".rmvb",
 ))  # fmt: skip
+"""Extensions of video formats that upframe reads, in lower case."""
 
 _CODEC_ALIASES = {
     "avc": "h264", "x264": "h264", "libx264": "h264", "h.264": "h264",
@@ -43,7 +44,7 @@ _CONTAINER_ALIASES = {"m4v": "mp4", "qt": "mov", "matroska": "mkv", "mk3d": "mkv
 
 def is_video_name(path: str | Path) -> bool:
     """Whether the name has the extension of a video format."""
-    return Path(path).suffix.lower() in _VIDEO_SUFFIXES
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def codec_name(name: str) -> str | None:

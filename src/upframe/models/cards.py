@@ -48,7 +48,7 @@ class Card:
     measured."""
     border_px: int = 0
     """Mirrored input pixels that `Upscaler` puts around a picture and cuts off again, for weights that print a rim without
-    them; at least so many, and a multiple of `ModelSpec.phase_px`."""
+    them."""
     sha256: str = ""
     """SHA-256 of the weights file in hexadecimal; empty in the file's own header, which cannot hold it."""
     licence_code: str = ""

@@ -22,7 +22,7 @@ from upframe.errors import ModelError, UsageError
 from upframe.models.cards import WEIGHTS_SUFFIXES, Card, ValueRange, card_path
 from upframe.models.networks import MODELS
 from upframe.models.official import OFFICIAL, OfficialWeights
-from upframe.models.spec import ModelSpec, Precision, SizeRule
+from upframe.models.spec import ModelSpec, Precision, SizeRule, Task
 
 if TYPE_CHECKING:
     import torch
@@ -404,6 +404,10 @@ class ModelEntry:
     aliases: tuple[str, ...]
     purpose: Purpose
     """The inputs that it is for."""
+    task: Task
+    """The kind of work that it does."""
+    takes_clips: bool
+    """Whether it looks at several frames at once, so that it is for videos."""
 
 
 Purpose = Literal["photos", "degraded photos", "videos", "degraded videos", "restoration"]
@@ -453,7 +457,10 @@ def _entry(
     purpose: Purpose,
 ) -> ModelEntry:
     params = count_parameters(spec)
-    return ModelEntry(name, spec.family, spec.scale, params, shipped, weights, licence, spec.paper, aliases, purpose)
+    takes_clips = spec.window is not None
+    return ModelEntry(
+        name, spec.family, spec.scale, params, shipped, weights, licence, spec.paper, aliases, purpose, spec.task, takes_clips
+    )
 
 
 def count_parameters(spec: ModelSpec) -> int:

@@ -23,7 +23,7 @@ from upframe.models.interfaces import Keep
 from upframe.models.registry import Model
 from upframe.models.spec import Cleaning, ModelSpec
 from upframe.upscaling import memory, tiling
-from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
+from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, border_of, stated_core
 
 CLIP_SHARE = 0.4  # share of free memory that the network may use; frames in transit and other programs need the rest
 WINDOWS = 4  # frames of a segment with temporal windows: longer loses more in a crash, shorter computes more context twice
@@ -57,6 +57,8 @@ class ClipUpscaler:
         self.model = model
         self.options = options or UpscaleOptions()
         _check_options(model.spec, self.options)
+        self.border_px = border_of(model)
+        """Mirrored pixels beyond the edges of a frame that the network sees."""
         self.engine = engine or make_clip_engine(model, self.options.engine)
         self.cleaning = cleaning
         self.notices: list[Notice] = []
@@ -129,6 +131,7 @@ class ClipUpscaler:
             blend_px=self.options.blend,
             halo_px=self.halo_px,
             phase_px=self.model.spec.phase_px,
+            border_px=self.border_px,
         )
         begin = first if self.model.spec.task == "interpolate" else 0  # other networks need all of the context
         if self.options.as_published and self.model.spec.score_scheme is not None:
@@ -237,7 +240,7 @@ class ClipUpscaler:
 
     @property
     def _cutting(self) -> memory.Cutting:
-        return memory.Cutting(halo_px=self.halo_px, blend_px=self.options.blend, least_px=MIN_TILE_PX)
+        return memory.Cutting(self.halo_px, self.options.blend, MIN_TILE_PX, self.border_px)
 
     def window_frames(self, size: tuple[int, int]) -> int | None:
         """Number of frames of `size` that the network sees at once; None if it takes the whole segment."""
@@ -276,6 +279,7 @@ class _TileInTime:
         self, up: ClipUpscaler, clip: Tensor, tile: tiling.Tile, keep: Keep, window: int | None, begin: int, subject: str
     ) -> None:
         self._up, self._clip, self._tile, self._keep, self._begin, self._subject = up, clip, tile, keep, begin, subject
+        self._edges = tiling.edges(tile, (clip.shape[-2], clip.shape[-1]), up.border_px)
         self._frames: Iterator[Tensor] | None = None
         self._parts: list[list[tiling.Tile]] | None = None
         self._streams: dict[tiling.Tile, _TileInTime] = {}
@@ -296,8 +300,8 @@ class _TileInTime:
                     self._frames = up.in_time(self._region(), keep=self._keep, begin=self._begin, longest=self._window)
                     for _ in range(self._done):
                         next(self._frames)
-                out = next(self._frames)[0]
-                return tiling.cut_halo(_finite(out, self._subject), tile, up.model.spec.scale)
+                out, scale = next(self._frames)[0], up.model.spec.scale
+                return tiling.cut_halo(self._edges.within(_finite(out, self._subject), scale), tile, scale)
             except OutOfMemoryError as error:
                 self._frames = None
                 if not self._is_smallest():
@@ -307,7 +311,7 @@ class _TileInTime:
 
     def _region(self) -> Tensor:
         rows, columns = self._tile.rows, self._tile.columns
-        return self._clip[..., rows.read_start : rows.read_end, columns.read_start : columns.read_end]
+        return self._edges.mirrored(self._clip[..., rows.read_start : rows.read_end, columns.read_start : columns.read_end])
 
     def _is_smallest(self) -> bool:
         """Whether halving the tile would save nothing, because the network pads its input to a least size."""
@@ -337,7 +341,13 @@ class _TileInTime:
         tile, up = self._tile, self._up
         size = (self._clip.shape[-2], self._clip.shape[-1])
         self._parts = tiling.halves(
-            tile, size, blend_px=up.options.blend, halo_px=up.halo_px, phase_px=up.model.spec.phase_px, floor_px=MIN_TILE_PX
+            tile,
+            size,
+            blend_px=up.options.blend,
+            halo_px=up.halo_px,
+            phase_px=up.model.spec.phase_px,
+            border_px=up.border_px,
+            floor_px=MIN_TILE_PX,
         )
         message = f"memory ran out for a tile of {tile.columns.length}x{tile.rows.length} px; it was computed in smaller tiles"
         up.note("tile-halved", self._subject, message)

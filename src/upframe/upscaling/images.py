@@ -25,7 +25,7 @@ from upframe.media.frames import Pixels
 from upframe.models.registry import Model
 from upframe.models.spec import Place
 from upframe.upscaling import flat_borders, memory, tiling
-from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, stated_core
+from upframe.upscaling.options import MIN_TILE_PX, SLICE_ROWS, UpscaleOptions, border_of, stated_core
 
 AUTO_TILE_PX = 384  # from 128 px on, tiles are as fast per pixel as pictures, but their halos overlap
 WHOLE_UP_TO_PX = 1 << 20  # "auto" does not tile pictures up to this size if they fit: halos cost a third more time at 540p
@@ -83,8 +83,7 @@ class Upscaler:
         self._last: dict[tiling.Tile, tuple[Pixels, Tensor]] | None = {} if reuse else None
         self._last_trim: flat_borders.Trim | None = None
         self._narrowed = 0
-        phase_px = model.spec.phase_px
-        self.border_px = -(-model.card.border_px // phase_px) * phase_px if model.card is not None else 0
+        self.border_px = border_of(model)
         """Mirrored pixels beyond the edges of a picture that the network sees."""
         if model.spec.window is not None:
             advice = "pass a video, or a folder of frames with `as_clip`"
@@ -242,6 +241,7 @@ class Upscaler:
             blend_px=self.options.blend,
             halo_px=self.halo_px,
             phase_px=self.model.spec.phase_px,
+            border_px=self.border_px,
         )
 
     @property
@@ -315,6 +315,7 @@ class _Picture:
             blend_px=self.up.options.blend,
             halo_px=self.up.halo_px,
             phase_px=self.phase_px,
+            border_px=self.up.border_px,
             floor_px=MIN_TILE_PX,
         )
         return torch.cat(list(tiling.blend(parts, self.scale, lambda part: self._tile(run, plane, part))), dim=1)
@@ -325,37 +326,26 @@ class _Picture:
             self.up.notices.append(Notice(id, self.subject, message))
 
     # The border ---------------------------------------------------------------------------------------------------------
-    def _mirrored(self, tile: tiling.Tile) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Mirrored rows (above, below) and columns (left, right) of a tile that reads up to the edge of the picture."""
-        border = self.up.border_px
-        (height, width), rows, columns = self.size, tile.rows, tile.columns
-        return (
-            (border * (rows.read_start == 0), border * (rows.read_end == height)),
-            (border * (columns.read_start == 0), border * (columns.read_end == width)),
-        )
+    def _edges(self, tile: tiling.Tile) -> tiling.Edges:
+        return tiling.edges(tile, self.size, self.up.border_px)
 
     def region(self, plane: Pixels, tile: tiling.Tile) -> Tensor:
         """The input of the network for a tile: (3, h, w) in [0, 1] of a plane (H, W, C)."""
-        cut = _cut(plane, tile)
-        if self.up.border_px:
-            cut = np.pad(cut, (*self._mirrored(tile), (0, 0)), mode="reflect")
-        region = px.to_unit(cut)
+        region = self._edges(tile).mirrored(px.to_unit(_cut(plane, tile)))
         return region.expand(3, -1, -1) if region.shape[0] == 1 else region
 
     def _within(self, out: Tensor, tile: tiling.Tile) -> Tensor:
         """Cut the enlarged border off a network's output (C, s·h, s·w)."""
-        (top, bottom), (left, right) = self._mirrored(tile)
-        s = self.scale
-        return out[:, top * s : out.shape[1] - bottom * s, left * s : out.shape[2] - right * s]
+        return self._edges(tile).within(out, self.scale)
 
     def _place(self, tile: tiling.Tile) -> Place | None:
         """Position of a tile in the picture with its border."""
         place, border = self.trim.place(tile), self.up.border_px
         if place is None or not border:
             return place
-        (top, _), (left, _) = self._mirrored(tile)
+        edges = self._edges(tile)
         (row, column), (height, width) = place.origin, place.size
-        return Place((row + border - top, column + border - left), (height + 2 * border, width + 2 * border))
+        return Place((row + border - edges.top, column + border - edges.left), (height + 2 * border, width + 2 * border))
 
     def network(self, region: Tensor, tile: tiling.Tile) -> Tensor:
         """Run (C, h, w) through the network; if values are not finite, run it again in float32."""

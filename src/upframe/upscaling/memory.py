@@ -115,6 +115,7 @@ class Cutting:
     halo_px: int
     blend_px: int
     least_px: int
+    border_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,14 @@ def layout(spec: ModelSpec, size: tuple[int, int], core: tuple[int, int], cuttin
     reads = []
     for length, core_px in zip(size, core, strict=True):
         spans = tiling.spans(
-            length, core_px=core_px, blend_px=cutting.blend_px, halo_px=cutting.halo_px, phase_px=spec.phase_px
+            length,
+            core_px=core_px,
+            blend_px=cutting.blend_px,
+            halo_px=cutting.halo_px,
+            phase_px=spec.phase_px,
+            border_px=cutting.border_px,
         )
-        reads.append([spec.size.padded(span.read_end - span.read_start) for span in spans])
+        reads.append([spec.size.padded(tiling.seen_px(span, length, cutting.border_px)) for span in spans])
     return Layout(core, max(reads[0]) * max(reads[1]), sum(reads[0]) * sum(reads[1]))
 
 

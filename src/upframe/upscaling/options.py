@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from upframe.engines import EngineOptions, TorchOptions
 from upframe.errors import OptionError, check_flag, check_number, check_whole
+
+if TYPE_CHECKING:
+    from upframe.models.registry import Model
 
 MIN_TILE_PX = 16  # a smaller tile would be nearly all halo
 
@@ -147,6 +150,11 @@ def check_tile(tile: object, *, blend: int) -> None:
 def least_tile_px(blend: int) -> int:
     """Smallest side of a stated tile."""
     return max(MIN_TILE_PX, 4 * blend)
+
+
+def border_of(model: Model) -> int:
+    """Mirrored pixels that the weights of a model need around a picture."""
+    return model.card.border_px if model.card is not None else 0
 
 
 def stated_core(tile: int | tuple[int, int] | Literal["off"], size: tuple[int, int]) -> tuple[int, int]:

@@ -20,6 +20,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from upframe import pixels as px
+
 
 @dataclass(frozen=True)
 class Span:
@@ -38,8 +40,10 @@ class Span:
         return self.end - self.start
 
 
-def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1) -> list[Span]:
+def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: int = 1, border_px: int = 0) -> list[Span]:
     """Cut `length` pixels into the fewest cores of at most `core_px`, whose sizes differ by at most one pixel.
+
+    `phase_px` and `border_px` are those of `read_range`.
 
     Raises:
         ValueError: if cores are too narrow for the blend width (three tiles would overlap).
@@ -53,13 +57,21 @@ def spans(length: int, *, core_px: int, blend_px: int, halo_px: int, phase_px: i
         core_start, core_end = edges[i], edges[i + 1]
         start = core_start - (blend_px if i > 0 else 0)
         end = core_end + (blend_px if i < count - 1 else 0)
-        result.append(Span(start, end, core_start, core_end, *read_range(start, end, length, halo_px, phase_px)))
+        read = read_range(start, end, length, halo_px, phase_px, border_px)
+        result.append(Span(start, end, core_start, core_end, *read))
     return result
 
 
-def read_range(start: int, end: int, length: int, halo_px: int, phase_px: int) -> tuple[int, int]:
-    """Widen [start, end) by the halo within the picture, beginning at a multiple of `phase_px`."""
-    return max(start - halo_px, 0) // phase_px * phase_px, min(end + halo_px, length)
+def read_range(start: int, end: int, length: int, halo_px: int, phase_px: int, border_px: int = 0) -> tuple[int, int]:
+    """Widen [start, end) by the halo within the picture, beginning at its edge, or at a multiple of `phase_px` counted from the
+    edge of its border of `border_px` mirrored pixels."""
+    begin = (start - halo_px + border_px) // phase_px * phase_px - border_px
+    return max(begin, 0), min(end + halo_px, length)
+
+
+def seen_px(span: Span, length: int, border_px: int) -> int:
+    """Pixels that a network sees of a span of a side of `length`, with the mirrored ones at its edges."""
+    return span.read_end - span.read_start + border_px * ((span.read_start == 0) + (span.read_end == length))
 
 
 @dataclass(frozen=True)
@@ -76,11 +88,13 @@ class Tile:
 
 
 def grid(
-    size: tuple[int, int], *, core_px: tuple[int, int], blend_px: int, halo_px: int, phase_px: int = 1
+    size: tuple[int, int], *, core_px: tuple[int, int], blend_px: int, halo_px: int, phase_px: int = 1, border_px: int = 0
 ) -> list[list[Tile]]:
     """Cover a picture of `size` (height, width) with rows of tiles."""
-    rows = spans(size[0], core_px=core_px[0], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
-    columns = spans(size[1], core_px=core_px[1], blend_px=blend_px, halo_px=halo_px, phase_px=phase_px)
+    rows, columns = (
+        spans(length, core_px=core, blend_px=blend_px, halo_px=halo_px, phase_px=phase_px, border_px=border_px)
+        for length, core in zip(size, core_px, strict=True)
+    )
     return [[Tile(row, column) for column in columns] for row in rows]
 
 
@@ -106,7 +120,39 @@ def cut_halo(output: Tensor, tile: Tile, scale: int) -> Tensor:
     return output[..., top : top + tile.rows.length * scale, left : left + tile.columns.length * scale]
 
 
-def halves(tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, phase_px: int, floor_px: int) -> list[list[Tile]]:
+@dataclass(frozen=True)
+class Edges:
+    """Mirrored pixels that a network sees around a tile, on the sides where the tile reads up to the edge of the picture."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def mirrored(self, region: Tensor) -> Tensor:
+        """Add them to the input (..., h, w) of a tile."""
+        return px.mirror_pad(region, top=self.top, bottom=self.bottom, left=self.left, right=self.right)
+
+    def within(self, output: Tensor, scale: int) -> Tensor:
+        """Cut them off the output (..., s·h, s·w)."""
+        rows = slice(self.top * scale, output.shape[-2] - self.bottom * scale)
+        return output[..., rows, self.left * scale : output.shape[-1] - self.right * scale]
+
+
+def edges(tile: Tile, size: tuple[int, int], border_px: int) -> Edges:
+    """The mirrored pixels of a tile of a picture of `size` (height, width) that has `border_px` of them all around."""
+    (height, width), rows, columns = size, tile.rows, tile.columns
+    return Edges(
+        border_px * (rows.read_start == 0),
+        border_px * (rows.read_end == height),
+        border_px * (columns.read_start == 0),
+        border_px * (columns.read_end == width),
+    )
+
+
+def halves(
+    tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, phase_px: int, border_px: int, floor_px: int
+) -> list[list[Tile]]:
     """Halve a tile of a picture of `size` along each side longer than `floor_px`. The parts, blended, replace the tile, and
     each reads its halo from the whole picture."""
     height, width = tile.rows.length, tile.columns.length
@@ -120,7 +166,7 @@ def halves(tile: Tile, size: tuple[int, int], *, blend_px: int, halo_px: int, ph
     def moved(part: Span, whole: Span, length: int) -> Span:
         start, end = whole.start + part.start, whole.start + part.end
         core = (whole.start + part.core_start, whole.start + part.core_end)
-        return Span(start, end, *core, *read_range(start, end, length, halo_px, phase_px))
+        return Span(start, end, *core, *read_range(start, end, length, halo_px, phase_px, border_px))
 
     return [[Tile(moved(p.rows, tile.rows, size[0]), moved(p.columns, tile.columns, size[1])) for p in row] for row in parts]
 

@@ -26,6 +26,7 @@ from upframe.jobs.video.inputs import probe_input
 from upframe.jobs.video.plan import Video, plan_video_output
 from upframe.jobs.video.progress import VideoProgress, VideoReport
 from upframe.jobs.video.render import render
+from upframe.jobs.video.workspace import WorkFolder
 from upframe.media.image.source import read_pixels
 from upframe.models import checkpoints
 from upframe.models.cards import Card
@@ -70,7 +71,8 @@ def made(
     size = (info.size[0] * model.spec.scale, info.size[1] * model.spec.scale)
     plan, ledger = plan_video_output(info, size, options, container=output.suffix)
     video = Video(source, output, info, plan, size, ledger.notices(str(source)), ledger)
-    return render(video, model_choice.keep(model), JobOptions(upscale=upscale, video=options), **rest)
+    with WorkFolder(video.output) as work:
+        return render(video, model_choice.keep(model), JobOptions(upscale=upscale, video=options), work, **rest)
 
 
 def lossless(**changes: Any) -> VideoOptions:
@@ -367,7 +369,9 @@ def test_pictures_are_those_of_the_photo_way(tmp_path: Path, nearest: Model) -> 
     info = probe_input(source, options)
     plan, _ = plan_video_output(info, (32, 48), options, container="png")
     assert plan is None
-    render(Video(source, tmp_path / "out", info, None, (32, 48)), model_choice.keep(nearest), JobOptions(video=options))
+    video = Video(source, tmp_path / "out", info, None, (32, 48))
+    with WorkFolder(video.output) as work:
+        render(video, model_choice.keep(nearest), JobOptions(video=options), work)
     for number, picture in enumerate(pictures):
         np.testing.assert_array_equal(read_pixels(tmp_path / "out" / f"frame_{number:08}.png"), repeated(picture, 2))
 

@@ -21,6 +21,7 @@ from upframe.jobs.video.plan import Video, plan_video_output
 from upframe.jobs.video.progress import VideoReport
 from upframe.jobs.video.render import render
 from upframe.jobs.video.retiming import doubled
+from upframe.jobs.video.workspace import WorkFolder
 from upframe.media.image.source import read_pixels
 from upframe.media.video.files import FrameTimes
 from windowed import middle
@@ -31,7 +32,8 @@ def interpolated(source: Path, output: Path, *, options: VideoOptions = VideoOpt
     plan, ledger = plan_video_output(info, info.size, options, container=output.suffix or "png", is_doubled=True)
     video = Video(source, output, info, plan, info.size, ledger.notices(str(source)), ledger, is_doubled=True)
     model = middle()
-    return render(video, model_choice.keep(model), JobOptions(task="interpolate", video=options), **rest)
+    with WorkFolder(video.output) as work:
+        return render(video, model_choice.keep(model), JobOptions(task="interpolate", video=options), work, **rest)
 
 
 @given(steps=st.lists(st.integers(1, 9), min_size=1, max_size=12), start=st.integers(-5, 5), data=st.data())

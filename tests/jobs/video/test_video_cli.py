@@ -540,6 +540,13 @@ def test_a_name_as_long_as_names_can_be(upframe: Upframe, tmp_path: Path, weight
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------
+def await_until(is_so: Callable[[], bool], *, most_s: float = 60) -> None:
+    deadline = time.monotonic() + most_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def make_job(folder: Path, weights: Path) -> tuple[Path, Path, list[object]]:
     """A cheap film with sound in four segments: (input, output, command)."""
     clip = Clip([*films.VFR_PTS, *(70000 + 3600 * n for n in range(8))], options={"bf": "2", "g": "6"}, sounds=[Sound()])
@@ -735,20 +742,32 @@ def test_interrupted_folder_of_frames_goes_on(
 
 @pytest.mark.slow
 @needs_fork
-def test_second_process_on_the_same_film_is_2(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["--restart"]], ids=["resumes", "restarts"])
+def test_second_run_on_a_film_waits_and_goes_on_when_the_first_is_killed(
+    upframe: Upframe, tmp_path: Path, weights: Path, flags: list[str]
+) -> None:
     _, output, command = make_job(tmp_path, weights)
-    child = films.start(command, tmp_path / "log", fault="(stands still in the second segment)")
-    try:
-        deadline = time.monotonic() + 60
-        while not (work_path(output) / "000000.seg").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        result = upframe(*command)
-        assert (result.code, "another process is making it" in result.out) == (2, True)
-        assert upframe(*command, "--restart").code == 2  # not even so
-    finally:
-        child.kill()
-    assert upframe(*command).of("video")["frames_resumed"] == 5
+    first = films.start(command, tmp_path / "first", fault="(stands still in the second segment)")
+    await_until(lambda: (work_path(output) / "000000.seg").exists())
+    second = films.start([*command, *flags], tmp_path / "second")
+    await_until(lambda: "waiting" in second.log.read_text())
+    assert not output.exists()
+    first.kill()
+    assert second.wait() == 0, second.log.read_text()
+    assert f'"frames_resumed": {0 if flags else 5}' in second.log.read_text()
+    assert everything(output.parent) == {"out.mp4"}
+
+
+@pytest.mark.slow
+@needs_fork
+def test_second_run_on_a_film_takes_what_the_first_makes(upframe: Upframe, tmp_path: Path, weights: Path) -> None:
+    _, output, command = make_job(tmp_path, weights)
+    first = films.start(command, tmp_path / "first", fault="(slow while checking)")
+    await_until(lambda: "(slow)" in first.log.read_text())
+    second = upframe(*command)
+    assert (first.wait(), second.code) == (0, 0)
+    assert second.of("summary")["skipped"] == 1
+    assert everything(output.parent) == {"out.mp4"}
 
 
 @pytest.mark.slow
@@ -760,10 +779,7 @@ def test_signal_stops_at_a_frame_and_the_next_run_goes_on(
 ) -> None:
     _, output, command = make_job(tmp_path, weights)
     child = films.start(command, tmp_path / "log", fault=f"(slow while {stage})")
-    deadline = time.monotonic() + 60
-    while "(slow)" not in child.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    await_until(lambda: "(slow)" in child.log.read_text())
     child.send(number)
     began = time.monotonic()
     assert child.wait() == code

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from upframe.errors import UsageError
+from upframe.errors import BusyError, UsageError
 from upframe.jobs.video.geometry import is_recorded_geometry
 from upframe.jobs.video.workspace import OPTIONS, Fact, Record, WorkFolder, recorded, work_path
 
@@ -27,12 +29,19 @@ def record(*, crf: int = 20, codec: str = "h264", source: str = "1234") -> Recor
 JOB = record()
 
 
+@contextlib.contextmanager
+def begun(output: Path, job: Record = JOB, *, restart: bool = False) -> Iterator[WorkFolder]:
+    with WorkFolder(output) as work:
+        work.begin(job, restart=restart)
+        yield work
+
+
 def test_a_committed_segment_is_found_again_and_a_scratch_file_is_not(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
         work.scratch(1).write_bytes(b"half")
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         assert work.is_done(0)
         assert work.segment(0).read_bytes() == b"zero"
         assert not work.is_done(1)
@@ -42,7 +51,7 @@ def test_a_committed_segment_is_found_again_and_a_scratch_file_is_not(tmp_path: 
 
 @pytest.mark.parametrize("damage", [b"", b"zer", b"zerO"])
 def test_a_damaged_segment_is_dropped(tmp_path: Path, damage: bytes) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
         work.segment(0).write_bytes(damage)
@@ -51,7 +60,7 @@ def test_a_damaged_segment_is_dropped(tmp_path: Path, damage: bytes) -> None:
 
 
 def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB):
+    with begun(tmp_path / "out.mp4"):
         assert recorded(tmp_path / "out.mp4") == JOB
     assert recorded(tmp_path / "other.mp4") is None
 
@@ -65,16 +74,16 @@ def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
     ],
 )
 def test_another_job_is_refused_in_words_and_may_be_begun_afresh(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
-    with pytest.raises(UsageError) as caught, WorkFolder(tmp_path / "out.mp4", record(**changes)):
+    with pytest.raises(UsageError) as caught, begun(tmp_path / "out.mp4", record(**changes)):
         pass
     assert said in str(caught.value)
     assert "settings" not in str(caught.value)  # they follow from the option
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         assert work.is_done(0)  # the attempt cost nothing
-    with WorkFolder(tmp_path / "out.mp4", record(**changes), restart=True) as work:
+    with begun(tmp_path / "out.mp4", record(**changes), restart=True) as work:
         assert not work.is_done(0)
 
 
@@ -85,18 +94,18 @@ def test_work_of_the_first_release_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"another version of upframe.*format 1, expected 2.*`video\.restart`") as caught:
         recorded(tmp_path / "out.mp4")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="another version"), WorkFolder(tmp_path / "out.mp4", JOB):
+    with pytest.raises(UsageError, match="another version"), begun(tmp_path / "out.mp4"):
         pass
-    with WorkFolder(tmp_path / "out.mp4", JOB, restart=True):
+    with begun(tmp_path / "out.mp4", restart=True):
         assert recorded(tmp_path / "out.mp4") == JOB
 
 
 def test_a_job_file_cut_short_starts_afresh(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
     (work.path / "job.json").write_text('{"inp')
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         assert not work.is_done(0)
 
 
@@ -106,17 +115,17 @@ def test_a_job_file_cut_short_starts_afresh(tmp_path: Path) -> None:
     ids=repr,
 )
 def test_a_job_file_changed_by_hand_starts_afresh(tmp_path: Path, text: bytes) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         work.scratch(0).write_bytes(b"zero")
         work.commit(0)
     (work.path / "job.json").write_bytes(text)
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         assert not work.is_done(0)
 
 
 @pytest.mark.parametrize("ending", ["seg", "sha256"])
 def test_folders_and_bytes_in_the_place_of_a_segment_are_no_segment(tmp_path: Path, ending: str) -> None:
-    with WorkFolder(tmp_path / "out.mp4", JOB) as work:
+    with begun(tmp_path / "out.mp4") as work:
         for index in range(2):
             work.scratch(index).write_bytes(b"zero")
             work.commit(index)
@@ -140,17 +149,23 @@ def test_a_geometry_changed_by_hand_is_none(changed: dict[str, Any]) -> None:
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from upframe.jobs.video.workspace import Record, WorkFolder\n"
-        f"with WorkFolder(Path({str(tmp_path / 'out.mp4')!r}), Record({{}}, {{}})): print('in', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from upframe.jobs.video.workspace import WorkFolder\n"
+        f"with WorkFolder(Path({str(tmp_path / 'out.mp4')!r})): print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(UsageError, match="another process"), WorkFolder(tmp_path / "out.mp4", JOB):
+        with pytest.raises(BusyError, match="another run"), begun(tmp_path / "out.mp4"):
             pass
     finally:
         other.kill()
         other.wait()
-    with WorkFolder(tmp_path / "out.mp4", Record({}, {})):
+    with begun(tmp_path / "out.mp4"):
         pass
+
+
+def test_a_folder_in_which_nothing_was_begun_goes(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), WorkFolder(tmp_path / "out.mp4"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import av
 import pytest
 from test_video_write import copy_video
 
+from upframe.media.video.decoding import Decoding, Picture
 from upframe.media.video.files import VideoSource, index_video
 from upframe.media.video.index_file import load_index, save_index
 from video_files import Clip, Sound, join_streams, make_clip, shown_times, sound_payloads
@@ -76,6 +78,30 @@ def test_joined_frames_are_read_from_anywhere_and_the_index_is_kept(tmp_path: Pa
         save_index(video.index, tmp_path / "index")
         kept = load_index(tmp_path / "index", source)
         assert kept is not None and kept.clock == video.index.clock and kept.digest() == video.index.digest()
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_segments_of_joined_frames_are_decoded_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlap: int) -> None:
+    """The time of a job must not grow with the square of its length, although such a file cannot be searched."""
+    source = join_streams(tmp_path / "in.ts", *(transport_stream(tmp_path / f"{n}.ts", 50 - 10 * n) for n in (0, 1)))
+    decoded = 0
+    original = Decoding.pictures
+
+    def counted(self: Decoding) -> Iterator[Picture]:
+        nonlocal decoded
+        for one in original(self):
+            decoded += 1
+            yield one
+
+    with VideoSource(source) as video:
+        length = len(video.index)
+        whole = [frame.pixels for frame in video.range(0, length)]
+        monkeypatch.setattr(Decoding, "pictures", counted)
+        for first in range(0, length, 5):
+            part = video.range(max(0, first - overlap), min(first + 5, length))
+            assert all((frame.pixels == whole[frame.number]).all() for frame in part)
+    # The overlap is unknown before the second segment, which is decoded from the start.
+    assert decoded <= length + (10 if overlap else 0)
 
 
 def test_a_clock_that_wraps_goes_on(tmp_path: Path) -> None:

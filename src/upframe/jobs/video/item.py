@@ -10,7 +10,7 @@ from upframe.errors import InputError, Notice, OptionError
 from upframe.files import check_room
 from upframe.jobs import model_choice
 from upframe.jobs.events import Event, notice_event
-from upframe.jobs.items import Estimate, Made, Work, is_taken, made_folder
+from upframe.jobs.items import Estimate, Made, MadeMeanwhileError, Work, is_taken, made_folder
 from upframe.jobs.model_choice import ModelChoice
 from upframe.jobs.naming import Found, Namer, is_folder
 from upframe.jobs.options import JobOptions, VideoOptions
@@ -19,7 +19,7 @@ from upframe.jobs.video.inputs import probe_input
 from upframe.jobs.video.plan import Video, check_place, estimated_room_bytes, is_video_done, plan_video_output
 from upframe.jobs.video.progress import VideoProgress
 from upframe.jobs.video.render import render
-from upframe.jobs.video.workspace import remove_leftover
+from upframe.jobs.video.workspace import WorkFolder, remove_leftover
 from upframe.media.ledger import Ledger
 from upframe.media.names import is_video_name
 
@@ -36,6 +36,8 @@ class VideoItem:
     model_sha256: str
     notices: tuple[Notice, ...]
     skip: bool = False
+    replaces: bool = False
+    """Whether the output may replace a file or folder of its name."""
     is_unit = False
 
     @property
@@ -66,7 +68,6 @@ class VideoItem:
         return is_video_done(self.video, options.video)
 
     def render(self, options: JobOptions, work: Work) -> Made:
-        check_room(self.output, estimated_room_bytes(self.video, options.video))
         told, stage = 0.0, ""
 
         def progress(at: VideoProgress) -> None:
@@ -88,11 +89,15 @@ class VideoItem:
             if options.strict:
                 raise late.as_error()
 
-        with made_folder(self.output.parent):
+        with made_folder(self.output.parent), WorkFolder(self.output) as folder:  # from here on no other run makes this output
+            if not self.replaces and self.output.exists():
+                raise MadeMeanwhileError
+            check_room(self.output, estimated_room_bytes(self.video, options.video))
             report = render(
                 self.video,
                 self.model,
                 options,
+                folder,
                 model_sha256=self.model_sha256,
                 runner=work.runner,
                 on_progress=progress,
@@ -154,8 +159,8 @@ def plan_video(found: Found, names: Namer, models: ModelChoice, options: JobOpti
     else:
         path, renamed = names.choose_folder(found, model=larger.model_label, scale=larger.scale_label)
     video = Video(found.path, path, info, plan, larger.size, notices, ledger, is_doubled)
-    item = VideoItem(video, larger.model, larger.model_sha256, (*notices, *renamed))
+    item = VideoItem(video, larger.model, larger.model_sha256, (*notices, *renamed), replaces=options.overwrite)
     if not is_taken(path, found.path):
         return item
     check_place(video)
-    return replace(item, skip=not options.overwrite and item.is_done(options))
+    return replace(item, skip=not options.overwrite and item.is_done(options), replaces=True)

@@ -45,6 +45,7 @@ def render(
     video: Video,
     model: str,
     options: JobOptions,
+    work: WorkFolder,
     *,
     model_sha256: str | None = None,
     runner: Runner | None = None,
@@ -57,6 +58,7 @@ def render(
     Args:
         model: Name or path of the model.
         options: Options of the job; only those for videos and for computing are used.
+        work: The entered work folder of the output.
         model_sha256: Required hash of its weights file; None accepts any.
         runner: Renders the segments; None renders them in this process.
         on_progress: Called after each frame of each stage.
@@ -64,7 +66,7 @@ def render(
 
     Raises:
         Cancelled: if `cancel` was set; finished segments stay for the next run.
-        UsageError: if another process is making this output, or an interrupted run used other options.
+        UsageError: if an interrupted run used other options.
         UpframeError: if the video cannot be made; a file that had the output's name before is unchanged.
     """
     began, runner = time.perf_counter(), runner or LocalRunner()
@@ -88,7 +90,8 @@ def render(
     task = _video_task(video, model, loaded.sha256, options, geometry, source)
     geometry_record = recorded_geometry(geometry, options.upscale, options.video)
     record = Record(job_facts(video, task, chosen), geometry_record)
-    with source.source, WorkFolder(video.output, record, restart=options.video.restart) as work:
+    with source.source:
+        work.begin(record, restart=options.video.restart)
         kept = segments_of(work, video.plan, video.info.bits, is_doubled=video.is_doubled)
         missing = [segment for segment in segments if not kept.is_done(segment)]
         resumed = sum(len(video.made(s.first, s.end)) for s in segments if s not in missing)

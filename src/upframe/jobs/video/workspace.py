@@ -18,10 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from upframe.errors import OutputError, UsageError
-from upframe.files import Lock, atomic_text, hidden_beside, parsed_json, put_in_place, writing
+from upframe.files import Lock, atomic_text, hidden_beside, output_error, parsed_json, put_in_place, writing
 
 FORMAT = 2
 """Format number of work folders; those of upframe 0.1.0 have none."""
+
+LOCK = "lock"
+"""Name of the lock file."""
 
 _CHUNK = 1 << 20
 _MOST_TOLD = 3  # most differences in one message
@@ -98,8 +101,8 @@ def remove_leftover(output: Path) -> None:
         return
     with contextlib.suppress(OSError, UsageError, OutputError):
         made = output.stat().st_mtime
-        if all(f.stat().st_mtime <= made for f in folder.rglob("*") if f.is_file() and f.name != "lock"):
-            with WorkFolder(output, recorded(output) or Record({}, {})) as work:  # not while another process works in it
+        if all(f.stat().st_mtime <= made for f in folder.rglob("*") if f.is_file() and f.name != LOCK):
+            with WorkFolder(output) as work:  # not while another process works in it
                 work.remove()
 
 
@@ -145,37 +148,28 @@ class SegmentStore:
 
 
 class WorkFolder(SegmentStore):
-    """The work folder as a context manager that one process at a time can enter.
+    """The work folder as a context manager that one process at a time can enter. A folder in which nothing was begun goes when
+    it is left.
 
     Args:
         output: The file the job makes.
-        record: The job; its facts are compared with those of an interrupted run.
-        restart: Discard the work of an interrupted run.
 
     Raises:
-        UsageError: on entering, if another process works there, or the interrupted run differs.
-        OutputError: if the folder cannot be made.
+        BusyError: on entering, if another process makes this output.
+        OutputError: on entering, if the folder cannot be made.
     """
 
-    def __init__(self, output: Path, record: Record, *, restart: bool = False) -> None:
+    def __init__(self, output: Path) -> None:
         super().__init__(output)
-        self._record = record
-        self._restart = restart
-        self._lock = Lock(self.path / "lock")
+        self._lock = Lock(self.path / LOCK)
 
     def __enter__(self) -> Self:
         try:
             self._take()
-        except BlockingIOError:
-            raise UsageError(self.output, "another process is making it", "wait for it or stop it") from None
+        except BlockingIOError as error:
+            raise output_error(self.output, error) from None
         except OSError as error:
             raise OutputError(self.path, f"cannot be made ({error.strerror})", "choose another output folder") from error
-        try:
-            with writing(self.path):
-                self._begin()
-        except BaseException:
-            self._lock.release()
-            raise
         return self
 
     def _take(self) -> None:
@@ -187,7 +181,23 @@ class WorkFolder(SegmentStore):
                 return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._lock.is_held and all(entry.name == LOCK for entry in self.path.iterdir()):
+            self.remove()
         self._lock.release()
+
+    def begin(self, record: Record, *, restart: bool = False) -> None:
+        """Begin a job in the folder, or resume it.
+
+        Args:
+            record: The job; its facts are compared with those of an interrupted run.
+            restart: Discard the work of an interrupted run.
+
+        Raises:
+            UsageError: if the interrupted run differs.
+            OutputError: if the folder cannot be written.
+        """
+        with writing(self.path):
+            self._begin(record, restart=restart)
 
     def remove(self) -> None:
         """Delete the folder of the finished job."""
@@ -196,25 +206,24 @@ class WorkFolder(SegmentStore):
         with contextlib.suppress(OSError):  # the lock file kept the folder on Windows; elsewhere it is gone
             self.path.rmdir()
 
-    def _begin(self) -> None:
+    def _begin(self, record: Record, *, restart: bool) -> None:
         job = self.path / "job.json"
-        if self._restart:
+        if restart:
             self._empty()
         if job.exists():
             earlier = recorded(self.output)
             if earlier is None:
                 self._empty()  # a power failure cut it short, before any segment was finished
-            elif happened := difference(earlier.facts, self._record.facts):
+            elif happened := difference(earlier.facts, record.facts):
                 raise UsageError(self.output, happened, "use `video.restart` to discard its work, or its options to resume it")
         facts = {
-            group: {name: [fact.identity, fact.shown] for name, fact in held.items()}
-            for group, held in self._record.facts.items()
+            group: {name: [fact.identity, fact.shown] for name, fact in held.items()} for group, held in record.facts.items()
         }
-        atomic_text(job, json.dumps({"format": FORMAT, "facts": facts, "geometry": self._record.geometry}, indent=1))
+        atomic_text(job, json.dumps({"format": FORMAT, "facts": facts, "geometry": record.geometry}, indent=1))
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
-            if entry.name != "lock":
+            if entry.name != LOCK:
                 _remove(entry)
 
 

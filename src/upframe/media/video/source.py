@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,12 +29,15 @@ from upframe.media.video.index import (
     index_video,
 )
 from upframe.media.video.info import VideoInfo, choose_stream, coding_of_frame, open_video, probe_video
+from upframe.media.video.reading import Pictures, Reading
 
 _LOG = logging.getLogger(__name__)
 
 
 _FIELD_CONTEXT = 2
 """Pictures before and after a picture that a deinterlacer uses."""
+_MOST_OVERLAP = 64
+"""Pictures by which a range may reach back into the one before it, so that reading goes on."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class VideoSource:
             length = float(self.index.end - self.index.time(0))
             raise UsageError(self.path, "no frame lies between `video.start` and `video.end`", f"it is {length:.3f} s long")
         self._started = False
+        self._left: Reading | None = None  # by the last range, and taken up by the next
+        self._overlap = 0
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -121,7 +125,10 @@ class VideoSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Do nothing: no file is held open between reads."""
+        """Close the file, which is held open between reads if it can only be read from its start."""
+        if self._left is not None:
+            self._left.close()
+            self._left = None
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._started:
@@ -133,7 +140,8 @@ class VideoSource:
         """Yield frames `first` to `last` - 1 of the file, by number.
 
         Reading starts at the previous keyframe, and each decoded picture is compared with the index. If they differ (streams
-        that refresh gradually, demuxers that cannot seek), the file is read from its beginning instead.
+        that refresh gradually, demuxers that cannot seek), the file is read from its beginning instead; the next range goes on
+        from there.
 
         Raises:
             InputError: if the file changed since it was indexed, and after the last frame of a file that ends early, unless
@@ -146,29 +154,67 @@ class VideoSource:
     def _range(self, first: int, last: int) -> Iterator[VideoFrame]:
         decoded = self.index.decoded
         number = first
-        from_start = not self.index.is_seekable
-        is_certain = True
-        while number < last:
-            checked_index(self.index)
-            wanted = int(decoded[number])
-            pictures = self._pictures(wanted, int(decoded[last - 1]), from_start=from_start, is_certain=is_certain)
-            with contextlib.closing(pictures):
-                for ordinal, rgb, captions in pictures:
+        reading: Reading | None = None
+        try:
+            while number < last:
+                checked_index(self.index)
+                reading = self._next_reading(reading, int(decoded[number]), number)
+                for ordinal, picture in reading.pictures(int(decoded[number]), int(decoded[last - 1])):
+                    rgb, captions = self._rgb(picture), captions_of(picture)
                     while number < last and decoded[number] == ordinal:
                         yield self._frame(number, rgb, captions)
                         number += 1
-            if number == last:
-                break
-            if not is_certain:
-                checked_index(self.index)
-                happened = f"frame {number} decodes differently from before"
-                raise InputError(self.path, happened, "check the disk and memory of this machine")
-            # Concealed damage may look different each time, with threads even if no error is reported. The last attempt accepts
-            # any pixels at these times.
-            is_certain = not from_start
-            from_start = True
-            _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
+        except BaseException:
+            if reading is not None:
+                reading.close()
+            raise
+        if reading is not None:
+            self._leave(reading, is_over=last == len(self.index))
         self.check_end(last)
+
+    def _next_reading(self, failed: Reading | None, ordinal: int, number: int) -> Reading:
+        """The reading to take picture `ordinal` from, which is shown as frame `number`.
+
+        Args:
+            failed: The reading that ended before that picture; None if none was tried.
+
+        Raises:
+            InputError: if no other way is left.
+        """
+        if failed is None:
+            return self._taken_up(ordinal) or self._first_reading(ordinal)
+        failed.close()
+        if not failed.is_certain:
+            checked_index(self.index)
+            happened = f"frame {number} decodes differently from before"
+            raise InputError(self.path, happened, "check the disk and memory of this machine")
+        # Concealed damage may look different each time, with threads even if no error is reported. The last attempt accepts any
+        # pixels at these times.
+        _LOG.debug("%s: reading again from the start for frame %d", self.path, number)
+        return self._reading(0, is_only_way=True, is_certain=not failed.is_only_way)
+
+    def _first_reading(self, ordinal: int) -> Reading:
+        if not self.index.is_seekable:
+            return self._reading(0, is_only_way=True)
+        return self._reading(self._key_before(ordinal), is_only_way=False)
+
+    def _taken_up(self, ordinal: int) -> Reading | None:
+        """The reading that the last range has left, if it can still yield picture `ordinal`."""
+        reading, self._left = self._left, None
+        if reading is None or reading.can_yield(ordinal):
+            return reading
+        back = reading.next - ordinal
+        if back <= _MOST_OVERLAP:  # segments overlap by this; from now on, so many pictures are kept
+            self._overlap = max(self._overlap, back)
+        reading.close()
+        return None
+
+    def _leave(self, reading: Reading, *, is_over: bool) -> None:
+        """Keep a reading for the next range, unless one can begin anywhere."""
+        if is_over or not reading.is_only_way:
+            reading.close()
+        else:
+            self._left = reading
 
     def check_end(self, last: int) -> None:
         """Refuse the frames up to `last` - 1 if the file ends early right after them, unless `allow_truncated` is set.
@@ -194,30 +240,28 @@ class VideoSource:
         )
 
     # Decoding ---------------------------------------------------------------------------------------------------------
-    def _pictures(
-        self, first: int, last: int, *, from_start: bool, is_certain: bool
-    ) -> Generator[tuple[int, Rgb, bytes], None, None]:
-        """Yield decoded pictures `first` to `last`, pixels and closed captions; end early at one that differs from the index.
+    def _key_before(self, ordinal: int) -> int:
+        """Number of the keyframe from which picture `ordinal` is decoded, with the pictures that a deinterlacer needs."""
+        begin = max(0, ordinal - (0 if self._deinterlace == "off" else _FIELD_CONTEXT))
+        keys = self.index.is_key[: begin + 1].nonzero()[0]
+        return int(keys[-1]) if len(keys) else 0
 
-        With `is_certain` False, one thread decodes, and only number and timestamps are compared.
+    def _reading(self, key: int, *, is_only_way: bool, is_certain: bool = True) -> Reading:
+        """Open the file at the keyframe `key`.
+
+        Args:
+            is_only_way: See `Reading`.
+            is_certain: If False, one thread decodes, and only numbers and timestamps are compared with the index.
         """
-        context = 0 if self._deinterlace == "off" else _FIELD_CONTEXT
-        begin, key = max(0, first - context), 0
-        if not from_start:
-            keys = self.index.is_key[: begin + 1].nonzero()[0]
-            key = int(keys[-1]) if len(keys) else 0
+        pictures = self._pictures(key, is_certain=is_certain)
+        return Reading(pictures, is_only_way=is_only_way, is_certain=is_certain, kept=1 + self._overlap)
+
+    def _pictures(self, key: int, *, is_certain: bool) -> Pictures:
+        """Yield the decoded pictures from number `key` on; end at one that differs from the index."""
         with open_video(self.path) as container:
             stream = choose_stream(container, self.path, self.info.stream)
             frames = self._checked(container, stream, key, is_certain=is_certain)
-            if self._deinterlace != "off":
-                frames = self._whole_frames(frames, stream, last + context)
-            for ordinal, frame in frames:
-                if ordinal > last:
-                    return
-                if ordinal >= first:
-                    yield ordinal, self._rgb(frame), captions_of(frame)
-                    if ordinal == last:
-                        return
+            yield from frames if self._deinterlace == "off" else self._whole_frames(frames, stream)
 
     def _rgb(self, frame: av.VideoFrame) -> Rgb:
         """The visible part of a picture, converted as its own tags state."""
@@ -256,7 +300,7 @@ class VideoSource:
             ordinal += 1
 
     def _whole_frames(
-        self, frames: Iterator[tuple[int, av.VideoFrame]], stream: av.VideoStream, last: int
+        self, frames: Iterator[tuple[int, av.VideoFrame]], stream: av.VideoStream
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Deinterlace frames: yield one for each input frame."""
         name = "bwdif" if self._deinterlace == "auto" else self._deinterlace
@@ -277,8 +321,6 @@ class VideoSource:
             frame.pts = ordinal  # only the order matters in here
             graph.push(frame)
             yield from self._pulled(graph, waiting)
-            if ordinal >= last:
-                break
         if graph is not None:
             graph.push(None)
             yield from self._pulled(graph, waiting)

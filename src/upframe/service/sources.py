@@ -1,0 +1,105 @@
+"""From what a request names to a file: an upload, an allowed path, or the input of a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from upframe.errors import one_line
+from upframe.media.image.listing import is_image_name, natural_key
+from upframe.media.names import is_video_name
+from upframe.service import wire
+from upframe.service.problems import Problem
+from upframe.service.queue import JobQueue
+from upframe.service.uploads import Uploads
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input on the server's disk."""
+
+    path: Path
+    name: str
+    """As the user calls it."""
+    is_own: bool
+    """Whether it lies in the data folder."""
+
+
+class Sources:
+    """Finds inputs.
+
+    Args:
+        allow: Folders whose files may be inputs.
+    """
+
+    def __init__(self, uploads: Uploads, queue: JobQueue, allow: Sequence[Path]) -> None:
+        self._uploads, self._queue = uploads, queue
+        self._allow = tuple(folder.resolve() for folder in allow)
+
+    def find(self, source: wire.Source) -> Found:
+        """Raises: Problem, if there is no such input, or it may not be read."""
+        named = [value for value in (source.upload, source.path, source.job) if value is not None]
+        if len(named) != 1:
+            raise Problem(422, "source", "must be one of `upload`, `path` and `job`")
+        if source.upload is not None:
+            path, name = self._uploads.finished(source.upload)
+            return Found(path, name, True)
+        if source.job is not None:
+            stored = self._queue.get(source.job)
+            is_own = stored.input.is_relative_to(self._queue.folder(source.job).path)
+            return Found(stored.input, stored.job.name, is_own)
+        assert source.path is not None
+        path = self.allowed(source.path)
+        if not path.is_file():
+            raise Problem(404, path.name, "is no file", "name a picture or a video")
+        return Found(path, path.name, False)
+
+    def checked(self, options: wire.Options) -> wire.Options:
+        """The options; a model that is a file must lie in an allowed folder.
+
+        Raises:
+            Problem: if it does not.
+        """
+        model = options.model
+        if model is None or not ("/" in model or "\\" in model or os.sep in model or model.startswith(("~", "."))):
+            return options
+        return options.model_copy(update={"model": str(self.allowed(model))})
+
+    def allowed(self, name: str) -> Path:
+        """The path, links resolved, if it lies in an allowed folder. Others are refused alike, whether they exist or not."""
+        refusal = Problem(
+            403, one_line(name[:200]), "is not in a folder that the service may read", "start it with --allow FOLDER"
+        )
+        if "\0" in name or not Path(name).is_absolute():
+            raise refusal
+        try:
+            path = Path(name).resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise refusal from None
+        if not any(path.is_relative_to(folder) for folder in self._allow):
+            raise refusal
+        return path
+
+    def folder(self, name: str | None) -> wire.Folder:
+        """A list of the allowed folders, or of the pictures, videos and folders in one of them."""
+        if name is None:
+            tops = [wire.ServedFile(name=top.name or str(top), path=str(top), is_folder=True) for top in self._allow]
+            return wire.Folder(path=None, parent=None, files=tops)
+        folder = self.allowed(name)
+        if not folder.is_dir():
+            raise Problem(404, folder.name, "is no folder", "name a folder")
+        entries = []
+        try:
+            paths = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        except OSError as error:
+            raise Problem(403, folder.name, f"cannot be read ({error.strerror})") from error
+        for path in paths:
+            is_folder = path.is_dir()
+            if path.name.startswith(".") or not (is_folder or is_image_name(path) or is_video_name(path)):
+                continue
+            size = None if is_folder or not path.is_file() else path.stat().st_size
+            entries.append(wire.ServedFile(name=path.name, path=str(path), is_folder=is_folder, bytes=size))
+        parent = None if folder in self._allow else str(folder.parent)
+        return wire.Folder(path=str(folder), parent=parent, files=entries)
