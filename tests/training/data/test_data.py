@@ -179,6 +179,29 @@ def test_paired_patches_lie_at_the_same_place(tmp_path: Path, naming: str) -> No
         assert any(torch.equal(pose, low_pose) for pose, low_pose in zip(found, _poses(low), strict=True))
 
 
+def test_stored_inputs_are_degraded_further_at_their_own_size(tmp_path: Path) -> None:
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "lq").mkdir()
+    write_pixels(tmp_path / "gt" / "a.png", make_photo(60, 60))
+    write_pixels(tmp_path / "lq" / "a.png", make_photo(30, 30))
+    plain = DataRecipe(patch_px=10, low_quality="paired")
+    paths = DataPaths(tmp_path / "gt", tmp_path / "lq")
+    seen: list[Tensor] = []
+
+    def degrade(clip: Tensor, rng: np.random.Generator) -> Tensor:
+        seen.append(clip)
+        return 1 - clip
+
+    data = replace(plain, degradation="test")
+    before = _draw(source_for(plain, paths, scale=2), 5)
+    after = _draw(source_for(data, paths, scale=2, degradation=degrade), 5)
+    for one, other, given in zip(before, after, seen, strict=True):
+        assert given.shape == (1, 3, 10, 10) and torch.equal(given[0], one.lq)
+        assert torch.equal(other.lq, 1 - one.lq) and torch.equal(other.gt, one.gt)
+    preset = source_for(replace(plain, degradation="phone-and-web"), paths, scale=2)
+    assert {tuple(sample.lq.shape) for sample in _draw(preset, 10)} == {(3, 10, 10)}
+
+
 def test_pairs_that_do_not_fit_are_named(tmp_path: Path) -> None:
     for folder in ("gt", "lq"):
         (tmp_path / folder).mkdir()

@@ -19,7 +19,7 @@ from upframe.models.registry import load
 from upframe.training.loop.report import Clock
 from upframe.training.loop.run_folder import RunFolder
 from upframe.training.loop.train import Progress, train
-from upframe.training.recipes.recipe import Cadence, DataRecipe, LossTerm, Optimiser, ParameterGroup, model_spec
+from upframe.training.recipes.recipe import Cadence, DataRecipe, Discriminator, LossTerm, Optimiser, ParameterGroup, model_spec
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,18 @@ def test_loss_falls_and_is_logged(photos: Path, tmp_path: Path) -> None:
     assert rows[0]["terms"] == {"l1": rows[0]["loss"]}
     assert all(row["grad_norm"] > 0 and row["learning_rate"] == 1e-3 for row in rows)
     assert all(0 <= report.waiting <= 1 and report.images_per_s > 0 and report.memory_bytes > 1 << 20 for report in seen)
+
+
+def test_the_discriminator_runs_in_the_precision_of_its_stage(tmp_path: Path) -> None:
+    """Its first loss on the truth depends on nothing else: the same fresh discriminator, the same samples."""
+    stage = replace(STAGE, losses=(LossTerm("l1"), LossTerm("gan", weight=0.1)), discriminator=Discriminator(channels=4))
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = replace(recipe_of(replace(stage, steps=1, precision=precision)), cadence=Cadence(log_every=1))
+        train(recipe, data=lambda stage: Noise(), out=tmp_path / precision)
+        losses[precision] = log_of(tmp_path / precision)[0]["terms"]["d_real"]
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)  # eight bits of mantissa through ten layers
 
 
 def test_a_step_is_adam_on_the_mean_loss_of_the_batch(tmp_path: Path) -> None:

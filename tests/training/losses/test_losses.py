@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from toy_efficientnet import lite0_layer, lite0_state, write_lite0
 from toy_vgg import vgg19_layer, vgg19_state, write_vgg19
 from upframe.errors import ModelError, UsageError
 from upframe.models.architectures.rlfn import RLFN
@@ -20,10 +21,13 @@ from upframe.models.networks import MODELS
 from upframe.pixels import imresize
 from upframe.training.data.samples import Batch, Source
 from upframe.training.loop.train import train
+from upframe.training.losses.artefacts import ArtefactLoss
 from upframe.training.losses.build import CharbonnierLoss, EndpointErrorLoss, L1Loss, VanillaGanLoss, build_loss
 from upframe.training.losses.contrastive import VGG_LAYERS, ContrastiveLoss, RandomFeatures, make_extractor
+from upframe.training.losses.efficientnet import EfficientNetLite0Features
 from upframe.training.losses.objective import Objective, Outputs
-from upframe.training.losses.perceptual import PerceptualLoss, VGG19Features
+from upframe.training.losses.perceptual import PerceptualLoss, read_perceptual
+from upframe.training.losses.vgg19 import VGG19Features
 from upframe.training.recipes.recipe import LossTerm, Stage
 from upframe.training.recipes.registry import RECIPES
 
@@ -253,6 +257,14 @@ def test_perceptual_loss_is_the_weighted_sum_of_published_layers(vgg19: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("layers", "message"), [((2, 40), "from 0 to 36"), ((7, 2), "ascending")])
+def test_layers_that_vgg_does_not_have_are_refused(vgg19: Path, layers: tuple[int, ...], message: str) -> None:
+    options = {"weights": str(vgg19), "layers": layers, "layer_weights": (1.0, 1.0)}
+    with pytest.raises(UsageError, match=message):
+        build_loss(LossTerm("perceptual", options=options))
+
+
+@pytest.mark.slow
 def test_vgg_is_frozen_and_lets_gradients_through(vgg19: Path) -> None:
     before = torch.get_rng_state()
     features = VGG19Features.read(vgg19, layers=(2,))
@@ -297,6 +309,95 @@ def test_weights_of_other_networks_are_refused(tmp_path: Path) -> None:
             VGG19Features.read(tmp_path / f"{name}.pth", layers=(2,))
 
 
+# EfficientNet-Lite0 -------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lite0(tmp_path_factory.mktemp("lite0") / "lite0.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(32, 40), (33, 47)])
+def test_lite0_features_are_those_of_the_walk_through_the_names(lite0: Path, size: tuple[int, int]) -> None:
+    state, pictures = lite0_state(), _noise(1, 3, *size)
+    layers = (0, 1, 2, 3, 5, 8, 13, 17)
+    for layer, found in zip(layers, EfficientNetLite0Features.read(lite0, layers=layers)(pictures), strict=True):
+        expected = lite0_layer(pictures, state, layer)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4), layer  # normalisation is folded: other rounding
+        assert expected.std() > 0.01, layer
+
+
+@pytest.mark.slow
+def test_the_file_decides_the_network_of_the_perceptual_loss(lite0: Path, tmp_path: Path) -> None:
+    state, (prediction, target) = lite0_state(), (_noise(2, 3, 32, 32, seed=s) for s in range(2))
+    loss = build_loss(LossTerm("perceptual", options={"weights": str(lite0)})).eval()
+    weights = dict(zip(EfficientNetLite0Features.default_layers, EfficientNetLite0Features.default_weights, strict=True))
+    features = [(lite0_layer(prediction, state, n), lite0_layer(target, state, n)) for n in weights]
+    expected = sum(w * (a - b).abs().mean() for w, (a, b) in zip(weights.values(), features, strict=True))
+    assert loss(prediction, target).item() == pytest.approx(float(expected), rel=1e-4)
+    assert not any(p.requires_grad for p in loss.parameters())
+    options = {"weights": str(lite0), "layers": (3, 18), "layer_weights": (1.0, 1.0)}
+    with pytest.raises(UsageError, match="from 0 to 17"):
+        build_loss(LossTerm("perceptual", options=options))
+    torch.save({"conv.weight": torch.ones(2)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"other\.pth: holds no VGG-19 or EfficientNet-Lite0"):
+        read_perceptual(tmp_path / "other.pth")
+    torch.save({name: value for name, value in state.items() if name != "_blocks.4._bn1.bias"}, tmp_path / "half.pth")
+    with pytest.raises(ModelError, match=r"half\.pth: holds no EfficientNet-Lite0: _blocks\.4\._depthwise_conv\.weight"):
+        read_perceptual(tmp_path / "half.pth")
+
+
+@pytest.mark.slow
+def test_in_training_lite0_sees_pictures_from_changing_offsets_so_that_its_stride_prints_no_grid(lite0: Path) -> None:
+    state, (prediction, target) = lite0_state(), (_noise(1, 3, 40, 40, seed=s) for s in range(2))
+    options = {"weights": str(lite0), "layers": (0,), "layer_weights": (1.0,)}
+    loss = build_loss(LossTerm("perceptual", options=options))
+    expected = {
+        round(
+            float((lite0_layer(prediction[..., y:, x:], state, 0) - lite0_layer(target[..., y:, x:], state, 0)).abs().mean()), 5
+        )
+        for y in range(8)
+        for x in range(8)
+    }
+    torch.manual_seed(0)
+    found = [round(loss(prediction, target).item(), 5) for _ in range(24)]
+    assert all(min(abs(value - other) for other in expected) < 2e-5 for value in found)
+    assert len(set(found)) > 8  # 24 draws of 64 places
+    torch.manual_seed(0)
+    assert round(loss(prediction, target).item(), 5) == found[0]  # a resumed run restores the generator
+
+
+# Artefacts ------------------------------------------------------------------------------------------------------------------
+def test_the_artefact_loss_is_the_weighted_error_of_equations_3_to_6() -> None:
+    """Again by loops over windows, on a picture whose windows lie inside for the compared pixel."""
+    prediction, target = (_noise(1, 3, 9, 9, seed=s, dtype=torch.float64) for s in range(2))
+    error = (prediction - target).abs().sum(1)[0]
+    weights = ArtefactLoss(window_px=3).weights(prediction, target)[0, 0]
+    for y, x in ((1, 1), (4, 4), (7, 3)):
+        window = error[y - 1 : y + 2, x - 1 : x + 2]
+        assert weights[y, x].item() == pytest.approx((error.var() ** 0.2 * window.var()).item(), rel=1e-9)
+    loss = ArtefactLoss(window_px=3)(prediction, target)
+    assert loss.item() == pytest.approx((weights * (prediction - target).abs()).mean().item(), rel=1e-9)
+
+
+def test_the_artefact_loss_sees_an_error_that_varies_and_hardly_one_that_is_even() -> None:
+    target = torch.full((1, 3, 32, 32), 0.5)
+    even, speckled = target + 0.1, target.clone()
+    speckled[..., ::4, ::4] += 0.4  # a sixteenth of the pixels
+    loss = build_loss(LossTerm("artefacts"))
+    assert loss(even, target).item() < 1e-9 < 1e-4 < loss(speckled, target).item()
+    clip = torch.stack([even, speckled], 1)
+    assert loss(clip, target[:, None].expand_as(clip)).item() == pytest.approx(loss(speckled, target).item() / 2, rel=1e-5)
+
+
+def test_the_weight_of_the_artefact_loss_has_no_gradient() -> None:
+    target = _noise(1, 3, 12, 12)
+    prediction = _noise(1, 3, 12, 12, seed=1).requires_grad_()
+    loss = ArtefactLoss()
+    loss(prediction, target).backward()
+    expected = loss.weights(prediction.detach(), target) * (prediction.detach() - target).sign() / prediction.numel()
+    torch.testing.assert_close(prediction.grad, expected)
+
+
 # Terms of recipes ---------------------------------------------------------------------------------------------------------
 def test_every_term_of_every_recipe_builds_or_asks_for_vgg() -> None:
     for name, recipe in RECIPES.items():
@@ -338,9 +439,8 @@ def test_missing_vgg_weights_are_said_before_any_data_is_read(tmp_path: Path) ->
         (LossTerm("contrastive", options={"layer_weights": (1.0, -1.0)}), "0 or more"),
         (LossTerm("contrastive", options={"eps": 0.0}), "eps must be above 0"),
         (LossTerm("contrastive", options={"channels": 0}), "channels must be 1 or more"),
-        (LossTerm("perceptual", options={"layers": (2, 7)}), "layers without layer_weights"),
-        (LossTerm("perceptual", options={"layers": (2, 40), "layer_weights": (1.0, 1.0), "weights": "x"}), "from 0 to 36"),
-        (LossTerm("perceptual", options={"layers": (7, 2), "layer_weights": (1.0, 1.0), "weights": "x"}), "ascending"),
+        (LossTerm("perceptual", options={"layers": (2, 7), "weights": "x"}), "layers without layer_weights"),
+        (LossTerm("artefacts", options={"window_px": 4}), "odd number of 3 or more"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(term: LossTerm, message: str) -> None:

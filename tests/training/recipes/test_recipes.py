@@ -309,6 +309,14 @@ def test_what_is_trained_on_degraded_photos_stays_with_adam() -> None:
     assert (one.optimiser.method, one.optimiser.learning_rate, one.data.draws, one.data.reductions) == ("adam", 5e-4, 1, (1,))
 
 
+def test_recipes_for_real_photos_degrade_stored_inputs() -> None:
+    """So that pairs of patterns serve as well: their inputs do not follow from their targets."""
+    for name in ("photo-real-x4-distilled", "photo-real-perceptual-x4"):
+        (one,) = find_recipe(name).stages
+        assert (one.data.low_quality, one.data.degradation) == ("paired", "phone-and-web"), name
+    assert [term.kind for term in one.losses] == ["l1", "perceptual", "artefacts", "gan"]
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("toy-")])
 def test_toys_are_short_and_need_no_files(name: str) -> None:
     one = RECIPES[name]()

@@ -38,7 +38,7 @@ class Patches:
     Args:
         footage: Clips that are too short or too small are skipped with a warning.
         scale: Ground-truth pixels per input pixel.
-        degrade: For `low_quality` "degraded".
+        degrade: Makes the input: of the ground truth for "degraded", of the stored input for "paired" with a degradation.
 
     Raises:
         InputError: if no clip is long and large enough. While drawing: if a file is damaged, or its size differs from its
@@ -46,7 +46,7 @@ class Patches:
     """
 
     def __init__(self, footage: FootageSet, data: DataRecipe, *, scale: int, degrade: Degrade | None = None) -> None:
-        if (data.low_quality == "degraded") != (degrade is not None):
+        if (data.degradation is None) != (degrade is None):
             raise ValueError(f"{data.low_quality} inputs with{'out' if degrade is None else ''} a degradation")
         if (data.low_quality == "paired") != (footage.input_store is not None):
             raise ValueError(f"{data.low_quality} inputs with{'out' if footage.input_store is None else ''} stored ones")
@@ -70,14 +70,14 @@ class Patches:
         pose = tuple(bool(number < 0.5) for number in rng.random(3))
         pose = (pose[0] and data.hflip, pose[1] and data.vflip, pose[2] and data.transpose)
         gt = gt_codes.float() / 255
-        if self._degrade is not None:
-            gt = self._full_length(_posed(gt, *pose)).contiguous()
-            lq = self._degrade(gt, rng)
+        if data.low_quality == "degraded":
+            lq = gt = self._full_length(_posed(gt, *pose)).contiguous()
         else:
             lq = self._stored_input(clip, order, top, left) if data.low_quality == "paired" else self._reduced(gt_codes)
             edge = self._context_px * self._scale
             gt = gt[..., edge : gt.shape[-2] - edge, edge : gt.shape[-1] - edge]
             lq, gt = (self._full_length(_posed(x, *pose)).contiguous() for x in (lq, gt))
+        lq = lq if self._degrade is None else self._degrade(lq, rng)
         return Sample(lq, gt) if data.kind == "clips" else Sample(lq[0], gt[0])
 
     def _is_usable(self, clip: Footage) -> bool:

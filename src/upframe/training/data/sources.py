@@ -80,9 +80,9 @@ def source_for(
     footage = open_footage(data, paths, scale=scale, budget_bytes=budget_bytes)
     if data.kind == "motion":
         return MotionPairs(footage, data)
-    if data.low_quality == "degraded" and degradation is None:
-        assert data.degradation is not None  # DataRecipe checks it
-        degradation = find_degradations(data.degradation, scale=scale)
+    if data.degradation is not None and degradation is None:
+        # Stored inputs have the size of the network's input already.
+        degradation = find_degradations(data.degradation, scale=scale if data.low_quality == "degraded" else 1)
     return Patches(footage, data, scale=scale, degrade=degradation)
 
 

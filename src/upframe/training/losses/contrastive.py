@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from upframe.errors import ModelError
 from upframe.training.losses.comparison import as_pictures, checked_weights, comparable
-from upframe.training.losses.perceptual import VGG19Features
+from upframe.training.losses.vgg19 import VGG19Features
 
 EXTRACTORS = ("random", "vgg19")
 CHANNELS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -78,12 +79,12 @@ class Objective(nn.Module):
             raise UsageError(f"stage {stage.name}", happened, "train a network that cleans, or remove that loss")
 
     def forward(
-        self, outputs: Outputs, batch: Batch, *, discriminator: nn.Module | None = None, parts: int = 1
+        self, outputs: Outputs, batch: Batch, *, discriminator: Callable[[Tensor], Tensor] | None = None, parts: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the whole loss, and every term without its weight.
 
         Args:
-            discriminator: Scores the output for "gan" terms; its parameters must not require gradients now.
+            discriminator: Scores pictures (N, 3, H, W) for "gan" terms; its parameters must not require gradients now.
             parts: Number of equal parts into which the step's batch is divided; `batch` is one of them. Losses that sum over
                 pixels are multiplied by it, so that the mean over the parts equals the sum over the whole batch.
         """

@@ -29,7 +29,7 @@ from upframe.training.recipes import fields
 from upframe.training.recipes.fields import Scalar
 from upframe.training.recipes.schedule import Schedule, learning_rate_at
 
-LossKind = Literal["l1", "charbonnier", "contrastive", "perceptual", "gan", "endpoint_error"]
+LossKind = Literal["l1", "charbonnier", "contrastive", "perceptual", "artefacts", "gan", "endpoint_error"]
 DataKind = Literal["photos", "clips", "motion"]
 LowQuality = Literal["bicubic", "bd", "paired", "degraded"]
 
@@ -44,6 +44,7 @@ LOSS_OPTIONS: Mapping[LossKind, Mapping[str, type]] = {
     "charbonnier": {"eps": float, "reduction": str},
     "contrastive": {"extractor": str, "channels": int, "layer_weights": tuple, "eps": float, "seed": int, "weights": str},
     "perceptual": {"layers": tuple, "layer_weights": tuple, "weights": str},
+    "artefacts": {"window_px": int},
     "gan": {},
     "endpoint_error": {},
 }
@@ -109,7 +110,8 @@ class LossTerm:
 
     kind: LossKind
     """"l1", "charbonnier", "contrastive" (RLFN's; the negative is the bicubic enlargement of the input), "perceptual"
-    (VGG-19), "gan" (the generator's loss; the stage needs a `discriminator`) or "endpoint_error" (for flows)."""
+    (VGG-19 or EfficientNet-Lite0), "artefacts" (the error where it varies), "gan" (the generator's loss; the stage needs a
+    `discriminator`) or "endpoint_error" (for flows)."""
     weight: float = 1.0
     """Factor of this term in the sum."""
     on: Literal["output", "cleaned"] = "output"
@@ -170,8 +172,8 @@ class DataRecipe:
     smooth motion with exactly known flow; the target is the flow."""
     low_quality: LowQuality = "bicubic"
     """Source of the network's input. "bicubic": MATLAB-exact reduction of the ground truth, rounded to 8 bits. "bd":
-    Gaussian blur of 1.6 px and subsampling. "paired": a second folder beside the ground truth. "degraded": `degradation`
-    makes it from the ground truth."""
+    Gaussian blur of 1.6 px and subsampling. "paired": a second folder beside the ground truth, degraded further if a
+    `degradation` is named. "degraded": `degradation` makes it from the ground truth."""
     patch_px: int = 48
     """Side of the network's input patch. The side of the ground truth is `scale` times as long."""
     clip_frames: int = 1
@@ -199,13 +201,14 @@ class DataRecipe:
     """Positions drawn for each patch. The one with the most detail in its ground truth is used, because flat areas teach
     little. Not for "motion"."""
     degradation: str | None = None
-    """Name in `DEGRADATIONS` (`degradations/pipeline.py`), for "degraded"."""
+    """Name in `DEGRADATIONS` (`degradations/pipeline.py`), for "degraded" and, if wished, "paired"."""
 
     def __post_init__(self) -> None:
         _check_least(self, 1, "patch_px", "clip_frames", "draws")
         _check(bool(self.intervals) and min(self.intervals) >= 1, "data", f"intervals are {self.intervals}", "use 1 or more")
-        advice = "name a preset for degraded data, and none for other data"
-        _check((self.low_quality == "degraded") == (self.degradation is not None), "data", "degradation does not fit", advice)
+        fits = self.low_quality in ("degraded", "paired") if self.degradation else self.low_quality != "degraded"
+        advice = "name a preset for degraded data, and none for bicubic and bd"
+        _check(fits, "data", "degradation does not fit", advice)
         _check(self.kind == "clips" or self.clip_frames == 1, "data", "photos have one frame", "use clip_frames=1")
         reductions = self.reductions
         _check(bool(reductions) and min(reductions) >= 1, "data", f"reductions are {reductions}", "use 1 or more")
