@@ -307,11 +307,8 @@ def test_loading_from_many_threads_at_once_gives_whole_models(shared: Path) -> N
 
 
 # Tones of shipped weights ---------------------------------------------------------------------------------------------
-PICTURE_MODELS = [name for name, shipped in SHIPPED.items() if MODELS[shipped.arch].window is None]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PICTURE_MODELS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_tones_of_shipped_weights_are_those_of_their_card(name: str) -> None:
     model = load(name)
     assert model.card is not None
@@ -320,7 +317,7 @@ def test_the_tones_of_shipped_weights_are_those_of_their_card(name: str) -> None
     assert measured == pytest.approx(model.card.tones, abs=1)
 
 
-@pytest.mark.parametrize("name", ["photo-x2", "photo-x3", "photo-x4", "photo-vapsr-x2", "photo-vapsr-x3", "photo-real-x4"])
+@pytest.mark.parametrize("name", ["photo-x2", "photo-x3", "photo-x4", "photo-vapsr-x2", "photo-vapsr-x3", "photo-real-x4", "video-x4"])
 def test_shipped_weights_keep_tones(name: str) -> None:
     """Flat colours up to the border, white, black, and the mean of patterns."""
     model = load(name)

@@ -330,7 +330,7 @@ def weft_x4() -> Recipe:
     Command: `upframe train weft-x4 --data CLIPS --out runs/weft-x4 --set start_from=fitted.pth`, after `python
     scripts/fit_weft.py CLIPS fitted.pth --trunk photo-x4 --flow video-x4`, with clips as for `video-x4` and lively pans. The
     shipped weights saw 300 steps at 4e-4, seven minutes of a shared CPU core, and are the mean with the first weights. Reached:
-    on the Vid4 parts 27.59 dB, warping error 0.00032, where `photo-x4` has 27.18 and 0.00057.
+    on the Vid4 parts 27.59 dB, warping error 0.00032, where `photo-x4` has 27.19 and 0.00057.
     """
     return _weft("weft-x4", "weft-x4", 1_000)
 
