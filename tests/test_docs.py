@@ -305,11 +305,12 @@ def test_published_scores_are_those_of_cards_and_official_files() -> None:
 
 def test_the_readme_begins_with_a_small_picture_of_before_and_after() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    (link,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert text.index(link) < text.index("## Two commands")
-    assert (ROOT / link).stat().st_size <= 150_000
-    with Image.open(ROOT / link) as picture:
-        assert min(picture.size) >= 400
+    links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert text.index(links[0]) < text.index("## Two commands")
+    for link in links:
+        assert (ROOT / link).stat().st_size <= 150_000
+        with Image.open(ROOT / link) as picture:
+            assert min(picture.size) >= 400
 
 
 # Links ----------------------------------------------------------------------------------------------------------------
