@@ -6,9 +6,10 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serving import Server, until, within
@@ -112,6 +113,31 @@ def test_the_quota_holds_for_uploads_and_outputs(tmp_path: Path, photo: Path) ->
         assert job.state == "failed" and job.error is not None and job.error.exit_code == 6
         assert "may be used" in job.error.error
         assert client.wait(client.submit(photo, Options(scale=2)).id).state == "done"
+
+
+def test_forms_keep_to_the_quota_however_they_come(tmp_path: Path) -> None:
+    def pieces(whole: bytes) -> Iterator[bytes]:
+        yield from (whole[at : at + 65_536] for at in range(0, len(whole), 65_536))
+
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n\r\n'
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    large, fitting = (head + os.urandom(size) + b"\r\n--b--\r\n" for size in (3 << 20, 5 << 18))
+    with Server(tmp_path / "data", "--quota", str(2 / 1024)) as server, httpx.Client(base_url=server.address) as http:
+        uploads = server.data / "uploads"
+        for content in (large, pieces(large)):  # of a length that is announced, and of one that is not
+            answer = http.post("/api/jobs", content=content, headers=form)
+            assert answer.status_code == 507 and "quota" in answer.json()["error"], answer.text
+            assert not list(uploads.iterdir())
+        host, port = server.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 10) as raw:
+            start = f"POST /api/jobs HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {form['content-type']}\r\n"
+            raw.sendall(f"{start}Content-Length: {len(fitting)}\r\n\r\n".encode() + fitting[:1000])
+            until(lambda: list(uploads.iterdir()))
+            for content in (fitting, pieces(fitting)):  # there is room for one alone
+                assert http.post("/api/jobs", content=content, headers=form).status_code == 507
+            raw.sendall(fitting[1000:])
+            assert b" 201 " in raw.recv(1000)
+        assert not list(uploads.iterdir())
 
 
 def test_an_upload_that_stalls_is_given_up_and_can_go_on(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
         parser = MultipartParser(options.get(b"boundary", b""), form.callbacks())  # type: ignore[arg-type]
     except FormParserError:
         raise _damaged() from None
-    with uploads.receiving() as receiver:
+    with uploads.receiving(_announced(request)) as receiver:
         async for chunk in uploads.timely(request.stream(), "form"):
             try:
                 await asyncio.to_thread(parser.write, chunk)
@@ -115,6 +115,12 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
         except ValidationError as error:
             raise Problem(422, *first_fault(error)) from None
         return new.model_copy(update={"source": wire.Source(upload=receiver.finish(form.file_name).id)})
+
+
+def _announced(request: Request) -> int:
+    """Bytes of the whole form, if the client tells: a little more than those of its file."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _damaged() -> Problem:

@@ -19,8 +19,8 @@ from upframe.service.settings import ServiceLimits
 from upframe.service.storage import Storage, new_id, plain_name
 from upframe.service.store import Store
 
-_ROOM_EVERY = 64 << 20
-"""Bytes of a file of unknown length after which the room is checked again."""
+_ROOM_STEP = 4 << 20
+"""Bytes for which a file of unknown length gets room at once."""
 
 
 class Uploads:
@@ -29,7 +29,7 @@ class Uploads:
     def __init__(self, store: Store, storage: Storage, limits: ServiceLimits) -> None:
         self._store, self._storage, self._limits = store, storage, limits
         self._busy: set[str] = set()
-        self._receiving: set[str] = set()
+        self._receiving: dict[str, Receiver] = {}
         self.received_bytes = 0
         """Since the start, for figures."""
 
@@ -41,10 +41,10 @@ class Uploads:
         """
         if length > self._limits.upload_bytes:
             raise self._too_large(name)
-        missing = [left for id, of, whole, _ in self._store.uploads() if (left := whole - self._offset(id, of)) > 0]
+        missing = self._missing()
         if len(missing) >= self._limits.uploads:
             raise Problem(429, "uploads", f"{len(missing)} are unfinished", "wait until some are done, or delete them")
-        self._check_room(name, length + sum(missing))
+        self._check_room(name, length)
         id = new_id()
         path = self._storage.upload(id, plain_name(name))
         with _writing(path):
@@ -101,18 +101,26 @@ class Uploads:
                 self.received_bytes += len(chunk)
 
     @contextlib.contextmanager
-    def receiving(self) -> Iterator[Receiver]:
-        """Receive a file of unknown length and name; what is not finished when the block ends is removed."""
+    def receiving(self, announced: int) -> Iterator[Receiver]:
+        """Receive a file of unknown name; what is not finished when the block ends is removed.
+
+        Args:
+            announced: Bytes for which room is kept from the start; 0 if the length is not known.
+
+        Raises:
+            Problem: if there is no room for them.
+        """
         id = new_id()
         path = self._storage.uploads / id
-        self._check_room("upload", 0)
+        announced = min(announced, self._limits.upload_bytes)
+        self._check_room("upload", announced)
         self._busy.add(id)
-        self._receiving.add(id)
         try:
             with _writing(path), path.open("xb", buffering=0) as file:
-                yield Receiver(self, id, path, file)
+                self._receiving[id] = receiver = Receiver(self, id, path, file, announced)
+                yield receiver
         finally:
-            self._receiving.discard(id)
+            self._receiving.pop(id, None)
             self._busy.discard(id)
             if self._store.upload(id) is None:
                 remove_quietly(path)
@@ -142,8 +150,17 @@ class Uploads:
         self.received_bytes += received
         if so_far > self._limits.upload_bytes:
             raise self._too_large("file")
-        if so_far // _ROOM_EVERY != (so_far - received) // _ROOM_EVERY:
-            self._check_room("file", 0)
+
+    def more_room(self, needed: int) -> int:
+        """Bytes for which a file of unknown length may go on: those that it needs now, and some for what follows.
+
+        Raises:
+            Problem: if there is no room for `needed`.
+        """
+        self._check_room("file", needed)
+        most = self._limits.data_bytes
+        free = _ROOM_STEP if most is None else most - self._storage.used_bytes() - self._promised()
+        return max(needed, min(free, _ROOM_STEP))
 
     async def timely(self, body: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
         """The body, as long as it keeps coming."""
@@ -194,8 +211,17 @@ class Uploads:
             return self._storage.upload(id, name).stat().st_size
         return 0
 
+    def _missing(self) -> list[int]:
+        """Bytes that each unfinished upload still lacks."""
+        return [left for id, of, whole, _ in self._store.uploads() if (left := whole - self._offset(id, of)) > 0]
+
+    def _promised(self) -> int:
+        """Bytes that are not on the disk yet, but have been given room."""
+        return sum(self._missing()) + sum(receiver.promised for receiver in self._receiving.values())
+
     def _check_room(self, name: str, needed: int) -> None:
-        most = self._limits.data_bytes
+        """Refuse bytes for which there is no room beside all that is there and all that is on its way."""
+        most, needed = self._limits.data_bytes, needed + self._promised()
         if most is not None and self._storage.used_bytes() + needed > most:
             raise Problem(507, name, "exceeds the quota of this service", "delete jobs that are done")
         try:
@@ -210,14 +236,25 @@ class Uploads:
 class Receiver:
     """Takes the bytes of one file."""
 
-    def __init__(self, uploads: Uploads, id: str, path: Path, file: RawIOBase) -> None:
+    def __init__(self, uploads: Uploads, id: str, path: Path, file: RawIOBase, announced: int) -> None:
         self._uploads, self._id, self._path, self._file = uploads, id, path, file
         self._bytes = 0
+        self.promised = announced
+        """Bytes for which there is room and that are not written yet."""
 
     async def write(self, piece: bytes) -> None:
+        """Write bytes for which there is room.
+
+        Raises:
+            Problem: if the file becomes too large, or there is no more room.
+        """
         self._bytes += len(piece)
         self._uploads.count(len(piece), self._bytes)
+        lacking = len(piece) - self.promised
+        if lacking > 0:
+            self.promised += self._uploads.more_room(lacking)
         await asyncio.to_thread(_write_all, self._file.write, piece)
+        self.promised -= len(piece)
 
     def finish(self, name: str) -> wire.Upload:
         """Make it an upload that the user calls `name`."""
