@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from upframe.errors import UpframeError
+from upframe.errors import OutputError, UpframeError
 from upframe.files import atomic_file
 from upframe.service import wire
 from upframe.service.wire import Options, Source
@@ -239,9 +239,15 @@ class Client:
         """The output of a finished job."""
         return self._request("GET", f"/api/jobs/{id}/output").content
 
-    def download(self, id: str, path: str | Path) -> Path:
-        """Write the output of a finished job to a file, whole or not at all."""
+    def download(self, id: str, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the output of a finished job to a file, whole or not at all.
+
+        Raises:
+            OutputError: a file of that name is there, and `overwrite` is not set.
+        """
         path = Path(path)
+        if path.exists() and not overwrite:
+            raise OutputError(path, "exists", "choose another name or set `overwrite`")
         with self._http.stream("GET", f"/api/jobs/{id}/output") as answer, atomic_file(path) as file:
             if answer.is_error:
                 answer.read()

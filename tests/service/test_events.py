@@ -31,6 +31,12 @@ def test_events_of_a_job_come_in_order_and_again_from_any_number(client: Client,
     assert [event.id for event in again] == numbers[1:]
 
 
+def test_a_last_event_id_that_is_no_number_is_refused_and_not_ignored(server: Server) -> None:
+    with server.http() as http:
+        answer = http.get("/api/events", headers={"last-event-id": "abc"})
+        assert answer.status_code == 422 and "abc" not in answer.json()["happened"]
+
+
 def test_last_event_id_replays_as_browsers_send_it(server: Server, client: Client, photo: Path) -> None:
     first = client.wait(client.submit(photo, Options(scale=2)).id)
     with server.http() as http:

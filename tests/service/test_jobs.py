@@ -19,6 +19,7 @@ from conftest import Upframe, make_photo
 from nearest import repeated
 from serving import Server, until, within
 from upframe.client import Client, Options, ServiceError, Source
+from upframe.errors import OutputError
 from upframe.service.wire import VideoOptions
 from video_files import Clip, make_clip
 
@@ -274,10 +275,25 @@ def test_outputs_come_in_ranges_so_that_videos_seek(server: Server, client: Clie
     assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"
 
 
+def test_ranges_that_are_none_are_ignored_and_those_beyond_the_end_refused(server: Server, client: Client, photo: Path) -> None:
+    job = client.wait(client.submit(photo, Options(scale=2)).id)
+    whole = client.output(job.id)
+    with server.http() as http:
+        for none in ("bytes=abc", "bytes=5-2", "pages=1-2", "bytes"):
+            answer: httpx.Response = http.get(f"/api/jobs/{job.id}/output", headers={"range": none})
+            assert answer.status_code == 200 and answer.content == whole, none
+        beyond = http.get(f"/api/jobs/{job.id}/output", headers={"range": f"bytes={len(whole)}-"})
+    assert beyond.status_code == 416 and beyond.headers["content-range"] == f"bytes */{len(whole)}"
+    assert str(len(whole)) in beyond.json()["error"]
+
+
 def test_the_client_writes_a_file_whole_or_not_at_all(client: Client, photo: Path, tmp_path: Path) -> None:
     job = client.wait(client.submit(photo, Options(scale=2)).id)
     out = tmp_path / "out.png"
     assert client.download(job.id, out).read_bytes() == client.output(job.id)
+    with pytest.raises(OutputError, match="exists"):
+        client.download(job.id, out)
+    client.download(job.id, out, overwrite=True)
     client.delete(job.id)
     with pytest.raises(ServiceError):
         client.download(job.id, tmp_path / "gone.png")

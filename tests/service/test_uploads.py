@@ -193,3 +193,18 @@ def test_ten_uploads_at_once_all_arrive(server: Server, photo: Path) -> None:
     for thread in threads:
         thread.join()
     assert not troubles
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "says"),
+    [
+        ({"content-type": "application/json"}, b'{"na', 422, "body: is not JSON"),
+        ({"content-type": "text/plain"}, b'{"name": "a.png", "length": 5}', 415, "Content-Type: application/json"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused_in_words(
+    server: Server, headers: dict[str, str], body: bytes, status: int, says: str
+) -> None:
+    with server.http() as http:
+        answer = http.post("/api/uploads", headers=headers, content=body)
+    assert (answer.status_code, says in answer.json()["error"]) == (status, True)

@@ -75,6 +75,12 @@ def _refuse(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         fault = error.errors()[0]
+        if fault["type"] == "json_invalid":
+            return _answer(422, wire_error(UsageError("body", "is not JSON", "see /api/docs")).model_dump())
+        is_object = fault["loc"] == ("body",) and fault["type"] in ("model_attributes_type", "dict_type")
+        if is_object and "json" not in request.headers.get("content-type", ""):
+            advice = "send it with `Content-Type: application/json`"
+            return _answer(415, wire_error(UsageError("body", "is not marked as JSON", advice)).model_dump())
         place = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
         made = wire_error(UsageError(place, fault["msg"][:1].lower() + fault["msg"][1:], "see /api/docs"))
         option = place.removeprefix("options.") if place.startswith("options.") else None

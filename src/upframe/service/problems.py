@@ -25,11 +25,14 @@ class Problem(HTTPException):
 
     Args:
         subject, happened, advice: As of `UpframeError`.
+        headers: Of the answer, besides the usual ones.
     """
 
-    def __init__(self, status: int, subject: str, happened: str, advice: str = "") -> None:
+    def __init__(
+        self, status: int, subject: str, happened: str, advice: str = "", *, headers: dict[str, str] | None = None
+    ) -> None:
         self.error = UsageError(subject, happened, advice)
-        super().__init__(status, str(self.error))
+        super().__init__(status, str(self.error), headers)
 
 
 class Gone(Exception):  # noqa: N818

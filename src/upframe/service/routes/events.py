@@ -20,7 +20,7 @@ BEAT_S = 10.0
 AT_ONCE = 200
 
 After = Annotated[int | None, Query(ge=0, le=2**62, description="as Last-Event-ID")]
-LastEventId = Annotated[str | None, Header(max_length=30)]
+LastEventId = Annotated[str | None, Header(max_length=30, pattern=r"^\s*\d*\s*$")]
 
 
 @router.get("/events", response_class=EventSourceResponse, responses=refusals())
@@ -46,7 +46,7 @@ async def job_events(
 
 def _start(after: int | None, last_event_id: str | None, default: int) -> int:
     given = last_event_id.strip() if last_event_id else ""
-    if given.isascii() and given.isdigit():
+    if given:
         return min(int(given), 2**62)
     return default if after is None else after
 

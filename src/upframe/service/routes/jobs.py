@@ -14,6 +14,7 @@ from upframe.service.archive import archive
 from upframe.service.backend import Backend
 from upframe.service.forms import received_form
 from upframe.service.problems import Problem, first_fault
+from upframe.service.queue import ENDED
 from upframe.service.routes.parts import Behind, Responses, refusals, sent_file, sent_view
 from upframe.service.store import StoredJob
 
@@ -152,7 +153,7 @@ async def output(backend: Behind, id: wire.Id, inline: bool = False) -> Response
     stored = backend.queue.get(id)
     assert stored.job.output is not None or stored.output is None
     if stored.output is None or stored.job.output is None or stored.job.state != "done":
-        raise Problem(409, stored.job.name, f"is {stored.job.state} and has no output yet")
+        raise no_output(stored.job)
     return sent_file(stored.output, type=stored.job.output.type, name=stored.job.output.name, inline=inline)
 
 
@@ -172,11 +173,17 @@ async def thumbnail(backend: Behind, id: wire.Id, of: wire.Of = "output") -> Res
     return sent_view(await backend.views.thumbnail(path, stored.job.name, views, of))
 
 
+def no_output(job: wire.Job) -> Problem:
+    """The refusal of what an unfinished or failed job does not have."""
+    is_over = job.state in ENDED
+    return Problem(409, job.name, f"{job.state}, so it has no output" if is_over else f"is {job.state} and has no output yet")
+
+
 def _file_of(stored: StoredJob, of: wire.Of) -> Path:
     if of == "input":
         return stored.input
     if stored.output is None or stored.job.state != "done":
-        raise Problem(409, stored.job.name, f"is {stored.job.state} and has no output yet")
+        raise no_output(stored.job)
     return stored.output
 
 

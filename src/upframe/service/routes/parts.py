@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
 from upframe.service import wire
 from upframe.service.backend import Backend
@@ -30,6 +31,20 @@ def refusals(*statuses: int) -> Responses:
     return {status: {"model": wire.Error} for status in (400, 401, 403, 421, 422, *statuses)}
 
 
+class _RangedFile(FileResponse):
+    """A file that ignores ranges which are none, as HTTP demands, and refuses those beyond its end like all else."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # the whole file
+        except RangeNotSatisfiable:
+            headers = {"content-range": f"bytes */{file_size}"}
+            raise Problem(416, "Range", f"is beyond the file's {file_size} bytes", headers=headers) from None
+
+
 def sent_file(path: Path, *, type: str, name: str | None = None, inline: bool = False, immutable: bool = False) -> Response:
     """A file, in ranges if the request has them. Nothing in it can act as a page.
 
@@ -48,7 +63,7 @@ def sent_file(path: Path, *, type: str, name: str | None = None, inline: bool = 
         kind = "inline" if inline else "attachment"
         ascii_name = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in name)
         headers["content-disposition"] = f"{kind}; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
-    return FileResponse(path, media_type=type, headers=headers)
+    return _RangedFile(path, media_type=type, headers=headers)
 
 
 def sent_view(view: View | float) -> Response:
