@@ -524,7 +524,7 @@ def test_other_networks_are_called_by_their_name(tmp_path: Path, names: list[str
     torch.save({name: torch.ones(3) for name in names}, tmp_path / "w.pth")
     message = refusal(read_state(tmp_path / "w.pth"))
     assert expected in message
-    assert "Expected RLFN, VapSR, BasicVSR, RealBasicVSR, VRT or VSR-Transformer weights" in message
+    assert "Expected RLFN, VapSR, BasicVSR, RealBasicVSR, VRT, VSR-Transformer or Weft weights" in message
     assert names[-1].removeprefix("model.") in message
 
 
