@@ -635,6 +635,22 @@ def test_networks_on_clips_see_whole_clips_or_their_windows(tmp_path: Path, wind
     assert result.scores[0].scores["psnr-y"] == pytest.approx(sum(values) / 3, abs=1e-9)
 
 
+def test_networks_on_clips_see_the_mirrored_border_of_their_weights(tmp_path: Path) -> None:
+    """As `upscale` runs them: here, pixels at the rim of what the network sees come out black."""
+
+    class BlackRim(RepeatPixels):
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.nn.functional.pad(clip[..., 2:-2, 2:-2], (2, 2, 2, 2)))
+
+    put_clip(tmp_path / "GT" / "city", 1, range(3))
+    plain = clip_model(Window(None, 0))
+    rimmed = replace(plain, network=BlackRim().eval())
+    mirrored = replace(rimmed, card=Card(name="rim", arch="rlfn-ntire-x4", scale=4, border_px=2))
+    found = [evaluate([model], protocol="vid4-y", data=tmp_path).scores[0].scores for model in (plain, rimmed, mirrored)]
+    assert found[2] == found[0]
+    assert found[1]["psnr-y"] < found[0]["psnr-y"] - 1
+
+
 def test_networks_on_clips_run_through_a_hook(tmp_path: Path) -> None:
     """On Vimeo-90K recurrent networks see the septuplet and its mirror image in time; frame 4 is scored."""
     (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")

@@ -50,7 +50,8 @@ from upframe.models import registry as model_registry
 from upframe.models.registry import Model
 from upframe.upscaling import clips
 from upframe.upscaling.images import Upscaler
-from upframe.upscaling.options import UpscaleOptions
+from upframe.upscaling.options import UpscaleOptions, border_of
+from upframe.upscaling.tiling import Edges
 
 __all__ = [
     "BICUBIC",
@@ -118,11 +119,12 @@ class _Contender:
 def _whole_clip(model: Model, options: UpscaleOptions) -> ClipUpscaler:
     """Run a network on all frames of a clip at once, as for published scores of recurrent networks."""
     engine = make_clip_engine(model, options.engine)
+    edges = Edges.around(border_of(model))
 
     def upscale(frames: Sequence[RGB8]) -> Iterable[RGB8]:
-        clip = torch.stack([pixels.to_unit(frame) for frame in frames])[None]  # (1, T, C, H, W)
+        clip = edges.mirrored(torch.stack([pixels.to_unit(frame) for frame in frames])[None])  # (1, T, C, H, W)
         for out in engine.stream(engine.prepare(clip).clip):  # one frame at a time, because a clip in float32 takes gigabytes
-            yield pixels.from_unit(out[0], np.uint8)
+            yield pixels.from_unit(edges.within(out[0], model.spec.scale), np.uint8)
 
     return upscale
 

@@ -129,6 +129,11 @@ class Edges:
     left: int
     right: int
 
+    @classmethod
+    def around(cls, border_px: int) -> Edges:
+        """Those of a whole picture."""
+        return cls(border_px, border_px, border_px, border_px)
+
     def mirrored(self, region: Tensor) -> Tensor:
         """Add them to the input (..., h, w) of a tile."""
         return px.mirror_pad(region, top=self.top, bottom=self.bottom, left=self.left, right=self.right)
