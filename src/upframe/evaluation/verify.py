@@ -176,7 +176,7 @@ def proof_sheet(
 
 
 def _tone_rows(model: Model) -> list[ToneRow]:
-    """Return the row of a network that enlarges single pictures in RGB; none for others."""
+    """Return the row of a network whose tones can be measured; none for others."""
     if not takes_tones(model):
         return []
     measured, known = measure_tones(model), model.card.tones if model.card is not None else {}
