@@ -98,7 +98,7 @@ def photo_x3_distilled() -> Recipe:
     There is no official RLFN ×3. Reduced by bicubic to three quarters, the output of the ×4 teacher has 34.46 dB on Set5 ×3,
     where `photo-x3` had 33.80, so it teaches ×3 (`scripts/make_teacher_pairs.py --target-scale 3`). Command: `upframe train
     photo-x3-distilled --data PAIRS/gt --data-lq PAIRS/lq --out runs/x3 --set start_from=runs/photo-x3/last.pth --set seed=106`.
-    Estimated: 17 minutes of one CPU core with avx512_bf16. Reached: Set5-Y 33.95 dB.
+    Estimated: 17 minutes of one CPU core with avx512_bf16. Reached: Set5-Y 33.93 dB.
     """
     return _distilled("photo-x3-distilled", "rlfn-ntire-x3", 2_500)
 
@@ -108,7 +108,7 @@ def photo_x4_distilled() -> Recipe:
 
     Command: `upframe train photo-x4-distilled --data PAIRS/gt --data-lq PAIRS/lq --out runs/x4 --set
     start_from=runs/photo-x4/last.pth --set seed=101`. Estimated: 27 minutes of one CPU core with avx512_bf16 (39 patches a
-    second). Reached by three runs: Set5-Y 31.80 dB, from 31.57.
+    second). Reached by three runs: Set5-Y 31.81 dB, from 31.57.
     """
     return _distilled("photo-x4-distilled", "rlfn-ntire-x4", 4_000)
 
@@ -117,7 +117,7 @@ def photo_vapsr_x2_distilled() -> Recipe:
     """Continue `photo-vapsr-x2` on the pairs of `photo-x2-distilled`, for the shipped `photo-vapsr-x2`.
 
     Command: as `photo-x2-distilled`. Estimated: 17 minutes of one CPU core with avx512_bf16. Reached after
-    1,000 steps, `--set seed=108 --set steps=1000`: Set5-Y 37.35 dB.
+    1,000 steps, `--set seed=108 --set steps=1000`: Set5-Y 37.36 dB.
     """
     return _distilled("photo-vapsr-x2-distilled", "vapsr-s-x2", 1_500)
 
@@ -126,7 +126,7 @@ def photo_vapsr_x3_distilled() -> Recipe:
     """Continue `photo-vapsr-x3` on the pairs of `photo-x3-distilled`, for the shipped `photo-vapsr-x3`.
 
     Command: as `photo-x3-distilled`. Estimated: 17 minutes of one CPU core with avx512_bf16. Reached after
-    1,000 steps, `--set seed=109 --set steps=1000`: Set5-Y 33.82 dB.
+    1,000 steps, `--set seed=109 --set steps=1000`: Set5-Y 33.83 dB.
     """
     return _distilled("photo-vapsr-x3-distilled", "vapsr-s-x3", 1_500)
 
@@ -330,7 +330,7 @@ def weft_x4() -> Recipe:
     Command: `upframe train weft-x4 --data CLIPS --out runs/weft-x4 --set start_from=fitted.pth`, after `python
     scripts/fit_weft.py CLIPS fitted.pth --trunk photo-x4 --flow video-x4`, with clips as for `video-x4` and lively pans. The
     shipped weights saw 300 steps at 4e-4, seven minutes of a shared CPU core, and are the mean with the first weights. Reached:
-    on the Vid4 parts 27.59 dB, warping error 0.00032, where `photo-x4` has 27.19 and 0.00057.
+    on the Vid4 parts 27.53 dB, warping error 0.00033, where `photo-x4` has 27.19 and 0.00057.
     """
     return _weft("weft-x4", "weft-x4", 1_000)
 
