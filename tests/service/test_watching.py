@@ -139,9 +139,9 @@ def test_what_may_pass_is_tried_again(inbox: Path, out: Path, tmp_path: Path, we
 
 def test_what_did_not_fit_the_flags_is_tried_with_those_of_the_next_start(inbox: Path, out: Path, weights: Path) -> None:
     photo_in(inbox / "a.png")
-    with Watch(inbox, out, "-m", "nonsense", "--once") as watch:
+    with Watch(inbox, out, "-m", weights, "--format", "mp4", "--once") as watch:
         assert watch.process.wait(60) == 8
-    assert "no model has that name" in (out / "failed" / "a.png.txt").read_text()
+    assert "mp4" in (out / "failed" / "a.png.txt").read_text()
     with Watch(inbox, out, "-m", weights, "--once") as watch:
         assert watch.process.wait(60) == 0
     assert made(out) == ["a.png"] and not (out / "failed").exists()
@@ -226,6 +226,9 @@ def test_polling_finds_new_files_too(inbox: Path, out: Path, weights: Path) -> N
         (("--crf", 70), "--crf 70: must be 0 to 63"),
         (("--settle", 0), "--settle 0"),
         (("--scale", 0), "--scale"),
+        (("-m", "foto-x2"), "foto-x2: no model has that name. Did you mean photo-x2"),
+        (("--task", "denoise"), "upframe ships no model for this task"),
+        (("-m", "video-x4", "--task", "deblur"), "video-x4: is a network to upscale"),
     ],
 )
 def test_flags_that_would_fail_every_file_are_refused_at_once(
