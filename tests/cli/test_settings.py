@@ -78,6 +78,12 @@ def test_a_named_file_takes_the_place_of_all_others(folder: Path, tmp_path: Path
     assert held(upframe, "--config", "other.toml") == {}
 
 
+def test_what_a_command_does_not_have_is_skipped(folder: Path, upframe: Upframe) -> None:
+    (folder / "upframe.toml").write_text("clip = true\nfps = 30\nhalo = 3\n")
+    assert held(upframe, "watch") == {"halo": (3, "upframe.toml")}
+    assert held(upframe).keys() == {"clip", "fps", "halo"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

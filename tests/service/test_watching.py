@@ -222,7 +222,7 @@ def test_polling_finds_new_files_too(inbox: Path, out: Path, weights: Path) -> N
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("-e", "a=b"), "--encoder: is not for upframe watch"),
+        (("-e", "a=b"), "-e: no such option"),
         (("--crf", 70), "--crf 70: must be 0 to 63"),
         (("--settle", 0), "--settle 0"),
         (("--scale", 0), "--scale"),

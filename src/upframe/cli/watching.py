@@ -22,7 +22,7 @@ from upframe.cli.parser import (
     Reporting,
     Size,
     Sources,
-    Video,
+    VideoFile,
     app,
     device_name,
     tile_size,
@@ -58,7 +58,7 @@ def watch(
     max_pixels: Annotated[int, Parameter(group=INPUT)] = 500_000_000,
     size: Size = Size(),
     computing: Computing = Computing(),
-    video: Video = Video(),
+    video: VideoFile = VideoFile(),
     reporting: Reporting = Reporting(),
     sources: Sources = Sources(),
 ) -> int:
@@ -123,24 +123,14 @@ def _model(name: str | None) -> str | None:
     return str(Path(name).absolute()) if name is not None and is_path else name
 
 
-def _options(given: dict[str, Any], size: Size, computing: Computing, video: Video) -> Options:
+def _options(given: dict[str, Any], size: Size, computing: Computing, video: VideoFile) -> Options:
     """The flags as options of jobs in the queue.
 
     Raises:
-        UsageError: for a flag that a watch does not take, or a value that is not valid.
+        UsageError: for a value that is not valid, or that a watch does not take.
     """
     from upframe.service.watching.options import checked_options
 
-    for flag, is_given in (
-        ("--encoder", video.encoder),
-        ("--clip", video.clip),
-        ("--restart", video.restart),
-        ("--fps", video.fps),
-    ):
-        if is_given:
-            raise UsageError(flag, "is not for upframe watch", "use upframe upscale")
-    if computing.fp32 and computing.precision not in ("auto", "fp32"):
-        raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
     tile, target, chosen = tile_size(computing.tile), size.target(), video.options(allow_truncated=False)
     if isinstance(tile, tuple):
         raise UsageError(f"--tile {computing.tile}", "has two sides, and upframe watch takes square tiles", "give one number")
@@ -151,7 +141,7 @@ def _options(given: dict[str, Any], size: Size, computing: Computing, video: Vid
         of_video["cleaning"] = vars(chosen.cleaning)
     sizes = {name: getattr(target, name) for name in ("scale", "width", "height", "long_side", "short_side", "megapixels")}
     network: dict[str, Any] = {"tile": tile, "halo": computing.halo, "blend": computing.overlap, "engine": computing.engine}
-    network |= {"precision": "fp32" if computing.fp32 else computing.precision, "threads": computing.threads}
+    network |= {"precision": computing.number_format(), "threads": computing.threads}
     network |= {"window": video.window, "as_published": video.as_published}
     return checked_options(given | sizes | network | {"video": of_video}, device=device_name(computing.device))
 
