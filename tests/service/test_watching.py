@@ -88,7 +88,7 @@ def test_nothing_is_made_twice_by_a_second_watch_nor_after_a_rename_or_a_touch(i
     assert all((out / name).stat().st_mtime_ns == at for name, at in before.items())
 
 
-def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_is_never_replaced(
+def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_is_replaced_on_demand_alone(
     inbox: Path, out: Path, weights: Path
 ) -> None:
     photo_in(inbox / "a.png", seed=1)
@@ -105,6 +105,10 @@ def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_
     assert (out / "a.png").read_bytes() != first
     assert failed["input"] == "taken.png" and "exists already" in failed["error"]
     assert (out / "taken.png").read_bytes() == b"not upframe's"
+    with Watch(inbox, out, "-m", weights, "--once", "-y") as watch:
+        assert watch.process.wait(60) == 0
+        assert [event["input"] for event in watch.of("done")] == ["taken.png"]
+    assert Image.open(out / "taken.png").format == "PNG" and not (out / "failed").exists()
 
 
 def test_what_fails_is_set_aside_with_its_reason_until_it_changes(inbox: Path, out: Path, weights: Path) -> None:
