@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,15 @@ from watching import Watch
 pytestmark = pytest.mark.slow
 
 STOP_S = 3.0
+FORBID = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$@"'
+NO_WATCHES = ("unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh")
+"""Runs a command for which the system watches no folder, as where its limit is reached."""
+
+
+def may_limit_watches() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*NO_WATCHES, "true"], capture_output=True).returncode == 0
 
 
 def photo_in(path: Path, *, seed: int = 0) -> Path:
@@ -246,3 +257,22 @@ def test_the_watched_folder_cannot_hold_its_output_in_itself_or_be_in_it(inbox: 
     for output in (inbox, inbox.parent):
         refused = upframe("watch", inbox, "-o", output)
         assert refused.code == 2 and "is the watched folder" in refused.err
+
+
+def test_a_missing_extra_is_named_with_the_way_to_install_it(
+    inbox: Path, out: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    refused = upframe("watch", inbox, "-o", out)
+    assert refused.code == 2 and "watchfiles is not installed. Install it with: pip install 'upframe[serve]'" in refused.err
+
+
+@pytest.mark.skipif(not may_limit_watches(), reason="this system lets nobody limit the folders that may be watched")
+def test_where_the_system_can_tell_of_no_more_folders_the_watch_looks_by_itself(inbox: Path, out: Path, weights: Path) -> None:
+    with Watch(inbox, out, "-m", weights, before=NO_WATCHES) as watch:
+        photo_in(inbox / "a.png")
+        watch.wait_for("done")
+        photo_in(inbox / "b.png")  # a second look, not the first one alone
+        watch.wait_for("done", 2)
+        watch.stop()
+        assert "the system tells of no changes" in watch.rest()

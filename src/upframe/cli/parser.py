@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from upframe.cli.help import VIDEO_PANEL, HelpPage
 from upframe.cli.logs import start_logs
 from upframe.cli.settings import apply
 from upframe.cli.stated import sources_held
-from upframe.errors import UsageError
+from upframe.errors import MissingError, UsageError
 from upframe.version import __version__
 
 if TYPE_CHECKING:
@@ -378,3 +379,14 @@ def device_name(text: str) -> str:
     if text == "-1":
         return "cpu"
     return f"cuda:{text}" if text.isdigit() else text
+
+
+def need(command: str, *modules: str, extra: str) -> None:
+    """Refuse a command whose extra is not installed, before anything is imported.
+
+    Raises:
+        MissingError: naming the first module that is not there.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingError(command, f"{module} is not installed", f"install it with: pip install 'upframe[{extra}]'")

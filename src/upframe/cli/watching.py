@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,10 +24,11 @@ from upframe.cli.parser import (
     VideoFile,
     app,
     device_name,
+    need,
     tile_size,
 )
 from upframe.cli.stopping import Stop, stoppable
-from upframe.errors import MissingError, UsageError
+from upframe.errors import UsageError
 
 if TYPE_CHECKING:
     from upframe.service.wire import Options
@@ -88,9 +88,7 @@ def watch(
         max_pixels: Refuse larger input pictures.
     """
     reporting.start()
-    for needed in ("pydantic", "watchfiles"):
-        if find_spec(needed) is None:
-            raise MissingError("upframe watch", f"{needed} is not installed", "install it with: pip install 'upframe[serve]'")
+    need("upframe watch", "pydantic", "watchfiles", extra="serve")
     from upframe.service.watching.watch import WatchSettings
     from upframe.service.watching.watch import watch as run
 
