@@ -248,9 +248,11 @@ def test_presets_and_options_change_the_plan(visit: Visit, photo: Path) -> None:
 def test_errors_are_the_services_own_lines_and_other_files_are_left_aside(visit: Visit, tmp_path: Path, photo: Path) -> None:
     (tmp_path / "evil.png").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
     (tmp_path / "notes.txt").write_text("no picture")
-    visit.drop([tmp_path / "evil.png", tmp_path / "notes.txt", photo])
+    (tmp_path / "blank.png").touch()
+    visit.drop([tmp_path / name for name in ("evil.png", "notes.txt", "blank.png")] + [photo])
+    told = "2 files left aside: notes.txt (upframe does not read this format), blank.png (empty)"
+    visit.page.get_by_role("status").get_by_text(told, exact=True).wait_for()
     planned(visit, photo.name)
-    visit.page.get_by_text("1 file left aside").wait_for()
     error = visit.row("evil.png", "#drafts").locator(".error")
     error.wait_for()
     assert error.inner_text().startswith("evil.png: is not an image that upframe can read (it holds SVG).")
@@ -316,7 +318,7 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Visit, tmp_path: Path
     visit.page.locator("#folder").set_input_files(folder)
     planned(visit, "a.png")
     planned(visit, "b.png")
-    visit.page.get_by_text("1 file left aside").wait_for()
+    visit.page.get_by_text("1 file left aside: list.txt").wait_for()
     assert visit.page.locator("#drafts .row").count() == 2
 
 
