@@ -78,6 +78,13 @@ def test_a_named_file_takes_the_place_of_all_others(folder: Path, tmp_path: Path
     assert held(upframe, "--config", "other.toml") == {}
 
 
+def test_a_file_may_be_named_as_a_variable_is(folder: Path, upframe: Upframe) -> None:
+    (folder / "UPFRAME_SCALE").write_text('audio = false\nexclude = ["a,b"]\n')
+    assert held(upframe, "--config", "UPFRAME_SCALE").keys() == {"audio", "exclude"}
+    (folder / "UPFRAME_SCALE").write_text('audio = "no"\n')
+    assert 'UPFRAME_SCALE audio = "no": must be true or false.' in upframe("config", "show", "--config", "UPFRAME_SCALE").err
+
+
 def test_what_a_command_does_not_have_is_skipped(folder: Path, upframe: Upframe) -> None:
     (folder / "upframe.toml").write_text("clip = true\nfps = 30\nhalo = 3\n")
     assert held(upframe, "watch") == {"halo": (3, "upframe.toml")}
