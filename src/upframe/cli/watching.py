@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -117,8 +116,10 @@ def watch(
 
 def _model(name: str | None) -> str | None:
     """A weights file by its full path: workers run in another folder."""
-    is_path = name is not None and ("/" in name or os.sep in name or Path(name).is_file())
-    return str(Path(name).absolute()) if name is not None and is_path else name
+    from upframe.models.registry import file_of_name
+
+    path = None if name is None else file_of_name(name)
+    return name if path is None else str(path.absolute())
 
 
 def _options(given: dict[str, Any], size: Size, computing: Computing, video: VideoFile) -> Options:

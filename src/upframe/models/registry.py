@@ -290,6 +290,16 @@ def spec_of_name(name: str) -> ModelSpec | None:
     return None if arch is None else MODELS[arch]
 
 
+def file_of_name(name: str) -> Path | None:
+    """The weights file that a name stands for, whether it is there or not; None for the name of a network.
+
+    Raises:
+        UsageError: as `spec_of_name`.
+    """
+    found = _find(name, None)
+    return found.path if found.arch is None else None
+
+
 def default_model(scale: float) -> str:
     """Choose the shipped model for an enlargement by `scale`: the smallest that reaches it, else the largest."""
     names = [name for name in SHIPPED if re.fullmatch(r"photo-x\d+", name)]
