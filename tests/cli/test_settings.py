@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from conftest import Upframe
+from upframe.cli.entry import app
+from upframe.cli.settings_file import FOLDER_MAY
+from upframe.cli.stated import COMMANDS, EXCLUSIVE, ONLY_FLAGS, by_key
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +160,10 @@ def test_a_variable_of_the_wrong_type_is_named(upframe: Upframe, monkeypatch: py
     monkeypatch.setenv("UPFRAME_HALO", "many")
     refused = upframe("p.png", "--dry-run")
     assert refused.code == 2 and 'UPFRAME_HALO = "many": must be a whole number.' in refused.err
+
+
+def test_lists_of_keys_and_commands_name_those_that_there_are(upframe: Upframe) -> None:
+    known = {key for command in COMMANDS for key in by_key(app[command].assemble_argument_collection())}
+    assert FOLDER_MAY | ONLY_FLAGS | frozenset().union(*EXCLUSIVE) <= known
+    assert not FOLDER_MAY & ONLY_FLAGS
+    assert all(upframe("config", "show", command).code == 0 for command in COMMANDS)
