@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from conftest import Upframe
+from upframe.cli.entry import app
+from upframe.cli.settings_file import FOLDER_MAY
+from upframe.cli.stated import COMMANDS, EXCLUSIVE, ONLY_FLAGS, by_key
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +81,19 @@ def test_a_named_file_takes_the_place_of_all_others(folder: Path, tmp_path: Path
     assert held(upframe, "--config", "other.toml") == {}
 
 
+def test_a_file_may_be_named_as_a_variable_is(folder: Path, upframe: Upframe) -> None:
+    (folder / "UPFRAME_SCALE").write_text('audio = false\nexclude = ["a,b"]\n')
+    assert held(upframe, "--config", "UPFRAME_SCALE").keys() == {"audio", "exclude"}
+    (folder / "UPFRAME_SCALE").write_text('audio = "no"\n')
+    assert 'UPFRAME_SCALE audio = "no": must be true or false.' in upframe("config", "show", "--config", "UPFRAME_SCALE").err
+
+
+def test_what_a_command_does_not_have_is_skipped(folder: Path, upframe: Upframe) -> None:
+    (folder / "upframe.toml").write_text("clip = true\nfps = 30\nhalo = 3\n")
+    assert held(upframe, "watch") == {"halo": (3, "upframe.toml")}
+    assert held(upframe).keys() == {"clip", "fps", "halo"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -144,3 +160,10 @@ def test_a_variable_of_the_wrong_type_is_named(upframe: Upframe, monkeypatch: py
     monkeypatch.setenv("UPFRAME_HALO", "many")
     refused = upframe("p.png", "--dry-run")
     assert refused.code == 2 and 'UPFRAME_HALO = "many": must be a whole number.' in refused.err
+
+
+def test_lists_of_keys_and_commands_name_those_that_there_are(upframe: Upframe) -> None:
+    known = {key for command in COMMANDS for key in by_key(app[command].assemble_argument_collection())}
+    assert FOLDER_MAY | ONLY_FLAGS | frozenset().union(*EXCLUSIVE) <= known
+    assert not FOLDER_MAY & ONLY_FLAGS
+    assert all(upframe("config", "show", command).code == 0 for command in COMMANDS)

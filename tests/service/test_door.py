@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import stat
 import subprocess
@@ -99,6 +100,14 @@ def test_no_page_of_the_service_names_another_host(server: Server) -> None:
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------
+def test_the_page_is_as_small_as_its_docs_say() -> None:
+    root = Path(__file__).parents[2]
+    stated = re.search(r"The page is (\d+) files of (\d+) kB", (root / "docs" / "serve.md").read_text())
+    files = [path for path in (root / "src" / "upframe" / "service" / "page").iterdir() if path.name != "docs.css"]
+    assert stated is not None and int(stated[1]) == len(files)
+    assert round(sum(path.stat().st_size for path in files) / 1000) == int(stated[2])
+
+
 def test_without_the_token_nothing_is_told_or_taken(guarded: Server, photo: Path) -> None:
     no_token: list[dict[str, Any]] = [
         {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from video_files import Clip, Sound, make_clip
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
 CANCEL_S = 2.0
+PAGE = Path(__file__).parents[2] / "src" / "upframe" / "service" / "page"
 SHOTS = os.environ.get("UPFRAME_SCREENSHOTS")
 """A folder for screenshots, which people look at; the tests' own folder by default."""
 
@@ -248,9 +250,11 @@ def test_presets_and_options_change_the_plan(visit: Visit, photo: Path) -> None:
 def test_errors_are_the_services_own_lines_and_other_files_are_left_aside(visit: Visit, tmp_path: Path, photo: Path) -> None:
     (tmp_path / "evil.png").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
     (tmp_path / "notes.txt").write_text("no picture")
-    visit.drop([tmp_path / "evil.png", tmp_path / "notes.txt", photo])
+    (tmp_path / "blank.png").touch()
+    visit.drop([tmp_path / name for name in ("evil.png", "notes.txt", "blank.png")] + [photo])
+    told = "2 files left aside: notes.txt (upframe does not read this format), blank.png (empty)"
+    visit.page.get_by_role("status").get_by_text(told, exact=True).wait_for()
     planned(visit, photo.name)
-    visit.page.get_by_text("1 file left aside").wait_for()
     error = visit.row("evil.png", "#drafts").locator(".error")
     error.wait_for()
     assert error.inner_text().startswith("evil.png: is not an image that upframe can read (it holds SVG).")
@@ -316,7 +320,7 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Visit, tmp_path: Path
     visit.page.locator("#folder").set_input_files(folder)
     planned(visit, "a.png")
     planned(visit, "b.png")
-    visit.page.get_by_text("1 file left aside").wait_for()
+    visit.page.get_by_text("1 file left aside: list.txt").wait_for()
     assert visit.page.locator("#drafts .row").count() == 2
 
 
@@ -398,6 +402,17 @@ def test_the_token_in_the_address_opens_the_page_and_is_taken_out_of_it(chrome: 
         visit.page.get_by_role("button", name="Enter").click()
         visit.ready()
         visit.close()
+
+
+def words_of_the_page(*patterns: str) -> set[str]:
+    """All words of these files, save those with the texts themselves."""
+    files = [path for pattern in patterns for path in PAGE.glob(pattern) if path.name != "strings.js"]
+    return {word for path in files for word in re.findall(r"[\w-]+", path.read_text())}
+
+
+def test_every_rule_of_the_style_is_for_something_in_the_page() -> None:
+    selectors = re.sub(r"\{[^{}]*\}", " ", (PAGE / "page.css").read_text())
+    assert set(re.findall(r"[.#]([a-zA-Z][\w-]*)", selectors)) <= words_of_the_page("*.html", "*.js")
 
 
 # Everybody can use it -------------------------------------------------------------------------------------------------
@@ -497,11 +512,13 @@ def test_a_narrow_window_shows_all_of_it(
         client.delete_upload(upload["id"])
 
 
-def test_the_languages_have_the_same_texts(visit: Visit) -> None:
+def test_the_languages_have_the_same_texts_and_each_is_used(visit: Visit) -> None:
     keys = visit.page.evaluate(
         "import('/strings.js').then(({strings}) => Object.values(strings).map(one => Object.keys(one).sort()))"
     )
     assert keys[0] == keys[1]
+    composed = re.compile(r"(p|s|st|o)_.+|(photo|video)s")  # of a preset, a state, a stage, an option, a kind
+    assert {key for key in keys[0] if not composed.fullmatch(key)} <= words_of_the_page("*.html", "*.js")
     visit.page.get_by_role("button", name="中文: switch to Chinese").click()
     visit.page.get_by_role("heading", name="将照片、视频或文件夹拖到这里").wait_for()
     visit.page.reload()

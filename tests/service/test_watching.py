@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,15 @@ from watching import Watch
 pytestmark = pytest.mark.slow
 
 STOP_S = 3.0
+FORBID = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$@"'
+NO_WATCHES = ("unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh")
+"""Runs a command for which the system watches no folder, as where its limit is reached."""
+
+
+def may_limit_watches() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*NO_WATCHES, "true"], capture_output=True).returncode == 0
 
 
 def photo_in(path: Path, *, seed: int = 0) -> Path:
@@ -88,7 +99,7 @@ def test_nothing_is_made_twice_by_a_second_watch_nor_after_a_rename_or_a_touch(i
     assert all((out / name).stat().st_mtime_ns == at for name, at in before.items())
 
 
-def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_is_never_replaced(
+def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_is_replaced_on_demand_alone(
     inbox: Path, out: Path, weights: Path
 ) -> None:
     photo_in(inbox / "a.png", seed=1)
@@ -105,6 +116,10 @@ def test_new_content_under_an_old_name_replaces_the_output_and_a_file_of_others_
     assert (out / "a.png").read_bytes() != first
     assert failed["input"] == "taken.png" and "exists already" in failed["error"]
     assert (out / "taken.png").read_bytes() == b"not upframe's"
+    with Watch(inbox, out, "-m", weights, "--once", "-y") as watch:
+        assert watch.process.wait(60) == 0
+        assert [event["input"] for event in watch.of("done")] == ["taken.png"]
+    assert Image.open(out / "taken.png").format == "PNG" and not (out / "failed").exists()
 
 
 def test_what_fails_is_set_aside_with_its_reason_until_it_changes(inbox: Path, out: Path, weights: Path) -> None:
@@ -124,12 +139,15 @@ def test_what_fails_is_set_aside_with_its_reason_until_it_changes(inbox: Path, o
     assert made(out) == ["sub/bad.png"] and not (out / "failed").exists()
 
 
-def test_what_may_pass_is_tried_again(inbox: Path, out: Path, tmp_path: Path, weights: Path) -> None:
+def test_what_may_pass_is_tried_again(
+    inbox: Path, out: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo_in(inbox / "a.png")
+    monkeypatch.chdir(tmp_path)  # workers run in another folder
     late = tmp_path / "late.safetensors"
-    with Watch(inbox, out, "-m", late) as watch:
+    with Watch(inbox, out, "-m", late.name) as watch:
         (first,) = watch.wait_for("later")
-        assert "late.safetensors" in first["error"]
+        assert str(late) in first["error"]
         shutil.copyfile(weights, late)
         (done,) = watch.wait_for("done")
         assert done["at"] - first["at"] >= first["pause_s"]
@@ -139,9 +157,9 @@ def test_what_may_pass_is_tried_again(inbox: Path, out: Path, tmp_path: Path, we
 
 def test_what_did_not_fit_the_flags_is_tried_with_those_of_the_next_start(inbox: Path, out: Path, weights: Path) -> None:
     photo_in(inbox / "a.png")
-    with Watch(inbox, out, "-m", "nonsense", "--once") as watch:
+    with Watch(inbox, out, "-m", weights, "--format", "mp4", "--once") as watch:
         assert watch.process.wait(60) == 8
-    assert "no model has that name" in (out / "failed" / "a.png.txt").read_text()
+    assert "mp4" in (out / "failed" / "a.png.txt").read_text()
     with Watch(inbox, out, "-m", weights, "--once") as watch:
         assert watch.process.wait(60) == 0
     assert made(out) == ["a.png"] and not (out / "failed").exists()
@@ -222,10 +240,13 @@ def test_polling_finds_new_files_too(inbox: Path, out: Path, weights: Path) -> N
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("-e", "a=b"), "--encoder: is not for upframe watch"),
+        (("-e", "a=b"), "-e: no such option"),
         (("--crf", 70), "--crf 70: must be 0 to 63"),
         (("--settle", 0), "--settle 0"),
         (("--scale", 0), "--scale"),
+        (("-m", "foto-x2"), "foto-x2: no model has that name. Did you mean photo-x2"),
+        (("--task", "denoise"), "upframe ships no model for this task"),
+        (("-m", "video-x4", "--task", "deblur"), "video-x4: is a network to upscale"),
     ],
 )
 def test_flags_that_would_fail_every_file_are_refused_at_once(
@@ -239,3 +260,22 @@ def test_the_watched_folder_cannot_hold_its_output_in_itself_or_be_in_it(inbox: 
     for output in (inbox, inbox.parent):
         refused = upframe("watch", inbox, "-o", output)
         assert refused.code == 2 and "is the watched folder" in refused.err
+
+
+def test_a_missing_extra_is_named_with_the_way_to_install_it(
+    inbox: Path, out: Path, upframe: Upframe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    refused = upframe("watch", inbox, "-o", out)
+    assert refused.code == 2 and "watchfiles is not installed. Install it with: pip install 'upframe[serve]'" in refused.err
+
+
+@pytest.mark.skipif(not may_limit_watches(), reason="this system lets nobody limit the folders that may be watched")
+def test_where_the_system_can_tell_of_no_more_folders_the_watch_looks_by_itself(inbox: Path, out: Path, weights: Path) -> None:
+    with Watch(inbox, out, "-m", weights, before=NO_WATCHES) as watch:
+        photo_in(inbox / "a.png")
+        watch.wait_for("done")
+        photo_in(inbox / "b.png")  # a second look, not the first one alone
+        watch.wait_for("done", 2)
+        watch.stop()
+        assert "the system tells of no changes" in watch.rest()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ class Watch:
     Args:
         flags: Further flags of the command line.
         settle_s: How long a file has to be unchanged.
+        before: The command that runs it, and its arguments.
     """
 
-    def __init__(self, folder: Path, output: Path, *flags: object, settle_s: float = 0.4) -> None:
-        self.folder, self.output = folder, output
+    def __init__(self, folder: Path, output: Path, *flags: object, settle_s: float = 0.4, before: Sequence[str] = ()) -> None:
+        self.folder, self.output, self._before = folder, output, before
         self._flags = ["--json", "--settle", str(settle_s), *map(str, flags)]
         self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Watch:
-        command = [sys.executable, "-P", "-m", "upframe", "watch", str(self.folder), "-o", str(self.output), *self._flags]
+        program = [*self._before, sys.executable, "-P", "-m", "upframe"]
+        command = [*program, "watch", str(self.folder), "-o", str(self.output), *self._flags]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

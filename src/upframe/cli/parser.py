@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from upframe.cli.help import VIDEO_PANEL, HelpPage
 from upframe.cli.logs import start_logs
 from upframe.cli.settings import apply
 from upframe.cli.stated import sources_held
-from upframe.errors import UsageError
+from upframe.errors import MissingError, UsageError
 from upframe.version import __version__
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ INPUT = Group.create_ordered("Input")
 OUTPUT = Group.create_ordered("Output")
 SIZE = Group.create_ordered("Output size", help="Give at most one. [default: the model's own scale]")
 EngineName = Literal["auto", "torch", "native", "compile", "openvino", "onnx"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
 VIDEO = Group.create_ordered(VIDEO_PANEL)
@@ -227,18 +229,24 @@ class Computing:
     "auto, cpu, cuda, cuda:N or mps; a bare number means cuda:N, -1 means cpu."
     engine: Annotated[EngineName, Parameter(group=COMPUTE)] = "auto"
     "Engine: torch, native (upframe's kernels), compile, openvino or onnx; auto is native where it fits, else torch."
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=COMPUTE)] = "auto"
+    precision: Annotated[PrecisionName, Parameter(group=COMPUTE)] = "auto"
     "Number format of the network: fp32, bf16 or fp16; auto is bf16 where it is fast and loses next to nothing, else fp32."
     fp32: Annotated[bool, Parameter(negative="", group=COMPUTE)] = False
     "The same as --precision fp32."
     threads: Annotated[int | None, Parameter(group=COMPUTE)] = None
     "CPU threads. [default: torch's choice]"
 
+    def number_format(self) -> PrecisionName:
+        """The precision, for which --fp32 is another word."""
+        if self.fp32 and self.precision not in ("auto", "fp32"):
+            raise UsageError("--fp32", f"contradicts --precision {self.precision}", "drop one of them")
+        return "fp32" if self.fp32 else self.precision
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Video:
-    """How videos are read and written."""
+class VideoFile:
+    """How video files are read and written, by whatever makes them."""
 
     start: Annotated[str | None, Parameter(alias="--start-time", group=VIDEO)] = None
     "Start at this time after the first frame: seconds or H:MM:SS."
@@ -252,8 +260,6 @@ class Video:
     "The encoder's preset: speed against file size. [default: the codec's]"
     pix_fmt: Annotated[str | None, Parameter(group=VIDEO)] = None
     "FFmpeg's name of the pixel format. [default: the nearest to the input's]"
-    encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
-    "Any other option of the encoder, KEY=VALUE; may be repeated."
     odd: Annotated[Literal["pad", "crop", "444"], Parameter(group=VIDEO)] = "pad"
     "How to handle odd frame sizes when the pixel format needs even ones: pad, crop or 444."
     audio: Annotated[bool, Parameter(negative="--no-audio", group=VIDEO)] = True
@@ -266,10 +272,6 @@ class Video:
     "Deinterlace: auto only where frames are marked as interlaced."
     on_bad_frame: Annotated[Literal["repeat", "skip", "fail"], Parameter(group=VIDEO)] = "repeat"
     "How to handle a damaged frame: repeat the one before it, skip it, or fail."
-    fps: Annotated[str | None, Parameter(group=VIDEO)] = None
-    "Frames per second of a folder of frames: 25, 29.97 or 30000/1001. [default: 25]"
-    clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
-    "Treat a folder as one clip made of its frames; implied by a video as output."
     window: Annotated[int | None, Parameter(alias="--max-seq-len", group=VIDEO)] = None
     "Most frames the network sees at once. [default: fits free memory]"
     as_published: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
@@ -285,22 +287,15 @@ class Video:
     "RealBasicVSR: most cleaning passes. [default: the model's own]"
     clean_strength: Annotated[float | None, Parameter(group=VIDEO)] = None
     "RealBasicVSR: share of the cleaning that is applied, 0 to 1. [default: the model's own]"
-    restart: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
-    "Discard unfinished work instead of resuming."
 
     def options(self, *, allow_truncated: bool) -> VideoOptions:
         from upframe.jobs import VideoOptions
 
-        pairs = [text.partition("=") for text in self.encoder or []]
-        for key, equals, _ in pairs:
-            if not key or not equals:
-                raise UsageError(f"-e {key}", "must be KEY=VALUE")
         return VideoOptions(
             codec=self.codec,
             crf=self.crf,
             preset=self.preset,
             pix_fmt=self.pix_fmt,
-            encoder=tuple((key, value) for key, _, value in pairs),
             odd=self.odd,
             audio=self.audio,
             subtitles=self.subs,
@@ -313,8 +308,6 @@ class Video:
             segment_frames=self.window,
             context=self.temporal_overlap,
             cleaning=self._cleaning(),
-            restart=self.restart,
-            **({} if self.fps is None else {"rate": _rate(self.fps)}),
         )
 
     def _cleaning(self) -> Cleaning | None:
@@ -323,6 +316,30 @@ class Video:
         given = {"threshold": self.clean_threshold, "max_passes": self.clean_max, "strength": self.clean_strength}
         chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return Cleaning(**chosen) if chosen else None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Video(VideoFile):
+    """How videos are made by a command that is given them one by one."""
+
+    encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
+    "Any other option of the encoder, KEY=VALUE; may be repeated."
+    fps: Annotated[str | None, Parameter(group=VIDEO)] = None
+    "Frames per second of a folder of frames: 25, 29.97 or 30000/1001. [default: 25]"
+    clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
+    "Treat a folder as one clip made of its frames; implied by a video as output."
+    restart: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
+    "Discard unfinished work instead of resuming."
+
+    def options(self, *, allow_truncated: bool) -> VideoOptions:
+        pairs = [text.partition("=") for text in self.encoder or []]
+        for key, equals, _ in pairs:
+            if not key or not equals:
+                raise UsageError(f"-e {key}", "must be KEY=VALUE")
+        made = super().options(allow_truncated=allow_truncated)
+        rate = made.rate if self.fps is None else _rate(self.fps)
+        return replace(made, encoder=tuple((key, value) for key, _, value in pairs), rate=rate, restart=self.restart)
 
 
 def _seconds(flag: str, text: str) -> Fraction:
@@ -362,3 +379,14 @@ def device_name(text: str) -> str:
     if text == "-1":
         return "cpu"
     return f"cuda:{text}" if text.isdigit() else text
+
+
+def need(command: str, *modules: str, extra: str) -> None:
+    """Refuse a command whose extra is not installed, before anything is imported.
+
+    Raises:
+        MissingError: naming the first module that is not there.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingError(command, f"{module} is not installed", f"install it with: pip install 'upframe[{extra}]'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,8 @@ from cyclopts import Parameter
 
 from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
-from upframe.cli.parser import FILES, Reporting, Sources, app, device_name
+from upframe.cli.parser import FILES, Reporting, Sources, app, device_name, need
 from upframe.cli.stopping import Stop, stoppable
-from upframe.errors import MissingError
 
 GIB = 1 << 30
 DAY_S = 86_400
@@ -53,9 +51,7 @@ def serve(
         max_pixels: Refuse larger input pictures.
     """
     reporting.start()
-    for needed in ("fastapi", "uvicorn", "python_multipart"):
-        if find_spec(needed) is None:
-            raise MissingError("upframe serve", f"{needed} is not installed", "install it with: pip install 'upframe[serve]'")
+    need("upframe serve", "fastapi", "uvicorn", "python_multipart", extra="serve")
     from upframe.service.serving import serve as run
     from upframe.service.settings import ServiceLimits, Settings, default_data, read_token
 

@@ -79,7 +79,7 @@ def _environment(command: str, known: Mapping[str, Argument]) -> Layer:
         shared = () if command == "serve" else (f"{PREFIX}{word}",)
         for variable in (f"{PREFIX}{command.upper()}_{word}", *shared):
             if os.environ.get(variable):
-                found[key] = Setting(key, os.environ[variable], variable)
+                found[key] = Setting(key, os.environ[variable], variable, is_variable=True)
                 break
     return found
 

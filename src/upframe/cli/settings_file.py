@@ -14,7 +14,7 @@ from cyclopts.token import Token
 
 from upframe.cli import wording
 from upframe.cli.refusals import ALIKE, needs, value_type
-from upframe.cli.stated import COMMANDS, FILE, ONLY_FLAGS, PREFIX, TASKS, Layer, Setting, by_key
+from upframe.cli.stated import COMMANDS, FILE, ONLY_FLAGS, TASKS, Layer, Setting, by_key
 from upframe.errors import UsageError
 
 MOST_BYTES = 1 << 20
@@ -169,10 +169,9 @@ def as_flag(argument: Argument, setting: Setting) -> list[Token]:
     """
     values = _values(argument, setting)
     hint = value_type(argument.field_info.annotation)
-    is_text = setting.source.startswith(PREFIX)
     tokens = []
     for index, value in enumerate(values):
-        plain = _from_text(value, hint) if is_text else value
+        plain = _from_text(value, hint) if setting.is_variable else value
         if not _fits(plain, hint):
             raise UsageError(f"{_place(setting)} = {_shown(value)}", f"must be {_kind(argument, hint)}")
         keyword = f"--{setting.key}"
@@ -188,7 +187,7 @@ def _values(argument: Argument, setting: Setting) -> list[Any]:
         return [setting.value]
     if isinstance(setting.value, list):
         return setting.value
-    return str(setting.value).split(",") if setting.source.startswith(PREFIX) else [setting.value]
+    return str(setting.value).split(",") if setting.is_variable else [setting.value]
 
 
 def _is_list(hint: Any) -> bool:
@@ -219,7 +218,7 @@ def _kind(argument: Argument, hint: Any) -> str:
 
 
 def _place(setting: Setting) -> str:
-    return setting.source if setting.source.startswith(PREFIX) else f"{setting.source} {setting.key}"
+    return setting.source if setting.is_variable else f"{setting.source} {setting.key}"
 
 
 def _shown(value: Any) -> str:

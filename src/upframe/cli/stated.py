@@ -38,6 +38,8 @@ class Setting:
     value: Any
     source: str
     """Where it stands, for people: `UPFRAME_SCALE`, or `upframe.toml [profiles.talk]`."""
+    is_variable: bool = False
+    """Whether the value is the text of a variable, which has no types, rather than TOML's."""
 
 
 Layer = Mapping[str, Setting]

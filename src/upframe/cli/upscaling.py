@@ -236,8 +236,6 @@ def _job_options(
 def _upscale_options(computing: Computing, video: Video, sigma: float | None) -> UpscaleOptions:
     from upframe.jobs import UpscaleOptions, engine_options
 
-    if computing.fp32 and computing.precision not in ("auto", "fp32"):
-        raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
     return UpscaleOptions(
         tile=tile_size(computing.tile),
         halo=computing.halo,
@@ -245,7 +243,7 @@ def _upscale_options(computing: Computing, video: Video, sigma: float | None) ->
         engine=engine_options(
             computing.engine,
             device=device_name(computing.device),
-            precision="fp32" if computing.fp32 else computing.precision,
+            precision=computing.number_format(),
             threads=computing.threads,
         ),
         window=video.window,

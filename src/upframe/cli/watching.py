@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,13 +20,14 @@ from upframe.cli.parser import (
     Reporting,
     Size,
     Sources,
-    Video,
+    VideoFile,
     app,
     device_name,
+    need,
     tile_size,
 )
 from upframe.cli.stopping import Stop, stoppable
-from upframe.errors import MissingError, UsageError
+from upframe.errors import UsageError
 
 if TYPE_CHECKING:
     from upframe.service.wire import Options
@@ -58,7 +57,7 @@ def watch(
     max_pixels: Annotated[int, Parameter(group=INPUT)] = 500_000_000,
     size: Size = Size(),
     computing: Computing = Computing(),
-    video: Video = Video(),
+    video: VideoFile = VideoFile(),
     reporting: Reporting = Reporting(),
     sources: Sources = Sources(),
 ) -> int:
@@ -88,9 +87,7 @@ def watch(
         max_pixels: Refuse larger input pictures.
     """
     reporting.start()
-    for needed in ("pydantic", "watchfiles"):
-        if find_spec(needed) is None:
-            raise MissingError("upframe watch", f"{needed} is not installed", "install it with: pip install 'upframe[serve]'")
+    need("upframe watch", "pydantic", "watchfiles", extra="serve")
     from upframe.service.watching.watch import WatchSettings
     from upframe.service.watching.watch import watch as run
 
@@ -119,28 +116,20 @@ def watch(
 
 def _model(name: str | None) -> str | None:
     """A weights file by its full path: workers run in another folder."""
-    is_path = name is not None and ("/" in name or os.sep in name or Path(name).is_file())
-    return str(Path(name).absolute()) if name is not None and is_path else name
+    from upframe.models.registry import file_of_name
+
+    path = None if name is None else file_of_name(name)
+    return name if path is None else str(path.absolute())
 
 
-def _options(given: dict[str, Any], size: Size, computing: Computing, video: Video) -> Options:
+def _options(given: dict[str, Any], size: Size, computing: Computing, video: VideoFile) -> Options:
     """The flags as options of jobs in the queue.
 
     Raises:
-        UsageError: for a flag that a watch does not take, or a value that is not valid.
+        UsageError: for a value that is not valid, or that a watch does not take.
     """
     from upframe.service.watching.options import checked_options
 
-    for flag, is_given in (
-        ("--encoder", video.encoder),
-        ("--clip", video.clip),
-        ("--restart", video.restart),
-        ("--fps", video.fps),
-    ):
-        if is_given:
-            raise UsageError(flag, "is not for upframe watch", "use upframe upscale")
-    if computing.fp32 and computing.precision not in ("auto", "fp32"):
-        raise UsageError("--fp32", f"contradicts --precision {computing.precision}", "drop one of them")
     tile, target, chosen = tile_size(computing.tile), size.target(), video.options(allow_truncated=False)
     if isinstance(tile, tuple):
         raise UsageError(f"--tile {computing.tile}", "has two sides, and upframe watch takes square tiles", "give one number")
@@ -151,7 +140,7 @@ def _options(given: dict[str, Any], size: Size, computing: Computing, video: Vid
         of_video["cleaning"] = vars(chosen.cleaning)
     sizes = {name: getattr(target, name) for name in ("scale", "width", "height", "long_side", "short_side", "megapixels")}
     network: dict[str, Any] = {"tile": tile, "halo": computing.halo, "blend": computing.overlap, "engine": computing.engine}
-    network |= {"precision": "fp32" if computing.fp32 else computing.precision, "threads": computing.threads}
+    network |= {"precision": computing.number_format(), "threads": computing.threads}
     network |= {"window": video.window, "as_published": video.as_published}
     return checked_options(given | sizes | network | {"video": of_video}, device=device_name(computing.device))
 

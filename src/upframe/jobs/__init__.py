@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from upframe.jobs.events import failed_event as failed_event
     from upframe.jobs.items import Estimate as Estimate
     from upframe.jobs.items import Item as Item
+    from upframe.jobs.model_choice import check_model as check_model
     from upframe.jobs.options import JobOptions as JobOptions
     from upframe.jobs.options import VideoOptions as VideoOptions
     from upframe.jobs.planning import Plan as Plan
@@ -59,6 +60,7 @@ _HOMES = {
     "UpscaleOptions": "upframe.upscaling.options",
     "VideoOptions": "upframe.jobs.options",
     "check_address_space": "upframe.machine",
+    "check_model": "upframe.jobs.model_choice",
     "engine_options": "upframe.engines",
     "error_data": "upframe.jobs.events",
     "failed_event": "upframe.jobs.events",

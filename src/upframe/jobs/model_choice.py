@@ -24,7 +24,8 @@ import torch
 from upframe.engines import Engine, EngineOptions, TorchEngine, make_clip_engine, make_engine
 from upframe.errors import ModelError, Notice, OptionError, UsageError
 from upframe.jobs.options import JobOptions
-from upframe.models.registry import DEFAULT_SCALE, USER_FOLDER_VARIABLE, Model, default_model, load
+from upframe.models.registry import DEFAULT_SCALE, USER_FOLDER_VARIABLE, Model, default_model, load, spec_of_name
+from upframe.models.spec import ModelSpec, Task
 from upframe.upscaling.images import Upscaler
 
 MOST_NETWORKS = 4  # kept in a process: a batch without a stated model takes up to three, ×2, ×3 and ×4
@@ -195,6 +196,32 @@ class Enlargement:
     """Whether resampling does a part of the enlargement."""
 
 
+def check_model(options: JobOptions) -> None:
+    """Refuse a model that suits no input, as far as its name tells: no weights are read.
+
+    Raises:
+        UsageError: if no model has that name, it is for another task, or none is named and upframe ships none for the task.
+    """
+    given = _given_model(options)
+    spec = None if given is None else spec_of_name(given)
+    if given is not None and spec is not None:
+        _check_task(given, spec, options.task)
+
+
+def _given_model(options: JobOptions) -> str | None:
+    """The model that the user names; None for the default one."""
+    given = None if options.model is None or str(options.model).lower() == "photo" else str(options.model)
+    if given is None and options.task != "upscale":
+        advice = "pass weights for it: `model='PATH'`; `upframe models list` names the networks"
+        raise OptionError("task", options.task, "upframe ships no model for this task", advice)
+    return given
+
+
+def _check_task(name: str, spec: ModelSpec, task: Task) -> None:
+    if spec.task != task:
+        raise UsageError(name, f"is a network to {spec.task}", f"use `task='{spec.task}'`")
+
+
 class ModelChoice:
     """Choose the model for each enlargement of a job.
 
@@ -205,11 +232,8 @@ class ModelChoice:
 
     def __init__(self, options: JobOptions) -> None:
         self._task, self._target = options.task, options.target
-        self._given = None if str(options.model).lower() == "photo" else options.model
-        if self._given is None and self._task != "upscale":
-            advice = "pass weights for it: `model='PATH'`; `upframe models list` names the networks"
-            raise OptionError("task", self._task, "upframe ships no model for this task", advice)
-        self.native = DEFAULT_SCALE if self._given is None else self._get(str(self._given)).spec.scale
+        self._given = _given_model(options)
+        self.native = DEFAULT_SCALE if self._given is None else self._get(self._given).spec.scale
         """Enlargement if the target states none: that of the model that the user chose, or of the default model."""
 
     def enlarge(self, size: tuple[int, int], subject: Path) -> Enlargement:
@@ -230,12 +254,11 @@ class ModelChoice:
         return _label(self._get(self._name_for(self.native))), self._target.label(self.native)
 
     def _name_for(self, factor: float) -> str:
-        return default_model(factor) if self._given is None else str(self._given)
+        return default_model(factor) if self._given is None else self._given
 
     def _get(self, name: str) -> Model:
         model = network(name)
-        if model.spec.task != self._task:
-            raise UsageError(name, f"is a network to {model.spec.task}", f"use `task='{model.spec.task}'`")
+        _check_task(name, model.spec, self._task)
         return model
 
 

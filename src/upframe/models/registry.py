@@ -279,6 +279,27 @@ def load_or_untrained(name_or_path: str | Path, *, scale: int | None = None) -> 
     return Model(spec, spec.build().eval().requires_grad_(False), None, "", "")
 
 
+def spec_of_name(name: str) -> ModelSpec | None:
+    """The network that a name stands for, found without reading weights; None for a weights file, which may come later.
+
+    Raises:
+        UsageError: no model has that name; the three nearest are suggested.
+    """
+    found = _find(name, None)
+    arch = found.arch if found.shipped is None else SHIPPED[found.shipped].arch
+    return None if arch is None else MODELS[arch]
+
+
+def file_of_name(name: str) -> Path | None:
+    """The weights file that a name stands for, whether it is there or not; None for the name of a network.
+
+    Raises:
+        UsageError: as `spec_of_name`.
+    """
+    found = _find(name, None)
+    return found.path if found.arch is None else None
+
+
 def default_model(scale: float) -> str:
     """Choose the shipped model for an enlargement by `scale`: the smallest that reaches it, else the largest."""
     names = [name for name in SHIPPED if re.fullmatch(r"photo-x\d+", name)]

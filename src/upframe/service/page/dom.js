@@ -72,12 +72,12 @@ export function announce(text) {
   setTimeout(() => (place.textContent = text), 50);
 }
 
-/** A line at the bottom that can be dismissed and goes away by itself unless it is an error. */
+/** A line at the bottom that can be dismissed, and goes away by itself when it has been read: an error after a long time. */
 export function toast(text, kind = "note") {
   const line = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" }, h("span", {}, text));
   line.append(iconButton("close", t("dismiss"), () => line.remove()));
   find("#toasts").append(line);
-  setTimeout(() => line.remove(), kind === "error" ? 20_000 : 5_000);
+  setTimeout(() => line.remove(), kind === "error" ? 20_000 : Math.max(5_000, 80 * text.length));
   return line;
 }
 

@@ -6,6 +6,7 @@ import {
 } from "./dom.js";
 import { ledgerList, noticeList, thumbnail } from "./parts.js";
 
+const MOST_NAMED = 4;
 const sending = pool(2);
 const asking = pool(2);
 
@@ -322,13 +323,16 @@ async function filesOf(entry) {
   return (await Promise.all(found.map(filesOf))).flat();
 }
 
-/** Leave aside what no input can be, by its name, and empty files; tell of it. */
+/** Leave aside what no input can be; tell which files these are, and why. */
 export function usable(files, extensions) {
   const known = new Set(extensions);
+  const fault = ({ name, size }) => !known.has(name.slice(name.lastIndexOf(".")).toLowerCase()) ? "not_read" : size ? null : "is_empty";
   const shown = files.filter((file) => !file.name.startsWith("."));
-  const good = shown.filter((file) => file.size && known.has(file.name.slice(file.name.lastIndexOf(".")).toLowerCase()));
-  const others = shown.length - good.length;
-  if (others) toast(good.length || others > 1 ? t("skipped", { n: others }) : t("nothing"), good.length ? "note" : "error");
+  const aside = shown.filter(fault);
+  const good = shown.filter((file) => !fault(file));
+  const named = aside.slice(0, MOST_NAMED).map((file) => t(fault(file), { name: file.name }));
+  if (aside.length > MOST_NAMED) named.push(t("more_rows", { n: aside.length - MOST_NAMED }));
+  if (named.length) toast(t("skipped", { n: aside.length, named: named.join(", ") }), good.length ? "note" : "error");
   else if (!good.length) toast(t("nothing"), "error");
   return good;
 }

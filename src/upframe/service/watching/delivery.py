@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path, PurePath
 
-from upframe.errors import OutputError
+from upframe.errors import OutputError, UsageError
 from upframe.files import atomic_text, link_file, put_in_place, writing
 from upframe.service.watching.ledger import Entry, Ledger
 
@@ -29,7 +29,8 @@ def deliver(made: Path, target: Path, *, replace: bool) -> None:
     """Move an output to its place, which the output folder's disk holds too.
 
     Raises:
-        OutputError: if that is refused, or there is a file which must not be replaced.
+        OutputError: if that is refused.
+        UsageError: if there is a file which must not be replaced.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +44,9 @@ def deliver(made: Path, target: Path, *, replace: bool) -> None:
         made.unlink()
 
 
-def taken(target: Path) -> OutputError:
-    return OutputError(target, "exists already, and this watch has not made it", "move it away, or add -y")
+def taken(target: Path) -> UsageError:
+    """A refusal which the next start may not have: the user moves the file away, or adds -y."""
+    return UsageError(target, "exists already, and this watch has not made it", "move it away, or add -y")
 
 
 def move_done(source: Path, folder: Path, relative: str) -> Path:

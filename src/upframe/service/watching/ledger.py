@@ -51,7 +51,12 @@ class Entry:
 
 
 def new_entry(path: str, stamp: Stamp, digest: str, output: str | None) -> Entry:
-    return Entry(path, stamp, digest, "waiting", secrets.token_hex(8), output=output)
+    return Entry(path, stamp, digest, "waiting", new_key(), output=output)
+
+
+def new_key() -> str:
+    """A key that no job has had, so that the end of an earlier one is not taken for that of the next."""
+    return secrets.token_hex(8)
 
 
 class Ledger:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from upframe.errors import UsageError
+from upframe.jobs import check_model
 from upframe.service import wire
 from upframe.service.child.planning import job_options
 from upframe.service.problems import first_fault
@@ -24,5 +25,5 @@ def checked_options(values: Mapping[str, Any], *, device: str) -> wire.Options:
     except ValidationError as error:
         place, fault = first_fault(error)
         raise UsageError(f"`{place}`", fault) from None
-    job_options(options, device=device, pixels=1)
+    check_model(job_options(options, device=device, pixels=1))
     return options

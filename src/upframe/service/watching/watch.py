@@ -25,7 +25,7 @@ from upframe.service.settings import ServiceLimits
 from upframe.service.storage import Storage
 from upframe.service.store import Store
 from upframe.service.watching import delivery
-from upframe.service.watching.ledger import Entry, Ledger, again_later, new_entry
+from upframe.service.watching.ledger import Entry, Ledger, again_later, new_entry, new_key
 from upframe.service.watching.tree import Settling, Stamp, Tree, digest_of, follow, tells_no_changes
 
 log = logging.getLogger(__name__)
@@ -144,22 +144,17 @@ class _Watch:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
         """The files of the queue and the book, which one watch uses at a time."""
-        with writing(self._output):
-            self._output.mkdir(parents=True, exist_ok=True)
-            self._storage = Storage(self._output / DATA)
-            lock = Lock(self._storage.lock)
-            lock.__enter__()
-        try:
-            with (
-                contextlib.closing(Store(self._storage.database)) as self._store,
-                contextlib.closing(Ledger(self._storage.root / "files.sqlite3")) as self._ledger,
-            ):
-                self._announcer = Announcer()
-                self._queue = JobQueue(self._store, self._storage, self._announcer, self._workers(), self._limits())
-                self._reconcile()
-                yield
-        finally:
-            lock.release()
+        with contextlib.ExitStack() as opened:
+            with writing(self._output):
+                self._output.mkdir(parents=True, exist_ok=True)
+                self._storage = Storage(self._output / DATA)
+                opened.enter_context(Lock(self._storage.lock))
+            self._store = opened.enter_context(contextlib.closing(Store(self._storage.database)))
+            self._ledger = opened.enter_context(contextlib.closing(Ledger(self._storage.root / "files.sqlite3")))
+            self._announcer = Announcer()
+            self._queue = JobQueue(self._store, self._storage, self._announcer, self._workers(), self._limits())
+            self._reconcile()
+            yield
 
     def _workers(self) -> list[Child]:
         devices = self._settings.devices or devices_here()
@@ -344,7 +339,7 @@ class _Watch:
                 entry = replace(entry, output=name)
                 self._ledger.write(entry)  # first: after a crash it is known whose output stands there
                 delivery.deliver(made, target, replace=is_known or self._settings.overwrite)
-            except OutputError as error:
+            except (OutputError, UsageError) as error:
                 self._ledger.write(entry := replace(entry, output=name if is_known else None))
                 self._failed(entry, wire_error(error))
                 return
@@ -370,11 +365,10 @@ class _Watch:
     def _failed(self, entry: Entry, error: wire.Error | None) -> None:
         """Let a file wait if its failure may pass, else set it aside."""
         reason = "it was cancelled" if error is None else error.error
-        may_pass = error is not None and error.kind in MAY_PASS and "exists already" not in error.happened
+        may_pass = error is not None and error.kind in MAY_PASS
         if may_pass and entry.attempts + 1 < MOST_ATTEMPTS:
             pause = min(FIRST_PAUSE_S * 2**entry.attempts, LONGEST_PAUSE_S)
-            later = replace(again_later(entry, reason, time.time(), pause), key=new_entry("", entry.stamp, "", None).key)
-            self._ledger.write(later)
+            self._ledger.write(replace(again_later(entry, reason, time.time(), pause), key=new_key()))
             self._tell("later", {"input": entry.path, "error": reason, "pause_s": pause})
             return
         self._counts["failed"] += 1
