@@ -248,7 +248,7 @@ class Job(Wire):
     output: Output | None = None
     notices: list[Notice] = []
     ledger: list[LedgerEntry] = Field(default=[], description="everything that the input held; complete once the job is done")
-    error: Error | None = None
+    error: Error | None = Field(default=None, description="why it failed, or why it waits though it is its turn")
 
 
 class NewJob(Wire):
