@@ -38,7 +38,7 @@ class Cleaning(Wire):
 
     threshold: float | None = Field(default=None, ge=0)
     max_passes: int | None = Field(default=None, ge=0, le=100)
-    strength: float | None = Field(default=None, ge=0)
+    strength: float | None = Field(default=None, ge=0, le=1)
 
 
 class VideoOptions(Wire):
