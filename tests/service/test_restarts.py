@@ -119,6 +119,14 @@ def test_a_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
     assert second.stderr.count("\n") == 1
 
 
+def test_a_device_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "upframe", "serve", "--port", "0", "--data", str(tmp_path / "data"), "-d", "cuda:99"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 5 and not (tmp_path / "data").exists()
+    assert "--device cuda:99" in refused.stderr and "CUDA devices are usable" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 def test_a_queue_of_another_version_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     database = sqlite3.connect(tmp_path / "data" / "queue.sqlite3")
