@@ -619,12 +619,12 @@ def check_room(path: Path, needed_bytes: int) -> None:
     with writing(path):
         free = shutil.disk_usage(existing).free
     if wanted > free:
-        happened = f"about {_amount(wanted)} are needed and {_amount(free)} are free"
+        happened = f"about {amount(wanted)} are needed and {amount(free)} are free"
         raise OutputError(path, happened, _ADVICE[errno.ENOSPC])
 
 
-def _amount(size: float) -> str:
-    """`1.2 GB`, `34 MB`, `560 kB`: whole numbers below a gigabyte, and no unit in which an amount is zero."""
+def amount(size: float) -> str:
+    """For messages: `1.2 GB`, `34 MB`, `560 kB`: whole numbers below a gigabyte, and no unit in which an amount is zero."""
     if size >= 1e9:
         return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

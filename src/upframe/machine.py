@@ -47,14 +47,21 @@ def pick_device(name: str) -> torch.device:
     check_device(name)
     device = torch.device(name)
     if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ResourceError(
-                f"`device={name!r}`", f"{count} CUDA devices are usable", "use `device='cpu'` or check the driver"
-            )
+        check_cuda(name, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ResourceError("`device='mps'`", "not available on this machine", "use `device='cpu'`")
     return device
+
+
+def check_cuda(name: str, count: int) -> None:
+    """Refuse the name of a CUDA device that is none of the `count` first ones; other names pass.
+
+    Raises:
+        ResourceError: with the number of those that there are.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= count:
+        raise ResourceError(f"`device={name!r}`", f"{count} CUDA devices are usable", "use `device='cpu'` or check the driver")
 
 
 def available_memory_bytes() -> int:

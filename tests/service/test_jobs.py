@@ -8,7 +8,9 @@ import os
 import signal
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,8 +20,9 @@ import upframe
 from conftest import Upframe, make_photo
 from nearest import repeated
 from serving import Server, until, within
+from upframe import jobs
 from upframe.client import Client, Options, ServiceError, Source
-from upframe.errors import OutputError
+from upframe.errors import OptionError, OutputError
 from upframe.service.wire import VideoOptions
 from video_files import Clip, make_clip
 
@@ -122,6 +125,53 @@ def test_refusals_are_the_command_lines_one_line(client: Client, photo: Path, op
     assert said in str(refused.value) and refused.value.status == 422 and "\n" not in str(refused.value)
     job = client.wait(client.submit(photo, options).id)
     assert job.state == "failed" and job.error is not None and said in job.error.error
+
+
+@pytest.mark.parametrize(
+    ("options", "make"),
+    [
+        ({"video": {"crf": 99}}, lambda: jobs.VideoOptions(crf=99)),
+        ({"video": {"odd": "even"}}, lambda: jobs.VideoOptions(odd="even")),  # type: ignore[arg-type]
+        ({"scale": -1}, lambda: jobs.Target(scale=-1)),
+        ({"width": "wide"}, lambda: jobs.Target(width="wide")),  # type: ignore[arg-type]
+        ({"quality": 101}, lambda: jobs.JobOptions(quality=101)),
+        ({"strict": "perhaps"}, lambda: jobs.JobOptions(strict="perhaps")),  # type: ignore[arg-type]
+        ({"sigma": 256}, lambda: jobs.UpscaleOptions(sigma=256)),
+    ],
+)
+def test_values_are_refused_as_the_options_refuse_them(
+    server: Server, options: dict[str, Any], make: Callable[[], object]
+) -> None:
+    with pytest.raises(OptionError) as own:
+        make()
+    body = {"source": {"job": "0" * 16}, "options": options}
+    with server.http() as http:
+        answers = [
+            http.post("/api/jobs", json=body),
+            http.post("/api/plans", json=body),
+            http.post("/api/jobs", files={"file": b"x"}, data={"options": json.dumps(options)}),
+        ]
+    for answer in answers:
+        said = answer.json()
+        assert answer.status_code == 422 and said["error"] == str(own.value), said
+        assert (said["kind"], said["option"]) == ("OptionError", own.value.option)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "said"),
+    [
+        ({"crf": 20}, "crf", "crf=20: is no option. Use one of model, task,"),
+        ({"video": {"speed": 2}}, "video.speed", "video.speed=2: is no option. Use one of codec, crf,"),
+        ({"tile": 3}, "tile", "tile=3: "),
+        ({"video": 3}, "video", "video=3: "),
+    ],
+)
+def test_what_is_no_option_is_refused_with_those_there_are(
+    server: Server, options: dict[str, Any], option: str, said: str
+) -> None:
+    with server.http() as http:
+        answer = http.post("/api/jobs", json={"source": {}, "options": options}).json()
+    assert answer["error"].startswith(said) and answer["option"] == option
 
 
 def test_a_damaged_file_fails_under_the_users_name(server: Server, client: Client, tmp_path: Path) -> None:

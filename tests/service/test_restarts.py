@@ -87,6 +87,8 @@ def test_sigterm_ends_it_in_three_seconds_and_a_running_job_waits(tmp_path: Path
             children = server.children()
             code, seconds = server.stop()
         assert code == 128 + signal.SIGTERM and seconds < STOP_S
+        assert server.process is not None and server.process.stderr is not None
+        assert server.process.stderr.read() == "stopping the server; its jobs go on at the next start\n"
         assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children)
         server.start()
         with server.client() as again:
@@ -117,6 +119,30 @@ def test_a_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 6 and "cannot be listened on (address already in use)" in second.stderr
     assert second.stderr.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "upframe", "serve", "--port", "0", "--data", str(tmp_path / "data"), "-d", "cuda:99"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 5 and not (tmp_path / "data").exists()
+    assert "--device cuda:99" in refused.stderr and "CUDA devices are usable" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--quota", "-1", "--quota -1.0: must be above 0"),
+        ("--max-upload", "nan", "--max-upload nan: must be above 0"),
+        ("--keep", "0", "--keep 0.0: must be above 0"),
+        ("--data", "FILE", "--data FILE: is not a folder"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_in_their_own_unit(tmp_path: Path, flag: str, value: str, said: str) -> None:
+    (tmp_path / "FILE").touch()
+    command = [sys.executable, "-m", "upframe", "serve", "--port", "0", flag, value]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (refused.returncode, said in refused.stderr, refused.stderr.count("\n")) == (2, True, 1), refused.stderr
 
 
 def test_a_queue_of_another_version_is_left_as_it_is(tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_the_quota_holds_for_uploads_and_outputs(tmp_path: Path, photo: Path) ->
         assert client.wait(client.submit(photo, Options(scale=2)).id).state == "done"
 
 
+def test_a_job_waits_for_room_in_the_quota_while_others_go_on(tmp_path: Path, photo: Path) -> None:
+    with Server(tmp_path / "data", "--quota", str(4 / 1024)) as server, server.client() as client:
+        filler = new_upload(client, "x.mp4", 3 << 20)
+        client.append(filler, 0, bytes(3 << 20))
+        large = client.submit(photo, Options(scale=30))
+        until(lambda: client.job(large.id).error is not None)
+        assert client.wait(client.submit(photo, Options(scale=2)).id).state == "done"
+        waiting = client.job(large.id)
+        assert waiting.state == "queued" and waiting.error is not None and waiting.attempts == 1
+        assert "are needed and" in waiting.error.error and waiting.plan is not None
+        client.delete_upload(filler)
+        done = client.wait(large.id)
+        assert done.state == "done" and done.error is None and done.attempts == 2
+
+
 def test_forms_keep_to_the_quota_however_they_come(tmp_path: Path) -> None:
     def pieces(whole: bytes) -> Iterator[bytes]:
         yield from (whole[at : at + 65_536] for at in range(0, len(whole), 65_536))

@@ -80,6 +80,7 @@ FLAGS: Mapping[str, str] = {
     "cleaning.strength": "--clean-strength",
     # The service
     "port": "--port",
+    "data": "--data",
     "allow": "--allow",
     "keep": "--keep",
     "quota": "--quota",

@@ -13,6 +13,7 @@ from upframe.cli.help import HelpPage
 from upframe.cli.output import print_line
 from upframe.cli.parser import FILES, Reporting, Sources, app, device_name, need
 from upframe.cli.stopping import Stop, stoppable
+from upframe.errors import check_number
 
 GIB = 1 << 30
 DAY_S = 86_400
@@ -55,6 +56,9 @@ def serve(
     from upframe.service.serving import serve as run
     from upframe.service.settings import ServiceLimits, Settings, default_data, read_token
 
+    for option, value in (("keep", keep), ("quota", quota), ("max_upload", max_upload)):
+        if value is not None:
+            check_number(option, value, above=0)  # in the unit of the flag
     limits = ServiceLimits(
         keep_s=keep * DAY_S,
         data_bytes=None if quota is None else int(quota * GIB),
@@ -79,6 +83,6 @@ def serve(
         elif not reporting.quiet:
             print_line(f"upframe is at {shown if sys.stdout.isatty() else address}")
 
-    with stoppable(is_patient=True) as stop:
+    with stoppable(patiently="the server; its jobs go on at the next start") as stop:
         run(settings, stop=stop, on_ready=ready)
     return Stop.code or 0

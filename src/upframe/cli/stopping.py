@@ -50,8 +50,8 @@ class _Listener:
     def __init__(self) -> None:
         self.cancel: threading.Event | None = None
         """Asks the command to stop; without it, the first signal interrupts the main thread."""
-        self.is_patient = False
-        """Whether the command stops in its own time, since it has something to save."""
+        self.patiently: str | None = None
+        """Words for how the command stops in its own time, if it has something to save."""
         self._answered = threading.Event()
         self._ear, self._mouth = _pipe()
         # What whoever started us has told us to ignore stays ignored, such as SIGHUP under nohup.
@@ -75,7 +75,7 @@ class _Listener:
     def _listen(self) -> None:
         deadline: float | None = None
         while True:
-            left = None if deadline is None or self.is_patient else max(deadline - time.monotonic(), 0)
+            left = None if deadline is None or self.patiently is not None else max(deadline - time.monotonic(), 0)
             if not select.select([self._ear], [], [], left)[0]:
                 _leave(Stop.code or 130)
             numbers = self._ear.read(16) or b""
@@ -94,7 +94,7 @@ class _Listener:
         if self.cancel is not None:
             self.cancel.set()
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        say(f"stopping{' after this step' if self.is_patient else ''}{again}")
+        say(f"stopping{'' if self.patiently is None else f' {self.patiently}'}{again}")
         self._answered.set()
 
 
@@ -129,19 +129,20 @@ def listening() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stoppable(*, is_patient: bool = False) -> Iterator[threading.Event]:
+def stoppable(*, patiently: str | None = None) -> Iterator[threading.Event]:
     """The first signal sets the event instead of interrupting the main thread.
 
     Args:
-        is_patient: Whether the block ends in its own time after the event is set, since it has something to save.
+        patiently: For a block that ends in its own time after the event is set, since it has something to save: words for
+            that, as in "after this step".
     """
     cancel = threading.Event()
     with listening():
         listener = _listener
         if listener is not None:
-            listener.cancel, listener.is_patient = cancel, is_patient
+            listener.cancel, listener.patiently = cancel, patiently
         try:
             yield cancel
         finally:
             if listener is not None:
-                listener.cancel, listener.is_patient = None, False
+                listener.cancel, listener.patiently = None, None

@@ -91,7 +91,7 @@ def train(
     keep_freed_memory()
     chosen = find_recipe(recipe).override(_assignments(set or []))
     checks = {} if validate_on is None else _checks(chosen, validate_on, datasets, device=device_name(device), out=out)
-    with stoppable(is_patient=True) as cancel, _training_display(reporting, chosen.steps) as display:
+    with stoppable(patiently="after this step") as cancel, _training_display(reporting, chosen.steps) as display:
         try:
             state = run_training(
                 chosen,

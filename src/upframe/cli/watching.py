@@ -107,7 +107,7 @@ def watch(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
     )
-    with stoppable(is_patient=True) as stop:
+    with stoppable(patiently="the watch") as stop:
         counts = run(settings, stop=stop, tell=_Teller(reporting))
     if reporting.json:
         print_line(json.dumps({"event": "summary", **counts}))

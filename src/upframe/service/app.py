@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from upframe.errors import OutputError, UpframeError, UsageError
 from upframe.service.backend import Backend
 from upframe.service.description import description
+from upframe.service.faults import fault_error
 from upframe.service.guard import Guard
 from upframe.service.problems import Problem, Refused, status_of, wire_error
 from upframe.service.routes import events, jobs, plans, service, uploads
@@ -81,10 +82,7 @@ def _refuse(app: FastAPI) -> None:
         if is_object and "json" not in request.headers.get("content-type", ""):
             advice = "send it with `Content-Type: application/json`"
             return _answer(415, wire_error(UsageError("body", "is not marked as JSON", advice)).model_dump())
-        place = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
-        made = wire_error(UsageError(place, fault["msg"][:1].lower() + fault["msg"][1:], "see /api/docs"))
-        option = place.removeprefix("options.") if place.startswith("options.") else None
-        return _answer(422, made.model_dump() | {"option": option})
+        return _answer(422, wire_error(fault_error(fault, fault["loc"][1:] or fault["loc"])).model_dump())
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:

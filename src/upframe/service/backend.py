@@ -11,7 +11,7 @@ from pathlib import Path
 from upframe.files import Lock, writing
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
-from upframe.service.devices import devices_here
+from upframe.service.devices import devices_for
 from upframe.service.plans import Plans
 from upframe.service.queue import JobQueue
 from upframe.service.settings import Settings
@@ -32,10 +32,12 @@ class Backend:
 
     Raises:
         OutputError: if the data folder cannot be used, or another server uses it.
+        ResourceError: if this machine does not have one of the devices.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        devices = devices_for(settings.devices)
         self.began = time.time()
         with writing(settings.data):
             self.storage = Storage(settings.data)
@@ -44,7 +46,6 @@ class Backend:
         limits = settings.limits
         self.store = Store(self.storage.database)
         self.announcer = Announcer()
-        devices = settings.devices or devices_here()
         workers = [self._child(f"worker-{device.replace(':', '-')}", device) for device in devices]
         self.queue = JobQueue(self.store, self.storage, self.announcer, workers, limits)
         self.uploads = Uploads(self.store, self.storage, limits)

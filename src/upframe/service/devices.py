@@ -6,14 +6,22 @@ import ctypes
 import os
 import sys
 
-
-def devices_here() -> tuple[str, ...]:
-    """Devices for workers: every CUDA device, else "auto", which is MPS or the CPU."""
-    count = _cuda_devices()
-    return tuple(f"cuda:{number}" for number in range(count)) if count else ("auto",)
+from upframe.machine import check_cuda
 
 
-def _cuda_devices() -> int:
+def devices_for(chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Devices for workers: those that were chosen, else every CUDA device, else "auto", which is MPS or the CPU.
+
+    Raises:
+        ResourceError: if this machine does not have a chosen one. Every job would fail on it.
+    """
+    count = cuda_devices()
+    for name in chosen:
+        check_cuda(name, count)
+    return chosen or tuple(f"cuda:{number}" for number in range(count)) or ("auto",)
+
+
+def cuda_devices() -> int:
     """Number of CUDA devices, by the driver."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -10,8 +11,10 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from upframe.files import parsed_json
 from upframe.service import wire
-from upframe.service.problems import Problem, first_fault
+from upframe.service.faults import OPTIONS, invalid_body
+from upframe.service.problems import Problem
 from upframe.service.uploads import Uploads
 
 MOST_FIELD_BYTES = 1 << 16
@@ -108,13 +111,20 @@ async def received_form(request: Request, uploads: Uploads) -> wire.NewJob:
             raise _damaged()
         if form.file_name is None:
             raise Problem(422, "file", "is not in the form", "send `file=@photo.jpg`")
-        try:
-            chosen = wire.Options.model_validate_json(form.fields.get("options") or b"{}")
-            batch = form.fields["batch"].decode("utf-8", "replace") if form.fields.get("batch") else None
-            new = wire.NewJob(source=wire.Source(), options=chosen, batch=batch)
-        except ValidationError as error:
-            raise Problem(422, *first_fault(error)) from None
+        new = _job_of(form.fields)
         return new.model_copy(update={"source": wire.Source(upload=receiver.finish(form.file_name).id)})
+
+
+def _job_of(fields: Mapping[str, bytes]) -> wire.NewJob:
+    try:
+        options = parsed_json(fields.get("options") or b"{}")
+    except ValueError:
+        raise Problem(422, OPTIONS, "is not JSON", "see /api/docs") from None
+    batch = fields["batch"].decode("utf-8", "replace") if fields.get("batch") else None
+    try:
+        return wire.NewJob.model_validate({"source": {}, OPTIONS: options, "batch": batch})
+    except ValidationError as error:
+        raise invalid_body(error) from None
 
 
 def _announced(request: Request) -> int:

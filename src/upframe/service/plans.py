@@ -5,7 +5,7 @@ from __future__ import annotations
 from upframe.service import wire
 from upframe.service.crew import Child
 from upframe.service.problems import Gone, Refused
-from upframe.service.queue import request_for
+from upframe.service.requests import request_for
 from upframe.service.settings import ServiceLimits
 from upframe.service.sources import Found
 from upframe.service.storage import Storage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from upframe.errors import (
@@ -89,10 +88,3 @@ def wire_error(error: UpframeError) -> wire.Error:
         advice=error.advice,
         option=error.option if isinstance(error, OptionError) else None,
     )
-
-
-def first_fault(error: ValidationError) -> tuple[str, str]:
-    """The field and the fault of the first of several, in one line."""
-    fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"]) or "body"
-    return place, fault["msg"][:1].lower() + fault["msg"][1:]

@@ -18,6 +18,7 @@ from upframe.service import wire
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
 from upframe.service.problems import Gone, Problem, Refused
+from upframe.service.requests import request_for, room_for
 from upframe.service.settings import ServiceLimits
 from upframe.service.storage import JobFolder, Storage, new_id, plain_name
 from upframe.service.store import Store, StoredJob
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 MOST_CRASHES = 3
 """Crashes of a worker with one job, none of which came further than the one before, after which the job fails."""
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+ROOM_LOOK_S = 2.0
+"""Between two looks whether a job that waits for room has it; files of the data folder go in many ways."""
 ENDED: tuple[wire.JobState, ...] = ("done", "failed", "cancelled")
 
 Wish = Literal["pause", "cancel", "delete", "requeue"]
@@ -48,6 +51,8 @@ class JobQueue:
         """Share of the running jobs that was done at most."""
         self._bad_starts = 0
         """Workers in a row that ended before they started with a job."""
+        self._needs: dict[str, int] = {}
+        """Bytes that queued jobs need which found less room; they stand back until there is enough."""
         self._wishes: dict[str, Wish] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}
         self._work = asyncio.Event()
@@ -225,9 +230,10 @@ class JobQueue:
                 if self._has_failed:
                     self._put_back()
                 self._work.clear()
-                stored = None if self._store.paused else self._store.next_queued()
+                stored = await self._next()
                 if stored is None:
-                    await self._work.wait()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._work.wait(), ROOM_LOOK_S if self._needs else None)
                 else:
                     await self._carry_out(worker, stored)
             except Exception:
@@ -237,9 +243,17 @@ class JobQueue:
                 await asyncio.sleep(_PAUSE_S)
                 self._has_failed = True
 
+    async def _next(self) -> StoredJob | None:
+        """The first queued job for which there is room, as far as is known."""
+        most, lacking = self._limits.data_bytes, list[str]()
+        if most is not None and self._needs:
+            used = await asyncio.to_thread(self._storage.used_bytes)
+            lacking = [id for id, needed in self._needs.items() if needed > room_for(self.folder(id).outputs, most, used)]
+        return None if self._store.paused else self._store.next_queued(besides=lacking)
+
     async def _carry_out(self, worker: Child, stored: StoredJob) -> None:
         job = stored.job
-        job.started, job.ended, job.error, job.attempts = time.time(), None, None, job.attempts + 1
+        job.started, job.attempts = time.time(), job.attempts + 1
         job.notices, job.ledger = [], []
         self._running[job.id] = worker
         self._announcer.set_progress(job.id, wire.Progress(done=0, stage="starting"))
@@ -301,7 +315,7 @@ class JobQueue:
             self._crashed(stored, crash, reached)
         else:
             assert error is not None
-            self._failed(stored, error)
+            self._failed(stored, error, needed=result.get("needed_bytes"))
 
     def _request(self, stored: StoredJob) -> dict[str, Any]:
         folder = self._storage.job(stored.job.id)
@@ -351,8 +365,11 @@ class JobQueue:
             self._stops.pop(id, None)
 
     # Changes of state
-    def _change(self, stored: StoredJob, state: wire.JobState, event: str, **data: Any) -> None:
-        stored.job.state = state
+    def _change(
+        self, stored: StoredJob, state: wire.JobState, event: str, *, because: wire.Error | None = None, **data: Any
+    ) -> None:
+        stored.job.state, stored.job.error = state, because
+        self._needs.pop(stored.job.id, None)
         if state in ENDED:
             stored.job.ended = time.time()
             stored.job.expires = stored.job.ended + self._limits.keep_s
@@ -375,9 +392,22 @@ class JobQueue:
         self._storage.job(stored.job.id).remove_outputs()
         self._change(stored, "cancelled", "cancelled")
 
-    def _failed(self, stored: StoredJob, error: wire.Error) -> None:
-        stored.job.error = error
-        self._change(stored, "failed", "failed", error=error.error)
+    def _failed(self, stored: StoredJob, error: wire.Error, *, needed: int | None = None) -> None:
+        """A job failed, or waits for room if that is all it lacks.
+
+        Args:
+            needed: Bytes of its output, if the server's quota has no room for them now.
+        """
+        most = self._limits.data_bytes
+        if needed is not None and most is not None and needed + self._own_bytes(stored) <= most:
+            self._change(stored, "queued", "queued", because=error, reason=error.error)
+            self._needs[stored.job.id] = needed
+        else:
+            self._change(stored, "failed", "failed", because=error, error=error.error)
+
+    def _own_bytes(self, stored: StoredJob) -> int:
+        """Bytes of a job's input in the data folder, which stay as long as the job does."""
+        return stored.job.input_bytes if stored.input.is_relative_to(self._storage.root) else 0
 
     def _crashed(self, stored: StoredJob, crash: Gone, reached: float) -> None:
         stored.crashes = 1 if reached > stored.reached else stored.crashes + 1
@@ -391,29 +421,13 @@ class JobQueue:
 
     def _remove(self, id: str) -> None:
         self._store.remove(id)
+        self._needs.pop(id, None)
         self._storage.job(id).remove()
         self._tell()
 
     def _tell(self) -> None:
         self._announcer.wake()
         self._work.set()
-
-
-def request_for(
-    source: Path, name: str, outputs: Path, options: wire.Options, *, limits: ServiceLimits, storage: Storage
-) -> dict[str, Any]:
-    """A request to a child about one input."""
-    room = None if limits.data_bytes is None else max(limits.data_bytes - storage.used_bytes(), 0)
-    return {
-        "input": str(source),
-        "name": name,
-        "outputs": str(outputs),
-        "options": options.model_dump(),
-        "pixels": limits.pixels,
-        "output_pixels": limits.output_pixels,
-        "video_seconds": limits.video_seconds,
-        "room_bytes": room,
-    }
 
 
 def _not_in_state(job: wire.Job, wish: str) -> Problem:

@@ -51,6 +51,7 @@ def serve(settings: Settings, *, stop: threading.Event, on_ready: Callable[[str]
 
     Raises:
         OutputError: if the address or the data folder cannot be used.
+        ResourceError: if this machine does not have one of the devices.
     """
     bound = _bound(settings)
     with contextlib.closing(bound):

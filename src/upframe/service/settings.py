@@ -84,6 +84,8 @@ class Settings:
         if self.token is None and not self.is_loopback:
             happened = "lets other machines in, and there is no token"
             raise UsageError(f"--host {self.host}", happened, "add --token-file FILE; upframe makes the file")
+        if self.data.exists() and not self.data.is_dir():
+            raise OptionError("data", self.data, "is not a folder")
         for folder in self.allow:
             if not folder.is_dir():
                 raise OptionError("allow", folder, "is not a folder")

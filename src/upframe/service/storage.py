@@ -101,14 +101,18 @@ class Storage:
         return {path.name for path in self._jobs.iterdir()}
 
     def used_bytes(self) -> int:
-        """Bytes of all files; a file with several names counts once."""
-        seen: set[tuple[int, int]] = set()
-        total = 0
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                with contextlib.suppress(OSError):  # removed meanwhile
-                    status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 (a hot loop)
-                    key = (status.st_dev, status.st_ino)
-                    total += 0 if key in seen else status.st_size
-                    seen.add(key)
-        return total
+        return bytes_of(self.root)
+
+
+def bytes_of(root: Path) -> int:
+    """Bytes of all files below a folder, which need not be there; a file with several names counts once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 (a hot loop)
+                key = (status.st_dev, status.st_ino)
+                total += 0 if key in seen else status.st_size
+                seen.add(key)
+    return total

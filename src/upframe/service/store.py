@@ -120,8 +120,10 @@ class Store:
         found = self._select("WHERE id=?", (id,))
         return found[0] if found else None
 
-    def next_queued(self) -> StoredJob | None:
-        found = self._select("WHERE state='queued' ORDER BY position LIMIT 1")
+    def next_queued(self, *, besides: Sequence[str] = ()) -> StoredJob | None:
+        """The first queued job that is none of `besides`."""
+        marks = ", ".join("?" * len(besides))
+        found = self._select(f"WHERE state='queued' AND id NOT IN ({marks}) ORDER BY position LIMIT 1", besides)
         return found[0] if found else None
 
     def in_state(self, *states: wire.JobState) -> list[StoredJob]:

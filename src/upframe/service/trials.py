@@ -14,7 +14,7 @@ from upframe.service import wire
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
 from upframe.service.problems import Gone, Problem, Refused
-from upframe.service.queue import request_for
+from upframe.service.requests import request_for
 from upframe.service.settings import ServiceLimits
 from upframe.service.sources import Found
 from upframe.service.storage import Storage, new_id

@@ -38,7 +38,7 @@ class Cleaning(Wire):
 
     threshold: float | None = Field(default=None, ge=0)
     max_passes: int | None = Field(default=None, ge=0, le=100)
-    strength: float | None = Field(default=None, ge=0)
+    strength: float | None = Field(default=None, ge=0, le=1)
 
 
 class VideoOptions(Wire):
@@ -248,7 +248,7 @@ class Job(Wire):
     output: Output | None = None
     notices: list[Notice] = []
     ledger: list[LedgerEntry] = Field(default=[], description="everything that the input held; complete once the job is done")
-    error: Error | None = None
+    error: Error | None = Field(default=None, description="why it failed, or why it waits though it is its turn")
 
 
 class NewJob(Wire):

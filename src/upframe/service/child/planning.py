@@ -11,6 +11,7 @@ from typing import Any
 
 from upframe import jobs
 from upframe.errors import InputError, OptionError, OutputError, UpframeError
+from upframe.files import amount
 from upframe.service import wire
 from upframe.service.child.desk import Desk
 from upframe.service.storage import plain_name
@@ -33,7 +34,7 @@ class Request:
     output_pixels: int
     video_seconds: float
     room_bytes: int | None
-    """Bytes that the output may take; None is the disk's limit."""
+    """Bytes that all files in `outputs` may have; None is the disk's limit."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Request:
@@ -157,16 +158,28 @@ def plan(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
     try:
         planned = plan_input(request, desk)
         made = described(planned, request)
+        check_quota(made, request)
     except UpframeError as error:
         return {"error": request.worded_error(error).model_dump()}
     return {"plan": made.model_dump()}
+
+
+def check_quota(made: wire.Plan, request: Request) -> None:
+    """Refuse an output for which the server has no room now.
+
+    Raises:
+        OutputError: with both amounts.
+    """
+    if request.room_bytes is not None and made.file_bytes > request.room_bytes:
+        happened = f"about {amount(made.file_bytes)} are needed and {amount(request.room_bytes)} may be used"
+        raise OutputError(request.name, happened, "delete jobs that are done, or raise --quota")
 
 
 def described(planned: jobs.Plan, request: Request) -> wire.Plan:
     """The plan of one input.
 
     Raises:
-        InputError, OutputError: if it is too long, or there is no room for it.
+        InputError: if it is too long.
     """
     item = planned.items[0]
     estimate = planned.estimate(item)
@@ -174,9 +187,6 @@ def described(planned: jobs.Plan, request: Request) -> wire.Plan:
     if video is not None and (video.seconds or 0) > request.video_seconds:
         happened = f"is {video.seconds:,.0f} s long, and this service takes {request.video_seconds:,.0f} s at most"
         raise InputError(request.name, happened, "choose a part with `video.start` and `video.end`")
-    if request.room_bytes is not None and estimate.file_bytes > request.room_bytes:
-        happened = f"about {estimate.file_bytes / 1e6:,.0f} MB are needed and {request.room_bytes / 1e6:,.0f} MB may be used"
-        raise OutputError(request.name, happened, "delete jobs that are done, or raise --quota")
     return wire.Plan(
         name=request.name,
         output_name=request.shown_name(item.output),

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from upframe import jobs
-from upframe.errors import UpframeError
+from upframe.errors import OutputError, UpframeError
 from upframe.service import wire
 from upframe.service.child.desk import Desk
-from upframe.service.child.planning import Request, described, ledger_of, plan_input
+from upframe.service.child.planning import Request, check_quota, described, ledger_of, plan_input
 from upframe.service.media_types import media_type
 
 PROGRESS_S = 0.2
@@ -18,7 +18,8 @@ PROGRESS_S = 0.2
 
 
 def render(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
-    """Answer with the facts of the output, or with an error in the user's words."""
+    """Answer with the facts of the output, or with an error in the user's words; and with the bytes that are needed, if the
+    server's room is all that lacks."""
     desk.tell("begun", {})
     request = Request.of(data)
     began = time.perf_counter()
@@ -27,6 +28,10 @@ def render(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
         planned = plan_input(request, desk)
         made = described(planned, request)
         desk.tell("planned", made.model_dump())
+        try:
+            check_quota(made, request)
+        except OutputError as error:
+            return {"error": request.worded_error(error).model_dump(), "needed_bytes": made.file_bytes}
         report = jobs.run(planned, on_event=_Teller(request, desk), cancel=desk.cancel)
         if report.error is not None:
             raise report.error

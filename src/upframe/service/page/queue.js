@@ -211,7 +211,7 @@ class Row {
     this.job = job;
     this.bar.value = job.progress?.done ?? 0;
     setText(this.facts, this.text(job));
-    setText(this.error, job.state === "failed" ? (job.error?.error ?? "") : "");
+    setText(this.error, job.error?.error ?? "");
     const told = `${job.notices.length} ${job.ledger.length} ${job.plan?.ledger.length}`;
     if (told !== this.told) {
       this.told = told;

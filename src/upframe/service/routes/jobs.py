@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from upframe.service import wire
 from upframe.service.archive import archive
 from upframe.service.backend import Backend
+from upframe.service.faults import invalid_body
 from upframe.service.forms import received_form
-from upframe.service.problems import Problem, first_fault
+from upframe.service.problems import Problem
 from upframe.service.queue import ENDED
 from upframe.service.routes.parts import Behind, Responses, refusals, sent_file, sent_view
 from upframe.service.store import StoredJob
@@ -59,7 +60,7 @@ async def create_job(backend: Behind, request: Request, response: Response) -> w
     try:
         new = wire.NewJob.model_validate_json(await request.body())
     except ValidationError as error:
-        raise Problem(422, *first_fault(error)) from None
+        raise invalid_body(error) from None
     return _added(backend, new, response)
 
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from fastapi import Depends, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from upframe.service import wire
 from upframe.service.backend import Backend
@@ -34,15 +35,25 @@ def refusals(*statuses: int) -> Responses:
 class _RangedFile(FileResponse):
     """A file that ignores ranges which are none, as HTTP demands, and refuses those beyond its end like all else."""
 
-    @classmethod
-    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
-        try:
-            return super()._parse_range_header(http_range, file_size)
-        except MalformedRangeHeader:
-            return []  # the whole file
-        except RangeNotSatisfiable:
-            headers = {"content-range": f"bytes */{file_size}"}
-            raise Problem(416, "Range", f"is beyond the file's {file_size} bytes", headers=headers) from None
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal: Message | None = None
+
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refusal = message
+            if refusal is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_unless_refused)
+        if refusal is None:
+            return
+        if refusal["status"] == 416:
+            span = Headers(raw=refusal["headers"])["content-range"]
+            happened = f"is beyond the file's {span.rpartition('/')[2]} bytes"
+            raise Problem(416, "Range", happened, headers={"content-range": span})
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]  # no range: the whole file
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def sent_file(path: Path, *, type: str, name: str | None = None, inline: bool = False, immutable: bool = False) -> Response:

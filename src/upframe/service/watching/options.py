@@ -7,11 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from upframe.errors import UsageError
 from upframe.jobs import check_model
 from upframe.service import wire
 from upframe.service.child.planning import job_options
-from upframe.service.problems import first_fault
+from upframe.service.faults import OPTIONS, fault_error
 
 
 def checked_options(values: Mapping[str, Any], *, device: str) -> wire.Options:
@@ -23,7 +22,7 @@ def checked_options(values: Mapping[str, Any], *, device: str) -> wire.Options:
     try:
         options = wire.Options.model_validate(values)
     except ValidationError as error:
-        place, fault = first_fault(error)
-        raise UsageError(f"`{place}`", fault) from None
+        fault = error.errors()[0]
+        raise fault_error(fault, (OPTIONS, *fault["loc"])) from None
     check_model(job_options(options, device=device, pixels=1))
     return options

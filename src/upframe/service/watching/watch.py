@@ -18,7 +18,7 @@ from upframe.files import Lock, writing
 from upframe.service import wire
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
-from upframe.service.devices import devices_here
+from upframe.service.devices import devices_for
 from upframe.service.problems import wire_error
 from upframe.service.queue import ENDED, JobQueue
 from upframe.service.settings import ServiceLimits
@@ -157,7 +157,7 @@ class _Watch:
             yield
 
     def _workers(self) -> list[Child]:
-        devices = self._settings.devices or devices_here()
+        devices = devices_for(self._settings.devices)
         root, logs = self._storage.root, self._storage.logs
         return [Child(f"worker-{device.replace(':', '-')}", root=root, logs=logs, device=device) for device in devices]
 
