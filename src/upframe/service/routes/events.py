@@ -20,7 +20,7 @@ BEAT_S = 10.0
 AT_ONCE = 200
 
 After = Annotated[int | None, Query(ge=0, le=2**62, description="as Last-Event-ID")]
-LastEventId = Annotated[str | None, Header(max_length=30, pattern=r"^\s*\d*\s*$")]
+LastEventId = Annotated[str | None, Header(max_length=30, pattern=r"^\s*[0-9]*\s*$")]
 
 
 @router.get("/events", response_class=EventSourceResponse, responses=refusals())
