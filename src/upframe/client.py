@@ -88,8 +88,15 @@ class Client:
         return TypeAdapter(list[wire.Model]).validate_json(self._request("GET", "/api/models").content)
 
     def files(self, path: str | None = None) -> wire.Folder:
-        """A folder of the server's, below its `--allow`; None lists those."""
-        return self._get("/api/files", wire.Folder, params={} if path is None else {"path": path})
+        """A folder of the server's, below its `--allow`, with everything in it; None lists those."""
+        given = {} if path is None else {"path": path}
+        folder = self._get("/api/files", wire.Folder, params=given | {"limit": "1000"})
+        while len(folder.files) < folder.total:
+            more = self._get("/api/files", wire.Folder, params=given | {"limit": "1000", "offset": str(len(folder.files))})
+            if not more.files:  # files were removed meanwhile
+                break
+            folder.files += more.files
+        return folder
 
     # Inputs
     def upload(self, path: str | Path, *, name: str | None = None, chunk_bytes: int = CHUNK_BYTES) -> wire.Upload:

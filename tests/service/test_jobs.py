@@ -131,6 +131,7 @@ def test_refusals_are_the_command_lines_one_line(client: Client, photo: Path, op
     ("options", "make"),
     [
         ({"video": {"crf": 99}}, lambda: jobs.VideoOptions(crf=99)),
+        ({"video": {"encoder": "tune=film"}}, lambda: jobs.VideoOptions(encoder="tune=film")),  # type: ignore[arg-type]
         ({"video": {"odd": "even"}}, lambda: jobs.VideoOptions(odd="even")),  # type: ignore[arg-type]
         ({"scale": -1}, lambda: jobs.Target(scale=-1)),
         ({"width": "wide"}, lambda: jobs.Target(width="wide")),  # type: ignore[arg-type]

@@ -246,6 +246,31 @@ def test_presets_and_options_change_the_plan(visit: Visit, photo: Path) -> None:
     assert page.locator("#changed").inner_text() == "2 changed"
 
 
+def test_options_of_a_video_reach_its_job_and_refusals_mark_the_field(visit: Visit, client: Client, clip: Path) -> None:
+    visit.drop([clip])
+    row, page = planned(visit, clip.name), visit.page
+    page.get_by_text("All options").click()
+    page.locator("[name='video.format']").select_option("mkv")
+    page.locator("[name='video.codec']").select_option("h264")
+    page.get_by_label("Encoder preset").fill("fast")
+    page.get_by_label("Encoder options").fill("tune=film stats=x")
+    page.keyboard.press("Tab")
+    row.get_by_text("video.encoder='stats=x': is not among the encoder options of this service").wait_for()
+    field = page.get_by_label("Encoder options")
+    assert field.get_attribute("aria-invalid") == "true"
+    field.fill("tune=film  x264-params=keyint=7:bframes=2 ")
+    page.keyboard.press("Tab")
+    page.get_by_label("Keep audio").uncheck()
+    row.locator(".facts", has_text="MKV").wait_for()
+    assert field.get_attribute("aria-invalid") == "false"
+    visit.button(row, "Start").click()
+    visit.reaches(clip.name, "done")
+    (job,) = client.jobs()
+    assert job.options.video.encoder == {"tune": "film", "x264-params": "keyint=7:bframes=2"}
+    assert (job.options.video.codec, job.options.video.preset, job.options.video.audio) == ("h264", "fast", False)
+    visit.faults.clear()  # browsers report refused requests as errors
+
+
 # What goes wrong ------------------------------------------------------------------------------------------------------
 def test_errors_are_the_services_own_lines_and_other_files_are_left_aside(visit: Visit, tmp_path: Path, photo: Path) -> None:
     (tmp_path / "evil.png").write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")

@@ -258,6 +258,8 @@ class VideoFile:
     "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None
     "The encoder's preset: speed against file size. [default: the codec's]"
+    encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
+    "Any other option of the encoder, KEY=VALUE; may be repeated."
     pix_fmt: Annotated[str | None, Parameter(group=VIDEO)] = None
     "FFmpeg's name of the pixel format. [default: the nearest to the input's]"
     odd: Annotated[Literal["pad", "crop", "444"], Parameter(group=VIDEO)] = "pad"
@@ -295,6 +297,7 @@ class VideoFile:
             codec=self.codec,
             crf=self.crf,
             preset=self.preset,
+            encoder=tuple(map(_pair, self.encoder or ())),
             pix_fmt=self.pix_fmt,
             odd=self.odd,
             audio=self.audio,
@@ -323,8 +326,6 @@ class VideoFile:
 class Video(VideoFile):
     """How videos are made by a command that is given them one by one."""
 
-    encoder: Annotated[list[str] | None, Parameter(alias="-e", negative="", group=VIDEO)] = None
-    "Any other option of the encoder, KEY=VALUE; may be repeated."
     fps: Annotated[str | None, Parameter(group=VIDEO)] = None
     "Frames per second of a folder of frames: 25, 29.97 or 30000/1001. [default: 25]"
     clip: Annotated[bool, Parameter(negative="", group=VIDEO)] = False
@@ -333,13 +334,17 @@ class Video(VideoFile):
     "Discard unfinished work instead of resuming."
 
     def options(self, *, allow_truncated: bool) -> VideoOptions:
-        pairs = [text.partition("=") for text in self.encoder or []]
-        for key, equals, _ in pairs:
-            if not key or not equals:
-                raise UsageError(f"-e {key}", "must be KEY=VALUE")
         made = super().options(allow_truncated=allow_truncated)
         rate = made.rate if self.fps is None else _rate(self.fps)
-        return replace(made, encoder=tuple((key, value) for key, _, value in pairs), rate=rate, restart=self.restart)
+        return replace(made, rate=rate, restart=self.restart)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"-e {key}", "must be KEY=VALUE")
+    return key, value
 
 
 def _seconds(flag: str, text: str) -> Fraction:

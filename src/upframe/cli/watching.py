@@ -136,6 +136,7 @@ def _options(given: dict[str, Any], size: Size, computing: Computing, video: Vid
     of_video = {name: getattr(chosen, name) for name in ("codec", "crf", "preset", "pix_fmt", "odd", "audio", "subtitles")}
     of_video |= {name: getattr(chosen, name) for name in ("stream", "deinterlace", "on_bad_frame", "segment_frames", "context")}
     of_video |= {name: None if (at := getattr(chosen, name)) is None else float(at) for name in ("start", "end")}
+    of_video["encoder"] = dict(chosen.encoder)
     if chosen.cleaning is not None:
         of_video["cleaning"] = vars(chosen.cleaning)
     sizes = {name: getattr(target, name) for name in ("scale", "width", "height", "long_side", "short_side", "megapixels")}

@@ -20,7 +20,7 @@ from upframe.service.description import description
 from upframe.service.faults import fault_error
 from upframe.service.guard import Guard
 from upframe.service.problems import Problem, Refused, status_of, wire_error
-from upframe.service.routes import events, jobs, plans, service, uploads
+from upframe.service.routes import events, files, jobs, plans, service, uploads
 from upframe.service.settings import Settings
 from upframe.version import __version__
 
@@ -51,7 +51,7 @@ def make_app(backend: Backend, settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False},
     )
     app.state.backend = backend
-    for routes in (service, uploads, plans, jobs, events):
+    for routes in (service, files, uploads, plans, jobs, events):
         app.include_router(routes.router)
     _describe(app)
     _refuse(app)

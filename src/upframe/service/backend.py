@@ -82,7 +82,12 @@ class Backend:
     async def _keep_house(self) -> None:
         while True:
             now = time.time()
-            for remove_expired in (self.queue.remove_expired, self.uploads.remove_expired, self.trials.remove_expired):
+            for remove_expired in (
+                self.queue.remove_expired,
+                self.uploads.remove_expired,
+                self.trials.remove_expired,
+                lambda now: self.storage.remove_old_views(now - self.settings.limits.upload_keep_s),
+            ):
                 try:
                     remove_expired(now)
                 except Exception:

@@ -73,6 +73,8 @@ def _check(option: str, value: object, field: FieldInfo) -> None:
     """
     kinds = get_args(field.annotation) or (field.annotation,)
     bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "le", "gt") if hasattr(one, name)}
+    if get_origin(field.annotation) is dict:
+        raise OptionError(option, value, "must be pairs of key and value")
     if get_origin(field.annotation) is Literal:
         check_choice(option, value, kinds)
     elif bool in kinds:

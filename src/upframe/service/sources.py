@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upframe.errors import one_line
-from upframe.media.image.listing import is_image_name, natural_key
-from upframe.media.names import is_video_name
 from upframe.service import wire
+from upframe.service.encoder_options import check_encoder_options
 from upframe.service.problems import Problem
 from upframe.service.queue import JobQueue
 from upframe.service.uploads import Uploads
@@ -36,7 +35,7 @@ class Sources:
 
     def __init__(self, uploads: Uploads, queue: JobQueue, allow: Sequence[Path]) -> None:
         self._uploads, self._queue = uploads, queue
-        self._allow = tuple(folder.resolve() for folder in allow)
+        self.allow = tuple(folder.resolve() for folder in allow)
 
     def find(self, source: wire.Source) -> Found:
         """Raises: Problem, if there is no such input, or it may not be read."""
@@ -57,11 +56,12 @@ class Sources:
         return Found(path, path.name, False)
 
     def checked(self, options: wire.Options) -> wire.Options:
-        """The options; a model that is a file must lie in an allowed folder.
+        """The options; a model that is a file must lie in an allowed folder, and options of the encoder must be harmless.
 
         Raises:
-            Problem: if it does not.
+            Problem, OptionError: if it does not, or they are not.
         """
+        check_encoder_options(options.video.encoder)
         model = options.model
         if model is None or not ("/" in model or "\\" in model or os.sep in model or model.startswith(("~", "."))):
             return options
@@ -72,34 +72,18 @@ class Sources:
         refusal = Problem(
             403, one_line(name[:200]), "is not in a folder that the service may read", "start it with --allow FOLDER"
         )
-        if "\0" in name or not Path(name).is_absolute():
-            raise refusal
-        try:
-            path = Path(name).resolve()
-        except (OSError, RuntimeError, ValueError):
-            raise refusal from None
-        if not any(path.is_relative_to(folder) for folder in self._allow):
+        path = None if "\0" in name or not Path(name).is_absolute() else self._resolved(Path(name))
+        if path is None:
             raise refusal
         return path
 
-    def folder(self, name: str | None) -> wire.Folder:
-        """A list of the allowed folders, or of the pictures, videos and folders in one of them."""
-        if name is None:
-            tops = [wire.ServedFile(name=top.name or str(top), path=str(top), is_folder=True) for top in self._allow]
-            return wire.Folder(path=None, parent=None, files=tops)
-        folder = self.allowed(name)
-        if not folder.is_dir():
-            raise Problem(404, folder.name, "is no folder", "name a folder")
-        entries = []
+    def is_allowed(self, path: Path) -> bool:
+        """Whether a path, links resolved, lies in an allowed folder."""
+        return self._resolved(path) is not None
+
+    def _resolved(self, path: Path) -> Path | None:
         try:
-            paths = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-        except OSError as error:
-            raise Problem(403, folder.name, f"cannot be read ({error.strerror})") from error
-        for path in paths:
-            is_folder = path.is_dir()
-            if path.name.startswith(".") or not (is_folder or is_image_name(path) or is_video_name(path)):
-                continue
-            size = None if is_folder or not path.is_file() else path.stat().st_size
-            entries.append(wire.ServedFile(name=path.name, path=str(path), is_folder=is_folder, bytes=size))
-        parent = None if folder in self._allow else str(folder.parent)
-        return wire.Folder(path=str(folder), parent=parent, files=entries)
+            place = path.resolve()
+        except (OSError, RuntimeError, ValueError):  # for instance a link that leads to itself
+            return None
+        return place if any(place.is_relative_to(folder) for folder in self.allow) else None

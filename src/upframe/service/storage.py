@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -84,9 +85,11 @@ class Storage:
         self.logs = self.root / "logs"
         self.uploads = self.root / "uploads"
         self.trials = self.root / "trials"
+        self.views = self.root / "views"
+        """Of files of the server, which can be made again."""
         self._jobs = self.root / "jobs"
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.logs, self.uploads, self.trials, self._jobs):
+        for folder in (self.logs, self.uploads, self.trials, self.views, self._jobs):
             folder.mkdir(exist_ok=True)
 
     def job(self, id: str) -> JobFolder:
@@ -95,6 +98,19 @@ class Storage:
     def upload(self, id: str, name: str) -> Path:
         """Place of an upload that the user calls `name`."""
         return self.uploads / f"{id}{known_suffix(name)}"
+
+    def views_of(self, path: Path) -> Path:
+        """Folder for views of a file that is not in the data folder; a file that changes gets another one."""
+        status = path.stat()
+        facts = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
+        return self.views / hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()[:32]
+
+    def remove_old_views(self, before: float) -> None:
+        """Remove views of files of the server that were made before a time."""
+        for folder in self.views.iterdir():
+            with contextlib.suppress(OSError):
+                if folder.stat().st_mtime < before:
+                    shutil.rmtree(folder)
 
     def job_ids(self) -> set[str]:
         """Jobs that have a folder."""

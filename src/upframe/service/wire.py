@@ -42,13 +42,16 @@ class Cleaning(Wire):
 
 
 class VideoOptions(Wire):
-    """Fields as in `upframe.VideoOptions`. Options of the encoder are not offered: some of them write files."""
+    """Fields as in `upframe.VideoOptions`."""
 
     codec: Word | None = Field(
         default=None, description="h264, h265, av1, ffv1 or prores; empty keeps the input's where possible"
     )
     crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
     preset: Word | None = None
+    encoder: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=1000)]] = Field(
+        default={}, max_length=100, description="further options of the encoder; docs/serve.md has those that are offered"
+    )
     pix_fmt: Word | None = None
     odd: Literal["pad", "crop", "444"] = "pad"
     audio: bool = True
@@ -134,13 +137,17 @@ class ServedFile(Wire):
     name: str
     path: str
     is_folder: bool
+    kind: Kind | None = Field(default=None, description="of a file, by its name")
     bytes: int | None = None
 
 
 class Folder(Wire):
     path: str | None = Field(description="empty for the list of allowed folders")
     parent: str | None
-    files: list[ServedFile]
+    trail: list[ServedFile] = Field(description="the allowed folder, and those on the way to this one, which is the last")
+    files: list[ServedFile] = Field(description="first folders, then files, in the order of their names")
+    folders: int = Field(description="folders in all")
+    total: int = Field(description="entries in all; `limit` and `offset` choose some")
 
 
 # Plans ----------------------------------------------------------------------------------------------------------------

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from upframe.errors import InputError
 from upframe.files import atomic_path
+from upframe.media.display import Colours, Picture, peak
 from upframe.media.frames import Pixels
 from upframe.media.image.decoder import Limits
 from upframe.media.image.formats import SNIFF_BYTES, sniff
+from upframe.media.image.metadata import icc_is_sound
 from upframe.media.image.opening import open_regular
 from upframe.media.image.source import ImageSource, probe
 
@@ -31,35 +34,71 @@ def shown_as_it_is(path: Path, *, limits: Limits, most_pixels: int) -> str | Non
     return SHOWN_BY_BROWSERS.get(kind) if info.size[0] * info.size[1] <= most_pixels else None
 
 
-def read_first(path: Path, *, limits: Limits) -> tuple[Pixels, bytes | None]:
-    """The first frame of a picture, upright, and its colour profile.
+def read_first(path: Path, *, limits: Limits) -> Picture:
+    """The first frame of a picture, upright.
 
     Raises:
         InputError: if it cannot be read.
     """
     with ImageSource(path, limits=limits, allow_truncated=True, first_frame=True) as source:
         for frame in source:
-            return frame.pixels, source.metadata.icc
+            metadata = source.metadata
+            return Picture(frame.pixels, metadata.icc, None if metadata.icc else _colours(dict(metadata.colour_chunks)))
     raise InputError(path, "holds no picture", "get the file again")
 
 
-def write_view(pixels: Pixels, out: Path, *, most_side: int | None = None, most_pixels: int | None = None,
-               profile: bytes | None = None) -> None:  # fmt: skip
+def _colours(chunks: dict[str, bytes]) -> Colours | None:
+    """Colours by the chunks of a PNG file (PNG, third edition, 11.3.2.6 to 11.3.2.8)."""
+    stated, light, display = (chunks.get(name, b"") for name in ("cICP", "cLLI", "mDCV"))
+    if len(stated) != 4:
+        return None
+    brightest = int.from_bytes(light[:4], "big") or int.from_bytes(display[16:20], "big")  # in units of 0.0001 cd/m²
+    return Colours(stated[0], stated[1], peak(brightest / 10_000))
+
+
+def write_thumbnail(picture: Picture, out: Path, *, most_side: int) -> None:
+    """Write a small picture as PNG in sRGB: a profile can weigh more than its pixels."""
+    height, width = picture.pixels.shape[:2]
+    image = _reduced(Image.fromarray(_plain(picture.shown(picture.pixels))), most_side / max(height, width))
+    _save(image if picture.profile is None else _in_srgb(image, picture.profile), out)
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """A picture in sRGB, or as it is if the profile is for other kinds of pictures."""
+    if not icc_is_sound(profile):
+        return image
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    colours = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    try:
+        own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        made = ImageCms.profileToProfile(colours, own, srgb, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    assert made is not None
+    if alpha is not None:
+        made.putalpha(alpha)
+    return made
+
+
+def write_view(pixels: Pixels, out: Path, *, most_pixels: int | None = None, profile: bytes | None = None) -> None:
     """Write pixels of any depth as PNG with 8 bits.
 
     Args:
-        most_side, most_pixels: Larger pictures are made smaller.
+        most_pixels: Larger pictures are made smaller.
     """
-    image = Image.fromarray(_plain(pixels))
     height, width = pixels.shape[:2]
-    factor = 1.0
-    if most_side is not None:
-        factor = min(factor, most_side / max(height, width))
-    if most_pixels is not None:
-        factor = min(factor, (most_pixels / (height * width)) ** 0.5)
-    if factor < 1:
-        size = (max(round(width * factor), 1), max(round(height * factor), 1))
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    factor = 1.0 if most_pixels is None else (most_pixels / (height * width)) ** 0.5
+    _save(_reduced(Image.fromarray(_plain(pixels)), factor), out, profile)
+
+
+def _reduced(image: Image.Image, factor: float) -> Image.Image:
+    if factor >= 1:
+        return image
+    size = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _save(image: Image.Image, out: Path, profile: bytes | None = None) -> None:
     with atomic_path(out) as part:
         image.save(part, "PNG", compress_level=1, icc_profile=profile)
 

@@ -5,6 +5,7 @@ Never a result: results are verified. Times are those of the file, so that two v
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -16,10 +17,12 @@ import numpy as np
 
 from upframe.errors import Cancelled, InputError
 from upframe.files import atomic_path
-from upframe.media.video.colour import Rgb, to_rgb
+from upframe.media.display import Picture
+from upframe.media.video.colour import to_rgb
 from upframe.media.video.decoding import Decoding
 from upframe.media.video.frames import fraction, planes_of
 from upframe.media.video.info import VideoInfo, choose_stream, coding_of_frame, open_video, probe_video
+from upframe.media.video.look import Look, colours_of
 
 MOST_SIDE = 4096
 """Of a view: the largest that decoders in browsers commonly take."""
@@ -30,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 
 def plays_as_it_is(path: Path) -> bool:
-    """Whether every browser plays the file: H.264 with 8 bits and 4:2:0 in MP4, with AAC, MP3 or no sound.
+    """Whether every browser plays the file: H.264 with 8 bits and 4:2:0 in MP4, no HDR, with AAC, MP3 or no sound.
 
     Raises:
         InputError: if it is no video.
@@ -41,13 +44,14 @@ def plays_as_it_is(path: Path) -> bool:
         "mp4" in info.format.split(",")
         and info.codec == "h264"
         and info.pix_fmt in ("yuv420p", "yuvj420p")
+        and colours_of(info).is_plain
         and max(info.size) <= MOST_SIDE
         and sounds <= {"aac", "mp3"}
     )
 
 
-def frame_at(path: Path, time: Fraction | None = None) -> Rgb:
-    """The frame that is shown at a time after the first frame, upright: (H, W, 3) uint16, full range.
+def frame_at(path: Path, time: Fraction | None = None) -> Picture:
+    """The frame that is shown at a time after the first frame, upright, with 16 bits.
 
     Raises:
         InputError: if there is none.
@@ -68,14 +72,14 @@ def frame_at(path: Path, time: Fraction | None = None) -> Rgb:
         rgb = to_rgb(planes, layout, coding_of_frame(info, last))
     top, _, left, _ = info.crop
     rgb = rgb[top : top + info.size[0], left : left + info.size[1]]
-    return np.ascontiguousarray(np.rot90(rgb, (info.rotation // 90) % 4))
+    return Picture(np.ascontiguousarray(np.rot90(rgb, (info.rotation // 90) % 4)), colours=colours_of(info))
 
 
 def write_browser_video(
     path: Path, out: Path, *, size: tuple[int, int] | None = None, on_progress: Callable[[float], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Write a video as MP4 with H.264 and AAC.
+    """Write a video as MP4 with H.264 and AAC; HDR and wide colours as an ordinary screen shows them.
 
     Args:
         size: (height, width) to resample to; None keeps the size as far as browsers take it.
@@ -86,10 +90,12 @@ def write_browser_video(
         Cancelled: when `cancel` was set.
     """
     info = probe_video(path)
-    with open_video(path) as source, atomic_path(out) as part, av.open(str(part), "w", format="mp4",
-                                                                      options={"movflags": "+faststart"}) as made:  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        source, part = stack.enter_context(open_video(path)), stack.enter_context(atomic_path(out))
+        made: Any = stack.enter_context(av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}))
+        look = stack.enter_context(Look(info))
         stream = choose_stream(source, path, info.stream)
-        video = _h264(made, stream, info, size or _fitting(info.size))
+        video = _h264(made, stream, info, size or _fitting(info.size), look)
         sound = next((one for one in source.streams.audio), None)
         audio = None if sound is None else made.add_stream("aac", rate=_AUDIO_RATE, layout="stereo")
         length = float(info.duration_estimate or 0) or None
@@ -103,7 +109,7 @@ def write_browser_video(
                 continue
             if on_progress is not None and length:
                 on_progress(min(max(float(_time(frame, stream, info)) / length, 0), 1))
-            fitted = frame.reformat(width=video.width, height=video.height, format="yuv420p", interpolation="BICUBIC")
+            fitted = look.of(frame).reformat(width=video.width, height=video.height, format="yuv420p", interpolation="BICUBIC")
             fitted.pts, fitted.time_base = frame.pts, base
             fitted.pict_type = av.video.frame.PictureType.NONE
             _put(made, video, fitted)
@@ -132,7 +138,8 @@ def write_crop(path: Path, out: Path, *, box: Box, start: Fraction, end: Fractio
                 track = made.add_stream("ffv1", rate=info.rate)
                 track.width, track.height, track.pix_fmt = width, height, frame.format.name
                 track.codec_context.time_base = base
-                track.codec_context.color_range, track.codec_context.colorspace = frame.color_range, frame.colorspace
+                for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+                    setattr(track.codec_context, name, getattr(frame, name))
             graph.push(frame)
             cropped: Any = graph.pull()
             assert track is not None
@@ -168,10 +175,11 @@ def _crop_graph(frame: av.VideoFrame, base: Fraction, arguments: str) -> Any:
     return graph
 
 
-def _h264(made: Any, stream: av.VideoStream, info: VideoInfo, size: tuple[int, int]) -> Any:
+def _h264(made: Any, stream: av.VideoStream, info: VideoInfo, size: tuple[int, int], look: Look) -> Any:
     video = made.add_stream("libx264", rate=info.rate, options={"crf": _CRF, "preset": _PRESET})
     video.height, video.width, video.pix_fmt = (*(max(side // 2 * 2, 2) for side in size), "yuv420p")
     video.codec_context.time_base = fraction(stream.time_base) or Fraction(1, 90_000)
+    look.tag(video.codec_context)
     if info.matrix is not None:
         video.set_display_matrix(info.matrix)
     if info.sample_aspect is not None:

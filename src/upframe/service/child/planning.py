@@ -83,6 +83,7 @@ def job_options(options: wire.Options, *, device: str, pixels: int) -> jobs.JobO
         codec=given.codec,
         crf=given.crf,
         preset=given.preset,
+        encoder=tuple(given.encoder.items()),
         pix_fmt=given.pix_fmt,
         odd=given.odd,
         audio=given.audio,

@@ -15,6 +15,7 @@ from upframe import jobs
 from upframe.api.pictures import Upscaler
 from upframe.errors import UpframeError
 from upframe.jobs.model_choice import network
+from upframe.media.display import Picture
 from upframe.media.frames import Pixels
 from upframe.media.image.decoder import Limits
 from upframe.media.image.viewing import as_8_bits, enlarged, read_first, write_view
@@ -70,21 +71,21 @@ def trial(data: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
     wanted = _Trial.of(data)
     try:
         is_video = is_video_name(wanted.request.input)
-        pixels = _picture(wanted, is_video=is_video)
-        _tell_facts(pixels, desk, kind="video" if is_video else "photo")
+        picture = _picture(wanted, is_video=is_video)
+        _tell_facts(picture.pixels, desk, kind="video" if is_video else "photo")
         clips = is_video and wanted.clip_seconds is not None
-        for result in _clips(wanted, desk) if clips else _pictures(wanted, pixels, desk):
+        for result in _clips(wanted, desk) if clips else _pictures(wanted, picture, desk):
             desk.tell("result", result.model_dump())
     except UpframeError as error:
         return {"error": wanted.request.worded_error(error).model_dump()}
     return {}
 
 
-def _picture(wanted: _Trial, *, is_video: bool) -> Pixels:
+def _picture(wanted: _Trial, *, is_video: bool) -> Picture:
     """The whole picture, or the frame at the wanted time."""
     path = wanted.request.input
     if not is_video:
-        return read_first(path, limits=Limits(max_pixels=wanted.request.pixels))[0]
+        return read_first(path, limits=Limits(max_pixels=wanted.request.pixels))
     from upframe.media.video.viewing import frame_at
 
     return frame_at(path, wanted.time)
@@ -113,30 +114,31 @@ def _middle(pixels: Pixels) -> Pixels:
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
-def _pictures(wanted: _Trial, pixels: Pixels, desk: Desk) -> Iterator[wire.TrialResult]:
-    crop, inner = _around(pixels, wanted)
-    yield _before(crop, inner, pixels.shape[:2], wanted)
+def _pictures(wanted: _Trial, picture: Picture, desk: Desk) -> Iterator[wire.TrialResult]:
+    whole = picture.pixels.shape[:2]
+    crop, inner = _around(picture.pixels, wanted)
+    yield _before(picture, crop, inner, wanted)
     for number, model in enumerate(wanted.models, start=1):
         if desk.cancel.is_set():
             return
         yield wire.TrialResult(model=model, state="running")
         out, began = wanted.folder / f"{number}.png", time.perf_counter()
         try:
-            made = _enlarged(crop, inner, pixels.shape[:2], model, wanted, desk)
+            made = _enlarged(crop, inner, whole, model, wanted, desk)
         except UpframeError as error:
             yield wire.TrialResult(model=model, state="failed", error=wanted.request.worded_error(error))
             continue
-        write_view(made, out)
+        write_view(picture.shown(made), out, profile=picture.profile)
         yield _result(model, out, began, (made.shape[0], made.shape[1]))
 
 
-def _before(crop: Pixels, inner: tuple[int, int, int, int], whole: tuple[int, ...], wanted: _Trial) -> wire.TrialResult:
+def _before(picture: Picture, crop: Pixels, inner: tuple[int, int, int, int], wanted: _Trial) -> wire.TrialResult:
     """The input as a viewer would enlarge it, in the size of the first model's result."""
     began, (top, left, bottom, right) = time.perf_counter(), inner
-    factor = _factor(wanted, wanted.models[0], whole) if wanted.models else (1.0, 1.0)
+    factor = _factor(wanted, wanted.models[0], picture.pixels.shape[:2]) if wanted.models else (1.0, 1.0)
     size = round(bottom * factor[0]) - round(top * factor[0]), round(right * factor[1]) - round(left * factor[1])
     out = wanted.folder / "0.png"
-    write_view(enlarged(crop[top:bottom, left:right], size), out)
+    write_view(enlarged(picture.shown(crop[top:bottom, left:right]), size), out, profile=picture.profile)
     return _result("before", out, began, size)
 
 
@@ -213,17 +215,16 @@ def _even_size(box: tuple[int, int, int, int], factor: tuple[float, float]) -> t
 
 
 def _render(cut: Path, out: Path, size: tuple[int, int], model: str, wanted: _Trial, desk: Desk) -> None:
+    """Make the clip as a job would, without loss, and have that shown as a job's output is."""
+    from upframe.media.video.viewing import write_browser_video
+
     options = job_options(wanted.options(model), device=desk.device, pixels=wanted.request.pixels)
-    chosen = options.video
-    video = jobs.VideoOptions(
-        codec="h264",
-        pix_fmt="yuv420p",
-        crf=14,
-        deinterlace=chosen.deinterlace,
-        cleaning=chosen.cleaning,
-    )
+    video = jobs.VideoOptions(codec="ffv1", deinterlace=options.video.deinterlace, cleaning=options.video.cleaning)
     target = jobs.Target(height=size[0], width=size[1])
     made = replace(options, target=target, video=video, name=None, format=None, strict=False)
-    report = jobs.run(jobs.plan([cut], out, made), cancel=desk.cancel)
+    whole = out.with_suffix(".mkv")
+    report = jobs.run(jobs.plan([cut], whole, made), cancel=desk.cancel)
     if report.error is not None:
         raise report.error
+    write_browser_video(whole, out, cancel=desk.cancel)
+    whole.unlink()

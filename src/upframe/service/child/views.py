@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upframe.media.image.decoder import Limits
-from upframe.media.image.viewing import read_first, shown_as_it_is, write_view
+from upframe.media.image.viewing import read_first, shown_as_it_is, write_thumbnail, write_view
 from upframe.media.names import is_video_name
 from upframe.service.child.desk import Desk
 from upframe.service.media_types import media_type
@@ -37,10 +37,10 @@ def _thumbnail(path: Path, stem: Path, limits: Limits, side: int) -> Path:
     if is_video(path):
         from upframe.media.video.viewing import frame_at
 
-        write_view(frame_at(path), out, most_side=side)
+        picture = frame_at(path)
     else:
-        pixels, profile = read_first(path, limits=limits)
-        write_view(pixels, out, most_side=side, profile=profile)
+        picture = read_first(path, limits=limits)
+    write_thumbnail(picture, out, most_side=side)
     return out
 
 
@@ -49,8 +49,8 @@ def _picture(path: Path, stem: Path, limits: Limits) -> tuple[Path, str | None]:
     if as_is is not None:
         return path, media_type(Path(f"view{as_is}"))
     out = stem.with_name(f"{stem.name}.png")
-    pixels, profile = read_first(path, limits=limits)
-    write_view(pixels, out, most_pixels=MOST_PIXELS, profile=profile)
+    picture = read_first(path, limits=limits)
+    write_view(picture.shown(picture.pixels), out, most_pixels=MOST_PIXELS, profile=picture.profile)
     return out, None
 
 

@@ -1,4 +1,4 @@
-// Files that are not started yet: their uploads, plans and the automatic choice. After a reload the uploads are found again.
+// Files that are not started yet: their uploads, plans and the automatic choice. After a reload they are found again.
 
 import { ServiceError, call, pool, sendFile } from "./api.js";
 import {
@@ -11,33 +11,44 @@ const sending = pool(2);
 const asking = pool(2);
 
 class Draft {
-  constructor(drafts, { file = null, upload = null }) {
-    Object.assign(this, { drafts, file, upload, plan: null, error: null, facts: null, wish: 0, isBroken: false });
+  /** A file of the user's, an upload of earlier, or a file that the server has (`served`). */
+  constructor(drafts, { file = null, upload = null, served = null }) {
+    Object.assign(this, { drafts, file, upload, served, plan: null, error: null, facts: null, wish: 0, isBroken: false });
     this.stop = new AbortController();
-    this.name = upload?.name ?? file.name;
-    this.length = upload?.length ?? file.size;
+    this.name = (served ?? upload ?? file).name;
+    this.length = upload?.length ?? file?.size;
     this.build();
   }
 
   get isComplete() {
-    return this.upload !== null && this.upload.offset === this.upload.length;
+    return this.served !== null || (this.upload !== null && this.upload.offset === this.upload.length);
   }
 
   get kind() {
-    return this.plan?.kind ?? this.upload?.kind ?? "photo";
+    return this.plan?.kind ?? (this.served ?? this.upload)?.kind ?? "photo";
   }
 
   get source() {
-    return { upload: this.upload.id };
+    return this.served ? { path: this.served.path } : { upload: this.upload.id };
+  }
+
+  /** Under which this browser remembers the model that was chosen. */
+  get key() {
+    return this.served?.path ?? this.upload?.id;
   }
 
   get model() {
-    return this.upload ? this.drafts.chosen[this.upload.id] : undefined;
+    return this.drafts.chosen[this.key];
   }
 
   set model(name) {
-    this.drafts.remember(this.upload.id, name);
+    this.drafts.remember(this.key, name);
     this.makePlan();
+  }
+
+  /** Address of its "thumbnail" or "preview". */
+  view(what) {
+    return this.served ? `/api/files/${what}?${new URLSearchParams({ path: this.served.path })}` : `/api/uploads/${this.upload.id}/${what}`;
   }
 
   options() {
@@ -108,13 +119,17 @@ class Draft {
   async start(batch) {
     const job = await call("POST", "/api/jobs", { source: this.source, options: this.options(), batch });
     this.drafts.remove(this);
-    call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore); // the job has taken the file
+    this.forgetUpload(); // the job has taken the file
     return job;
   }
 
   discard() {
     this.stop.abort();
     this.drafts.remove(this);
+    this.forgetUpload();
+  }
+
+  forgetUpload() {
     if (this.upload) call("DELETE", `/api/uploads/${this.upload.id}`).catch(ignore);
   }
 
@@ -147,7 +162,7 @@ class Draft {
   /** Show a small picture of a file that can be read. */
   picture() {
     if (this.thumb.matches("img")) return;
-    const shown = thumbnail(`/api/uploads/${this.upload.id}/thumbnail`);
+    const shown = thumbnail(this.view("thumbnail"));
     this.thumb.replaceWith(shown);
     this.thumb = shown;
   }
@@ -167,7 +182,7 @@ class Draft {
 
   facts_text(share) {
     const { plan, upload } = this;
-    if (!upload) return t("waiting_upload");
+    if (!upload && !this.served) return t("waiting_upload");
     if (!this.isComplete && !this.file) return t("upload_lost", { percent: percent(share) });
     if (!this.isComplete) return this.isBroken ? t("retrying") : `${t("uploading", { percent: percent(share) })} · ${bytes(upload.length)}`;
     if (!plan) return t("planning");
@@ -199,19 +214,27 @@ const ignore = () => undefined;
 
 export class Drafts {
   constructor(settings, { onTry, onChange }) {
-    Object.assign(this, { settings, onTry, onChange, list: [], chosen: remembered("models") ?? {} });
+    Object.assign(this, { settings, onTry, onChange, list: [], chosen: remembered("models") ?? {}, served: remembered("served") ?? [] });
   }
 
   /** Find the uploads of earlier. */
   async restore() {
     const { uploads } = await call("GET", "/api/uploads");
-    const known = new Set(uploads.map((upload) => upload.id));
+    const known = new Set([...uploads.map((upload) => upload.id), ...this.served.map((file) => file.path)]);
     this.chosen = Object.fromEntries(Object.entries(this.chosen).filter(([id]) => known.has(id)));
     for (const upload of uploads) {
       const draft = this.insert(new Draft(this, { upload }));
       draft.update();
       if (draft.isComplete) draft.ready();
     }
+    this.addServed(this.served);
+    this.changed();
+  }
+
+  /** Add files of the server; one that is there already is not added again. */
+  addServed(files) {
+    const known = new Set(this.list.map((draft) => draft.served?.path));
+    for (const served of files.filter((file) => !known.has(file.path))) this.insert(new Draft(this, { served })).makePlan();
     this.changed();
   }
 
@@ -240,7 +263,7 @@ export class Drafts {
     this.list.splice(at, 1);
     draft.thumb.removeAttribute("src"); // what still loads is not there any more
     draft.row.remove();
-    if (draft.upload) this.remember(draft.upload.id, undefined);
+    if (draft.key) this.remember(draft.key, undefined);
     this.changed();
     if (hadFocus) (this.list[Math.min(at, this.list.length - 1)]?.start_button ?? find("#choose")).focus();
   }
@@ -297,6 +320,7 @@ export class Drafts {
     find("#start").disabled = !count;
     setText(find("#start"), t("start_all", { n: Math.max(count, 1) }));
     find("#discard").hidden = this.list.length < 2;
+    remember("served", this.list.map((draft) => draft.served).filter(Boolean));
     this.settings.showKinds(new Set(this.list.length ? this.list.map((draft) => draft.kind) : ["photo", "video"]));
     this.onChange();
   }

@@ -1,6 +1,7 @@
 // The page begins here: it loads what the service knows, and joins the parts.
 
 import { call, listen, onToken } from "./api.js";
+import { Browse } from "./browse.js";
 import { Compare } from "./compare.js";
 import { fillTexts, find, setText, switchLanguage, t, toast } from "./dom.js";
 import { Drafts, droppedFiles, usable } from "./drafts.js";
@@ -59,8 +60,11 @@ async function begin() {
   });
   const drafts = new Drafts(settings, { onTry: (draft) => trial.open(subjectOfDraft(draft)), onChange: look });
   const compare = new Compare(() => queue.done);
+  const browse = new Browse({ onChosen: (files) => drafts.addServed(files) });
   settings.draw();
   takeFiles(drafts, service);
+  find("#choose-served").hidden = !service.allow.length;
+  find("#choose-served").addEventListener("click", () => browse.open());
   setText(find("#about"), t("version", { version: service.version }));
 
   find("#start").addEventListener("click", () => drafts.start());
@@ -84,7 +88,7 @@ async function begin() {
 
 const subjectOfDraft = (draft) => ({
   name: draft.name, kind: draft.kind, source: draft.source, plan: draft.plan,
-  view: `/api/uploads/${draft.upload.id}/preview`,
+  view: draft.view("preview"),
   options: () => draft.options(),
   model: () => draft.model ?? draft.plan?.model,
   choose: (model) => (draft.model = model),

@@ -21,6 +21,7 @@ function fields({ choices, models }) {
     g_video: [
       choice("video.format", choices.video_formats), choice("video.codec", choices.codecs),
       number("video.crf", { min: 0, max: 63 }), { name: "video.preset", type: "text" }, { name: "video.pix_fmt", type: "text" },
+      { name: "video.encoder", type: "text", pattern: "\\s*(\\S+=\\S+(\\s+|$))*", hint: "tune=film bf=3" },
       choice("video.odd", ["crop", "444"]), choice("video.deinterlace", ["auto", "bwdif", "yadif"]),
       choice("video.on_bad_frame", ["skip", "fail"]), number("video.start", { min: 0, step: "any" }),
       number("video.end", { min: 0, step: "any" }), flag("video.audio", true), flag("video.subtitles", true),
@@ -67,7 +68,8 @@ export class Settings {
       const [group, rest] = name.includes(".") ? name.split(".") : ["", name];
       if (rest === "format") {
         if ((group === "video") === (kind === "video")) made.format = value;
-      } else if (group === "video") made.video[rest] = value;
+      } else if (rest === "encoder") made.video.encoder = Object.fromEntries(value.trim().split(/\s+/).map((pair) => pair.split(/=(.*)/s)));
+      else if (group === "video") made.video[rest] = value;
       else made[rest] = value;
     }
     if (own) made.model = own;
@@ -147,7 +149,7 @@ export class Settings {
         field.values.map((name) => h("option", { value: name, selected: name === value }, name)))
       : h("input", {
         ...shared, type: field.type, min: field.min, max: field.max, step: field.step, pattern: field.pattern,
-        value: value ?? null, placeholder: t("by_default"), autocomplete: "off",
+        value: value ?? null, placeholder: field.hint ?? t("by_default"), autocomplete: "off",
       });
     return h("label", { class: "field" }, h("span", {}, label), input);
   }

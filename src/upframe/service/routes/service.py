@@ -63,12 +63,6 @@ def list_models() -> list[wire.Model]:
     return models()
 
 
-@router.get("/api/files", responses=refusals(404))
-def files(backend: Behind, path: str | None = None) -> wire.Folder:
-    """The allowed folders, or the pictures, videos and folders in one of them."""
-    return backend.sources.folder(path)
-
-
 @router.post("/api/login", status_code=204, responses=refusals())
 async def login(backend: Behind, request: Request, given: wire.Login) -> Response:
     """Set a cookie for a browser that shows the token."""
