@@ -11,7 +11,7 @@ from pathlib import Path
 from upframe.files import Lock, writing
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
-from upframe.service.devices import devices_for
+from upframe.service.devices import devices_for, workers_for
 from upframe.service.plans import Plans
 from upframe.service.queue import JobQueue
 from upframe.service.settings import Settings
@@ -46,7 +46,7 @@ class Backend:
         limits = settings.limits
         self.store = Store(self.storage.database)
         self.announcer = Announcer()
-        workers = [self._child(f"worker-{device.replace(':', '-')}", device) for device in devices]
+        workers = [self._child(name, device) for name, device in workers_for(devices)]
         self.queue = JobQueue(self.store, self.storage, self.announcer, workers, limits)
         self.uploads = Uploads(self.store, self.storage, limits)
         self.sources = Sources(self.uploads, self.queue, settings.allow)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 
 from upframe.machine import check_cuda
 
@@ -19,6 +21,16 @@ def devices_for(chosen: tuple[str, ...]) -> tuple[str, ...]:
     for name in chosen:
         check_cuda(name, count)
     return chosen or tuple(f"cuda:{number}" for number in range(count)) or ("auto",)
+
+
+def workers_for(devices: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and device of a worker for each device. A device that is there twice has two, whose locks and logs must differ."""
+    made, seen = list[tuple[str, str]](), Counter[str]()
+    for device in devices:
+        seen[device] += 1
+        number = f"-{seen[device]}" if seen[device] > 1 else ""
+        made.append((f"worker-{device.replace(':', '-')}{number}", device))
+    return made
 
 
 def cuda_devices() -> int:

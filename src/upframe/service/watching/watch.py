@@ -18,7 +18,7 @@ from upframe.files import Lock, writing
 from upframe.service import wire
 from upframe.service.announcing import Announcer
 from upframe.service.crew import Child
-from upframe.service.devices import devices_for
+from upframe.service.devices import devices_for, workers_for
 from upframe.service.problems import wire_error
 from upframe.service.queue import ENDED, JobQueue
 from upframe.service.settings import ServiceLimits
@@ -159,7 +159,7 @@ class _Watch:
     def _workers(self) -> list[Child]:
         devices = devices_for(self._settings.devices)
         root, logs = self._storage.root, self._storage.logs
-        return [Child(f"worker-{device.replace(':', '-')}", root=root, logs=logs, device=device) for device in devices]
+        return [Child(name, root=root, logs=logs, device=device) for name, device in workers_for(devices)]
 
     def _limits(self) -> ServiceLimits:
         """Those of the command line: the user's own files have no others."""
