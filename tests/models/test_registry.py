@@ -325,3 +325,25 @@ def test_shipped_weights_keep_tones(name: str) -> None:
     model = load(name)
     assert model.card is not None
     assert Tones(**model.card.tones).passed
+
+
+def test_a_file_with_a_card_is_listed_by_its_name_and_for_what_the_card_says(user_folder: Path) -> None:
+    state = MODELS["rlfn-ntire-x4"].build().state_dict()
+    for name, suits in (("manga", "drawings"), ("plain", "")):
+        card = Card(name=name, arch="rlfn-ntire-x4", scale=4, suits=suits, licence_weights="CC0-1.0")
+        checkpoints.save(user_folder / f"{name}.safetensors", state, card)
+    (user_folder / "broken.safetensors").write_bytes((user_folder / "plain.safetensors").read_bytes())
+    card_path(user_folder / "broken.safetensors").write_text("{}")
+    write(user_folder / "bare.pth", "rlfn-ntire-x4")
+    rows = {entry.name: entry for entry in list_models()}
+    assert (rows["manga"].purpose, rows["manga"].licence, rows["manga"].scale) == ("drawings", "CC0-1.0", 4)
+    assert rows["plain"].purpose == "photos" and load("manga").name == "manga"
+    assert not {"broken", "bare"} & set(rows)
+
+
+def test_a_card_says_for_a_published_name_what_it_suits(user_folder: Path) -> None:
+    card = Card(name="own", arch="rlfn-x4", scale=4, suits="drawings")
+    checkpoints.save(user_folder / "rlfn-x4.safetensors", MODELS["rlfn-x4"].build().state_dict(), card)
+    assert [entry.purpose for entry in list_models() if entry.name == "rlfn-x4"] == ["drawings"]
+    with pytest.raises(ModelError, match="wrong type: suits"):
+        Card.from_json('{"name": "x", "arch": "y", "scale": 2, "suits": "cats"}', subject="card")

@@ -45,6 +45,7 @@ def models_list(*, reporting: Reporting = Reporting()) -> int:
 PURPOSES: dict[Purpose, str] = {
     "photos": "Photos",
     "degraded photos": "Degraded photos",
+    "drawings": "Anime and drawings",
     "videos": "Videos",
     "degraded videos": "Degraded videos",
     "restoration": "Restoration: deblur, denoise, interpolate",

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from upframe.errors import ModelError
 from upframe.files import parsed_json
+from upframe.models.spec import Suits
 
 ValueRange = Literal["0-1", "0-255"]
 
@@ -38,6 +39,8 @@ class Card:
     scale: int
     value_range: ValueRange = "0-1"
     """Range of the pixels that the network takes and returns."""
+    suits: Suits | Literal[""] = ""
+    """Pictures that the weights suit best; empty is what their network suits."""
     trained_on: str = ""
     recipe: str = ""
     """Name of the training recipe, or how the weights were made."""
@@ -121,6 +124,8 @@ def _card_value_fits(key: str, value: object) -> bool:
         return isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
     if key == "value_range":
         return value in ("0-1", "0-255")
+    if key == "suits":
+        return value in ("", *get_args(Suits))
     if key == "parameters":
         return isinstance(value, dict) and all(isinstance(argument, int | str) for argument in value.values())
     if key == "scores":

@@ -12,7 +12,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -431,17 +431,18 @@ class ModelEntry:
     """Whether it looks at several frames at once, so that it is for videos."""
 
 
-Purpose = Literal["photos", "degraded photos", "videos", "degraded videos", "restoration"]
+Purpose = Literal["photos", "degraded photos", "drawings", "videos", "degraded videos", "restoration"]
 """The inputs that a model is for; "restoration" keeps the size of the picture."""
 
 
 def list_models() -> list[ModelEntry]:
-    """List every model that upframe knows by name: shipped ones and published networks. Reads no weights.
+    """List every model that upframe knows by name: shipped ones, published networks, and files with a card in the folder that
+    $UPFRAME_WEIGHTS names. Reads no weights.
 
     A shipped model whose file is missing has `weights` None.
     """
     user_files = _user_files()
-    entries = []
+    entries, taken = [], set[Path]()
     for name, shipped in SHIPPED.items():
         path = WEIGHTS_FOLDER / shipped.file
         present = path.is_file() and card_path(path).is_file()
@@ -451,16 +452,40 @@ def list_models() -> list[ModelEntry]:
         entries.append(_entry(MODELS[shipped.arch], name, True, path if present else None, licence, aliases, purpose))
     for spec in MODELS.values():
         file = next((user_files[n] for n in map(_normal, (spec.name, *spec.aliases)) if n in user_files), None)
-        purpose = _purpose(spec, for_degraded=spec.preparation is not None)
+        card = None if file is None else _card_beside(file)
+        purpose = _purpose(spec, for_degraded=spec.preparation is not None, suits="" if card is None else card.suits)
         entries.append(_entry(spec, spec.name, False, file, spec.licence, spec.aliases, purpose))
-    return entries
+        taken |= set() if file is None else {file}
+    return [*entries, *_entries_by_card({name: file for name, file in user_files.items() if file not in taken})]
 
 
-def _purpose(spec: ModelSpec, *, for_degraded: bool) -> Purpose:
+def _entries_by_card(files: Mapping[str, Path]) -> Iterator[ModelEntry]:
+    """Files of the user under names of their own, as far as a card beside them tells which network they hold."""
+    for name, file in files.items():
+        card = _card_beside(file)
+        spec = None if card is None else MODELS.get(card.arch)
+        if card is not None and spec is not None and name not in SHIPPED:
+            purpose = _purpose(spec, for_degraded=spec.preparation is not None, suits=card.suits)
+            yield _entry(spec, name, False, file, card.licence_weights, (), purpose)
+
+
+def _card_beside(weights: Path) -> Card | None:
+    """The card beside a file of the user; None if there is none that can be read."""
+    path = card_path(weights)
+    try:
+        return Card.read(path) if path.is_file() else None
+    except ModelError as error:
+        log.warning("%s is ignored: %s", path.name, error)
+        return None
+
+
+def _purpose(spec: ModelSpec, *, for_degraded: bool, suits: str = "") -> Purpose:
     if spec.task != "upscale":
         return "restoration"
     if spec.window is not None:
         return "degraded videos" if for_degraded else "videos"
+    if (suits or spec.suits) == "drawings":
+        return "drawings"
     return "degraded photos" if for_degraded else "photos"
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # facts need no torch, and `upframe --help` must not import i
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tiling = Literal["exact", "approximate", "never"]
+Suits = Literal["photos", "drawings"]
+"""Pictures that a model suits best: photos, or drawings such as anime and comics."""
 Task = Literal["upscale", "deblur", "denoise", "interpolate"]
 
 
@@ -132,6 +134,8 @@ class ModelSpec:
     task: Task = "upscale"
     """The task of the network. "interpolate" takes a window of frames and makes one new frame between the two central ones;
     other tasks enlarge every frame of the window."""
+    suits: Suits = "photos"
+    """Pictures that the published weights suit best."""
     takes_sigma: bool = False
     """Whether the network is called with `sigma`, the standard deviation of the noise in the input, on the 0 to 1 scale."""
     phase_px: int = 1

@@ -13,6 +13,7 @@ from upframe.service.sources import Found
 
 _SENTENCES = {
     "photos": "For clean photos and drawings",
+    "drawings": "For anime, comics and other drawings",
     "degraded photos": "For photos with noise, blur or JPEG blocks",
     "videos": "For clean videos; it looks at many frames at once",
     "degraded videos": "For videos with noise, blur or compression; it looks at many frames at once",
@@ -33,6 +34,7 @@ def models() -> list[wire.Model]:
                 kind="video" if entry.takes_clips else "photo",
                 task=entry.task,
                 for_degraded="degraded" in entry.purpose,
+                for_drawings=entry.purpose == "drawings",
                 sentence=f"{_SENTENCES[entry.purpose]}; ×{entry.scale}, {size} parameters.",
                 licence=entry.licence,
                 paper=entry.paper,
@@ -84,7 +86,19 @@ def presets() -> list[wire.Preset]:
             options=wire.Options(model="video-real-x4"),
         ),
     ]
-    return [preset for preset in known if preset.options.model is None or preset.options.model in ready]
+    return [preset for preset in known + _for_drawings() if preset.options.model is None or preset.options.model in ready]
+
+
+def _for_drawings() -> list[wire.Preset]:
+    """Presets for drawings, if a suitable model is here: the one with the largest scale, which reaches every size."""
+    suitable = [model for model in models() if model.ready and model.for_drawings]
+    if not suitable:
+        return []
+    options = wire.Options(model=max(suitable, key=lambda model: model.scale).name)
+    return [
+        wire.Preset(id="drawings", kind="photo", sentence="Anime or another drawing", options=options),
+        wire.Preset(id="drawn-video", kind="video", sentence="Anime or another drawn video, frame by frame", options=options),
+    ]
 
 
 def suitable(found: Found, options: wire.Options, *, clip: bool) -> list[str]:

@@ -348,6 +348,7 @@ class Model(Wire):
     kind: Kind
     task: str
     for_degraded: bool = Field(description="made for noisy, blurred or compressed inputs")
+    for_drawings: bool = Field(description="made for anime, comics and other drawings")
     sentence: str = Field(description="one sentence on what it is for")
     licence: str
     paper: str
@@ -379,7 +380,7 @@ class Choices(Wire):
 class Preset(Wire):
     """Options under a name."""
 
-    id: Literal["photo", "old-photo", "video", "clean-video", "old-video"]
+    id: Literal["photo", "old-photo", "video", "clean-video", "old-video", "drawings", "drawn-video"]
     kind: Kind
     sentence: str
     options: Options

@@ -183,7 +183,7 @@ export class Trial {
 
   about(name) {
     const model = this.settings.models.find((one) => one.name === name);
-    return model ? [t(model.for_degraded ? "degraded" : "clean_photo"), model.kind === "video" && t("many_frames")].filter(Boolean).join(", ") : "";
+    return model ? [t(model.for_drawings ? "drawings" : model.for_degraded ? "degraded" : "clean_photo"), model.kind === "video" && t("many_frames")].filter(Boolean).join(", ") : "";
   }
 
   /** All clips begin together and stay so. */
