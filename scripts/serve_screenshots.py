@@ -8,7 +8,9 @@ Needs playwright and Chromium (see CONTRIBUTING.md). Each picture is a WebP file
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -32,8 +34,12 @@ def main() -> int:
     if reason := why_not():
         print(reason, file=sys.stderr)  # noqa: T201
         return 1
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server, browser() as chrome:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        album = served(Path(folder) / "Pictures")
+        server = stack.enter_context(Server(Path(folder) / "data", "--allow", str(album)))
+        chrome = stack.enter_context(browser())
         visit = Visit(chrome, server.address).open()
+        shoot_folder(visit, out)
         shoot_desktop(visit, inputs(Path(folder)), out)
         visit.close()
         visit = Visit(chrome, server.address, viewport=PHONE, color_scheme="dark", device_scale_factor=2).open()
@@ -48,6 +54,25 @@ def inputs(folder: Path) -> list[Path]:
     with Image.open(MEDIA / "astronaut.png") as picture:
         picture.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS).save(old, quality=35)
     return [MEDIA / "astronaut.png", old, MEDIA / "bunny.mp4"]
+
+
+def served(album: Path) -> Path:
+    """A folder of the server with a photo, a video and two folders."""
+    for folder in ("Holiday", "Scans"):
+        (album / folder).mkdir(parents=True)
+    for name in ("astronaut.png", "bunny.mp4"):
+        shutil.copy(MEDIA / name, album)
+    return album
+
+
+def shoot_folder(visit: Visit, out: Path) -> None:
+    visit.page.get_by_role("button", name="Browse the server").click()
+    visit.page.get_by_label("bunny.mp4").check()
+    visit.holds("[...document.querySelectorAll('#browse .thumb')].every(image => image.naturalWidth)")
+    visit.page.mouse.move(0, 0)
+    keep(visit, out / "serve_folder.webp")
+    visit.page.keyboard.press("Escape")
+    visit.page.evaluate("document.activeElement.blur()")
 
 
 def shoot_desktop(visit: Visit, files: list[Path], out: Path) -> None:

@@ -100,12 +100,18 @@ def test_no_page_of_the_service_names_another_host(server: Server) -> None:
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------
-def test_the_page_is_as_small_as_its_docs_say() -> None:
+def test_the_page_is_as_small_as_its_docs_say(server: Server) -> None:
     root = Path(__file__).parents[2]
-    stated = re.search(r"The page is (\d+) files of (\d+) kB", (root / "docs" / "serve.md").read_text())
+    stated = re.search(
+        r"The page is (\d+) files of (\d+) kB in all, of which (\d+) kB travel", (root / "docs" / "serve.md").read_text()
+    )
     files = [path for path in (root / "src" / "upframe" / "service" / "page").iterdir() if path.name != "docs.css"]
     assert stated is not None and int(stated[1]) == len(files)
     assert round(sum(path.stat().st_size for path in files) / 1000) == int(stated[2])
+    with server.http() as http:
+        answers = [http.get(f"/{path.name}") for path in files]
+    assert sum(answer.num_bytes_downloaded for answer in answers) < int(stated[3]) * 1000
+    assert [answer.content for answer in answers] == [path.read_bytes() for path in files]
 
 
 def test_without_the_token_nothing_is_told_or_taken(guarded: Server, photo: Path) -> None:

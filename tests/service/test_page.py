@@ -349,6 +349,21 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(visit: Visit, tmp_path: Path
     assert visit.page.locator("#drafts .row").count() == 2
 
 
+def test_many_files_left_aside_are_all_named_until_dismissed(visit: Visit, tmp_path: Path, photo: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(photo, folder / "a.png")
+    for number in range(9):
+        (folder / f"list{number}.txt").write_text("no picture")
+    visit.page.locator("#folder").set_input_files(folder)
+    planned(visit, "a.png")
+    told = visit.page.locator(".toast", has_text="9 files left aside")
+    told.get_by_text("and 5 more").click()
+    assert len(re.findall(r"list\d\.txt \(upframe does not read this format\)", told.inner_text())) == 9
+    told.get_by_role("button", name="Dismiss").click()
+    assert told.count() == 0
+
+
 def test_cancel_order_pause_and_retry(visit: Visit, client: Client, tmp_path: Path, photo: Path, long_clip: Path) -> None:
     running = client.submit(long_clip)
     others = [client.submit(shutil.copy(photo, tmp_path / name)) for name in ("b.png", "c.png")]

@@ -25,6 +25,10 @@ NO_WATCHES = ("unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh")
 """Runs a command for which the system watches no folder, as where its limit is reached."""
 
 
+FEW_WATCHES = (*NO_WATCHES[:5], FORBID.replace("echo 0", "echo 3"), "sh")
+"""The same for a limit that is reached later."""
+
+
 def may_limit_watches() -> bool:
     if shutil.which("unshare") is None:
         return False
@@ -240,13 +244,14 @@ def test_polling_finds_new_files_too(inbox: Path, out: Path, weights: Path) -> N
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("-e", "a=b"), "-e: no such option"),
+        (("-e", "film"), "-e film: must be KEY=VALUE"),
+        (("--fps", "25"), "--fps: no such option"),
         (("--crf", 70), "--crf 70: must be 0 to 63"),
         (("--settle", 0), "--settle 0"),
         (("--scale", 0), "--scale"),
         (("-m", "foto-x2"), "foto-x2: no model has that name. Did you mean photo-x2"),
-        (("--task", "denoise"), "upframe ships no model for this task"),
-        (("-m", "video-x4", "--task", "deblur"), "video-x4: is a network to upscale"),
+        (("--task", "denoise"), "upframe: --task denoise: upframe ships no model for this task. Pass weights for it: -m PATH"),
+        (("-m", "video-x4", "--task", "deblur"), "video-x4: is a network to upscale. Use `--task upscale`."),
     ],
 )
 def test_flags_that_would_fail_every_file_are_refused_at_once(
@@ -254,6 +259,17 @@ def test_flags_that_would_fail_every_file_are_refused_at_once(
 ) -> None:
     refused = upframe("watch", inbox, "-o", out, "--once", *flags)
     assert refused.code == 2 and message in refused.err and refused.err.count("\n") == 1
+
+
+def test_options_of_the_encoder_are_those_of_the_command_line(
+    inbox: Path, out: Path, weights: Path, tmp_path: Path, upframe: Upframe
+) -> None:
+    clip, flags = make_clip(inbox / "clip.mkv", Clip(pts=[3600 * i for i in range(6)])), ("-e", "tune=grain", "-e", "bf=1")
+    assert upframe("watch", inbox, "-o", out, "-m", weights, "--once", "--settle", 0.1, *flags, "-q").code == 0
+    assert upframe("upscale", clip, "-m", weights, "-o", tmp_path / "own.mkv", *flags, "-q").code == 0
+    assert (out / "clip.mkv").read_bytes() == (tmp_path / "own.mkv").read_bytes()
+    assert upframe("upscale", clip, "-m", weights, "-o", tmp_path / "plain.mkv", "-q").code == 0
+    assert (out / "clip.mkv").read_bytes() != (tmp_path / "plain.mkv").read_bytes()
 
 
 def test_the_watched_folder_cannot_hold_its_output_in_itself_or_be_in_it(inbox: Path, upframe: Upframe) -> None:
@@ -279,3 +295,16 @@ def test_where_the_system_can_tell_of_no_more_folders_the_watch_looks_by_itself(
         watch.wait_for("done", 2)
         watch.stop()
         assert "the system tells of no changes" in watch.rest()
+
+
+@pytest.mark.skipif(not may_limit_watches(), reason="this system lets nobody limit the folders that may be watched")
+def test_a_limit_that_new_folders_reach_later_hides_none_of_them(inbox: Path, out: Path, weights: Path) -> None:
+    with Watch(inbox, out, "-m", weights, before=FEW_WATCHES) as watch:
+        photo_in(inbox / "a.png")
+        watch.wait_for("done")
+        assert not watch.of("watching")[0]["polls"]
+        for number in range(6):
+            photo_in(inbox / f"day {number}" / "photo.png", seed=number + 1)
+        watch.wait_for("done", 7)
+        photo_in(inbox / "day 5" / "late.png", seed=9)
+        watch.wait_for("done", 8)

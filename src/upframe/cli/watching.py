@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ from upframe.cli.parser import (
     tile_size,
 )
 from upframe.cli.stopping import Stop, stoppable
-from upframe.errors import UsageError
+from upframe.errors import OptionError, UsageError
 
 if TYPE_CHECKING:
     from upframe.service.wire import Options
@@ -143,7 +144,19 @@ def _options(given: dict[str, Any], size: Size, computing: Computing, video: Vid
     network: dict[str, Any] = {"tile": tile, "halo": computing.halo, "blend": computing.overlap, "engine": computing.engine}
     network |= {"precision": computing.number_format(), "threads": computing.threads}
     network |= {"window": video.window, "as_published": video.as_published}
-    return checked_options(given | sizes | network | {"video": of_video}, device=device_name(computing.device))
+    try:
+        return checked_options(given | sizes | network | {"video": of_video}, device=device_name(computing.device))
+    except OptionError as error:
+        if error.option != "task":
+            raise
+        raise UsageError(f"--task {error.value}", error.happened, error.advice) from None
+    except UsageError as error:
+        raise UsageError(error.subject, error.happened, _with_task(error.advice)) from None
+
+
+def _with_task(text: str) -> str:
+    """A message about tasks, which are commands elsewhere, in the words of this one."""
+    return re.sub(r"`task='(\w+)'`", r"`--task \1`", text)
 
 
 class _Teller:
@@ -160,7 +173,7 @@ class _Teller:
         is_hidden = self._reporting.quiet or (event in ("found", "gone") and not self._reporting.verbose)
         if is_hidden and not is_bad:
             return
-        (say if is_bad else print_line)(worded(_sentence(event, data)))
+        (say if is_bad else print_line)(worded(_with_task(_sentence(event, data))))
         for notice in data.get("notices", ()):
             say(f"  {worded(notice['message'])} [{notice['id']}]")
 

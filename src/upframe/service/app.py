@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
 from upframe.errors import OutputError, UpframeError, UsageError
 from upframe.service.backend import Backend
@@ -55,7 +56,7 @@ def make_app(backend: Backend, settings: Settings) -> FastAPI:
         app.include_router(routes.router)
     _describe(app)
     _refuse(app)
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.mount("/", GZipMiddleware(StaticFiles(directory=PAGE, html=True)), name="page")  # alone: it holds no secrets
     app.add_middleware(Guard, settings=settings)
     return app
 

@@ -25,6 +25,7 @@ export function switchLanguage() {
 /** Fill the texts of elements that were in the page from the start. */
 export function fillTexts(root = document) {
   document.documentElement.lang = language;
+  for (const element of root.querySelectorAll("[data-icon]:not(:has(.icon))")) element.prepend(icon(element.dataset.icon));
   for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
   for (const element of root.querySelectorAll("[data-label]")) {
     element.setAttribute("aria-label", t(element.dataset.label));
@@ -72,12 +73,14 @@ export function announce(text) {
   setTimeout(() => (place.textContent = text), 50);
 }
 
-/** A line at the bottom that can be dismissed, and goes away by itself when it has been read: an error after a long time. */
-export function toast(text, kind = "note") {
-  const line = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" }, h("span", {}, text));
+/** A line at the bottom that can be dismissed, and goes away by itself when it has been read: an error after a long time, one
+ * with `more` lines, which are folded away, never. */
+export function toast(text, kind = "note", more = []) {
+  const rest = more.length ? h("details", {}, h("summary", {}, t("more_rows", { n: more.length })), h("ul", {}, more.map((one) => h("li", {}, one)))) : "";
+  const line = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" }, h("div", {}, h("span", {}, text), rest));
   line.append(iconButton("close", t("dismiss"), () => line.remove()));
   find("#toasts").append(line);
-  setTimeout(() => line.remove(), kind === "error" ? 20_000 : Math.max(5_000, 80 * text.length));
+  if (!more.length) setTimeout(() => line.remove(), kind === "error" ? 20_000 : Math.max(5_000, 80 * text.length));
   return line;
 }
 

@@ -354,9 +354,9 @@ export function usable(files, extensions) {
   const shown = files.filter((file) => !file.name.startsWith("."));
   const aside = shown.filter(fault);
   const good = shown.filter((file) => !fault(file));
-  const named = aside.slice(0, MOST_NAMED).map((file) => t(fault(file), { name: file.name }));
-  if (aside.length > MOST_NAMED) named.push(t("more_rows", { n: aside.length - MOST_NAMED }));
-  if (named.length) toast(t("skipped", { n: aside.length, named: named.join(", ") }), good.length ? "note" : "error");
+  const named = aside.map((file) => t(fault(file), { name: file.name }));
+  const first = named.splice(0, MOST_NAMED).join(", ");
+  if (first) toast(t("skipped", { n: aside.length, named: first }), good.length ? "note" : "error", named);
   else if (!good.length) toast(t("nothing"), "error");
   return good;
 }

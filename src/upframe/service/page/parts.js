@@ -24,7 +24,7 @@ export function noticeList(notices) {
 }
 
 const FATES = ["lost", "changed", "carried"];
-const MARKS = { lost: "cross", changed: "change", carried: "check" };
+const MARKS = { lost: "close", changed: "change", carried: "check" };
 
 /** All that the input holds and what becomes of it, folded away; its sum is the heading. */
 export function ledgerList(ledger) {

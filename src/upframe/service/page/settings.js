@@ -21,7 +21,7 @@ function fields({ choices, models }) {
     g_video: [
       choice("video.format", choices.video_formats), choice("video.codec", choices.codecs),
       number("video.crf", { min: 0, max: 63 }), { name: "video.preset", type: "text" }, { name: "video.pix_fmt", type: "text" },
-      { name: "video.encoder", type: "text", pattern: "\\s*(\\S+=\\S+(\\s+|$))*", hint: "tune=film bf=3" },
+      { name: "video.encoder", type: "text", pattern: "\\s*(\\S+=\\S+(\\s+|$))*", hint: "tune=grain bf=3" },
       choice("video.odd", ["crop", "444"]), choice("video.deinterlace", ["auto", "bwdif", "yadif"]),
       choice("video.on_bad_frame", ["skip", "fail"]), number("video.start", { min: 0, step: "any" }),
       number("video.end", { min: 0, step: "any" }), flag("video.audio", true), flag("video.subtitles", true),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import fnmatch
 import hashlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from upframe.media.names import is_video_name
 log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
+_IN_CREATE = 0x100  # of <sys/inotify.h>
 _MOUNTS = Path("/proc/mounts")
 _REMOTE = (
     "nfs",
@@ -200,10 +204,31 @@ def tells_no_changes(folder: Path) -> bool:
 
 
 async def follow(tree: Tree, on_change: Callable[[set[Path]], None]) -> None:
-    """Call `on_change` with the paths that have changed, as the system tells of them, until this task is cancelled."""
+    """Call `on_change` with the paths that have changed, as the system tells of them, until this task is cancelled.
+
+    Raises:
+        OSError: if the system cannot tell of the folder, or of one that has come later.
+    """
     stop = asyncio.Event()
     try:
         async for changes in awatch(tree.top, stop_event=stop, step=50, debounce=400, watch_filter=None, rust_timeout=1000):
-            on_change({Path(path) for _, path in changes})
+            changed = {Path(path) for _, path in changes}
+            on_change(changed)
+            if not all(_may_be_watched(path) for path in changed if path.is_dir()):  # watchfiles keeps silent about it
+                raise OSError(errno.ENOSPC, "it watches no more folders")
     finally:
         stop.set()
+
+
+def _may_be_watched(folder: Path) -> bool:
+    """Whether Linux watches one more folder for this user; other systems have no limit on their number."""
+    if not sys.platform.startswith("linux"):
+        return True
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.inotify_init()
+    if handle < 0:  # a limit on something else
+        return True
+    try:
+        return libc.inotify_add_watch(handle, os.fsencode(folder), _IN_CREATE) >= 0 or ctypes.get_errno() != errno.ENOSPC
+    finally:
+        os.close(handle)
