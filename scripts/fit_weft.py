@@ -1,6 +1,7 @@
 """Fit the last layers of Weft by ridge regression: first weights for its training, within a minute of one core.
 
 Usage: python scripts/fit_weft.py CLIPS OUT.pth --trunk photo-x4 --flow video-x4 [--scale 4] [--clips 32] [--seed 1]
+       [--degradation video-mild]
 
 What each direction adds to a frame is a linear function of the differences of aligned details and of the features of its
 hidden layers, so the weights of its last layers that leave the smallest squared error follow from one system of equations. A
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--degradation", help="chain that damages the small frames, as in recipes; without it they stay clean")
     chosen = parser.parse_args(arguments)
     torch.manual_seed(chosen.seed)
     network = Weft(scale=chosen.scale, idle=True).eval().requires_grad_(False)
@@ -151,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flow = next(part for part in load(chosen.flow).network.modules() if isinstance(part, CorrelationFlow))
     network.correlation_flow.load_state_dict(flow.state_dict())
     recipe = DataRecipe(kind="clips", patch_px=PATCH_PX, clip_frames=FRAMES, time_reversal=True, exclude=SHARE_ALIKE)
+    if chosen.degradation:
+        recipe = replace(recipe, low_quality="degraded", degradation=chosen.degradation, time_reversal=False)
     source = source_for(recipe, DataPaths(chosen.data), scale=chosen.scale)
     with torch.no_grad():
         clips = [Clip(network, source(np.random.default_rng((chosen.seed, i)))) for i in range(chosen.clips)]

@@ -350,6 +350,18 @@ def _real_stage() -> Stage:
     return replace(stage, data=data, losses=(LossTerm("l1"), LossTerm("l1", on="cleaned")))
 
 
+def weft_real_x4() -> Recipe:
+    """Weft on `photo-real-x4` for degraded videos, from first weights by scripts/fit_weft.py.
+
+    Command: `upframe train weft-real-x4 --data CLIPS --out runs/weft-real-x4 --set start_from=fitted.pth`, after `python
+    scripts/fit_weft.py CLIPS fitted.pth --trunk photo-real-x4 --flow video-real-x4 --degradation video-mild`.
+    """
+    recipe = _weft("weft-real-x4", "weft-x4", 1_000)
+    stage = recipe.stages[0]
+    data = replace(stage.data, low_quality="degraded", degradation="video-mild", time_reversal=False)
+    return replace(recipe, stages=(replace(stage, data=data),))
+
+
 def video_real_x4() -> Recipe:
     """`video-x4` trained further for degraded videos, together with its cleaning network; without a discriminator.
 
@@ -464,6 +476,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "video-x4": video_x4,
     "weft-x4": weft_x4,
     "weft-x2": weft_x2,
+    "weft-real-x4": weft_real_x4,
     "video-real-x4": video_real_x4,
     "video-real-x4-gan": video_real_x4_gan,
     "tricks-ws-1": tricks_ws_1,
