@@ -17,7 +17,7 @@ import pytest
 import upframe as package
 from conftest import Upframe
 from upframe.cli.flags import FLAGS, worded, worded_error
-from upframe.engines import CompileOptions, OnnxOptions, OpenVinoOptions, TorchOptions, engine_options
+from upframe.engines import CompileOptions, OnnxOptions, OpenVinoOptions, TorchOptions, VulkanOptions, engine_options
 from upframe.errors import OptionError, option_text
 from upframe.jobs import Cleaning, JobOptions, Limits, Target, UpscaleOptions, VideoOptions
 
@@ -59,7 +59,9 @@ BAD = [
     *(Bad(kind, {"threads": 0}, "threads") for kind in (CompileOptions, OnnxOptions, OpenVinoOptions)),
     *(Bad(kind, {"precision": "half"}, "precision") for kind in (CompileOptions, OnnxOptions, OpenVinoOptions)),
     Bad(engine_options, {"engine": "steam"}, "engine", ("--engine", "steam")),
-    Bad(engine_options, {"engine": "onnx", "device": "cuda"}, "engine", ("--engine", "onnx", "--device", "cuda")),
+    Bad(engine_options, {"engine": "openvino", "device": "cuda"}, "engine", ("--engine", "openvino", "--device", "cuda")),
+    Bad(OnnxOptions, {"device": "mps"}, "device", ("--engine", "onnx", "--device", "mps")),
+    Bad(VulkanOptions, {"device": "cuda"}, "device", ("--engine", "vulkan", "--device", "cuda")),
     Bad(Target, {"scale": 0}, "scale", ("--scale", "0")),
     Bad(Target, {"scale": -2.0}, "scale", ("--scale", "-2")),
     Bad(Target, {"scale": float("nan")}, "scale", ("--scale", "nan")),
