@@ -107,7 +107,12 @@ def devices() -> tuple[VulkanDevice, ...]:
         ProbeError: if a driver hangs or crashes.
     """
     library()
-    return tuple(VulkanDevice(index, name, _KINDS[min(kind, 3)]) for index, name, kind in ask(driver_devices))
+    return tuple(VulkanDevice(index, name, kind_of(number)) for index, name, number in ask(driver_devices))
+
+
+def kind_of(number: int) -> str:
+    """Name of a type of ncnn's `GpuInfo`."""
+    return _KINDS[min(number, len(_KINDS) - 1)]
 
 
 def pick(name: str) -> VulkanDevice:

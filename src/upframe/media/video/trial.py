@@ -16,16 +16,41 @@ from upframe.errors import InputError, OptionError, UsageError
 from upframe.media.ledger import Entry
 from upframe.media.video.account import track_name
 from upframe.media.video.attached import read_attached
-from upframe.media.video.codecs import CODECS, CONTAINERS, Container, open_encoder, quiet_encoders
+from upframe.media.video.codecs import (
+    CODECS,
+    CONTAINERS,
+    Container,
+    encodable_formats,
+    encoder_options,
+    open_encoder,
+    quiet_encoders,
+)
 from upframe.media.video.container import add_routes, is_attached, open_output
 from upframe.media.video.info import StreamInfo, VideoInfo, open_video, plain
 from upframe.media.video.sound import sound_ways
 from upframe.media.video.tracks import Route, Span
 from upframe.media.video.written import Carried, VideoPlan
 
+_TRIED_SIZE = (144, 256)  # encoders of GPUs refuse pictures that are much smaller
 _EVERYTHING = Span(None, None, 0, Fraction(0))
 _TRIED_PACKETS = 200
 """Packets of the source that are tried in the output."""
+
+
+def encoder_fault(name: str) -> str | None:
+    """The reason why the encoder of a codec of `CODECS` does not open here with its defaults; None if it does."""
+    codec = CODECS[name]
+    quiet_encoders()
+    try:
+        context: Any = av.CodecContext.create(codec.encoder, "w")
+        context.height, context.width = _TRIED_SIZE
+        context.pix_fmt = encodable_formats(codec)[0]
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        context.options = encoder_options(codec, crf=None, preset=None, extra={}, hdr10=None)
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        return plain(error)
+    return None
 
 
 def try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
