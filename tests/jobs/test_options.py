@@ -99,7 +99,7 @@ BAD = [
     Bad(Limits, {"max_pixels": 0}, "limits.max_pixels", ("--max-pixels", "0")),
     Bad(VideoOptions, {"codec": "divx"}, "video.codec", ("--codec", "divx")),
     Bad(VideoOptions, {"crf": -1}, "video.crf", ("--crf", "-1")),
-    Bad(VideoOptions, {"crf": 64}, "video.crf", ("--crf", "64")),
+    Bad(VideoOptions, {"crf": 256}, "video.crf", ("--crf", "256")),
     Bad(VideoOptions, {"preset": ""}, "video.preset"),
     Bad(VideoOptions, {"pix_fmt": 3}, "video.pix_fmt"),
     Bad(VideoOptions, {"encoder": (("", "1"),)}, "video.encoder", ("-e", "=1")),

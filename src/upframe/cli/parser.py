@@ -253,7 +253,7 @@ class VideoFile:
     end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
     "Stop at this time."
     codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
-    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264, in WebM av1]"
+    "h264, h265, av1, ffv1, prores, or a chip's: h264_nvenc … [default: the input's if it can be written, else h264 or av1]"
     crf: Annotated[int | None, Parameter(group=VIDEO)] = None
     "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None

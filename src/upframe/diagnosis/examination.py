@@ -17,7 +17,7 @@ from upframe.errors import OutputError
 from upframe.files import amount, atomic_path, folder_bytes, free_bytes
 from upframe.kernels import LIBRARIES, NEEDS
 from upframe.machine import available_memory_bytes, cpu_flags, processor_name
-from upframe.media.video.codecs import CODECS
+from upframe.media.video.hardware import ENCODERS, HARDWARE
 from upframe.probing import TIMEOUT_S, ProbeError, ask
 from upframe.version import __version__
 
@@ -139,9 +139,9 @@ def _codecs(own: Ask) -> Iterator[Finding]:
         return
     for name, fault in faults.items():
         if fault is None:
-            yield Finding("codecs", name, "ok", CODECS[name].label)
+            yield Finding("codecs", name, "ok", ENCODERS[name].label)
         else:
-            yield Finding("codecs", name, "broken", fault)
+            yield Finding("codecs", name, "absent" if name in HARDWARE else "broken", fault)
 
 
 def _extras() -> Iterator[Finding]:

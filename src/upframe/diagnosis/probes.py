@@ -33,10 +33,10 @@ def onnx_devices() -> list[str]:
 
 def encoder_faults() -> dict[str, str | None]:
     """Why each codec cannot be written here; None for those that can."""
-    from upframe.media.video.codecs import CODECS
+    from upframe.media.video.hardware import ENCODERS
     from upframe.media.video.trial import encoder_fault
 
-    return {name: encoder_fault(name) for name in CODECS}
+    return {name: encoder_fault(name) for name in ENCODERS}
 
 
 def kernel_level() -> str | None:
