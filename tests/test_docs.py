@@ -111,6 +111,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "compare",
         "bench",
         "export",
+        "doctor",
         "train",
         "train list",
         "train plot",

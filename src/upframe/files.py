@@ -391,6 +391,15 @@ def _files_within(folder: Path) -> Iterator[Path]:
 
 
 # Contents --------------------------------------------------------------------------------------------------------------
+def folder_bytes(folder: Path) -> int:
+    """Size of all files in a folder and its sub-folders; what cannot be read counts nothing."""
+    total = 0
+    for path in _files_within(folder):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
 def is_own(path: Path) -> bool:
     """Whether only this user, and the superuser, can have written `path`; always True where files have no such owner."""
     if not hasattr(os, "geteuid"):
@@ -605,6 +614,17 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 # Room -----------------------------------------------------------------------------------------------------------------
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk where `path` is or would be.
+
+    Raises:
+        OutputError: if the disk cannot be asked.
+    """
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    with writing(path):
+        return shutil.disk_usage(existing).free
+
+
 def check_room(path: Path, needed_bytes: int) -> None:
     """Refuse work that needs more room than the disk of `path` has; a fifth more than `needed_bytes` must be free.
 
@@ -614,10 +634,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
     Raises:
         OutputError: if too little is free; the message gives both amounts.
     """
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    wanted = needed_bytes * _SPARE
-    with writing(path):
-        free = shutil.disk_usage(existing).free
+    wanted, free = needed_bytes * _SPARE, free_bytes(path)
     if wanted > free:
         happened = f"about {amount(wanted)} are needed and {amount(free)} are free"
         raise OutputError(path, happened, _ADVICE[errno.ENOSPC])

@@ -22,6 +22,7 @@ from upframe.engines import (
     OpenVinoOptions,
     TorchEngine,
     TorchOptions,
+    VulkanOptions,
     cache,
     compiled,
     engine_options,
@@ -52,6 +53,7 @@ class Traced:
 
     precisions: tuple[Precision, ...] = ("fp32",)
     keeps_pixels = True
+    accelerator: str | None = None
 
     def __init__(self) -> None:
         self.made = 0
@@ -88,6 +90,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         ("compile", CompileOptions),
         ("openvino", OpenVinoOptions),
         ("onnx", OnnxOptions),
+        ("vulkan", VulkanOptions),
     ],
 )
 def test_names_of_engines(name: str, kind: type) -> None:

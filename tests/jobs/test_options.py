@@ -17,7 +17,7 @@ import pytest
 import upframe as package
 from conftest import Upframe
 from upframe.cli.flags import FLAGS, worded, worded_error
-from upframe.engines import CompileOptions, OnnxOptions, OpenVinoOptions, TorchOptions, engine_options
+from upframe.engines import CompileOptions, OnnxOptions, OpenVinoOptions, TorchOptions, VulkanOptions, engine_options
 from upframe.errors import OptionError, option_text
 from upframe.jobs import Cleaning, JobOptions, Limits, Target, UpscaleOptions, VideoOptions
 
@@ -59,7 +59,9 @@ BAD = [
     *(Bad(kind, {"threads": 0}, "threads") for kind in (CompileOptions, OnnxOptions, OpenVinoOptions)),
     *(Bad(kind, {"precision": "half"}, "precision") for kind in (CompileOptions, OnnxOptions, OpenVinoOptions)),
     Bad(engine_options, {"engine": "steam"}, "engine", ("--engine", "steam")),
-    Bad(engine_options, {"engine": "onnx", "device": "cuda"}, "engine", ("--engine", "onnx", "--device", "cuda")),
+    Bad(engine_options, {"engine": "openvino", "device": "cuda"}, "engine", ("--engine", "openvino", "--device", "cuda")),
+    Bad(OnnxOptions, {"device": "mps"}, "device", ("--engine", "onnx", "--device", "mps")),
+    Bad(VulkanOptions, {"device": "cuda"}, "device", ("--engine", "vulkan", "--device", "cuda")),
     Bad(Target, {"scale": 0}, "scale", ("--scale", "0")),
     Bad(Target, {"scale": -2.0}, "scale", ("--scale", "-2")),
     Bad(Target, {"scale": float("nan")}, "scale", ("--scale", "nan")),
@@ -97,7 +99,7 @@ BAD = [
     Bad(Limits, {"max_pixels": 0}, "limits.max_pixels", ("--max-pixels", "0")),
     Bad(VideoOptions, {"codec": "divx"}, "video.codec", ("--codec", "divx")),
     Bad(VideoOptions, {"crf": -1}, "video.crf", ("--crf", "-1")),
-    Bad(VideoOptions, {"crf": 64}, "video.crf", ("--crf", "64")),
+    Bad(VideoOptions, {"crf": 256}, "video.crf", ("--crf", "256")),
     Bad(VideoOptions, {"preset": ""}, "video.preset"),
     Bad(VideoOptions, {"pix_fmt": 3}, "video.pix_fmt"),
     Bad(VideoOptions, {"encoder": (("", "1"),)}, "video.encoder", ("-e", "=1")),

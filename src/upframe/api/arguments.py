@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from upframe.engines import TorchOptions
+from upframe.engines import TorchOptions, on_device, pick_device
 from upframe.errors import OptionError, UsageError, check_choice, option_text
-from upframe.machine import pick_device
 from upframe.models.registry import DEFAULT_SCALE, Model, default_model, load
 from upframe.models.spec import Precision
 from upframe.upscaling.options import MOST_SIDE, Target, UpscaleOptions
@@ -97,7 +96,6 @@ def chosen_options(
     check_choice("precision", precision, ("auto", *get_args(Precision)))
     if not isinstance(device, str):
         raise OptionError("device", device, 'must be "auto", "cpu", "cuda", "cuda:N" or "mps"')
-    pick_device(device)
     used = options if options is not None else UpscaleOptions()
     if device == "auto" and model is not None and model.placed_on is not None:
         device = model.placed_on
@@ -110,10 +108,9 @@ def chosen_options(
     if device == "auto" and precision == "auto":
         return used
     if not isinstance(engine, TorchOptions):
-        if device not in ("auto", "cpu"):
-            raise OptionError("device", device, f"the engine {engine.name} runs on the CPU", "remove this argument")
         changes = {} if precision == "auto" else {"precision": precision}
-        return replace(used, engine=replace(engine, **changes))
+        return replace(used, engine=replace(engine if device == "auto" else on_device(engine, device), **changes))
+    pick_device(device)
     changes = {} if device == "auto" else {"device": device}
     changes |= {} if precision == "auto" else {"precision": precision}
     return replace(used, engine=replace(engine, **changes))

@@ -322,7 +322,7 @@ def _forms(model: Model, engines: Sequence[str], precisions: Sequence[Precision]
     for engine in engines:
         if engine in (*BACKENDS, "native"):  # engines that cannot run are refused before any work
             make_engine_as_named(model, engine_options(engine, device=device))
-        computes_in = BACKENDS[engine]().precisions if engine in BACKENDS else proven
+        computes_in = BACKENDS[engine]().backend().precisions if engine in BACKENDS else proven
         shown = "upframe" if engine == "auto" else engine
         chosen += [_Form(f"{shown} {p}", p, engine) for p in proven if p in computes_in]
     return chosen

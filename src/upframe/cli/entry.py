@@ -18,6 +18,7 @@ from upframe.cli import (  # noqa: F401 (each adds its commands)
     data,
     data_preview,
     difference_map,
+    doctor,
     exporting,
     measuring,
     models,
@@ -106,12 +107,12 @@ def _is_lack_of_memory(error: Exception) -> bool:
 
 
 def _normalised(tokens: list[str]) -> list[str]:
-    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, `-` among them, and all pages of
-    help as one: `SHOWN` has which."""
+    """Accept `--tile_size` for `--tile-size`, files without a command as files to upscale, `-` among them, `--list-devices`
+    as one of the doctor, and all pages of help as one: `SHOWN` has which."""
     end = tokens.index("--") if "--" in tokens else len(tokens)
     fixed = [re.sub(r"^--[^=]*", lambda m: m[0].replace("_", "-"), t) for t in tokens[:end]] + tokens[end:]
     if fixed and fixed[0] not in {*app, "--help", "-h", "--version", "-V"}:
-        fixed.insert(0, "upscale")
+        fixed.insert(0, "doctor" if fixed[0] == "--list-devices" else "upscale")
     fixed = ["--help" if t in HELP_FLAGS and i < len(fixed) - len(tokens) + end else t for i, t in enumerate(fixed)]
     return [PIPE if t == "-" else t for t in fixed] if fixed[:1] and fixed[0] in TASKS else fixed
 

@@ -74,7 +74,7 @@ TRAINING = Group.create_ordered("Training")
 INPUT = Group.create_ordered("Input")
 OUTPUT = Group.create_ordered("Output")
 SIZE = Group.create_ordered("Output size", help="Give at most one. [default: the model's own scale]")
-EngineName = Literal["auto", "torch", "native", "compile", "openvino", "onnx"]
+EngineName = Literal["auto", "torch", "native", "compile", "openvino", "onnx", "vulkan"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 PIPE = "\0"  # what `-` becomes before the parser, which takes it for an option; no file name holds this character
 COMPUTE = Group.create_ordered("Computing")
@@ -226,9 +226,9 @@ class Computing:
     overlap: Annotated[int, Parameter(group=COMPUTE)] = 8
     "Input pixels over which neighbouring tiles are blended."
     device: Annotated[str, Parameter(alias=["-d", "-g", "--gpu-id"], allow_leading_hyphen=True, group=COMPUTE)] = "auto"
-    "auto, cpu, cuda, cuda:N or mps; a bare number means cuda:N, -1 means cpu."
+    "auto, cpu, cuda, cuda:N or mps; N is cuda:N, -1 is cpu. With --engine vulkan or onnx also others (docs/devices.md)."
     engine: Annotated[EngineName, Parameter(group=COMPUTE)] = "auto"
-    "Engine: torch, native (upframe's kernels), compile, openvino or onnx; auto is native where it fits, else torch."
+    "Engine: torch, native (upframe's kernels), compile, openvino, onnx or vulkan; auto is native where it fits, else torch."
     precision: Annotated[PrecisionName, Parameter(group=COMPUTE)] = "auto"
     "Number format of the network: fp32, bf16 or fp16; auto is bf16 where it is fast and loses next to nothing, else fp32."
     fp32: Annotated[bool, Parameter(negative="", group=COMPUTE)] = False
@@ -253,7 +253,7 @@ class VideoFile:
     end: Annotated[str | None, Parameter(alias="--end-time", group=VIDEO)] = None
     "Stop at this time."
     codec: Annotated[str | None, Parameter(alias=["-c", "--video-codec"], group=VIDEO)] = None
-    "h264, h265, av1, ffv1 or prores. [default: the input's where it can be written, else h264, in WebM av1]"
+    "h264, h265, av1, ffv1, prores, or a chip's: h264_nvenc … [default: the input's if it can be written, else h264 or av1]"
     crf: Annotated[int | None, Parameter(group=VIDEO)] = None
     "Constant quality; lower is better. [default: the codec's]"
     preset: Annotated[str | None, Parameter(group=VIDEO)] = None

@@ -6,19 +6,19 @@ Every engine takes (N, T, C, H, W) in [0, 1], any size ≥ 1×1, and returns (N,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
 from upframe.engines.base import BF16_LOSS_DB, Engine, choose_precision, is_out_of_memory
-from upframe.engines.compiled import Compiled, CompileOptions
+from upframe.engines.compiled import CompileOptions
 from upframe.engines.eager import MIN_PREPARE_PX, TorchEngine, TorchOptions
-from upframe.engines.graphs import Backend, GraphEngine
+from upframe.engines.graphs import GraphEngine
 from upframe.engines.native import NativeEngine, obstacle
-from upframe.engines.onnx_runtime import Onnx, OnnxOptions
-from upframe.engines.openvino_runtime import OpenVino, OpenVinoOptions
+from upframe.engines.onnx_runtime import OnnxOptions
+from upframe.engines.openvino_runtime import OpenVinoOptions
+from upframe.engines.vulkan import VulkanOptions
 from upframe.errors import MissingError, OptionError
 from upframe.machine import available_memory_bytes, has_fast_bf16, keep_freed_memory, pick_device
 from upframe.models.registry import Model
@@ -40,6 +40,7 @@ __all__ = [
     "OpenVinoOptions",
     "TorchEngine",
     "TorchOptions",
+    "VulkanOptions",
     "available_memory_bytes",
     "choose_precision",
     "engine_options",
@@ -50,19 +51,23 @@ __all__ = [
     "make_clip_engine",
     "make_engine",
     "make_engine_as_named",
+    "on_device",
     "pick_device",
 ]
 
-EngineOptions = TorchOptions | CompileOptions | OpenVinoOptions | OnnxOptions
+GraphOptions = CompileOptions | OpenVinoOptions | OnnxOptions | VulkanOptions
+EngineOptions = TorchOptions | GraphOptions
 
-ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx")
+ENGINES = ("auto", "torch", "native", "compile", "openvino", "onnx", "vulkan")
 """Names of engines, for `engine_options`."""
 
 
 _FUSED = {"auto": None, "native": True, "torch": False}
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"compile": Compiled, "openvino": OpenVino, "onnx": Onnx}
-"""Backends that execute the graphs of engines other than torch."""
+BACKENDS: dict[str, type[GraphOptions]] = {
+    kind.name: kind for kind in (CompileOptions, OpenVinoOptions, OnnxOptions, VulkanOptions)
+}
+"""Options of engines that run graphs instead of torch; their method `backend` makes the program for that."""
 
 
 def engine_options(
@@ -78,12 +83,23 @@ def engine_options(
     """
     if engine in _FUSED:
         return TorchOptions(device, precision, threads, fused=_FUSED[engine])
+    if engine not in BACKENDS:
+        raise OptionError("engine", engine, "no such engine", f"use one of {', '.join(ENGINES)}")
+    options = BACKENDS[engine](precision=precision, threads=threads)
+    return options if device == "auto" else on_device(options, device)
+
+
+def on_device(options: GraphOptions, device: str) -> GraphOptions:
+    """Return the options with another device.
+
+    Raises:
+        UsageError: if the engine does not run on it.
+    """
+    if isinstance(options, OnnxOptions | VulkanOptions):
+        return replace(options, device=device)
     if device not in ("auto", "cpu"):
-        raise OptionError("engine", engine, f"runs on the CPU, not on {device}", "use `engine='torch'`")
-    for kind in (CompileOptions, OpenVinoOptions, OnnxOptions):
-        if engine == kind.name:
-            return kind(precision, threads)
-    raise OptionError("engine", engine, "no such engine", f"use one of {', '.join(ENGINES)}")
+        raise OptionError("engine", options.name, f"runs on the CPU, not on {device}", "use `engine='torch'`")
+    return options
 
 
 def make_engine(model: Model, options: EngineOptions) -> Engine:
@@ -102,7 +118,7 @@ def make_engine(model: Model, options: EngineOptions) -> Engine:
         return _graph_engine(model, options)
     except MissingError as error:
         log.warning("%s %s runs in torch", error, model.spec.name)
-        return make_engine(model, TorchOptions(options.device, options.precision, options.threads))
+        return make_engine(model, TorchOptions("cpu", options.precision, options.threads))
 
 
 def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
@@ -119,10 +135,10 @@ def make_engine_as_named(model: Model, options: EngineOptions) -> Engine:
     return make_engine(model, options) if isinstance(options, TorchOptions) else _graph_engine(model, options)
 
 
-def _graph_engine(model: Model, options: CompileOptions | OpenVinoOptions | OnnxOptions) -> GraphEngine:
+def _graph_engine(model: Model, options: GraphOptions) -> GraphEngine:
     if options.threads:
         torch.set_num_threads(options.threads)
-    return GraphEngine(model, options, BACKENDS[options.name]())
+    return GraphEngine(model, options, options.backend())
 
 
 def make_clip_engine(model: Model, options: EngineOptions) -> TorchEngine:

@@ -43,11 +43,15 @@ class CompileOptions:
     def __post_init__(self) -> None:
         check_running(self.precision, self.threads)
 
+    def backend(self) -> Compiled:
+        return Compiled()
+
 
 class Compiled:
     """A `graphs.Backend`."""
 
     keeps_pixels = True
+    accelerator: str | None = None
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def versions(self) -> dict[str, str]:

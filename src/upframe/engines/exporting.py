@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from upframe.engines import onnx_runtime, openvino_runtime
+from upframe.engines import onnx_graph, onnx_runtime, openvino_runtime
 from upframe.engines.graphs import LEAST_SIDE, Run
 from upframe.errors import UsageError, VerifyError
 from upframe.files import put_in_place, scratch_folder, writing
@@ -105,7 +105,7 @@ def _difference(model: Model, run: Run) -> float:
 
 def _write_onnx(model: Model, path: Path, about: dict[str, str]) -> None:
     onnx_runtime.library("upframe export")
-    proto: Any = onnx_runtime.converted(model.network, model.spec, with_place=False)
+    proto: Any = onnx_graph.converted(model.network, model.spec, with_place=False)
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value)
     path.write_bytes(proto.SerializeToString())

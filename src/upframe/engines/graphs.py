@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from upframe.engines import cache
+from upframe.engines import cache, canary
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.errors import MissingError, OptionError, OutOfMemoryError
@@ -60,11 +60,17 @@ class Backend(Protocol):
     keeps_pixels: bool
     """Whether layers that see pixels stay float32 in half precision, as in the measured losses from which "auto" decides."""
 
+    @property
+    def accelerator(self) -> str | None:
+        """Name of the device that computes; None for the CPU, whose pixels need no canary."""
+        ...
+
     def versions(self) -> dict[str, str]:
         """Return versions of everything that artefacts depend on.
 
         Raises:
             MissingError: if a library is missing.
+            ResourceError: if this machine does not have the device.
         """
         ...
 
@@ -86,7 +92,7 @@ class Backend(Protocol):
 
 
 class GraphEngine:
-    """Runs a network's graph on the CPU. The graph is made, or loaded from the cache, for the first frame."""
+    """Runs a network's graph. The graph is made, or loaded from the cache, for the first frame."""
 
     def __init__(self, model: Model, options: Options, backend: Backend) -> None:
         """Check the options; nothing is compiled yet.
@@ -94,6 +100,7 @@ class GraphEngine:
         Raises:
             UsageError: if the network cannot run as a graph.
             MissingError: if a library is missing.
+            ResourceError: if this machine does not have the device.
         """
         self.name = options.name
         self.spec = model.spec
@@ -165,7 +172,16 @@ class GraphEngine:
             log.warning("engine %s: %s is compiled once for this machine, which takes a while", self.name, self.spec.name)
             self._backend.make(self._model.network, self.spec, self.precision, folder)
 
-        return self._backend.load(cache.kept(self._options.cache, name, make), self.precision, threads)
+        run = self._backend.load(cache.kept(self._options.cache, name, make), self.precision, threads)
+        device = self._backend.accelerator
+        return run if device is None else self._tried(run, device)
+
+    def _tried(self, run: Run, device: str) -> Run:
+        picture = canary.picture(self.spec.channels)
+        with torch.inference_mode():
+            given = inputs(self._model.network, self.spec, picture, None)
+            expected = self._model.network(picture)
+        return canary.guarded(run, given, expected, engine=self.name, device=device)
 
 
 def inputs(network: nn.Module, spec: ModelSpec, frame: Tensor, place: Place | None) -> tuple[Tensor, ...]:

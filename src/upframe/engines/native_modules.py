@@ -239,7 +239,7 @@ class FusedSpatialAttention(nn.Module):
             if spread is None
             else (_rows_between(spread[0]), spread[1].float())
         )
-        wide = _rows_of_channels(pooled @ across.T)
+        wide = _rows_of_channels(pooled @ across)
         _check(
             self._library.upframe_esa_second(
                 *(handle, y.data_ptr(), reduced.data_ptr(), wide.data_ptr(), rows[0].data_ptr(), rows[1].data_ptr()),

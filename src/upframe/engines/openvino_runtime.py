@@ -37,6 +37,9 @@ class OpenVinoOptions:
     def __post_init__(self) -> None:
         check_running(self.precision, self.threads)
 
+    def backend(self) -> OpenVino:
+        return OpenVino()
+
 
 def library(asked_by: str = "`engine='openvino'`") -> Any:
     """The library.
@@ -81,6 +84,7 @@ class OpenVino:
     """A `graphs.Backend`."""
 
     keeps_pixels = False
+    accelerator: str | None = None
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

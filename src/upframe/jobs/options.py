@@ -17,6 +17,7 @@ from upframe.media.names import (
     CONTAINER_NAMES,
     DEFAULT_RATE,
     DEINTERLACERS,
+    HARDWARE_NAMES,
     MAX_CRF,
     MAX_RATE,
     ODD_POLICIES,
@@ -75,9 +76,8 @@ class VideoOptions:
 
     def __post_init__(self) -> None:
         if self.codec is not None and (not isinstance(self.codec, str) or codec_name(self.codec) is None):
-            raise OptionError(
-                "video.codec", self.codec, "is not a codec that upframe can write", f"use one of {', '.join(CODEC_NAMES)}"
-            )
+            known = ", ".join((*CODEC_NAMES, *HARDWARE_NAMES))
+            raise OptionError("video.codec", self.codec, "is not a codec that upframe can write", f"use one of {known}")
         if self.crf is not None:
             check_whole("video.crf", self.crf, least=0, most=MAX_CRF)
         for name in ("preset", "pix_fmt"):

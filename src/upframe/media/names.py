@@ -18,9 +18,14 @@ BAD_FRAME_POLICIES: tuple[OnBadFrame, ...] = ("repeat", "skip", "fail")
 
 CODEC_NAMES = ("h264", "h265", "av1", "ffv1", "prores")
 """Codecs that upframe writes: the keys of `media.video.codecs.CODECS`."""
+HARDWARE_NAMES = (
+    *("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv", "av1_qsv"),
+    *("h264_amf", "hevc_amf", "av1_amf", "h264_videotoolbox", "hevc_videotoolbox"),
+)
+"""The same codecs by encoders of graphics chips: the keys of `media.video.hardware.HARDWARE`."""
 CONTAINER_NAMES = ("mp4", "mov", "mkv", "webm")
 """Containers that upframe writes: the keys of `media.video.codecs.CONTAINERS`."""
-MAX_CRF = 63
+MAX_CRF = 255
 """The largest constant quality that any codec takes."""
 DEFAULT_RATE = Fraction(25)
 """Default frames per second of a folder of frames."""
@@ -51,7 +56,12 @@ def codec_name(name: str) -> str | None:
     """Find a codec that upframe writes by any of its common names, including FFmpeg's names of decoders; None for others."""
     lower = name.lower()
     found = _CODEC_ALIASES.get(lower, lower)
-    return found if found in CODEC_NAMES else None
+    return found if found in (*CODEC_NAMES, *HARDWARE_NAMES) else None
+
+
+def bitstream_of(codec: str) -> str:
+    """The codec of `CODEC_NAMES` that decodes what `codec`, perhaps of a graphics chip, makes."""
+    return (codec_name(codec.partition("_")[0]) or codec) if codec in HARDWARE_NAMES else codec
 
 
 def container_name(name: str) -> str | None:

@@ -121,7 +121,7 @@ class SpatialAttention:
     pooled: Callable[[Tensor], Tensor]
     """The coarse grid."""
     spread_in_place: Callable[[Sequence[int], Place], tuple[Tensor, Tensor]]
-    """Weights (h, cells) and (w, cells') of the grid's cells in each row and column of a tile (height, width)."""
+    """Weights (h, cells) and (cells', w) of the grid's cells in each row and column of a tile (height, width)."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Options(Wire):
     window: int | None = Field(default=None, ge=1)
     sigma: float | None = Field(default=None, ge=0, le=255)
     as_published: bool = False
-    engine: Literal["auto", "torch", "native", "compile", "openvino", "onnx"] = "auto"
+    engine: Literal["auto", "torch", "native", "compile", "openvino", "onnx", "vulkan"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
 

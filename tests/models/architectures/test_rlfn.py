@@ -133,7 +133,7 @@ def test_a_placed_map_of_the_whole_picture_is_the_interpolated_one(side: int) ->
     coarse = torch.rand(1, 16, rlfn._pooled_side(side), rlfn._pooled_side(33), dtype=torch.float64)
     expected = F.interpolate(coarse, size=(side, 33), mode="bilinear", align_corners=False)
     down, across = rlfn.spread_in_place((side, 33), Place((0, 0), (side, 33)))
-    placed = down @ coarse @ across.T
+    placed = down @ coarse @ across
     torch.testing.assert_close(placed, expected, atol=1e-13, rtol=0)
 
 

@@ -16,6 +16,7 @@ from upframe.jobs.video.workspace import kept_bytes
 from upframe.media.image.formats import format_of_name
 from upframe.media.image.source import probe
 from upframe.media.ledger import EMPTY, Ledger
+from upframe.media.names import bitstream_of
 from upframe.media.video.files import (
     Survey,
     VideoInfo,
@@ -205,7 +206,7 @@ def _look_at_file(video: Video, plan: VideoPlan, options: VideoOptions) -> bool:
 def _same_codec(decoder: str, codec: str) -> bool:
     """Whether the name of a decoder means this codec. One codec may have several decoders (libdav1d for AV1)."""
     known = codec_named(decoder.removeprefix("lib").replace("dav1d", "av1"))
-    return known is not None and known.name == codec
+    return known is not None and known.name == bitstream_of(codec)
 
 
 def _look_at_frames(video: Video, options: VideoOptions) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from upframe.media.ledger import Entry, Ledger
+from upframe.media.names import bitstream_of
 from upframe.media.video.captions import CODECS_WITH_CAPTIONS
 from upframe.media.video.frames import has_alpha
 from upframe.media.video.info import VideoInfo
@@ -61,7 +62,7 @@ def _abilities(info: VideoInfo, plan: VideoPlan | None) -> frozenset[Ability]:
         return frozenset()
     tags = dict(plan.video_tags)
     held: dict[Ability, bool] = {
-        "captions": plan.codec in CODECS_WITH_CAPTIONS,
+        "captions": bitstream_of(plan.codec) in CODECS_WITH_CAPTIONS,
         "display matrix": plan.matrix == info.matrix,
         "HDR10": plan.hdr10 is not None,
         "stereo": "stereo_mode" in tags,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +14,10 @@ from upframe.media.names import codec_name, container_name
 from upframe.media.video.colour import Layout
 from upframe.media.video.frame_facts import Hdr10
 from upframe.media.video.frames import layout_of, readable_format
+
+
+def _crf(quality: int) -> dict[str, str]:
+    return {"crf": str(quality)}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class VideoCodec:
     holds_hdr: bool = False
     has_range: bool = True
     """Whether the stream can state full range."""
+    quality_options: Callable[[int], dict[str, str]] = _crf
+    """The encoder's options for a constant quality; lower is better."""
+    formats: tuple[str, ...] = ()
+    """Pixel formats that upframe uses; empty for all that the encoder takes."""
 
 
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -114,9 +122,22 @@ def container_named(name: str) -> Container | None:
     return CONTAINERS.get(container_name(name) or "")
 
 
+PACKED = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
+"""Forms with the same samples in another order: encoders of graphics chips take only these of many formats."""
+
+
+def taken_format(codec: VideoCodec, pix_fmt: str) -> str:
+    """The form in which the encoder takes pictures of `pix_fmt`, one of `encodable_formats`."""
+    names = [f.name for f in av.Codec(codec.encoder, "w").video_formats or ()]
+    return pix_fmt if pix_fmt in names else PACKED[pix_fmt]
+
+
 def encodable_formats(codec: VideoCodec) -> list[str]:
     """Pixel formats that the encoder takes and upframe can make."""
     names = [f.name for f in av.Codec(codec.encoder, "w").video_formats or ()]
+    names += [planar for planar, packed in PACKED.items() if packed in names and planar not in names]
+    if codec.formats:
+        return [n for n in codec.formats if n in names]
     return [n for n in names if not n.startswith(("yuvj", "yuva", "gbra", "nv")) and format_layout(n) is not None]
 
 
@@ -149,7 +170,7 @@ def encoder_options(
     """Collect all options of the encoder, the user's `extra` last."""
     options = dict(codec.options)
     if codec.crf is not None:
-        options["crf"] = str(codec.crf if crf is None else crf)
+        options |= codec.quality_options(codec.crf if crf is None else crf)
     if codec.preset is not None:
         options["preset"] = preset or codec.preset
     params = list(codec.params)

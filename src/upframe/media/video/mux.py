@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from upframe.errors import InputError, Notice, OutputError, VerifyError
 from upframe.files import remove_quietly
+from upframe.media.names import bitstream_of
 from upframe.media.video.attached import Attached, read_attached
 from upframe.media.video.clock import Clock, demuxed
 from upframe.media.video.codecs import CONTAINERS, tag_stream
@@ -224,7 +225,7 @@ def _add_video(out: Any, template: Any, plan: VideoPlan) -> Any:
     stream.codec_context.framerate = plan.rate
     tag_stream(stream, tags=plan.colour, sample_aspect=plan.sample_aspect)
     stream.set_display_matrix(plan.matrix)
-    if plan.codec == "h265" and plan.container in ("mp4", "mov"):
+    if bitstream_of(plan.codec) == "h265" and plan.container in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # Apple's players support no other tag
     stream.disposition = int(av.stream.Disposition.default)
     stream.metadata.update(dict(plan.video_tags))

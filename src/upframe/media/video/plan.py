@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upframe.errors import OptionError, UsageError, check_choice
 from upframe.media.ledger import Entry, Ledger
-from upframe.media.names import ODD_POLICIES, Odd
+from upframe.media.names import ODD_POLICIES, Odd, bitstream_of
 from upframe.media.video.account import side_ledger, track_name
 from upframe.media.video.codecs import (
     CODECS,
@@ -25,6 +25,7 @@ from upframe.media.video.codecs import (
 )
 from upframe.media.video.colour import Coding
 from upframe.media.video.frame_facts import UNSPECIFIED, ColourTags, Matrix
+from upframe.media.video.hardware import ENCODERS, encoder_named
 from upframe.media.video.info import StreamInfo, VideoInfo, default_matrix
 from upframe.media.video.tags import FIXED_TAGS, file_tags, track_tags, video_tags
 from upframe.media.video.trial import fit_tracks, try_encoder
@@ -140,11 +141,11 @@ def _codec(info: VideoInfo, held: Container, wanted: str | None) -> VideoCodec:
     if wanted is None:
         own = codec_named(info.codec)
         return own if own is not None and own.name in held.codecs else CODECS[held.codecs[0]]
-    found = codec_named(wanted)
+    found = encoder_named(wanted)
     if found is None:
-        raise OptionError("video.codec", wanted, "is not a codec that upframe can write", f"use one of {', '.join(CODECS)}")
-    if found.name not in held.codecs:
-        fitting = [c.name for c in CONTAINERS.values() if found.name in c.codecs]
+        raise OptionError("video.codec", wanted, "is not a codec that upframe can write", f"use one of {', '.join(ENCODERS)}")
+    if bitstream_of(found.name) not in held.codecs:
+        fitting = [c.name for c in CONTAINERS.values() if bitstream_of(found.name) in c.codecs]
         raise OptionError("video.codec", wanted, f"{held.label} cannot hold {found.label}", f"use {' or '.join(fitting)}")
     return found
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from upframe.errors import OutputError, UpframeError, VerifyError
 from upframe.files import atomic_path
+from upframe.media.names import bitstream_of
 from upframe.media.video.captions import CODECS_WITH_CAPTIONS, captioned
-from upframe.media.video.codecs import CODECS, encodable_formats, format_layout, open_encoder, quiet_encoders
+from upframe.media.video.codecs import encodable_formats, format_layout, open_encoder, quiet_encoders, taken_format
 from upframe.media.video.colour import Plane, Rgb, from_rgb
 from upframe.media.video.frames import frame_of
+from upframe.media.video.hardware import ENCODERS
 from upframe.media.video.info import plain
 from upframe.media.video.written import VideoPlan
 
@@ -56,9 +58,10 @@ class VideoSink:
         self._captions: dict[int, bytes] = {}
         """Of the pictures that are in the encoder, by timestamp."""
         layout = format_layout(plan.pix_fmt)
-        if layout is None or plan.pix_fmt not in encodable_formats(CODECS[plan.codec]):
+        if layout is None or plan.pix_fmt not in encodable_formats(ENCODERS[plan.codec]):
             raise ValueError(f"{plan.codec} does not take {plan.pix_fmt}")
         self._layout = layout
+        self._taken = taken_format(ENCODERS[plan.codec], plan.pix_fmt)
 
     def __enter__(self) -> Self:
         plan = self.plan
@@ -69,11 +72,11 @@ class VideoSink:
         self._part = self._atomic.__enter__()
         try:
             self._container = av.open(f"file:{self._part}", "w", format=plan.work_muxer, options=options)
-            self._stream = self._container.add_stream(CODECS[plan.codec].encoder, rate=plan.rate, options=dict(plan.options))
+            self._stream = self._container.add_stream(ENCODERS[plan.codec].encoder, rate=plan.rate, options=dict(plan.options))
             open_encoder(
                 self._stream,
                 size=plan.coded_size,
-                pix_fmt=plan.pix_fmt,
+                pix_fmt=self._taken,
                 time_base=plan.time_base,
                 tags=plan.colour,
                 sample_aspect=plan.sample_aspect,
@@ -105,7 +108,7 @@ class VideoSink:
             raise ValueError(f"time {pts} does not come after {self._last_pts}")
         planes = from_rgb(fitted(pixels, self.plan.coded_size), self._layout, self.plan.coding)
         frame = self._frame(planes, pts + self.plan.work_origin)
-        if captions and self.plan.codec in CODECS_WITH_CAPTIONS:
+        if captions and bitstream_of(self.plan.codec) in CODECS_WITH_CAPTIONS:
             self._captions[pts + self.plan.work_origin] = captions
         try:
             self._mux(self._stream.encode(frame))
@@ -119,7 +122,7 @@ class VideoSink:
         times of a work file only keep this order, and `join` makes the real ones."""
         for packet in packets:
             captions = self._captions.pop(packet.pts, b"")
-            packet = captioned(packet, captions, self.plan.codec) if captions else packet
+            packet = captioned(packet, captions, bitstream_of(self.plan.codec)) if captions else packet
             if self.plan.work_muxer == "nut":
                 self._first_pts = packet.pts if self._first_pts is None else self._first_pts
                 packet.dts = self._first_pts - _DTS_LEAD + self._muxed
@@ -132,6 +135,9 @@ class VideoSink:
             frame.pts, frame.time_base = pts, self.plan.time_base
         else:
             frame = frame_of(planes, self.plan.pix_fmt, pts=pts, time_base=self.plan.time_base)
+        if self._taken != self.plan.pix_fmt:
+            frame = frame.reformat(format=self._taken)  # the same samples in another order
+            frame.pts, frame.time_base = pts, self.plan.time_base
         tags = self.plan.colour  # x265 and SVT-AV1 read it from the frame, too
         frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
         frame.colorspace, frame.color_range = tags.matrix, tags.range

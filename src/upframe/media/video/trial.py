@@ -16,16 +16,42 @@ from upframe.errors import InputError, OptionError, UsageError
 from upframe.media.ledger import Entry
 from upframe.media.video.account import track_name
 from upframe.media.video.attached import read_attached
-from upframe.media.video.codecs import CODECS, CONTAINERS, Container, open_encoder, quiet_encoders
+from upframe.media.video.codecs import (
+    CONTAINERS,
+    Container,
+    encodable_formats,
+    encoder_options,
+    open_encoder,
+    quiet_encoders,
+    taken_format,
+)
 from upframe.media.video.container import add_routes, is_attached, open_output
+from upframe.media.video.hardware import ENCODERS, HARDWARE, no_chip
 from upframe.media.video.info import StreamInfo, VideoInfo, open_video, plain
 from upframe.media.video.sound import sound_ways
 from upframe.media.video.tracks import Route, Span
 from upframe.media.video.written import Carried, VideoPlan
 
+_TRIED_SIZE = (144, 256)  # encoders of GPUs refuse pictures that are much smaller
 _EVERYTHING = Span(None, None, 0, Fraction(0))
 _TRIED_PACKETS = 200
 """Packets of the source that are tried in the output."""
+
+
+def encoder_fault(name: str) -> str | None:
+    """The reason why the encoder of a codec of `ENCODERS` does not open here with its defaults; None if it does."""
+    codec = ENCODERS[name]
+    quiet_encoders()
+    try:
+        context: Any = av.CodecContext.create(codec.encoder, "w")
+        context.height, context.width = _TRIED_SIZE
+        context.pix_fmt = taken_format(codec, encodable_formats(codec)[0])
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        context.options = encoder_options(codec, crf=None, preset=None, extra={}, hdr10=None)
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        return plain(error)
+    return None
 
 
 def try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
@@ -34,17 +60,19 @@ def try_encoder(plan: VideoPlan, typed: Mapping[str, str]) -> None:
     Raises:
         UsageError: with the encoder's own message, or the option that it does not know.
     """
-    codec = CODECS[plan.codec]
+    codec = ENCODERS[plan.codec]
     quiet_encoders()
     context: Any = av.CodecContext.create(codec.encoder, "w")
     context.height, context.width = plan.coded_size
-    context.pix_fmt, context.time_base, context.framerate = plan.pix_fmt, plan.time_base, plan.rate
+    context.pix_fmt, context.time_base, context.framerate = taken_format(codec, plan.pix_fmt), plan.time_base, plan.rate
     context.options = dict(plan.options)
     try:
         context.open()
     except (av.error.FFmpegError, ValueError) as error:
         given = ", ".join(f"{k}={v}" for k, v in typed.items())
         size = f"{plan.coded_size[1]}x{plan.coded_size[0]} {plan.pix_fmt}"
+        if plan.codec in HARDWARE and not typed:
+            raise no_chip(codec, f"its device cannot be opened ({plain(error)})") from error
         happened = f"the encoder cannot be opened for {size} ({plain(error)})"
         raise OptionError("video.codec", plan.codec, happened, f"check `video.encoder={given}`" if given else "") from error
     unknown = sorted(set(context.options) & set(typed))
@@ -149,13 +177,13 @@ def _refused_packets(out: Any, source: Any, routes: Mapping[int, Route]) -> Exce
 def _scratch(plan: VideoPlan) -> Iterator[Any]:
     """The real muxer with the real video stream, writing into memory."""
     out = open_output(io.BytesIO(), plan)
-    codec = CODECS[plan.codec]
+    codec = ENCODERS[plan.codec]
     # The header holds the encoder's own start of stream, so it has to be the encoder.
     stream = out.add_stream(codec.encoder, rate=plan.rate, options=dict(plan.options))
     open_encoder(
         stream,
         size=plan.coded_size,
-        pix_fmt=plan.pix_fmt,
+        pix_fmt=taken_format(codec, plan.pix_fmt),
         time_base=plan.time_base,
         tags=plan.colour,
         sample_aspect=plan.sample_aspect,

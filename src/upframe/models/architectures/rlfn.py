@@ -55,8 +55,8 @@ class ESA(nn.Module):
             down, across = spread
             if torch.compiler.is_exporting():  # a tracer with symbolic sizes cannot derive the guarantee of _pooled_side
                 torch._check(down.shape[1] == coarse.shape[2])  # type: ignore[no-untyped-call] # torch left it unannotated
-                torch._check(across.shape[1] == coarse.shape[3])  # type: ignore[no-untyped-call]
-            wide = down.to(coarse) @ coarse @ across.to(coarse).T  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
+                torch._check(across.shape[0] == coarse.shape[3])  # type: ignore[no-untyped-call]
+            wide = down.to(coarse) @ coarse @ across.to(coarse)  # (h, cells) @ (N, C, cells, cells') @ (cells', w)
         gate: Tensor = self.conv4(self.conv_f(reduced).add_(wide)).sigmoid_()
         return multiplied(gate, x)
 
@@ -66,7 +66,7 @@ class ESA(nn.Module):
 
 
 Spread = tuple[Tensor, Tensor]
-"""Weights (h, cells) and (w, cells') of ESA's pooled cells in each row and column of pixels."""
+"""Weights (h, cells) and (cells', w) of ESA's pooled cells in each row and column of pixels."""
 
 
 def spread_in_place(size: Sequence[int], place: Place) -> Spread:
@@ -80,7 +80,7 @@ def spread_in_place(size: Sequence[int], place: Place) -> Spread:
         _spread_weights(side, _pooled_side(side), origin, whole)
         for side, origin, whole in zip(size, place.origin, place.size, strict=True)
     )
-    return down, across
+    return down, across.T.contiguous()
 
 
 def _spread_weights(side: int, cells_here: int, origin: int, whole: int) -> Tensor:
