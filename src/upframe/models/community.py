@@ -95,7 +95,7 @@ def _spec(network: CommunityNetwork) -> ModelSpec:
 
 # Asking spandrel ------------------------------------------------------------------------------------------------------
 def _descriptor(state: State, subject: str | Path) -> Any:
-    """Let spandrel build the network; None if it recognises no network."""
+    """Let spandrel build the network; None if it recognises no network, or if shapes do not fit the one it recognises."""
     spandrel = _spandrel()
     for names in _spellings(state):
         try:
@@ -106,8 +106,6 @@ def _descriptor(state: State, subject: str | Path) -> Any:
             continue
         except Exception as error:  # shapes are the file's: building may fail in any way
             log.debug("%s: spandrel: %s: %s", subject, type(error).__name__, error)
-            failed = str(error).split("\n")[0][:120]
-            raise ModelError(subject, f"resembles a network that spandrel knows, but does not fit it ({failed})") from error
     return None
 
 
