@@ -22,8 +22,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from upframe.errors import ModelError, UsageError
+from upframe.errors import MissingError, ModelError, UsageError
 from upframe.files import atomic_file, writing
+from upframe.models import community
 from upframe.models.cards import Card, ValueRange, card_path
 from upframe.models.family import Family
 from upframe.models.networks import FAMILIES
@@ -47,6 +48,8 @@ class Recognised:
     """The arguments the network is built with."""
     found_range: ValueRange
     """Range of the pixels for which the given weights were made."""
+    halo_is_known: bool = True
+    """Whether `spec.halo_px` is a fact; else `halos.with_halo` finds it."""
 
 
 def recognise(state: State, *, value_range: ValueRange | None = None, subject: str | Path = "weights") -> Recognised:
@@ -82,7 +85,20 @@ def recognise(state: State, *, value_range: ValueRange | None = None, subject: s
                 raise ModelError(subject, f"has a card that states 0-255, which {family.name} does not use", "correct its card")
             named = family.fold_value_range(named)
         return Recognised(spec, named, dict(parameters), found)
-    raise _refusal(state, subject, _nearest(state))
+    return _of_community(state, subject)
+
+
+def _of_community(state: State, subject: str | Path) -> Recognised:
+    """Recognise another publisher's network, or refuse the weights."""
+    try:
+        found = community.recognised(state, subject)
+    except MissingError as error:
+        refusal = _refused_by_all(state, subject)
+        advice = f"{refusal.advice}; for networks of other publishers: {error.advice}"
+        raise ModelError(subject, refusal.happened, advice) from error
+    if found is None:
+        raise _refused_by_all(state, subject)
+    return Recognised(*found, parameters={}, found_range="0-1", halo_is_known=False)
 
 
 def _without_prefixes(state: State) -> Iterator[State]:
@@ -223,6 +239,11 @@ def _nearest(state: State) -> tuple[ModelSpec, list[str]] | None:
     return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
 
 
+def _refused_by_all(state: State, subject: str | Path) -> ModelError:
+    """Make the error for weights of no family; networks are compared only if the names alone do not tell whose they are."""
+    return _refusal(state, subject, None if _foreign_family(state) else _nearest(state))
+
+
 def _refusal(state: State, subject: str | Path, nearest: tuple[ModelSpec, list[str]] | None) -> ModelError:
     """Make the error for weights that fit no network of upframe: it names the most similar one, and the entries that do not
     fit."""
@@ -321,6 +342,8 @@ def convert(
         raise UsageError(target, "is the file to convert itself", "choose another name; inputs are never changed")
     file = read(source)
     found = recognise(file.state, value_range=value_range or file.value_range, subject=source)
+    if not found.halo_is_known:
+        raise ModelError(source, f"is of another publisher ({found.spec.family})", "pass it as it is: `-m FILE`")
     entries = {
         "trained_on": trained_on,
         "recipe": recipe,

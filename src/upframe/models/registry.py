@@ -396,13 +396,14 @@ def _load_shipped(name: str) -> Model:
 
 
 def _load_file(path: Path) -> Model:
-    from upframe.models import checkpoints
+    from upframe.models import checkpoints, halos
     from upframe.models.weights_file import read
 
     file = read(path)
     found = checkpoints.recognise(file.state, value_range=file.value_range, subject=path)
     network = checkpoints.instantiate(found.spec, found.state)
-    return Model(found.spec, network, file.card, str(path), file.sha256)
+    spec = found.spec if found.halo_is_known else halos.with_halo(found.spec, network, file.sha256)
+    return Model(spec, network, file.card, str(path), file.sha256)
 
 
 # Listing --------------------------------------------------------------------------------------------------------------
