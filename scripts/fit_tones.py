@@ -4,8 +4,8 @@ Usage: python scripts/fit_tones.py CHECKPOINT_OR_NAME OUT.pth PHOTOS [--patches 
 
 A network learns from photographs, which have next to no saturated areas: a pure green may come out 4 code values off. What the
 last convolution makes of its inputs is linear, so one system of equations finds the weights that bring a grid of 9×9×9 colours
-within `ALLOWED` while they change photographs as little as squares can say. Colours that are still off count more from round to
-round. It takes a minute of one core; PHOTOS holds PNG files of the size that the network enlarges.
+within `ALLOWED`, and black and white closer, while they change photographs as little as squares can say. Colours that are still
+off count more from round to round. It takes a minute of one core; PHOTOS holds PNG files of the size that the network enlarges.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from upframe.models.registry import Model, load
 
 LEVELS = (0, 32, 64, 96, 128, 160, 192, 224, 255)
-ALLOWED = 1.5 / 255  # beyond this, a colour counts more in the next round
-UNTOUCHED = 1.0 / 255  # within this, a colour stays as it is
+ALLOWED, UNTOUCHED = 1.5 / 255, 1.0 / 255  # beyond the first, a colour counts more next; within the second, it stays as it is
+ENDS = 0.2  # share of both for black and white, which must come out exactly
 FLAT_PX, PATCH_PX, BORDER_PX = 40, 64, 8
 SHARE = 0.02  # weight of all colours together against that of all photographs in the first round
-ROUNDS, RISE = 12, 1.6
+ROUNDS, RISE = 16, 1.6
 
 
 class LastLayer:
@@ -94,6 +94,8 @@ def fit(model: Model, photos: Path, *, patches: int, seed: int) -> None:
     last = LastLayer(model.network)
     gram = photo_gram(last, photos, patches=patches, seed=seed)
     inputs, wanted = flat_equations(last)
+    is_end = (wanted == wanted[:, :1]).all(1, keepdim=True) & ((wanted[:, :1] == 0) | (wanted[:, :1] == 1))
+    share = torch.where(is_end, ENDS, 1.0)
     first = last.matrix
     ridge = 1e-9 * gram.diagonal().mean()
     damped = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
@@ -104,8 +106,8 @@ def fit(model: Model, photos: Path, *, patches: int, seed: int) -> None:
         change = last.matrix - first
         moved = float((change * (gram @ change)).sum(0).mean().sqrt())
         print(f"round {number}: flat {255 * float(gaps.max()):.2f} off, photographs moved by {255 * moved:.3f}")  # noqa: T201
-        targets = torch.where(gaps < UNTOUCHED, made, wanted)
-        weights = torch.where(gaps.amax(1, keepdim=True) > ALLOWED, RISE * weights, weights)
+        targets = torch.where(gaps < UNTOUCHED * share, made, wanted)
+        weights = torch.where(gaps.amax(1, keepdim=True) > ALLOWED * share, RISE * weights, weights)
         weighted = (weights * inputs).T
         last.matrix = torch.linalg.solve(damped + weighted @ inputs, damped @ first + weighted @ targets)
 

@@ -28,6 +28,7 @@ EXTRAS = {
     "heif": ("pillow-heif",),
     "jxl": ("pillow-jxl-plugin",),
     "tiff-all": ("imagecodecs",),
+    "community": ("spandrel",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "vulkan": ("ncnn", "pnnx", "onnx", "onnxscript"),

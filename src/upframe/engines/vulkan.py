@@ -29,7 +29,6 @@ from upframe.engines.graphs import Run, inputs, missing
 from upframe.errors import ModelError, OptionError, ResourceError
 from upframe.files import unnamed_file
 from upframe.models.spec import ModelSpec, Precision
-from upframe.probing import ProbeError, ask
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +105,8 @@ def devices() -> tuple[VulkanDevice, ...]:
         MissingError: if the extra is missing.
         ProbeError: if a driver hangs or crashes.
     """
+    from upframe.probing import ask
+
     library()
     return tuple(VulkanDevice(index, name, kind_of(number)) for index, name, number in ask(driver_devices))
 
@@ -122,6 +123,8 @@ def pick(name: str) -> VulkanDevice:
         MissingError: if the extra is missing.
         ResourceError: if there is no such device.
     """
+    from upframe.probing import ProbeError
+
     advice = "install its Vulkan driver (on Debian: mesa-vulkan-drivers), or use `engine='auto'`"
     try:
         found = devices()

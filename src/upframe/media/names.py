@@ -25,7 +25,7 @@ HARDWARE_NAMES = (
 """The same codecs by encoders of graphics chips: the keys of `media.video.hardware.HARDWARE`."""
 CONTAINER_NAMES = ("mp4", "mov", "mkv", "webm")
 """Containers that upframe writes: the keys of `media.video.codecs.CONTAINERS`."""
-MAX_CRF = 255
+MAX_CRF = 63
 """The largest constant quality that any codec takes."""
 DEFAULT_RATE = Fraction(25)
 """Default frames per second of a folder of frames."""

@@ -27,9 +27,9 @@ def options(name: str, crf: int | None = None, preset: str | None = None) -> dic
     [
         ("h264_nvenc", None, None, {"rc": "vbr", "cq": "19", "b": "0", "preset": "p5"}),
         ("hevc_qsv", 25, "fast", {"global_quality": "25", "preset": "fast"}),
-        ("av1_amf", 100, None, {"rc": "cqp", "qp_i": "100", "qp_p": "100", "preset": "quality"}),
+        ("av1_amf", 25, None, {"rc": "cqp", "qp_i": "100", "qp_p": "100", "preset": "quality"}),
         ("hevc_videotoolbox", 0, None, {"flags": "+qscale", "global_quality": "11800"}),
-        ("hevc_videotoolbox", 99, None, {"flags": "+qscale", "global_quality": "118"}),
+        ("hevc_videotoolbox", 63, None, {"flags": "+qscale", "global_quality": "118"}),
     ],
 )
 def test_crf_is_the_quality_of_each_maker(name: str, crf: int | None, preset: str | None, expected: dict[str, str]) -> None:

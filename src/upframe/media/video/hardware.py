@@ -30,9 +30,14 @@ def _amf(quality: int) -> dict[str, str]:
     return {"rc": "cqp", "qp_i": str(quality), "qp_p": str(quality)}
 
 
+def _av1_amf(quality: int) -> dict[str, str]:
+    """AMF counts the quantisers of AV1 up to 255; --crf, as for software, up to 63."""
+    return _amf(4 * quality)
+
+
 def _videotoolbox(quality: int) -> dict[str, str]:
-    """VideoToolbox counts from 1 for the worst to 100; --crf is better where it is lower."""
-    return {"flags": "+qscale", "global_quality": str((100 - quality) * _QP_TO_LAMBDA)}
+    """VideoToolbox counts from 1 for the worst to 100 for the best; --crf from 0 for the best to 63."""
+    return {"flags": "+qscale", "global_quality": str((100 - round(quality * 99 / 63)) * _QP_TO_LAMBDA)}
 
 
 Maker = tuple[str, Callable[[int], dict[str, str]], dict[str, int], int, str | None, tuple[str, ...]]
@@ -42,15 +47,16 @@ _MAKERS: dict[str, Maker] = {
     "nvenc": ("NVENC", _nvenc, {"h264": 19, "hevc": 21, "av1": 26}, 51, "p5", tuple(f"p{n}" for n in range(1, 8))),
     "qsv": ("Quick Sync", _qsv, {"h264": 20, "hevc": 21, "av1": 24}, 51, "slow",
             ("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")),
-    "amf": ("AMF", _amf, {"h264": 20, "hevc": 22, "av1": 80}, 51, "quality", ("speed", "balanced", "quality")),
-    "videotoolbox": ("VideoToolbox", _videotoolbox, {"h264": 30, "hevc": 35}, 99, None, ()),
+    "amf": ("AMF", _amf, {"h264": 20, "hevc": 22, "av1": 20}, 51, "quality", ("speed", "balanced", "quality")),
+    "videotoolbox": ("VideoToolbox", _videotoolbox, {"h264": 19, "hevc": 22}, 63, None, ()),
 }  # fmt: skip
 
 
 def _codec(name: str) -> VideoCodec:
     coding, _, maker = name.partition("_")
     label, options, qualities, largest, preset, presets = _MAKERS[maker]
-    largest = 255 if name == "av1_amf" else largest  # AV1's own scale
+    if name == "av1_amf":
+        options, largest = _av1_amf, 63
     return VideoCodec(
         *(name, f"{_LABELS[coding]} by {label}", name, qualities[coding], largest, preset, presets),
         quality_options=options,
