@@ -100,7 +100,7 @@ def test_every_flag_is_documented_and_no_other(name: str, heading: str, command:
     assert documented and documented == flags_of(command, video=video)
 
 
-@pytest.mark.parametrize("name", [p.name for p in PAGES if p.parent.name == "docs"])
+@pytest.mark.parametrize("name", [p.name for p in PAGES if p.parent.name == "docs" and p.name != "commands.md"])
 def test_flags_named_anywhere_exist(name: str) -> None:
     commands = (
         "upscale",
@@ -112,6 +112,7 @@ def test_flags_named_anywhere_exist(name: str) -> None:
         "bench",
         "export",
         "doctor",
+        "completion",
         "train",
         "train list",
         "train plot",
@@ -140,6 +141,24 @@ def test_flags_named_anywhere_exist(name: str) -> None:
     ]
     used = {flag for span in spans if "python " not in span for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
     assert used <= known
+
+
+def test_the_command_reference_and_the_man_page_are_those_of_the_program() -> None:
+    """In a process of its own: cyclopts words the usage by the way in which the process was started."""
+    script = ROOT / "scripts" / "draw_commands.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, f"run python scripts/draw_commands.py: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not here")
+def test_groff_takes_the_man_page() -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-Kutf8", str(ROOT / "packaging" / "upframe.1")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "macro" not in done.stderr and "escape" not in done.stderr and "vulkan" in done.stdout
 
 
 def test_exit_codes_are_those_of_the_errors_and_signals() -> None:

@@ -1,4 +1,4 @@
-"""Units and the Dockerfile name commands and flags that exist, and files of the repository that are there."""
+"""Units and Dockerfiles name commands and flags that exist, and files of the repository that are there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upframe.cli.entry import app
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = sorted((ROOT / "packaging").glob("*.service"))
-DOCKERFILE = ROOT / "packaging" / "Dockerfile"
+DOCKERFILES = [ROOT / "packaging" / name for name in ("Dockerfile", "Dockerfile.cuda")]
 
 
 def unit(path: Path) -> configparser.ConfigParser:
@@ -53,19 +53,23 @@ def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and place.name not in done.stderr, done.stderr
 
 
-def instructions() -> list[tuple[str, str]]:
-    text = re.sub(r"(?m)^#.*\n", "", DOCKERFILE.read_text()).replace("\\\n", " ")
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    text = re.sub(r"(?m)^#.*\n", "", dockerfile.read_text()).replace("\\\n", " ")
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
 
-def test_the_dockerfile_copies_what_is_there_and_what_its_context_holds() -> None:
-    context = {line[1:] for line in DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().split() if line.startswith("!")}
-    copied = {word for name, rest in instructions() if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]}
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_dockerfile_copies_what_is_there_and_what_its_context_holds(path: Path) -> None:
+    context = {line[1:] for line in Path(f"{path}.dockerignore").read_text().split() if line.startswith("!")}
+    copied = {
+        word for name, rest in instructions(path) if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]
+    }
     assert copied == context and all((ROOT / name).exists() for name in copied)
 
 
-def test_the_container_is_no_superuser_and_serves_with_flags_that_exist() -> None:
-    stated = dict(instructions())
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_container_is_no_superuser_and_serves_with_flags_that_exist(path: Path) -> None:
+    stated = dict(instructions(path))
     assert stated["USER"] == "upframe" and "/healthz" in stated["HEALTHCHECK"]
     assert stated["ENTRYPOINT"] == '["upframe"]'
     words = re.findall(r'"([^"]*)"', stated["CMD"])

@@ -53,6 +53,13 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_model(device: torch.device) -> str:
+    """The kind of a device, and of a CUDA device also its model: two cards of one host may be of two models."""
+    import torch
+
+    return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
 def check_cuda(name: str, count: int) -> None:
     """Refuse the name of a CUDA device that is none of the `count` first ones; other names pass.
 

@@ -57,6 +57,12 @@ def engine(model: Model, tmp_path: Path, fault: Callable[[Tensor, Tensor], Tenso
     return GraphEngine(model, OnnxOptions(cache=tmp_path), Device(model.network, fault))
 
 
+def test_a_graph_names_the_device_that_computes(model: Model, tmp_path: Path) -> None:
+    """Its tensors are on the CPU, but a video that one device began must not be ended by another."""
+    made = engine(model, tmp_path, lambda given, right: right)
+    assert (made.processor, made.device.type) == ("Toy GPU", "cpu")
+
+
 @pytest.mark.parametrize(
     "fault",
     [

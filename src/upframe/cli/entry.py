@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from upframe.cli import (  # noqa: F401 (each adds its commands)
+    completing,
     configuring,
     data,
     data_preview,

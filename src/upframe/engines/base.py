@@ -38,6 +38,11 @@ class Engine(Protocol):
     device: torch.device
     precision: Precision
 
+    @property
+    def processor(self) -> str:
+        """The hardware that computes, in words. Results of two processors may differ in their last bits."""
+        ...
+
     def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         """Run the network on (N, T, C, H, W) in [0, 1].
 

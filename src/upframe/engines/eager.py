@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from upframe.engines.base import Engine, channels_last, check_running, choose_precision, is_out_of_memory, padded
 from upframe.errors import OutOfMemoryError, check_flag
-from upframe.machine import check_device, pick_device
+from upframe.machine import check_device, device_model, pick_device
 from upframe.models.calling import padded_in_time
 from upframe.models.interfaces import Cleaned, Keep, Prepares, Streams
 from upframe.models.layers import reduced, takes_float32
@@ -75,6 +75,10 @@ class TorchEngine:
         self._dtype = torch.float32 if takes_float32(network) else dtype  # pixels of frames
         self._float32: Engine | None = None
         log.info("%s runs on %s in %s", self.spec.name, self.device, self.precision)
+
+    @property
+    def processor(self) -> str:
+        return device_model(self.device)
 
     def __call__(
         self, clip: Tensor, place: Place | None = None, *, prepared: bool = False, sigma: float | None = None

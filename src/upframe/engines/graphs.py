@@ -19,6 +19,7 @@ from upframe.engines import cache, canary
 from upframe.engines.base import Engine, channels_last, choose_precision, is_out_of_memory, padded
 from upframe.engines.eager import TorchEngine, TorchOptions
 from upframe.errors import MissingError, OptionError, OutOfMemoryError
+from upframe.machine import device_model
 from upframe.models.interfaces import TakesPlace
 from upframe.models.registry import Model
 from upframe.models.spec import ModelSpec, Place, Precision
@@ -121,6 +122,11 @@ class GraphEngine:
         self._torch = TorchEngine(model, TorchOptions("cpu", self.precision, options.threads))
         self._run: Run | None = None
         self._told = False
+
+    @property
+    def processor(self) -> str:
+        """The device of the backend: `device` is where its tensors are, which is the CPU for all backends."""
+        return self._backend.accelerator or device_model(self.device)
 
     def __call__(self, clip: Tensor, place: Place | None = None) -> Tensor:
         n, t, _, h, w = clip.shape

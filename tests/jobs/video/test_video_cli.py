@@ -22,6 +22,7 @@ import av
 import numpy as np
 import pytest
 import test_cli
+import torch
 from PIL import Image
 
 import films
@@ -31,6 +32,7 @@ from nearest import nearest_weights, repeated
 from upframe import jobs
 from upframe.errors import NOTICES, Notice
 from upframe.jobs.video.workspace import SegmentStore, work_path
+from upframe.machine import device_model
 from upframe.media.image.files import write_pixels
 from upframe.media.image.source import read_pixels
 from upframe.media.video import files as video
@@ -669,6 +671,10 @@ def test_changed_input_weights_or_version_refuses_too(
     with monkeypatch.context() as patch:
         patch.setattr("upframe.jobs.video.facts.__version__", "0.0.0")
         assert "in an interrupted run and is 0.0.0 now" in upframe(*interrupted).out
+    with monkeypatch.context() as patch:  # a machine with another card
+        patch.setattr("torch.cuda.get_device_name", lambda device: "Card B")
+        patch.setattr("upframe.engines.eager.device_model", lambda device: device_model(torch.device("cuda:1")))
+        assert "device was cpu in an interrupted run and is cuda, Card B now" in upframe(*interrupted).out
     before = source.read_bytes()
     make_clip(source, Clip([*films.VFR_PTS, *(70000 + 3600 * n for n in range(8))], options={"bf": "2", "crf": "40"}))
     result = upframe(*interrupted)

@@ -127,7 +127,7 @@ def fix_geometry(
         halo_px=up.halo_px,
         engine=up.engine.name,
         precision=up.engine.precision,
-        device=up.engine.device.type,
+        device=up.engine.processor,
     )
 
 
