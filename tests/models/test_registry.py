@@ -317,9 +317,7 @@ def test_the_tones_of_shipped_weights_are_those_of_their_card(name: str) -> None
     assert measured == pytest.approx(model.card.tones, abs=1)
 
 
-@pytest.mark.parametrize(
-    "name", ["photo-x2", "photo-x3", "photo-x4", "photo-vapsr-x2", "photo-vapsr-x3", "photo-real-x4", "video-x4"]
-)
+@pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_shipped_weights_keep_tones(name: str) -> None:
     """Flat colours up to the border, white, black, and the mean of patterns."""
     model = load(name)

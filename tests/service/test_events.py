@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import Server, within
+from serving import Server, until, within
 from upframe.client import Client, Options
 from upframe.service import wire
 from upframe.service.store import Store, StoredJob
@@ -68,6 +68,7 @@ def test_all_events_come_as_they_happen(server: Server, client: Client, photo: P
     listener.start()
     time.sleep(0.5)
     job = client.wait(client.submit(photo, Options(scale=2)).id)
+    until(lambda: any(event.event == "done" for event in heard))  # deleting a job removes its events
     client.delete(job.id)
     listener.join(30)
     assert [event.event for event in heard if event.id is not None] == ["queued", "started", "done", "deleted"]

@@ -52,7 +52,7 @@ SHIPPED: dict[str, Shipped] = {
     "photo-vapsr-x4": Shipped("photo_vapsr_x4.safetensors", "vapsr-s-x4"),
     "photo-real-x4": Shipped("photo_real_x4.safetensors", "rlfn-ntire-x4", for_degraded=True),
     "video-x4": Shipped("video_x4.safetensors", "weft-x4"),
-    "video-real-x4": Shipped("video_real_x4.safetensors", "realbasicvsr-c32b6r4h24-cf-x4", for_degraded=True),
+    "video-real-x4": Shipped("video_real_x4.safetensors", "weft-x4", for_degraded=True),
 }
 """Shipped models by name; `photo-xN` are the defaults."""
 

@@ -354,8 +354,8 @@ def weft_real_x4() -> Recipe:
     """Weft on `photo-real-x4` for degraded videos, from first weights by scripts/fit_weft.py.
 
     Command: `upframe train weft-real-x4 --data CLIPS --out runs/weft-real-x4 --set start_from=fitted.pth`, after `python
-    scripts/fit_weft.py CLIPS fitted.pth --trunk photo-real-x4 --flow video-real-x4 --degradation video-mild`. Estimated: 25 minutes
-    of a CPU core. Reached after 600 steps, 7 minutes: on the Vid4 parts degraded by `video-mild` 26.02 dB, where
+    scripts/fit_weft.py CLIPS fitted.pth --trunk photo-real-x4 --flow video-real-x4 --degradation video-mild`. Estimated: 25
+    minutes of a CPU core. Reached after 600 steps, 7 minutes: on the Vid4 parts degraded by `video-mild` 26.02 dB, where
     `photo-real-x4` has 25.43.
     """
     recipe = _weft("weft-real-x4", "weft-x4", 1_000)
