@@ -47,21 +47,28 @@ class Equations:
 
     def add(self, own: Tensor, others: list[Tensor], guides: Tensor, wanted: Tensor, weights: Tensor) -> None:
         """Add a frame; `weights` (N, 1, H, W) say how much its pixels count."""
-        differences = torch.cat(others, dim=1)
-        seen = self.direction.seen(torch.cat([own, differences, guides], dim=1))
-        columns = F.unfold(torch.cat([seen, differences], dim=1), 3, padding=1).transpose(1, 2).flatten(0, 1)
-        columns = torch.cat([columns, columns.new_ones(len(columns), 1)], dim=1)
+        columns = self.columns(own, others, guides)
         weighted = columns.T * weights.flatten()
         self.gram.addmm_(weighted, columns)
         self.moment.addmm_(weighted, wanted.flatten(2).transpose(1, 2).flatten(0, 1))
+
+    def columns(self, own: Tensor, others: list[Tensor], guides: Tensor) -> Tensor:
+        """Inputs of the last layers, and 1 for their bias: (pixels, 9 · inputs + 1)."""
+        differences = torch.cat(others, dim=1)
+        seen = self.direction.seen(torch.cat([own, differences, guides], dim=1))
+        columns = F.unfold(torch.cat([seen, differences], dim=1), 3, padding=1).transpose(1, 2).flatten(0, 1)
+        return torch.cat([columns, columns.new_ones(len(columns), 1)], dim=1)
 
     def solve(self) -> None:
         """Give the direction the weights that fit best."""
         gram = self.gram.double()
         gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()))
-        weights = torch.linalg.solve(gram, self.moment.double()).float().T
+        self.put(torch.linalg.solve(gram, self.moment.double()).float())
+
+    def put(self, matrix: Tensor) -> None:
+        """Give the direction the weights in `matrix`, (9 · inputs + 1) × details."""
         learnt, mixed = self.direction.learnt, self.direction.mixed
-        first = 9 * learnt.in_channels
+        first, weights = 9 * learnt.in_channels, matrix.T
         learnt.weight.copy_(weights[:, :first].view_as(learnt.weight))
         mixed.weight.copy_(weights[:, first:-1].view_as(mixed.weight))
         assert learnt.bias is not None and mixed.bias is not None

@@ -180,6 +180,41 @@ def client(server: Any) -> Iterator[Any]:
         yield made
 
 
+# Its page -------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    """A real browser, for the tests of one module."""
+    from browsing import browser
+
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(chrome: Any, server: Any, client: Any) -> Iterator[Any]:
+    """The page in a fresh window. In the end nothing may have gone wrong unseen, and the queue is empty again."""
+    from browsing import Visit
+
+    made = Visit(chrome, server.address)
+    yield made.open()
+    made.close()
+    client._request("PATCH", "/api/queue", json={"paused": False})
+    for job in client.jobs():
+        client.delete(job.id)
+    for upload in client._request("GET", "/api/uploads").json()["uploads"]:
+        client.delete_upload(upload["id"])
+    assert not made.strangers
+    assert not made.faults
+
+
+@pytest.fixture
+def shoot(tmp_path: Path) -> Callable[[Any, str], None]:
+    """Keep a screenshot in $UPFRAME_SCREENSHOTS, where people look at it, or in the test's own folder."""
+    shots = os.environ.get("UPFRAME_SCREENSHOTS")
+    folder = Path(shots) if shots else tmp_path / "shots"
+    return lambda visit, name: visit.page.screenshot(path=folder / f"{name}.png") and None
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     """A small picture under a name with a space."""

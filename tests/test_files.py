@@ -29,6 +29,7 @@ from upframe.files import (
     atomic_path,
     atomic_text,
     check_room,
+    folder_bytes,
     hidden_beside,
     link_file,
     part_path,
@@ -384,3 +385,12 @@ def test_errors_of_the_system_become_output_errors_and_others_pass(tmp_path: Pat
         raise OSError("odd")
     with pytest.raises(ValueError, match="x"), writing(tmp_path):
         raise ValueError("x")
+
+
+def test_the_size_of_a_folder_counts_a_file_with_two_names_once(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "one").write_bytes(b"12345")
+    os.link(tmp_path / "one", tmp_path / "inside" / "again")
+    (tmp_path / "inside" / "two").write_bytes(b"123")
+    assert folder_bytes(tmp_path) == 8
+    assert folder_bytes(tmp_path / "absent") == 0

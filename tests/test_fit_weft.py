@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import fit_weft
+import fit_weft_tones
 from conftest import make_photo
 from upframe.models.architectures.weft import Weft
 from upframe.pixels import imresize, to_unit
@@ -55,3 +56,37 @@ def test_clips_come_out_better() -> None:
         made: list[list[Tensor]] = [list(network(sample.lq[None])[0].unbind(0)) for sample in map(drifting, range(3))]
     after = fit_weft.level(clips, [[frame[None] for frame in frames] for frames in made], network)
     assert after > before + 1.0, "an untrained trunk leaves much to mend"
+
+
+def test_stills_are_left_to_the_trunk_and_clips_stay() -> None:
+    """scripts/fit_weft_tones.py: what training added to flat colours goes, and clips are still better than by the trunk."""
+    network = toy()
+    with torch.no_grad():
+        clips = [fit_weft.Clip(network, drifting(seed)) for seed in range(3)]
+        fit_weft.fit(network, clips)
+        for direction in (network.backward_direction, network.forward_direction):
+            assert direction.learnt.bias is not None
+            direction.learnt.bias += 0.1
+        flats, others = (
+            [fit_weft_tones.count_inside(fit_weft.Clip(network, fit_weft_tones.still(picture, 2)), 12) for picture in pictures]
+            for pictures in (list(fit_weft_tones.flat_pictures())[::31], list(fit_weft_tones.patterned_pictures(2))[::12])
+        )
+
+        def added(sample: fit_weft.Clip) -> float:
+            later = fit_weft.backward(network, sample, None)
+            made = fit_weft.forward(network, sample, later, None)
+            inside = (..., slice(24, -24), slice(24, -24))  # where stills count, enlarged
+            return 255 * max(float((one - alone)[inside].abs().max()) for one, alone in zip(made, sample.alone, strict=True))
+
+        def gain() -> float:
+            later = [fit_weft.backward(network, sample, None) for sample in clips]
+            made = [fit_weft.forward(network, *both, None) for both in zip(clips, later, strict=True)]
+            alone = [sample.alone for sample in clips]
+            return fit_weft.level(clips, made, network) - fit_weft.level(clips, alone, network)
+
+        was, before = list(map(added, flats)), gain()
+        fit_weft_tones.quieten(network, clips, flats, others)
+        now = list(map(added, flats))
+        assert max(now) < 0.5 * max(was)
+        assert max(now[0], now[-1]) < 0.1 * max(was[0], was[-1]), "black and white weigh most"
+        assert 0 < gain() < before, "an untrained trunk leaves much to mend, of which stills cost a part"

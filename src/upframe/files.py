@@ -392,11 +392,17 @@ def _files_within(folder: Path) -> Iterator[Path]:
 
 # Contents --------------------------------------------------------------------------------------------------------------
 def folder_bytes(folder: Path) -> int:
-    """Size of all files in a folder and its sub-folders; what cannot be read counts nothing."""
+    """Size of all files in a folder, which need not be there, and in its sub-folders. A file with several names counts once, a
+    link as itself, and what cannot be read not at all."""
+    seen: set[tuple[int, int]] = set()
     total = 0
-    for path in _files_within(folder):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = os.lstat(os.path.join(inside, name))  # noqa: PTH118 (a hot loop)
+                key = (status.st_dev, status.st_ino)
+                total += 0 if key in seen else status.st_size
+                seen.add(key)
     return total
 
 

@@ -100,3 +100,12 @@ def test_the_extras_are_those_of_the_package() -> None:
     stated = {name: {one.split(">=")[0] for one in needs} for name, needs in project["optional-dependencies"].items()}
     known = {name: set(packages) for name, packages in examination.EXTRAS.items()}
     assert known == {name: needs for name, needs in stated.items() if name not in ("dev", "browser")}
+
+
+def test_a_folder_that_was_removed_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    found = {one.name: one.state for one in examination._disk()}
+    assert found == {"cache": "ok", "free for the cache": "ok", "free here": "broken"}

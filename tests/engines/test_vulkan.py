@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def test_a_driver_that_hangs_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyP
 def test_names_that_are_no_devices_of_vulkan_are_refused(device: Any) -> None:
     with pytest.raises(OptionError, match="does not run there"):
         VulkanOptions(device)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import time; time.sleep(60)", None])
+def test_a_converter_that_fails_hangs_or_is_not_there_is_told(
+    code: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vulkan, "_CONVERSION_S", 1)
+    command = [sys.executable, "-c", code] if code else [str(tmp_path / "absent")]
+    assert not vulkan._converts(command, tmp_path)
+    assert vulkan._converts([sys.executable, "-c", ""], tmp_path)

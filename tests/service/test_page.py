@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from browsing import PHONE, Visit, browser, why_not
+from browsing import PHONE, Visit, why_not
 from conftest import make_photo
 from serving import Server, until, within
 from upframe.client import Client
@@ -22,36 +22,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(why_not(
 
 CANCEL_S = 2.0
 PAGE = Path(__file__).parents[2] / "src" / "upframe" / "service" / "page"
-SHOTS = os.environ.get("UPFRAME_SCREENSHOTS")
-"""A folder for screenshots, which people look at; the tests' own folder by default."""
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Any]:
-    with browser() as running:
-        yield running
-
-
-@pytest.fixture
-def visit(chrome: Any, server: Server, client: Client) -> Iterator[Visit]:
-    """The page in a fresh window. In the end nothing may have gone wrong unseen, and the queue is empty again."""
-    made = Visit(chrome, server.address)
-    yield made.open()
-    made.close()
-    client._request("PATCH", "/api/queue", json={"paused": False})
-    for job in client.jobs():
-        client.delete(job.id)
-    for upload in client._request("GET", "/api/uploads").json()["uploads"]:
-        client.delete_upload(upload["id"])
-    assert not made.strangers
-    assert not made.faults
-
-
-@pytest.fixture
-def shoot(tmp_path: Path) -> Callable[[Visit, str], None]:
-    """Keep a screenshot."""
-    folder = Path(SHOTS) if SHOTS else tmp_path / "shots"
-    return lambda visit, name: visit.page.screenshot(path=folder / f"{name}.png") and None
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from browsing import PHONE, Visit, browser, why_not
+from browsing import PHONE, Visit, why_not
 from conftest import make_photo
 from serving import Server
 from upframe.client import Client
@@ -19,12 +19,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(why_not(
 
 CROWD = 230
 """Files of a folder that comes in three pages."""
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Any]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +34,8 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, album: Path) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("data"), "--allow", str(album)) as running:
-        yield running
-
-
-@pytest.fixture
-def visit(chrome: Any, server: Server, client: Client) -> Iterator[Visit]:
-    made = Visit(chrome, server.address)
-    yield made.open()
-    made.close()
-    for job in client.jobs():
-        client.delete(job.id)
-    assert not made.strangers
-    assert not made.faults
-
-
-@pytest.fixture
-def shoot(tmp_path: Path) -> Callable[[Visit, str], None]:
-    """Keep a screenshot."""
-    folder = Path(os.environ.get("UPFRAME_SCREENSHOTS") or tmp_path)
-    return lambda visit, name: visit.page.screenshot(path=folder / f"{name}.png") and None
+def allowed(album: Path) -> Path:
+    return album
 
 
 def opened(visit: Visit) -> Any:

@@ -49,14 +49,6 @@ def flat_video(path: Path, patch: tuple[int, int, int], tags: tuple[int, int, in
     return path
 
 
-def fetched(server: Server, path: str) -> bytes:
-    with server.http() as http:
-        while (answer := http.get(path)).status_code == 202:
-            pass
-    assert answer.status_code == 200, answer.text
-    return answer.content
-
-
 def middle_of_video(content: bytes) -> NDArray[np.int64]:
     """A pixel as a player shows it that goes by the tags."""
     with av.open(io.BytesIO(content)) as video:
@@ -81,14 +73,14 @@ def test_a_video_in_other_colours_is_shown_in_those_of_the_screen(
     assert np.abs(wanted - np.array(patch) / 257).max() > 10  # else the test proves nothing
     upload = client.upload(source)
     near = {"abs": 5}  # a step of 8-bit chroma is about 2, and H.264 and the table add to it
-    assert middle_of_video(fetched(server, f"/api/uploads/{upload.id}/preview")) == pytest.approx(wanted, **near)
-    assert middle_of_picture(fetched(server, f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, **near)
+    assert middle_of_video(server.fetched(f"/api/uploads/{upload.id}/preview")) == pytest.approx(wanted, **near)
+    assert middle_of_picture(server.fetched(f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, **near)
     model = str(allowed / "x2.safetensors")
     new = wire.NewTrial(source=Source(upload=upload.id), models=[model], side=32)
     for made in client.trial(new).results:
-        assert middle_of_picture(fetched(server, made.url or "")) == pytest.approx(wanted, **near), made
+        assert middle_of_picture(server.fetched(made.url or "")) == pytest.approx(wanted, **near), made
     for made in client.trial(new.model_copy(update={"clip_seconds": 0.4})).results:
-        assert middle_of_video(fetched(server, made.url or "")) == pytest.approx(wanted, **near), made
+        assert middle_of_video(server.fetched(made.url or "")) == pytest.approx(wanted, **near), made
 
 
 def display_p3() -> bytes:
@@ -126,11 +118,11 @@ def test_a_deep_photo_with_a_wide_profile_is_managed_in_every_view(
     wanted = (1.055 * light ** (1 / 2.4) - 0.055) * 255
     assert np.abs(wanted - np.array(GREEN) / 257).max() > 10
     upload = client.upload(source)
-    assert middle_of_picture(fetched(server, f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, abs=1)
+    assert middle_of_picture(server.fetched(f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, abs=1)
     new = wire.NewTrial(source=Source(upload=upload.id), models=[str(allowed / "x2.safetensors")], side=32)
     results = client.trial(new).results
     for path in (f"/api/uploads/{upload.id}/preview", *(result.url or "" for result in results)):
-        image = Image.open(io.BytesIO(fetched(server, path)))
+        image = Image.open(io.BytesIO(server.fetched(path)))
         assert image.info["icc_profile"] == profile and image.mode == "RGB"  # browsers do the rest
         assert np.asarray(image)[16, 16] == pytest.approx(np.array(GREEN) / 257, abs=1)
 
@@ -144,5 +136,5 @@ def test_the_thumbnail_of_an_hdr_png_is_toned(server: Server, client: Client, tm
     source.write_bytes(plain[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[33:])
     wanted = to_srgb(np.array([[value >> 8 for value in PATCH]], np.float32) / 255, Colours(9, 16))[0] * 255
     upload = client.upload(source)
-    assert middle_of_picture(fetched(server, f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, abs=1)
-    assert fetched(server, f"/api/uploads/{upload.id}/preview") == source.read_bytes()  # browsers know the chunk
+    assert middle_of_picture(server.fetched(f"/api/uploads/{upload.id}/thumbnail")) == pytest.approx(wanted, abs=1)
+    assert server.fetched(f"/api/uploads/{upload.id}/preview") == source.read_bytes()  # browsers know the chunk

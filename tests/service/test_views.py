@@ -20,14 +20,6 @@ from video_files import Clip, Sound, make_clip, picture, shown_times
 pytestmark = pytest.mark.slow
 
 
-def fetched(server: Server, path: str) -> bytes:
-    with server.http() as http:
-        while (answer := http.get(path)).status_code == 202:
-            pass
-    assert answer.status_code == 200, answer.text
-    return answer.content
-
-
 def test_previews_of_pictures_show_the_pixels_of_the_output(server: Server, client: Client, tmp_path: Path) -> None:
     deep = make_photo(40, 56, dtype="uint16")
     source = tmp_path / "deep.tif"
@@ -35,27 +27,27 @@ def test_previews_of_pictures_show_the_pixels_of_the_output(server: Server, clie
 
     tifffile.imwrite(source, deep)
     job = client.wait(client.submit(source, Options(scale=2)).id)
-    shown = np.asarray(Image.open(io.BytesIO(fetched(server, f"/api/jobs/{job.id}/preview?of=input"))))
+    shown = np.asarray(Image.open(io.BytesIO(server.fetched(f"/api/jobs/{job.id}/preview?of=input"))))
     assert shown.dtype == np.uint8 and np.abs(shown.astype(int) - deep / 257).max() <= 0.5  # rounding alone
-    output = Image.open(io.BytesIO(fetched(server, f"/api/jobs/{job.id}/preview")))
+    output = Image.open(io.BytesIO(server.fetched(f"/api/jobs/{job.id}/preview")))
     assert output.size == (112, 80) and output.format == "PNG"
-    thumbnail = Image.open(io.BytesIO(fetched(server, f"/api/jobs/{job.id}/thumbnail")))
+    thumbnail = Image.open(io.BytesIO(server.fetched(f"/api/jobs/{job.id}/thumbnail")))
     assert max(thumbnail.size) <= 256
 
 
 def test_a_picture_that_browsers_show_is_sent_as_it_is(server: Server, client: Client, photo: Path) -> None:
     job = client.wait(client.submit(photo, Options(scale=2)).id)
-    assert fetched(server, f"/api/jobs/{job.id}/preview?of=input") == photo.read_bytes()
-    assert fetched(server, f"/api/jobs/{job.id}/preview") == client.output(job.id)
+    assert server.fetched(f"/api/jobs/{job.id}/preview?of=input") == photo.read_bytes()
+    assert server.fetched(f"/api/jobs/{job.id}/preview") == client.output(job.id)
 
 
 def test_thumbnails_of_uploads_are_small(server: Server, client: Client, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     Image.fromarray(make_photo(300, 600)).save(large)
     upload = client.upload(large)
-    thumbnail = Image.open(io.BytesIO(fetched(server, f"/api/uploads/{upload.id}/thumbnail")))
+    thumbnail = Image.open(io.BytesIO(server.fetched(f"/api/uploads/{upload.id}/thumbnail")))
     assert thumbnail.size == (256, 128)
-    assert fetched(server, f"/api/uploads/{upload.id}/preview") == large.read_bytes()
+    assert server.fetched(f"/api/uploads/{upload.id}/preview") == large.read_bytes()
     assert upload.id in [one.id for one in client.uploads()]
 
 
@@ -66,7 +58,7 @@ def test_a_video_that_browsers_do_not_play_becomes_h264_with_the_same_times(
     source = make_clip(tmp_path / "old.mkv", clip)
     job = client.submit(source, Options(scale=2), paused=True)
     preview = tmp_path / "preview.mp4"
-    preview.write_bytes(fetched(server, f"/api/jobs/{job.id}/preview?of=input"))
+    preview.write_bytes(server.fetched(f"/api/jobs/{job.id}/preview?of=input"))
     with av.open(str(preview)) as made:
         video, sound = made.streams.video[0], made.streams.audio[0]
         assert (video.codec_context.name, video.codec_context.pix_fmt, sound.codec_context.name) == ("h264", "yuv420p", "aac")
@@ -85,10 +77,10 @@ def test_the_preview_of_a_turned_video_stays_turned_and_its_thumbnail_is_upright
     source = make_clip(tmp_path / "phone.mov", Clip(codec="libx264", size=(48, 64), rotation=90))
     job = client.submit(source, Options(scale=2), paused=True)
     preview = tmp_path / "preview.mp4"
-    preview.write_bytes(fetched(server, f"/api/jobs/{job.id}/preview?of=input"))
+    preview.write_bytes(server.fetched(f"/api/jobs/{job.id}/preview?of=input"))
     with av.open(str(preview)) as made:
         assert next(made.decode(video=0)).rotation == 90
-    thumbnail = Image.open(io.BytesIO(fetched(server, f"/api/jobs/{job.id}/thumbnail?of=input"))).convert("RGB")
+    thumbnail = Image.open(io.BytesIO(server.fetched(f"/api/jobs/{job.id}/thumbnail?of=input"))).convert("RGB")
     assert thumbnail.size == (48, 64)
     upright = np.rot90(picture(0, (48, 64), "yuv420p").to_ndarray(format="rgb24")).astype(int)
     shown = np.asarray(thumbnail).astype(int)  # apart from what x264 changes: its default is lossy
@@ -105,7 +97,7 @@ def test_a_trial_is_the_crop_of_what_a_job_would_make(server: Server, client: Cl
         wire.NewTrial(source=Source(upload=upload.id), models=[model, "photo-x2"], spot=wire.Spot(x=0.5, y=0.0), side=32)
     )
     assert trial.state == "done" and [one.model for one in trial.results] == ["before", model, "photo-x2"]
-    before, nearest, shipped = (Image.open(io.BytesIO(fetched(server, one.url or ""))) for one in trial.results)
+    before, nearest, shipped = (Image.open(io.BytesIO(server.fetched(one.url or ""))) for one in trial.results)
     assert before.size == nearest.size == shipped.size == (64, 64)
     assert (np.asarray(nearest) == repeated(pixels[:32, 64:96], 2)).all()
     assert trial.scores is not None and trial.scores.suggested is None and trial.scores.noise < 4
@@ -130,7 +122,7 @@ def test_a_moment_of_a_video_is_tried_as_a_clip(server: Server, client: Client, 
     for result in trial.results:
         assert result.state == "done" and result.url is not None, result
         path = tmp_path / f"{result.url.rpartition('/')[2]}"
-        path.write_bytes(fetched(server, result.url))
+        path.write_bytes(server.fetched(result.url))
         with av.open(str(path)) as made:
             frames = list(made.decode(video=0))
             assert (frames[0].height, frames[0].width, made.streams.video[0].codec_context.name) == (64, 64, "h264")

@@ -81,6 +81,14 @@ class Server:
         """A bare client, for requests that the typed one would not send."""
         return httpx.Client(base_url=self.address, trust_env=False, timeout=60, **given)  # type: ignore[arg-type]
 
+    def fetched(self, path: str) -> bytes:
+        """What the server sends, as soon as it is made."""
+        with self.http() as http:
+            while (answer := http.get(path)).status_code == 202:
+                time.sleep(0.02)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
     def stop(self) -> tuple[int, float]:
         """End it as a service manager does; its exit code, and how long it took."""
         assert self.process is not None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from upframe.diagnosis import probes
 from upframe.engines import cache, vulkan
-from upframe.errors import OutputError
+from upframe.errors import OutputError, one_line
 from upframe.files import amount, atomic_path, folder_bytes, free_bytes
 from upframe.kernels import LIBRARIES, NEEDS
 from upframe.machine import available_memory_bytes, cpu_flags, processor_name
@@ -165,8 +165,11 @@ def _disk() -> Iterator[Finding]:
         yield Finding("disk", "cache", "ok", f"{folder}, {amount(folder_bytes(folder))}")
     except (OSError, OutputError) as error:
         yield Finding("disk", "cache", "broken", f"{folder} cannot be written ({error}); set ${cache.FOLDER_VARIABLE}")
-    for name, place in (("free for the cache", folder), ("free here", Path.cwd())):
-        yield Finding("disk", name, "ok", amount(free_bytes(place)))
+    for name, place in (("free for the cache", folder), ("free here", Path())):
+        try:
+            yield Finding("disk", name, "ok", amount(free_bytes(place)))
+        except (OSError, OutputError) as error:  # for instance the current folder was removed
+            yield Finding("disk", name, "broken", one_line(str(error)))
 
 
 def _self_test(own: Ask) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from upframe.engines import onnx_graph
 from upframe.engines.base import check_running, is_out_of_memory
 from upframe.engines.graphs import Run, missing
-from upframe.errors import OptionError, ResourceError
+from upframe.errors import OptionError, ResourceError, one_line
 from upframe.models.spec import ModelSpec, Precision
 
 _FILE = "network.onnx"
@@ -112,10 +112,14 @@ def runner(model: str | bytes, threads: int, device: str = "cpu", folder: Path |
     wanted = [(PROVIDERS[kind], _settings(kind, int(number or 0), folder))]
     if kind == "tensorrt":  # what it cannot run goes to CUDA
         wanted.append((PROVIDERS["cuda"], _settings("cuda", int(number or 0), folder)))
-    session = onnxruntime.InferenceSession(model, options, providers=wanted)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=wanted)
+    except Exception as error:  # its exceptions have no common type of their own
+        if kind == "cpu":
+            raise
+        raise _not_started(device, f": {one_line(str(error))[:200]}") from error
     if PROVIDERS[kind] not in session.get_providers():
-        happened = f"{PROVIDERS[kind]} did not start"
-        raise ResourceError(f"`device={device!r}`", happened, "check its driver and libraries, or use `device='cpu'`")
+        raise _not_started(device)
     names = [one.name for one in session.get_inputs()]
 
     def run(given: Sequence[Tensor]) -> Tensor:
@@ -128,6 +132,11 @@ def runner(model: str | bytes, threads: int, device: str = "cpu", folder: Path |
             raise
 
     return run
+
+
+def _not_started(device: str, why: str = "") -> ResourceError:
+    happened = f"{PROVIDERS[device.partition(':')[0]]} did not start{why}"
+    return ResourceError(f"`device={device!r}`", happened, "check its driver and libraries, or use `device='cpu'`")
 
 
 def _settings(kind: str, number: int, folder: Path | None) -> dict[str, str]:

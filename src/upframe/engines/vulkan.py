@@ -174,11 +174,7 @@ class Vulkan:
         given = [f"inputshape={shapes[0]}", f"inputshape2={shapes[1]}", "fp16=0"]
         given += [f"{key}={value}" for key, value in (*results.items(), *((key, f"unused.{key}") for key in others))]
         command = [_converter(), source.name, *given]
-        done = subprocess.run(  # noqa: S603 (the program of the package pnnx)
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_CONVERSION_S, check=False
-        )
-        log.debug("pnnx: %s%s", done.stdout, done.stderr)
-        if done.returncode or any(not (folder / name).is_file() for name in results.values()):
+        if not _converts(command, folder) or any(not (folder / name).is_file() for name in results.values()):
             raise ModelError(spec.name, "pnnx could not convert it for Vulkan", "use `engine='auto'`, and report it")
         for path in folder.iterdir():
             if path.name not in results.values():
@@ -237,6 +233,19 @@ def _converter() -> str:
     except Exception as error:  # a library for another system may raise anything
         raise missing("`engine='vulkan'`", "vulkan", error) from error
     return str(pnnx.EXEC_PATH)
+
+
+def _converts(command: Sequence[str], folder: Path) -> bool:
+    """Run pnnx in a folder; whether it ended well."""
+    try:
+        done = subprocess.run(  # noqa: S603 (the program of the package pnnx)
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_CONVERSION_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:  # it does not start, or hangs
+        log.debug("pnnx: %s", error)
+        return False
+    log.debug("pnnx: %s%s", done.stdout, done.stderr)
+    return done.returncode == 0
 
 
 def _shapes_text(network: nn.Module, spec: ModelSpec, size: tuple[int, int]) -> str:

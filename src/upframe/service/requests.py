@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from upframe.files import folder_bytes
 from upframe.service import wire
 from upframe.service.settings import ServiceLimits
-from upframe.service.storage import Storage, bytes_of
+from upframe.service.storage import Storage
 
 
 def request_for(
@@ -33,4 +34,4 @@ def room_for(outputs: Path, most: int, used: int) -> int:
     Args:
         most, used: Bytes that the files of the whole data folder may have, and have.
     """
-    return max(most - used + bytes_of(outputs), 0)
+    return max(most - used + folder_bytes(outputs), 0)

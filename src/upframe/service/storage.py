@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 import shutil
 from pathlib import Path
 
 from upframe.errors import one_line
-from upframe.files import link_file, writing
+from upframe.files import folder_bytes, link_file, writing
 from upframe.media.image.listing import is_image_name
 from upframe.media.names import is_video_name
 
@@ -117,18 +116,4 @@ class Storage:
         return {path.name for path in self._jobs.iterdir()}
 
     def used_bytes(self) -> int:
-        return bytes_of(self.root)
-
-
-def bytes_of(root: Path) -> int:
-    """Bytes of all files below a folder, which need not be there; a file with several names counts once."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    for folder, _, names in os.walk(root):
-        for name in names:
-            with contextlib.suppress(OSError):  # removed meanwhile
-                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 (a hot loop)
-                key = (status.st_dev, status.st_ino)
-                total += 0 if key in seen else status.st_size
-                seen.add(key)
-    return total
+        return folder_bytes(self.root)
