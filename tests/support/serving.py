@@ -82,7 +82,7 @@ class Server:
         return httpx.Client(base_url=self.address, trust_env=False, timeout=60, **given)  # type: ignore[arg-type]
 
     def fetched(self, path: str) -> bytes:
-        """What the server sends, as soon as it is made."""
+        """The content of a view, as soon as it is made."""
         with self.http() as http:
             while (answer := http.get(path)).status_code == 202:
                 time.sleep(0.02)
